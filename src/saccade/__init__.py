@@ -1,0 +1,48 @@
+"""Saccade: efficient video recognition in PyTorch.
+
+The public names below are imported on first use, so that ``import saccade`` and ``saccade --help`` stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from saccade._version import __version__
+
+_PUBLIC = {
+    "Predictor": "saccade.inference",
+    "VideoError": "saccade.errors",
+    "create_model": "saccade.models",
+    "list_models": "saccade.models",
+    "load_weights": "saccade.models",
+    "model_info": "saccade.models",
+    "open_video": "saccade.video",
+}
+
+__all__ = [
+    "Predictor",
+    "VideoError",
+    "__version__",
+    "create_model",
+    "list_models",
+    "load_weights",
+    "model_info",
+    "open_video",
+]
+
+if TYPE_CHECKING:
+    from saccade.errors import VideoError
+    from saccade.inference import Predictor
+    from saccade.models import create_model, list_models, load_weights, model_info
+    from saccade.video import open_video
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'saccade' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,27 @@
+"""What one clip is: the words every part of the library shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """The clip a network sees.
+
+    A clip is ``num_frames`` frames taken every ``stride`` frames of a video resampled to ``target_fps``,
+    resized so that its short side is ``short_side``, cropped to a ``crop`` × ``crop`` square, scaled to
+    0..1 and normalised with ``mean`` and ``std`` (per RGB channel).
+    """
+
+    num_frames: int
+    stride: int
+    crop: int
+    short_side: int
+    target_fps: float = 30.0
+    mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    std: tuple[float, float, float] = (0.225, 0.225, 0.225)
+
+    def replace(self, **changes: Any) -> ClipSpec:
+        return replace(self, **changes)

@@ -1,0 +1,99 @@
+"""The records that travel from a data set to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class VideoItem:
+    """One labelled video of a data set."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class VideoDataset:
+    """A list of labelled videos and the names of their classes, in label order.
+
+    ``pairs`` holds pairs of labels that differ in the direction of time alone (only `motion` has them).
+    """
+
+    items: tuple[VideoItem, ...]
+    class_names: tuple[str, ...]
+    split: str
+    root: str
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """What a worker is asked to decode: a video and how to draw one training clip from it.
+
+    Every random choice, in the worker and on the device, comes from ``seed``, so a clip does not depend on
+    which worker or which process makes it. The shape is part of the request so that it may change from
+    batch to batch (multigrid).
+    """
+
+    index: int
+    seed: int
+    num_frames: int
+    stride: tuple[int, int]  # inclusive range, drawn per clip
+    short_side: tuple[int, int]  # inclusive range, drawn per clip
+    crop: int
+
+
+@dataclass(frozen=True)
+class ReadFailure:
+    """A file that could not be read while training, and what took its place."""
+
+    path: str
+    cause: str
+    replaced_by: str
+
+
+@dataclass
+class ClipBatch:
+    """A batch as the workers deliver it: decoded and resized, not yet cropped.
+
+    Attributes:
+        clips: uint8 tensors of shape (T, H, W, 3); H and W may differ between clips.
+        labels: int64 of shape (B,).
+        seeds: one integer per clip, for the transforms.
+        indices: position of each video in the data set.
+        crop: side in pixels of the square the transforms cut out.
+        failures: files that could not be read and were replaced.
+    """
+
+    clips: Sequence[Tensor]
+    labels: Tensor
+    seeds: tuple[int, ...]
+    indices: tuple[int, ...]
+    crop: int
+    failures: tuple[ReadFailure, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def pin_memory(self) -> ClipBatch:
+        self.clips = [clip.pin_memory() for clip in self.clips]
+        return self
+
+    def to(self, device: torch.device | str) -> ClipBatch:
+        """The same batch with clips and labels on ``device``."""
+        return ClipBatch(
+            [clip.to(device, non_blocking=True) for clip in self.clips],
+            self.labels.to(device, non_blocking=True),
+            self.seeds,
+            self.indices,
+            self.crop,
+            self.failures,
+        )
