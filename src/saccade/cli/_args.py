@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from saccade.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` whose errors are `UsageError`s; flags may not be abbreviated."""
+    """`argparse.ArgumentParser` whose errors are `UsageError`s and whose flags may not be abbreviated."""
 
-    def __init__(self, command: str, summary: str = "", *, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=f"saccade {command}",
-            description=summary,
-            epilog=epilog,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("allow_abbrev", False)
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")

@@ -1,0 +1,56 @@
+# make quickstart   environment, clips, training, test, prediction, report
+# make test         environment, all quick tests
+# PYTHON chooses the interpreter the environment is made from, VENV its folder.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RUN    := $(BIN)/saccade
+
+.PHONY: quickstart test test-slow test-gpu lint format bench bench-gpu clean
+.DEFAULT_GOAL := quickstart
+
+quickstart: $(VENV)/.base
+	$(RUN) quickstart
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -m "slow and not gpu" $(PYTEST_ARGS)
+
+test-gpu: $(VENV)/.dev
+	FAIL_WITHOUT_CUDA=1 $(BIN)/pytest -m gpu $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+bench-gpu: $(VENV)/.dev
+	FAIL_WITHOUT_CUDA=1 $(BIN)/python -m benchmarks --gpu
+
+# torch goes in first and pinned: anything else would bring several GB of CUDA packages.
+$(VENV)/.base: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
