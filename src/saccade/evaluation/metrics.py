@@ -1,8 +1,8 @@
 """Exact metrics on score matrices, in numpy.
 
 Scores have shape (num_videos, num_classes), labels (num_videos,) with values 0..num_classes-1. Where two
-classes have the same score the one with the lower index wins, as in ``argmax``. Every share lies in 0..1; a share of
-nothing is ``nan``.
+classes have the same score the one with the lower index wins, as in ``argmax``. Every share lies in 0..1;
+a share of nothing is ``nan``.
 """
 
 from __future__ import annotations
@@ -91,23 +91,19 @@ def per_class(scores: ArrayLike, labels: ArrayLike) -> list[ClassRow]:
 
 
 def most_confused(table: ArrayLike, num: int = 10) -> list[tuple[int, int, int]]:
-    """The ``num`` largest off-diagonal cells of a confusion matrix as (true, predicted, count), worst first."""
+    """The ``num`` largest cells off the diagonal as (true, predicted, count), largest first."""
     counts = np.array(table, copy=True)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:num]
     cells = [(int(cell // counts.shape[1]), int(cell % counts.shape[1])) for cell in order]
-    return [
-        (true, predicted, int(counts[true, predicted]))
-        for true, predicted in cells
-        if counts[true, predicted]
-    ]
+    return [(*cell, int(counts[cell])) for cell in cells if counts[cell]]
 
 
 def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
     """Area under the precision-recall steps of one class, not interpolated (as scikit-learn).
 
-    ``scores`` and ``positives`` have shape (num_videos,). Clips with equal scores enter together. ``nan`` when there
-    is no positive.
+    ``scores`` and ``positives`` have shape (num_videos,). Clips with equal scores enter together. ``nan``
+    when there is no positive.
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     if values.shape != truth.shape or values.ndim != 1:
@@ -131,8 +127,8 @@ def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
 def mean_average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
     """Mean of the classes' average precision (mAP), both arguments (num_videos, num_classes).
 
-    Classes without a positive are left out of the mean, as PySlowFast does for Charades (X3D-Multigrid counts them as
-    zero, which lowers the figure).
+    Classes without a positive are left out of the mean, as PySlowFast does for Charades (X3D-Multigrid
+    counts them as zero, which lowers the figure).
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     if values.shape != truth.shape or values.ndim != 2:
@@ -144,8 +140,8 @@ def mean_average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
 def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[int, int]]) -> float:
     """Share of clips that prefer their class to its partner, among the clips of classes in ``pairs``.
 
-    Each pair holds two classes that differ in one thing alone (the direction of time, in `motion`), so that 0.5 is
-    chance whatever else a model has learnt. Equal scores count half.
+    Each pair holds two classes that differ in one thing alone (the direction of time, in `motion`), so that
+    0.5 is chance whatever else a model has learnt. Equal scores count half.
     """
     values, truth = _checked(scores, labels)
     partner = np.full(values.shape[1], -1)
@@ -168,7 +164,7 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Float, NDArray[np.in
     truth = np.asarray(labels, np.int64)
     if values.ndim != 2 or truth.shape != (len(values),):
         raise ValueError(
-            f"scores must be (num_videos, num_classes) and labels (num_videos,), got {values.shape} and {truth.shape}"
+            f"need (num_videos, num_classes) scores and (num_videos,) labels, got {values.shape}, {truth.shape}"
         )
     if np.isnan(values).any():
         raise ValueError("scores hold nan")
