@@ -1,0 +1,107 @@
+"""What a video reader is, and ``open_video`` which picks one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self, get_args, runtime_checkable
+
+import torch
+
+from saccade.errors import UsageError, VideoError
+
+Backend = Literal["auto", "pyav", "torchcodec", "frames"]
+
+
+@runtime_checkable
+class VideoReader(Protocol):
+    """An open video of which any frame can be asked for by its number.
+
+    Attributes:
+        path: the file or folder.
+        fps: frames per second (the mean rate where the rate varies).
+        size: height and width of the frames delivered: after rotation, after resizing.
+    """
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    def __len__(self) -> int: ...
+
+    def frames(self, indices: Sequence[int]) -> torch.Tensor:
+        """The frames ``indices``, in the order asked for, duplicates allowed: uint8 (N, H, W, 3) RGB.
+
+        Raises:
+            VideoError: an index outside ``0 .. len - 1``, or a frame that does not decode.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the file. May be called twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def open_video(
+    path: str | os.PathLike[str],
+    backend: Backend = "auto",
+    *,
+    short_side: int | None = None,
+    fps: float | None = None,
+    threads: int = 1,
+) -> VideoReader:
+    """Open a video file, or a folder of JPEG or PNG frames.
+
+    Args:
+        path: a file in any container FFmpeg reads, or a folder of images (natural order of their names).
+        backend: ``pyav``; ``torchcodec`` (extra); ``frames`` (a folder); ``auto``: folders as frames,
+            files with PyAV.
+        short_side: resize so that the shorter side has this many pixels; the longer one keeps the aspect,
+            rounded down. None: the size of the file.
+        fps: frames per second of a *folder* of images, which does not say it (default 30).
+        threads: decoder threads. 1 suits worker processes.
+
+    Raises:
+        VideoError: nothing there, not a video, no picture in it, or damaged beyond use.
+        UsageError: an unknown backend, or an option out of range.
+    """
+    if backend not in get_args(Backend):
+        raise UsageError(f"backend {backend!r} is unknown; choose one of {', '.join(get_args(Backend))}")
+    if short_side is not None and short_side < 1:
+        raise UsageError(f"short_side must be at least 1, got {short_side}")
+    if fps is not None and not fps > 0:
+        raise UsageError(f"fps must be positive, got {fps}")
+    if threads < 0:
+        raise UsageError(f"threads must be 0 (one per core) or more, got {threads}")
+    name = os.fspath(path)
+    place = Path(name)
+    if not place.exists():
+        raise VideoError(name, "no such file or folder")
+    if place.is_dir() and backend in ("pyav", "torchcodec"):
+        raise VideoError(name, f"is a folder; backend {backend!r} reads files")
+    if backend == "frames" and not place.is_dir():
+        raise VideoError(name, "is a file; backend 'frames' reads folders of images")
+    if place.is_dir():
+        from saccade.video.frames import FrameFolderReader
+
+        return FrameFolderReader(name, short_side=short_side, fps=fps or 30.0)
+    if backend == "torchcodec":
+        from saccade.video.torchcodec import TorchCodecReader
+
+        return TorchCodecReader(name, short_side=short_side, threads=threads)
+    from saccade.video.pyav import PyAVReader
+
+    return PyAVReader(name, short_side=short_side, threads=threads)
