@@ -1,0 +1,252 @@
+"""Charts in one style, drawn with matplotlib's object interface on the Agg canvas (no window, no global state).
+
+Every function returns a `matplotlib.figure.Figure`. `save_figure` writes SVG or PNG on white; `inline_svg` gives an
+SVG with a clear background whose ink and grid follow the page's ``--ink`` and ``--line`` colours, light or dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import ArrayLike
+
+from saccade.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, LINE = "#1c2430", "#dfe3e8"  # replaced by the page's own colours in `inline_svg`
+BLUE, ORANGE, TEAL, GREY = "#2f6fde", "#e8762d", "#149b84", "#8a94a3"
+SIZE = (4.8, 3.0)  # inches: legible when a phone scales it to its width
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "saccade",
+}
+_HEAT = LinearSegmentedColormap.from_list("heat", [(0.18, 0.44, 0.87, 0.0), (0.12, 0.34, 0.76, 1.0)])
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts the font lacks
+        yield
+
+
+def line_chart(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    xlabel: str = "epoch",
+    percent: bool = False,
+    bottom: float | None = None,
+    log: bool = False,
+) -> Figure:
+    """Curves by name, each (x values, y values). The second is drawn boldest: training first, validation second.
+
+    ``percent`` shows shares of 1 as percentages, ``bottom`` fixes the lower end of the axis.
+    """
+    with _styled():
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        colours = [GREY, BLUE, ORANGE, TEAL] if len(series) > 1 else [BLUE]
+        for (name, (x, y)), colour in zip(series.items(), colours, strict=False):
+            marker = "o" if len(x) <= 40 and colour != GREY else None
+            axes.plot(x, y, color=colour, label=name, marker=marker, markersize=3.2)
+        axes.set(title=title, xlabel=xlabel)
+        if log:
+            axes.set_yscale("log")
+        if percent:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        if bottom is not None:
+            axes.set_ylim(bottom=bottom)
+        if percent:
+            axes.set_ylim(top=1.02)
+        axes.grid(axis="x", visible=False)
+        if len(series) > 1:
+            axes.legend(loc="best", ncols=len(series), handlelength=1.2)
+        return figure
+
+
+def confusion_chart(
+    table: ArrayLike, class_names: Sequence[str], *, title: str = "Confusion matrix"
+) -> Figure:
+    """Rows are true classes, columns predictions, each row scaled to 1. Counts are written in up to 20 classes.
+
+    Args:
+        table: counts of shape (num_classes, num_classes).
+    """
+    counts = np.asarray(table)
+    num = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(2.2 + 0.3 * num, 4.2, 9.0))
+    with _styled():
+        figure = Figure(figsize=(side, side), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(shares, cmap=_HEAT, vmin=0, vmax=1, interpolation="nearest")
+        axes.set(title=title, xlabel="predicted", ylabel="true")
+        axes.grid(visible=False)
+        if num <= 60:
+            _name_ticks(axes, class_names, size=9 if num <= 20 else 6)
+            axes.set_xticks(np.arange(num + 1) - 0.5, minor=True)
+            axes.set_yticks(np.arange(num + 1) - 0.5, minor=True)
+            axes.grid(which="minor", color=LINE, linewidth=0.5)
+        if num <= 20:
+            for row, column in np.argwhere(counts):
+                colour = "white" if shares[row, column] > 0.55 else INK
+                axes.text(
+                    column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
+                )
+        return figure
+
+
+def per_class_chart(
+    names: Sequence[str], recalls: Sequence[float], *, title: str = "Accuracy per class"
+) -> Figure:
+    """One bar per class in the order given (best read with the worst first)."""
+    with _styled():
+        figure = Figure(figsize=(SIZE[0], 0.9 + 0.24 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        values = np.asarray(recalls, float)
+        axes.barh(np.arange(len(names)), values, color=BLUE, height=0.66)
+        axes.set_yticks(np.arange(len(names)), [shorten(name) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks(np.linspace(0, 1, 5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        axes.grid(axis="y", visible=False)
+        for position, value in enumerate(values):
+            axes.text(value + 0.015, position, f"{100 * value:.0f}", va="center", fontsize=8.5)
+        axes.set_title(title)
+        return figure
+
+
+def sparse_view_chart(
+    points: Sequence[tuple[str, float, float]],
+    *,
+    label: str = "",
+    title: str = "Accuracy against cost per video",
+) -> Figure:
+    """The sparse-view curve of the X3D paper: top-1 against GMACs per video on a logarithmic axis.
+
+    Args:
+        points: (views as CLIPSxCROPS, GMACs per video, top-1 share of 1), any order.
+        label: the model.
+    """
+    with _styled():
+        figure = Figure(figsize=(5.4, 3.5), layout="constrained")
+        axes = figure.add_subplot()
+        ordered = sorted(points, key=lambda point: point[1])
+        x, y = [p[1] for p in ordered], [100 * p[2] for p in ordered]
+        axes.plot(x, y, color=BLUE, marker="o", markersize=5.5, label=label or None)
+        axes.set_xscale("log")
+        axes.set(title=title, xlabel="GMACs per video (log scale)", ylabel="top-1 (%)")
+        span = max(max(y) - min(y), 2.0)
+        axes.set_ylim(min(y) - 0.25 * span, max(y) + 0.3 * span)
+        low, high = min(x), max(x)
+        axes.set_xlim(low / 1.5, high * 1.6)
+        axes.set_xticks(x, [f"{value:.3g}" for value in x])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        for views, gmacs, top1 in ordered:
+            axes.annotate(
+                f"{views}\n{100 * top1:.1f}",
+                (gmacs, 100 * top1),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+            )
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        if label:
+            axes.legend(loc="lower right")
+        return figure
+
+
+def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 160) -> None:
+    """Write the figure on white; the format is the suffix (.svg, .png, .pdf)."""
+    with _styled(), atomic_path(path) as temporary:
+        options: dict[str, Any] = {"metadata": {"Date": None}} if temporary.suffix == ".svg" else {}
+        with matplotlib.rc_context({"svg.fonttype": "path"}):
+            figure.savefig(temporary, dpi=dpi, facecolor="white", **options)
+
+
+def inline_svg(figure: Figure, *, label: str) -> str:
+    """The figure as an ``<svg>`` element for a page that defines ``--ink`` and ``--line``; ``label`` is its alt text."""
+    stream = io.StringIO()
+    with _styled():
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    svg = svg.replace(INK, "var(--ink)").replace(LINE, "var(--line)")
+    svg = re.sub(r"font: ([^;\"]*?)(['\"]).*?;", _system_font, svg)
+    svg = _unique_ids(svg, label)
+    head, rest = svg.split(">", 1)
+    head = re.sub(r'\s(width|height)="[^"]*"', "", head)
+    return f'{head} role="img" aria-label="{_escape(label)}">{rest}'
+
+
+def shorten(name: str, width: int = 22) -> str:
+    """The name, cut with an ellipsis where it is longer than ``width`` characters."""
+    return name if len(name) <= width else name[: width - 1].rstrip() + "…"
+
+
+def _name_ticks(axes: Axes, names: Sequence[str], *, size: float) -> None:
+    places = np.arange(len(names))
+    axes.set_xticks(places, [shorten(name, 18) for name in names], rotation=90, fontsize=size)
+    axes.set_yticks(places, [shorten(name, 18) for name in names], fontsize=size)
+
+
+def _system_font(match: re.Match[str]) -> str:
+    return f"font: {match[1]}system-ui, sans-serif;"
+
+
+def _unique_ids(svg: str, label: str) -> str:
+    """Prefix every id: several charts share one page."""
+    prefix = re.sub(r"\W+", "-", label.lower())
+    svg = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    return re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
