@@ -1,7 +1,8 @@
-"""Charts in one style, drawn with matplotlib's object interface on the Agg canvas (no window, no global state).
+"""Charts in one style, drawn with matplotlib's object interface (no window, no global state).
 
-Every function returns a `matplotlib.figure.Figure`. `save_figure` writes SVG or PNG on white; `inline_svg` gives an
-SVG with a clear background whose ink and grid follow the page's ``--ink`` and ``--line`` colours, light or dark.
+Every function returns a `matplotlib.figure.Figure`. `save_figure` writes SVG or PNG on white; `inline_svg`
+gives an SVG with a clear background whose ink and grid follow the page's ``--ink`` and ``--line`` colours,
+light or dark.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ INK, LINE = "#1c2430", "#dfe3e8"  # replaced by the page's own colours in `inlin
 BLUE, ORANGE, TEAL, GREY = "#2f6fde", "#e8762d", "#149b84", "#8a94a3"
 SIZE = (4.8, 3.0)  # inches: legible when a phone scales it to its width
 
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -53,6 +54,7 @@ _STYLE = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
@@ -81,7 +83,7 @@ def line_chart(
     bottom: float | None = None,
     log: bool = False,
 ) -> Figure:
-    """Curves by name, each (x values, y values). The second is drawn boldest: training first, validation second.
+    """Curves by name, each (x values, y values): the first of several is grey, the second stands out.
 
     ``percent`` shows shares of 1 as percentages, ``bottom`` fixes the lower end of the axis.
     """
@@ -93,6 +95,8 @@ def line_chart(
             marker = "o" if len(x) <= 40 and colour != GREY else None
             axes.plot(x, y, color=colour, label=name, marker=marker, markersize=3.2)
         axes.set(title=title, xlabel=xlabel)
+        if xlabel == "epoch":
+            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         if log:
             axes.set_yscale("log")
         if percent:
@@ -110,7 +114,7 @@ def line_chart(
 def confusion_chart(
     table: ArrayLike, class_names: Sequence[str], *, title: str = "Confusion matrix"
 ) -> Figure:
-    """Rows are true classes, columns predictions, each row scaled to 1. Counts are written in up to 20 classes.
+    """Rows are true classes, columns predictions, rows scaled to 1. Counts are shown for up to 20 classes.
 
     Args:
         table: counts of shape (num_classes, num_classes).
@@ -132,7 +136,7 @@ def confusion_chart(
             axes.grid(which="minor", color=LINE, linewidth=0.5)
         if num <= 20:
             for row, column in np.argwhere(counts):
-                colour = "white" if shares[row, column] > 0.55 else INK
+                colour = "white" if shares[row, column] > 0.45 else INK
                 axes.text(
                     column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
                 )
@@ -210,7 +214,7 @@ def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 160) ->
 
 
 def inline_svg(figure: Figure, *, label: str) -> str:
-    """The figure as an ``<svg>`` element for a page that defines ``--ink`` and ``--line``; ``label`` is its alt text."""
+    """The figure as ``<svg>`` for a page that defines ``--ink`` and ``--line``; ``label`` is its alt text."""
     stream = io.StringIO()
     with _styled():
         figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -218,7 +222,7 @@ def inline_svg(figure: Figure, *, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = svg.replace(INK, "var(--ink)").replace(LINE, "var(--line)")
-    svg = re.sub(r"font: ([^;\"]*?)(['\"]).*?;", _system_font, svg)
+    svg = re.sub(r"font-family: [^;]*", "font-family: system-ui, sans-serif", svg)
     svg = _unique_ids(svg, label)
     head, rest = svg.split(">", 1)
     head = re.sub(r'\s(width|height)="[^"]*"', "", head)
@@ -234,10 +238,6 @@ def _name_ticks(axes: Axes, names: Sequence[str], *, size: float) -> None:
     places = np.arange(len(names))
     axes.set_xticks(places, [shorten(name, 18) for name in names], rotation=90, fontsize=size)
     axes.set_yticks(places, [shorten(name, 18) for name in names], fontsize=size)
-
-
-def _system_font(match: re.Match[str]) -> str:
-    return f"font: {match[1]}system-ui, sans-serif;"
 
 
 def _unique_ids(svg: str, label: str) -> str:
