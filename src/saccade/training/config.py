@@ -5,17 +5,18 @@ Each field's docstring is the help text of its command-line flag.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_type_hints
 
 from saccade.clip import ClipSpec
+from saccade.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     name: str
     """A name that `saccade models` lists."""
-    overrides: dict[str, float | int | str] = field(default_factory=dict)
+    overrides: dict[str, int | float | str] = field(default_factory=dict)
     """Fields of the architecture's own config to change, e.g. gamma_d 1 gamma_w 1."""
     weights: str = ""
     """Checkpoint to start from (any format load_weights knows). Empty: from scratch."""
@@ -24,7 +25,8 @@ class ModelConfig:
     dropout: float = 0.5
     """Dropout before the classifier."""
     freeze: int = 0
-    """Freeze the first N stages (stem counts as one). -1: all but the classifier (linear probe)."""
+    """Freeze the first N stages (the stem counts as one), batch statistics included. -1: all but the
+    classifier (linear probe)."""
     backbone_lr: float = 1.0
     """Multiplier on the learning rate of everything but the classifier."""
 
@@ -33,6 +35,8 @@ class ModelConfig:
 class AugmentConfig:
     short_side: tuple[int, int]
     """Range of the short side in pixels that a training clip is resized to before the random crop."""
+    crop: int = 0
+    """Side in pixels of the random training crop. 0: the crop of the test side, `clip.crop`."""
     inverse_uniform: bool = False
     """Draw 1/short_side uniformly instead of short_side."""
     flip: float = 0.5
@@ -40,12 +44,15 @@ class AugmentConfig:
     brightness: float = 0.0
     """Colour jitter strength, 0 is off."""
     contrast: float = 0.0
+    """Colour jitter strength, 0 is off."""
     saturation: float = 0.0
+    """Colour jitter strength, 0 is off."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     name: Literal["sgd", "adamw"] = "sgd"
+    """sgd uses Nesterov momentum."""
     lr: float
     """Peak learning rate for a global batch of `reference_batch` clips; scaled linearly with the batch."""
     reference_batch: int = 64
@@ -53,15 +60,19 @@ class OptimConfig:
     min_lr: float = 0.0
     """Learning rate at the end, for the same reference batch."""
     momentum: float = 0.9
+    """Momentum of sgd."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Averaging coefficients of adamw."""
     weight_decay: float = 5e-5
     """Not applied to norms, biases and what the model names in no_weight_decay()."""
     clip_grad: float = 0.0
     """Largest global gradient norm, 0 is off."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """How the rate falls after the warm-up; it is set anew at every step."""
     steps: tuple[float, ...] = ()
     """Epochs at which a step schedule multiplies the rate by `gamma`."""
     gamma: float = 0.1
+    """Factor of each step of the step schedule."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up."""
     warmup_lr: float = 0.0
@@ -71,25 +82,29 @@ class OptimConfig:
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     recipe: str
-    """Name of the recipe this run comes from."""
+    """Name recorded with the run."""
     data: str = ""
     """Folder or list file of the data set."""
     out: str = ""
     """Run folder. Empty: runs/<recipe>."""
     model: ModelConfig
     clip: ClipSpec
+    """The clip as validation, test and prediction see it; training differs in what `augment` says."""
     augment: AugmentConfig
     optim: OptimConfig
     epochs: float
+    """Passes over the training split; fractions are allowed."""
     batch_size: int
     """Clips per optimiser step over all processes, before accumulation splits it."""
     accumulate: int = 1
-    """Split each optimiser step's batch into this many forward/backward passes."""
+    """Split each optimiser step's batch into this many forward/backward passes; batch statistics are then
+    those of the parts."""
     temporal_rule: str = "saccade"
     """How the random training clip is drawn; see saccade.video.sampling."""
     label_smoothing: float = 0.0
+    """Share of the target spread evenly over all classes."""
     ema: float = 0.0
-    """Decay of the moving average of the weights, 0 is off. With it, the average is what is tested and kept."""
+    """Decay of the moving average of the weights, 0 is off. The average is then what is tested and kept."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 uses autocast."""
     channels_last: bool = True
@@ -99,12 +114,18 @@ class TrainConfig:
     sync_bn: bool = False
     """Batch statistics over all processes."""
     seed: int = 0
+    """Every random choice of the run comes from this number."""
+    deterministic: bool = False
+    """On CUDA: allow only algorithms that give the same bits every time (slower). A CPU always does."""
     workers: int = 2
     """Decoding processes per training process; 0 decodes in the training process."""
     cache_mb: int = 0
     """Memory for decoded short-side frames, shared by all workers; 0 is off."""
     max_failures: float = 0.01
-    """Share of unreadable clips in an epoch above which the run stops."""
+    """Share of unreadable clips in an epoch above which the run stops. Up to three are tolerated in epochs
+    that are too short for a share to mean anything; 0 stops at the first."""
+    val_fraction: float = 0.2
+    """Share of the videos held back when the data set says nothing of a validation split."""
     val_views: str = "1x1"
     """Views per video of the validation during training, CLIPSxCROPS."""
     val_every: float = 1
@@ -113,10 +134,58 @@ class TrainConfig:
     """Views of a final test on the validation split, e.g. 10x1. Empty: none."""
     save_minutes: float = 5.0
     """Minutes between two writings of last.pt; it is also written after every validation."""
+    log_every: int = 20
+    """Steps between two lines of metrics.jsonl."""
     device: str = "auto"
+    """cpu, cuda, cuda:1 ... auto takes CUDA where there is one."""
     threads: int = 0
     """CPU threads for torch, 0 leaves its default."""
     tensorboard: bool = False
+    """Write TensorBoard events into the run folder too (needs the extra `tensorboard`)."""
 
     def replace(self, **changes: Any) -> TrainConfig:
         return replace(self, **changes)
+
+    @property
+    def run_dir(self) -> str:
+        """The run folder: `out`, or runs/<recipe>."""
+        return self.out or f"runs/{self.recipe}"
+
+    @property
+    def train_crop(self) -> int:
+        """Side of the training crop in pixels."""
+        return self.augment.crop or self.clip.crop
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain values that JSON and `torch.load(weights_only=True)` can hold."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: a field is unknown to this version.
+        """
+        config: TrainConfig = _build(cls, values, "")
+        return config
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
+
+
+def _build(kind: type, values: dict[str, Any], prefix: str) -> Any:
+    types = get_type_hints(kind)
+    unknown = sorted(set(values) - {entry.name for entry in fields(kind)})
+    if unknown:
+        raise ConfigError(f"{prefix}{unknown[0]}: not a field of this version's {kind.__name__}")
+    built = {}
+    for name, value in values.items():
+        if is_dataclass(types[name]):
+            value = _build(types[name], value, f"{prefix}{name}.")
+        built[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**built)

@@ -1,0 +1,73 @@
+"""``last.pt``: all that a run needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade.errors import ConfigError, WeightsError
+from saccade.files import atomic_path
+from saccade.training.config import TrainConfig
+
+FORMAT = 1
+# What may differ between a run and its continuation: where things are and how fast, not what is computed.
+HARMLESS = frozenset(
+    {"data", "out", "workers", "cache_mb", "threads", "device", "save_minutes", "log_every", "tensorboard"}
+    | {"test_views", "max_failures"}
+)
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
+    """Write ``state`` (tensors and plain values) so that the file is always whole, old or new."""
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, onto the CPU.
+
+    Raises:
+        WeightsError: no such file, a damaged one, or one of another kind.
+    """
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: there is no checkpoint to resume from")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise WeightsError(f"{path}: not a training checkpoint of format {FORMAT}")
+    return state
+
+
+def check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to continue a run under other settings.
+
+    Raises:
+        ConfigError: names each field that differs, with both values. Fields of `HARMLESS` may differ.
+    """
+    before, now = _flat(saved), _flat(config.to_dict())
+    changed = [
+        f"{name} (was {before.get(name)}, now {now.get(name)})"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name not in HARMLESS
+    ]
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: a resumed run keeps its settings; leave these as they were, "
+            "or start another run with --out"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flat(value, f"{prefix}{name}."))
+        elif value != {}:
+            flat[f"{prefix}{name}"] = value
+    return flat

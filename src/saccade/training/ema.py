@@ -1,0 +1,48 @@
+"""An exponential moving average of a model's weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """A second copy of a model whose weights follow the first one's slowly.
+
+    Floating-point buffers (the running statistics of batch norm) are averaged with the same decay, so that they
+    belong to the averaged weights; counters are copied. The decay grows from 0.1 as (1 + n) / (10 + n) with the
+    number of updates n, up to ``decay``, so that short runs are not held back by their first weights.
+
+    Attributes:
+        model: the averaged copy, in eval mode, without gradients.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.num_updates = 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the present weights of ``model``."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        averages: list[Tensor] = []
+        values: list[Tensor] = []
+        present = model.state_dict()
+        for name, average in self.model.state_dict().items():
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(present[name])
+            else:
+                average.copy_(present[name])
+        torch._foreach_lerp_(averages, values, 1 - decay)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"num_updates": self.num_updates, "model": self.model.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]
+        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]

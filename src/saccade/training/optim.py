@@ -1,0 +1,102 @@
+"""Which parameters learn, how fast, and with how much decay."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+import torch
+from torch import nn
+
+from saccade.errors import ConfigError
+from saccade.training.config import OptimConfig
+
+
+class Trainable(Protocol):
+    """What training asks of a model beyond being an `nn.Module`."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that must not decay."""
+
+    def stages(self) -> list[nn.Module]:
+        """The parts in order, stem first."""
+
+    def classifier_parameters(self) -> list[str]:
+        """Names of the parameters that belong to the classes."""
+
+
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, backbone_lr: float = 1.0
+) -> list[dict[str, Any]]:
+    """Optimiser groups of the parameters that learn: {backbone, classifier} x {decayed, not decayed}.
+
+    Vectors and scalars (biases, every kind of norm) and what the model names in ``no_weight_decay()`` do not
+    decay. Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty groups
+    are left out.
+    """
+    traits = cast(Trainable, model)
+    spared, classifier = traits.no_weight_decay(), set(traits.classifier_parameters())
+    groups: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        head = name in classifier
+        # the number of dimensions also catches norms that are no subclass of torch's own
+        decayed = parameter.ndim > 1 and name not in spared
+        group_name = f"{'classifier' if head else 'backbone'}, {'decayed' if decayed else 'not decayed'}"
+        group = groups.setdefault(
+            group_name,
+            {
+                "name": group_name,
+                "params": [],
+                "lr_scale": 1.0 if head else backbone_lr,
+                "weight_decay": weight_decay if decayed else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def create_optimizer(
+    model: nn.Module, config: OptimConfig, *, backbone_lr: float = 1.0
+) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum, or AdamW, over `parameter_groups`."""
+    groups = parameter_groups(model, weight_decay=config.weight_decay, backbone_lr=backbone_lr)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def freeze(model: nn.Module, num_stages: int) -> None:
+    """Stop the first ``num_stages`` stages from learning; -1: everything but the classifier.
+
+    Raises:
+        ConfigError: the model has fewer stages.
+    """
+    traits = cast(Trainable, model)
+    if num_stages == -1:
+        classifier = set(traits.classifier_parameters())
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in classifier)
+        return
+    stages = traits.stages()
+    if num_stages > len(stages):
+        raise ConfigError(f"model.freeze: {num_stages} stages to freeze, but the model has {len(stages)}")
+    for stage in stages[:num_stages]:
+        stage.requires_grad_(False)
+
+
+def set_train_mode(model: nn.Module) -> None:
+    """``model.train()``, except that wholly frozen parts stay in eval mode.
+
+    So a frozen batch norm keeps its running statistics, and a frozen stage drops no paths.
+    """
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
