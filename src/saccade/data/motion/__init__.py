@@ -1,0 +1,21 @@
+"""`motion`: a data set made from a seed, in pairs of classes that only the order of the frames tells apart."""
+
+from __future__ import annotations
+
+from saccade.data.motion.events import MOTION_CLASSES, PAIRS
+from saccade.data.motion.make import MOTION_FILE, MotionSpec, make_motion, read_motion_file
+from saccade.data.motion.render import MOTION_VERSION, render_clip
+
+MOTION_PAIRS: tuple[tuple[str, str], ...] = tuple((first, second) for first, second, _ in PAIRS)
+"""Pairs of class names; each class is the other played backwards."""
+
+__all__ = [
+    "MOTION_CLASSES",
+    "MOTION_FILE",
+    "MOTION_PAIRS",
+    "MOTION_VERSION",
+    "MotionSpec",
+    "make_motion",
+    "read_motion_file",
+    "render_clip",
+]
