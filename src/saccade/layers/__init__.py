@@ -1,0 +1,10 @@
+"""Building blocks that models share. Nothing here knows of a particular architecture."""
+
+from __future__ import annotations
+
+from saccade.layers.batch_norm import SyncBatchNorm3d, convert_sync_batchnorm
+from saccade.layers.drop_path import DropPath
+from saccade.layers.rounding import round_channels
+from saccade.layers.squeeze_excite import SqueezeExcite
+
+__all__ = ["DropPath", "SqueezeExcite", "SyncBatchNorm3d", "convert_sync_batchnorm", "round_channels"]
