@@ -1,4 +1,4 @@
-"""`motion`: a data set made from a seed, in pairs of classes that only the order of the frames tells apart."""
+"""`motion`: a data set made from a seed, in pairs of classes that only the order of frames tells apart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing the `motion` data set: H.264 files, the same for the same seed, finished or continued, never half trusted."""
+"""Writing the `motion` data set: H.264 files, the same for the same seed, never half made unnoticed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from saccade.video.write import write_video
 MOTION_FILE = "motion.json"
 _UNFINISHED_FILE = ".motion-unfinished.json"
 _CHUNK = 4
-# Constant quantiser and no lead of key frames over the others: the quality of a frame says nothing of its place in the
-# clip, so not even the encoder gives away the direction of time to a model that sees single frames.
+# Constant quantiser and no lead of key frames over the others: the quality of a frame says nothing of its
+# place in the clip, so not even the encoder tells a model of single frames the direction of time.
 _ENCODER = {"preset": "veryfast", "qp": "20", "x264-params": "ipratio=1:pbratio=1"}
 
 
@@ -79,8 +79,8 @@ def make_motion(
 ) -> Path:
     """Make the `motion` data set in ``root``, or finish it, or find it made.
 
-    The layout is ``root/{train,val}/<class>/<class>_<index>.mp4``; ``motion.json``, written last, holds the settings,
-    the class names and the time-reversal pairs. The same settings give the same pixels.
+    The layout is ``root/{train,val}/<class>/<class>_<index>.mp4``; ``motion.json``, written last, holds the
+    settings, the class names and the time-reversal pairs. The same settings give the same pixels.
 
     Args:
         root: folder to write; made if missing.
@@ -90,8 +90,8 @@ def make_motion(
         size: (height, width) of the clips in pixels, even.
         num_frames: inclusive range of clip lengths in frames.
         fps: frames per second.
-        workers: processes; None takes one per available CPU, 0 renders in this process. Clips do not depend on it.
-        force: replace a `motion` set made with other settings. Folders this function did not make are never touched.
+        workers: processes; None takes one per available CPU, 0 renders in this process. The clips are the same.
+        force: replace a `motion` set of other settings. A folder that holds anything else is never touched.
 
     Returns:
         ``root`` as a path.

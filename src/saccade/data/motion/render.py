@@ -32,8 +32,8 @@ def render_clip(
         num_frames: inclusive range the length is drawn from.
 
     Returns:
-        uint8 (T, H, W, 3) RGB. The second class of a pair is rendered by the generator of the first, with another
-        scene, and reversed in time.
+        uint8 (T, H, W, 3) RGB. The second class of a pair is rendered by the generator of the first, with
+        another scene, and reversed in time.
 
     Raises:
         UsageError: if there is no such class.

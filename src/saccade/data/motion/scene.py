@@ -1,7 +1,7 @@
 """What a `motion` clip shows besides its event: background, camera, distractors, light and noise.
 
-Everything here has the same distribution when played backwards (constant velocities of uniform direction, sinusoids
-of uniform phase, stationary noise), so the direction of time can be told from the event alone.
+Everything here has the same distribution when played backwards (constant velocities of uniform direction,
+sinusoids of uniform phase, stationary noise), so the direction of time can be told from the event alone.
 """
 
 from __future__ import annotations
@@ -57,20 +57,16 @@ def background_texture(rng: np.random.Generator, height: int, width: int) -> Arr
 
 def _smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int) -> Array:
     grid = rng.random((cells + 1, cells + 1), dtype=np.float32)
-    return _interpolation(height, cells) @ grid @ _interpolation(width, cells).T
+    return _stretched(_stretched(grid, height).T, width).T
 
 
-def _interpolation(size: int, cells: int) -> Array:
-    """(size, cells + 1) weights of smooth interpolation between grid points."""
-    position = np.linspace(0, cells, size, endpoint=False)
+def _stretched(grid: Array, size: int) -> Array:
+    """``grid`` interpolated smoothly along its first axis to ``size`` rows."""
+    position = np.linspace(0, len(grid) - 1, size, endpoint=False)
     index = position.astype(int)
-    part = position - index
+    part = (position - index).astype(np.float32)[:, None]
     part = part * part * (3 - 2 * part)
-    weights = np.zeros((size, cells + 1), np.float32)
-    rows = np.arange(size)
-    weights[rows, index] = 1 - part
-    weights[rows, index + 1] = part
-    return weights
+    return grid[index] + (grid[index + 1] - grid[index]) * part
 
 
 @dataclass(frozen=True)
@@ -97,8 +93,8 @@ class Distractor:
             (speed * np.cos(direction), speed * np.sin(direction)),
             rng.uniform(0.035, 0.07) * unit,
             rng.uniform(-0.15, 0.15),
-            Wobble.draw(rng, rng.choice([0.0, 0.3])),
-            Wobble.draw(rng, rng.choice([0.0, 0.5])),
+            Wobble.draw(rng, float(rng.choice([0.0, 0.3]))),
+            Wobble.draw(rng, float(rng.choice([0.0, 1.0]))),
         )
 
     def paint(self, frame: Array, t: int, dx: float, dy: float) -> None:
@@ -111,7 +107,7 @@ class Distractor:
             y=(self.start[1] + self.velocity[1] * t) % (height + 2 * reach) - reach + dy,
             radius=self.radius * (1 + self.swell.at(t)),
             angle=self.spin * t,
-            alpha=min(1.0, 1 - self.blink.amplitude + self.blink.at(t) + 0.5),
+            alpha=min(1.0, max(0.0, 1.5 - self.blink.amplitude + self.blink.at(t))),
         )
 
 

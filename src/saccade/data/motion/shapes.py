@@ -1,7 +1,7 @@
 """Anti-aliased textured shapes painted onto float frames, from signed distances.
 
-Legend: frames are float32 (H, W, 3) in 0..255; x points right, y points down; distances and radii are pixels unless
-they are called local, where 1 is the radius of the shape.
+Legend: frames are float32 (H, W, 3) in 0..255; x points right, y points down; distances and radii are pixels
+unless they are called local, where 1 is the radius of the shape.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def paint(
 def paint_joined(
     frame: Array, sprite: Sprite, centres: list[tuple[float, float]], *, radius: float, angle: float
 ) -> None:
-    """Paint the sprite once around each centre; where two come near each other their outlines flow together."""
+    """Paint the sprite around each centre; where two come near each other their outlines flow together."""
     box = _box(frame, [(x, y, radius) for x, y in centres])
     if box is None:
         return
