@@ -1,0 +1,43 @@
+"""``python -m benchmarks [NAME ...] [--gpu]``: run every benchmark, or the named ones, and write their results."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+CPU = {
+    "video_decode": "a random 16x5 clip: ours against torchcodec (exact) and decord, one thread",
+    "model_step": "X3D forward and training step by memory layout",
+}
+GPU = {"model_step": CPU["model_step"]}
+
+
+def main(args: list[str]) -> int:
+    gpu = "--gpu" in args
+    names = [arg for arg in args if arg != "--gpu"]
+    known = GPU if gpu else CPU
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"unknown benchmark {unknown[0]!r}; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    if gpu and not _cuda():
+        if os.environ.get("FAIL_WITHOUT_CUDA"):
+            print("FAIL_WITHOUT_CUDA is set and there is no CUDA device", file=sys.stderr)
+            return 1
+        print("no CUDA device: nothing to measure")
+        return 0
+    for name in names or known:
+        print(f"== {name}: {known[name]}", flush=True)
+        importlib.import_module(f"benchmarks.{name}").main(["--device", "cuda"] if gpu else [])
+    return 0
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

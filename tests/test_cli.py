@@ -1,0 +1,63 @@
+"""The command line's edge: quick help, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from saccade.cli import COMMANDS, main
+
+
+def run(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "saccade", *args], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_names_every_command_within_a_second():
+    start = time.perf_counter()
+    answer = run("--help")
+    assert time.perf_counter() - start < 1.0
+    assert answer.returncode == 0
+    for command in COMMANDS:
+        assert f"  {command} " in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "statement", ["import saccade", "import saccade.cli", "import saccade; saccade.VideoError"]
+)
+def test_importing_brings_in_nothing_heavy(statement: str):
+    code = f"{statement}; import sys; print([m for m in ('torch', 'numpy', 'av', 'matplotlib') if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_an_unknown_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]):
+    assert main(["tranz"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "saccade: error: unknown command 'tranz'; did you mean 'train'?\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "train"])
+def test_an_unknown_flag_is_one_line_and_exit_code_2(command: str, capsys: pytest.CaptureFixture[str]):
+    assert main([command, "--no-such-flag"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("saccade: error: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str):
+    answer = run(command, "--help")
+    assert answer.returncode == 0, answer.stderr
+    assert "usage" in answer.stdout.lower()
+
+
+def test_version():
+    import saccade
+
+    assert run("--version").stdout.strip() == f"saccade {saccade.__version__}"

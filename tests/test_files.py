@@ -1,0 +1,40 @@
+"""A reader never sees half a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from saccade.files import atomic_path, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path):
+    target = tmp_path / "report.html"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("the disk is full")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_write_replaces_the_file_and_keeps_the_suffix(tmp_path: Path):
+    target = tmp_path / "deep" / "clip.mp4"
+    with atomic_path(target) as temporary:
+        assert temporary.suffix == ".mp4"
+        assert temporary.parent == target.parent
+        temporary.write_bytes(b"new")
+        assert not target.exists()
+    assert target.read_bytes() == b"new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_json_is_readable_utf8(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"name": "Übung", "values": [1, 2]})
+    assert "Übung" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+        "name": "Übung",
+        "values": [1, 2],
+    }

@@ -1,0 +1,100 @@
+"""The rules of the house that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import inspect
+from pathlib import Path
+
+import pytest
+
+import saccade
+
+SOURCE = Path(saccade.__file__).parent
+ROOT = Path(__file__).parent.parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# A package may import itself and what stands on a lower floor.
+FLOORS = {
+    "_version": 0,
+    "errors": 0,
+    "files": 0,
+    "clip": 0,
+    "console": 0,
+    "video": 1,
+    "data": 2,
+    "transforms": 3,
+    "layers": 3,
+    "models": 4,
+    "evaluation": 5,
+    "visualize": 6,
+    "inference": 6,
+    "training": 7,
+    "recipes": 8,
+    "cli": 9,
+}
+
+
+def imported_packages(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = (
+                [node.module] if node.module != "saccade" else [f"saccade.{name.name}" for name in node.names]
+            )
+        elif isinstance(node, ast.Import):
+            names = [name.name for name in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("saccade.")}
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.parent != SOURCE], ids=lambda p: str(p.relative_to(SOURCE))
+)
+def test_imports_go_in_one_direction(path: Path):
+    home = path.relative_to(SOURCE).parts[0]
+    upward = {name for name in imported_packages(path) if name != home and FLOORS[name] >= FLOORS[home]}
+    assert not upward, f"{home} may not import {sorted(upward)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_file_is_too_long(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+PUBLIC = {
+    "list_models": ["pattern"],
+    "create_model": ["name", "num_classes", "overrides"],
+    "model_info": ["name"],
+    "load_weights": ["model", "path_or_state_dict", "strict"],
+    "open_video": ["path", "backend"],
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_functions_keep_their_arguments(name: str):
+    assert list(inspect.signature(getattr(saccade, name)).parameters)[: len(PUBLIC[name])] == PUBLIC[name]
+
+
+def test_public_names_are_frozen():
+    assert {*PUBLIC, "Predictor", "VideoError", "__version__"} == set(saccade.__all__)
+    assert set(dir(saccade)) == set(saccade.__all__)
+    assert saccade.VideoError("a.mp4", "is empty").path == "a.mp4"
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = saccade.nonsense
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks" / "results").glob("*.csv")), ids=lambda p: p.name
+)
+def test_recorded_results_say_where_they_come_from(path: Path):
+    with path.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert rows
+    for row in rows:
+        assert None not in row, "a row with more cells than the header"
+        for column in ("date", "commit", "machine", "threads", "python", "torch"):
+            assert row[column], f"{column} is empty"
+        assert all(value is not None for value in row.values()), "a row with fewer cells than the header"
