@@ -21,8 +21,9 @@ class Processes:
     Attributes:
         rank: 0 is the one that writes files and speaks.
         device: where this process computes.
-        control: a gloo group for the few numbers the processes tell each other at every step; None when alone.
-            It is apart from the gradients' group so that no message has to pass through the accelerator.
+        control: a gloo group for the few numbers the processes tell each other at every step; None
+            when alone. It is apart from the gradients' group so that no message has to pass through the
+            accelerator.
     """
 
     rank: int

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class WeightAverage:
     """A second copy of a model whose weights follow the first one's slowly.
 
-    Floating-point buffers (the running statistics of batch norm) are averaged with the same decay, so that they
-    belong to the averaged weights; counters are copied. The decay grows from 0.1 as (1 + n) / (10 + n) with the
-    number of updates n, up to ``decay``, so that short runs are not held back by their first weights.
+    Floating-point buffers (the running statistics of batch norm) are averaged with the same decay, so that
+    they belong to the averaged weights; counters are copied. The decay grows from 0.1 as (1 + n) / (10 + n)
+    with the number of updates n, up to ``decay``, so that the first weights do not weigh on short runs.
 
     Attributes:
         model: the averaged copy, in eval mode, without gradients.

@@ -170,7 +170,8 @@ class Reporter:
         """After a step. ``record`` has loss, top1, lr, clips_per_s and data_wait."""
         text = (
             f"loss {record['loss']:.3f}  top-1 {100 * record['top1']:.1f} %  "
-            f"{record['clips_per_s']:.1f} clips/s  data {100 * record['data_wait']:.0f} %  lr {record['lr']:.2g}"
+            f"{record['clips_per_s']:.1f} clips/s  waiting for data {100 * record['data_wait']:.0f} %  "
+            f"lr {record['lr']:.2g}"
         )
         place = f"epoch {min(epoch, self._epochs):.2f}/{self._epochs:g}"
         if self._bar is not None:

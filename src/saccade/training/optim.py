@@ -30,8 +30,8 @@ def parameter_groups(
     """Optimiser groups of the parameters that learn: {backbone, classifier} x {decayed, not decayed}.
 
     Vectors and scalars (biases, every kind of norm) and what the model names in ``no_weight_decay()`` do not
-    decay. Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty groups
-    are left out.
+    decay. Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty
+    groups are left out.
     """
     traits = cast(Trainable, model)
     spared, classifier = traits.no_weight_decay(), set(traits.classifier_parameters())

@@ -12,7 +12,8 @@ def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size
 
     All rates of ``optim`` are stated for `reference_batch` clips and scale linearly with ``batch_size``
     (Goyal et al. 2017, arXiv 1706.02677). The cosine spans the whole run, the warm-up is a straight line from
-    `warmup_lr` to where the schedule stands at the end of the warm-up: the rule of PySlowFast (utils/lr_policy).
+    `warmup_lr` to where the schedule stands at its end: the rule of PySlowFast
+    (utils/lr_policy).
     """
     scale = batch_size / optim.reference_batch
     if epoch < optim.warmup_epochs:
