@@ -164,7 +164,7 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Float, NDArray[np.in
     truth = np.asarray(labels, np.int64)
     if values.ndim != 2 or truth.shape != (len(values),):
         raise ValueError(
-            f"need (num_videos, num_classes) scores and (num_videos,) labels, got {values.shape}, {truth.shape}"
+            f"scores must be (num_videos, num_classes), labels (num_videos,): {values.shape}, {truth.shape}"
         )
     if np.isnan(values).any():
         raise ValueError("scores hold nan")

@@ -1,0 +1,205 @@
+"""What a test yields, and the file its scores are kept in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saccade.clip import ClipSpec
+from saccade.errors import DataError
+from saccade.evaluation import metrics
+from saccade.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video that could not be read, and why. It is in no figure."""
+
+    path: str
+    cause: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TestResult:
+    """Scores of one view set over a data set, with the protocol that made them.
+
+    Attributes:
+        scores: float32 (num_videos, num_classes), mean of the views' softmax; rows add up to 1.
+        labels: int64 (num_videos,).
+        paths: file of every row.
+        class_names: in label order.
+        views: ``CLIPSxCROPS``.
+        clip, temporal_rule, shuffled: the rest of the protocol.
+        failures: videos that could not be read; not among the rows.
+        pairs: pairs of classes that differ in one thing alone, or none.
+        gmacs_per_view: multiply-adds of one forward pass of one view, in 1e9.
+        num_params: parameters of the model.
+        seconds: wall time of the whole call, all its view sets together.
+        clips_per_second: views through the model per second of it.
+        data_wait: share of the time spent waiting for decoded video, 0..1.
+    """
+
+    __test__ = False  # the name begins with Test; pytest shall not collect it
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    paths: tuple[str, ...]
+    class_names: tuple[str, ...]
+    views: str
+    clip: ClipSpec | None = None
+    temporal_rule: str = "saccade"
+    shuffled: bool = False
+    failures: tuple[Failure, ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ()
+    gmacs_per_view: float = float("nan")
+    num_params: int = 0
+    seconds: float = float("nan")
+    clips_per_second: float = float("nan")
+    data_wait: float = float("nan")
+
+    @property
+    def num_videos(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_views(self) -> int:
+        clips, crops = self.views.split("x")
+        return int(clips) * int(crops)
+
+    @property
+    def gmacs_per_video(self) -> float:
+        return self.gmacs_per_view * self.num_views
+
+    @cached_property
+    def top1(self) -> float:
+        """Share of 1, as all accuracies here."""
+        return metrics.top_k(self.scores, self.labels, 1)
+
+    @cached_property
+    def top5(self) -> float:
+        return metrics.top_k(self.scores, self.labels, 5)
+
+    @cached_property
+    def mean_class_accuracy(self) -> float:
+        return metrics.mean_class_accuracy(self.scores, self.labels)
+
+    @cached_property
+    def per_class(self) -> list[metrics.ClassRow]:
+        return metrics.per_class(self.scores, self.labels)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts (num_classes, num_classes): row is the true class, column the predicted one."""
+        return metrics.confusion_matrix(self.scores, self.labels)
+
+    @cached_property
+    def pair_accuracy(self) -> float:
+        """See `saccade.evaluation.pair_accuracy`; ``nan`` where the data set has no pairs."""
+        return metrics.pair_accuracy(self.scores, self.labels, self.pairs)
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """-log of the score of the true class, per video."""
+        own = self.scores[np.arange(self.num_videos), self.labels].astype(np.float64)
+        return -np.log(np.maximum(own, 1e-12))
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean()) if self.num_videos else float("nan")
+
+    def summary(self) -> dict[str, Any]:
+        """The figures and the protocol, ready for JSON (a figure that does not exist is None)."""
+        figures = {
+            "views": self.views,
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "pair_accuracy": self.pair_accuracy,
+            "loss": self.loss,
+            "num_videos": self.num_videos,
+            "num_failures": len(self.failures),
+            "failures": [asdict(failure) for failure in self.failures],
+            "gmacs_per_view": self.gmacs_per_view,
+            "gmacs_per_video": self.gmacs_per_video,
+            "num_params": self.num_params,
+            "clips_per_second": self.clips_per_second,
+            "data_wait": self.data_wait,
+            "seconds": self.seconds,
+            "clip": asdict(self.clip) if self.clip else None,
+            "temporal_rule": self.temporal_rule,
+            "shuffled_frames": self.shuffled,
+        }
+        return {key: None if _is_nan(value) else value for key, value in figures.items()}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``scores, labels, paths, class_names, views`` and the rest (as JSON under ``info``) to
+        .npz.
+        """
+        info = {**self.summary(), "pairs": [list(pair) for pair in self.pairs]}
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                scores=self.scores,
+                labels=self.labels,
+                paths=_text(self.paths),
+                class_names=_text(self.class_names),
+                views=np.array(self.views),
+                info=np.array(json.dumps(info)),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TestResult:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is not there or is not such a file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                data = {name: stored[name] for name in stored.files}
+            info = json.loads(str(data["info"])) if "info" in data else {}
+            return cls(
+                scores=data["scores"],
+                labels=data["labels"],
+                paths=tuple(map(str, data["paths"])),
+                class_names=tuple(map(str, data["class_names"])),
+                views=str(data["views"]),
+                **_fields(info),
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(
+                f"{os.fspath(path)}: not a file of scores written by saccade test ({error})"
+            ) from error
+
+
+def _fields(info: dict[str, Any]) -> dict[str, Any]:
+    clip = info.get("clip")
+    return {
+        "clip": ClipSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in clip.items()})
+        if clip
+        else None,
+        "temporal_rule": info.get("temporal_rule", "saccade"),
+        "shuffled": info.get("shuffled_frames", False),
+        "failures": tuple(Failure(**failure) for failure in info.get("failures", ())),
+        "pairs": tuple((int(a), int(b)) for a, b in info.get("pairs", ())),
+        **{
+            name: value
+            for name in ("gmacs_per_view", "num_params", "seconds", "clips_per_second", "data_wait")
+            if (value := info.get(name)) is not None
+        },
+    }
+
+
+def _text(values: Sequence[str]) -> NDArray[np.str_]:
+    return np.array(values, dtype=np.str_) if values else np.array([], dtype="<U1")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and not np.isfinite(value)
