@@ -90,7 +90,7 @@ def make_motion(
         size: (height, width) of the clips in pixels, even.
         num_frames: inclusive range of clip lengths in frames.
         fps: frames per second.
-        workers: processes; None takes one per available CPU, 0 renders in this process. The clips are the same.
+        workers: processes; None takes one per available CPU, 0 renders in this process. Clips are the same.
         force: replace a `motion` set of other settings. A folder that holds anything else is never touched.
 
     Returns:
