@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -11,38 +12,129 @@ import numpy as np
 import torch
 
 from saccade.errors import VideoError
+from saccade.video.decode import Deliver, FrameDecoder
+from saccade.video.index import VideoIndex, build_index, cached_index, open_container
+from saccade.video.packets import PacketSource
+
+av.logging.set_level(None)  # FFmpeg's own messages; what matters of them is in the VideoError
+
+
+def resized(height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """Height and width with the shorter side brought to ``short_side``; the longer one is rounded down."""
+    if short_side is None or min(height, width) == short_side:
+        return height, width
+    if width < height:
+        return math.floor(height / width * short_side), short_side
+    return short_side, math.floor(width / height * short_side)
+
+
+def check_indices(path: str, indices: Sequence[int], num_frames: int) -> list[int]:
+    """``indices`` as plain integers, or a VideoError naming the first that does not exist."""
+    numbers = np.asarray(indices)
+    if numbers.size and (numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer)):
+        raise TypeError(f"frame indices must be a sequence of integers, got {indices!r}")
+    result: list[int] = numbers.astype(np.int64).tolist()
+    for i in result:
+        if not 0 <= i < num_frames:
+            raise VideoError(path, f"has no frame {i}: it has {num_frames}, numbered from 0")
+    return result
 
 
 class PyAVReader:
-    def __init__(self, path: str, *, short_side: int | None, threads: int) -> None:
+    """A video file, any frame of it by number. See ``VideoReader``; open it with ``open_video``."""
+
+    def __init__(self, path: str, *, short_side: int | None = None, threads: int = 1) -> None:
         self.path = path
+        self._container: av.container.InputContainer | None = None
+        self._source: PacketSource | None = None
         try:
-            with av.open(path) as container:
-                stream = container.streams.video[0]
-                stream.codec_context.thread_count = threads
-                self.fps = float(stream.average_rate or 30)
-                frames = []
-                for frame in container.decode(stream):
-                    height, width = frame.height, frame.width
-                    if short_side:
-                        short, long = sorted((height, width))
-                        long = long * short_side // short
-                        height, width = (short_side, long) if height <= width else (long, short_side)
-                    array = frame.to_ndarray(format="rgb24", width=width, height=height)
-                    frames.append(np.rot90(array, round(frame.rotation / 90)))
-        except (av.FFmpegError, OSError, IndexError) as error:
-            raise VideoError(path, str(error)) from error
-        self._frames = torch.from_numpy(np.stack(frames))
-        self.size: tuple[int, int] = tuple(self._frames.shape[1:3])  # type: ignore[assignment]
+            self._open(threads)
+        except (av.FFmpegError, OSError, MemoryError) as error:
+            self.close()
+            raise VideoError(path, f"is not a video FFmpeg can read: {_reason(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+        index = self._index
+        self.fps = index.fps
+        turned = index.rotation % 2 == 1
+        shown = (index.width, index.height) if turned else (index.height, index.width)
+        self.size = resized(*shown, short_side)
+        self._stored_size = self.size[::-1] if turned else self.size
+        self._reformatter = av.video.reformatter.VideoReformatter()
+
+    def _open(self, threads: int) -> None:
+        known = cached_index(self.path)
+        self._container, stream = open_container(self.path)
+        decoder = stream.codec_context
+        decoder.thread_count = threads
+        if threads != 1:
+            decoder.thread_type = "AUTO"
+        kept = None
+        if known is None:
+            known, kept = build_index(self.path, self._container, stream)
+        self._index: VideoIndex = known
+        self._stream = stream
+        self._source = PacketSource(self.path, known, self._container, stream, kept)
+        self._decoder = FrameDecoder(known, self._source, decoder)
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return self._index.num_frames
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
-        return self._frames[torch.as_tensor(np.asarray(indices))]
+        """The frames ``indices``, in the order asked for: uint8 (N, H, W, 3) RGB."""
+        if self._container is None:
+            raise VideoError(self.path, "is closed")
+        wanted = check_indices(self.path, indices, len(self))
+        unique = sorted(set(wanted))
+        place = {frame: row for row, frame in enumerate(unique)}
+        pixels = torch.empty((len(unique), *self.size, 3), dtype=torch.uint8)
+        array = pixels.numpy()
+
+        def deliver(frame: int, picture: av.VideoFrame) -> None:
+            self._convert(picture, array[place[frame]])
+
+        try:
+            self._decode(unique, deliver)
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(self.path, f"cannot be decoded: {_reason(error)}") from error
+        if wanted == unique:
+            return pixels
+        return pixels[[place[frame] for frame in wanted]]
+
+    def _decode(self, unique: list[int], deliver: Deliver) -> None:
+        if not unique:
+            return
+        if self._index.method == "counted":
+            lost = self._decoder.decode_counted(unique, deliver)
+        else:
+            lost = self._decoder.decode(unique, deliver)
+            if lost:
+                lost = self._decoder.decode_plainly(sorted(lost), deliver)
+        if lost:
+            frame = min(lost)
+            more = f" (nor can {len(lost) - 1} more of those asked for)" if len(lost) > 1 else ""
+            raise VideoError(
+                self.path, f"frame {frame} of {len(self)} cannot be decoded: {lost[frame]}{more}"
+            )
+
+    def _convert(self, picture: av.VideoFrame, target: np.ndarray) -> None:
+        height, width = self._stored_size
+        rgb = self._reformatter.reformat(picture, width, height, "rgb24", threads=1)
+        plane = rgb.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        upright = rows[:, : 3 * width].reshape(height, width, 3)
+        if self._index.rotation:
+            upright = np.rot90(upright, self._index.rotation)
+        np.copyto(target, upright)
 
     def close(self) -> None:
-        pass
+        """Release the file. May be called twice."""
+        if self._source is not None:
+            self._source.close()
+        if self._container is not None:
+            self._container.close()
+        self._container = None
 
     def __enter__(self) -> Self:
         return self
@@ -51,3 +143,7 @@ class PyAVReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

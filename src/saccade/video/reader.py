@@ -98,6 +98,10 @@ def open_video(
         from saccade.video.frames import FrameFolderReader
 
         return FrameFolderReader(name, short_side=short_side, fps=fps or 30.0)
+    if not place.is_file():
+        raise VideoError(name, "is neither a file nor a folder")
+    if place.stat().st_size == 0:
+        raise VideoError(name, "is empty (0 bytes)")
     if backend == "torchcodec":
         from saccade.video.torchcodec import TorchCodecReader
 

@@ -1,0 +1,200 @@
+"""Decoding exactly the frames wanted, and no wrong one.
+
+Every packet goes to the decoder with its number in place of its time stamp, so every frame that comes out says which
+packet it is. A frame is handed on only when all frames decoded before it, from the key frame on, have come out whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import av
+import numpy as np
+
+from saccade.video.index import VideoIndex
+from saccade.video.packets import PacketSource
+
+Deliver = Callable[[int, av.VideoFrame], None]
+
+
+@dataclass
+class _Run:
+    """What the decoder has been given since it last started afresh.
+
+    Attributes:
+        entry: the packet it started with.
+        next: the packet that comes next.
+        pending: packets given of which no frame has come out yet.
+        bad: the first packet that failed or came out damaged; what follows it may rest on it.
+        cause: why.
+        drained: the decoder was told that nothing follows; it must start afresh.
+    """
+
+    entry: int
+    next: int
+    pending: set[int] = field(default_factory=set)
+    bad: int | None = None
+    cause: str = ""
+    drained: bool = False
+
+
+class FrameDecoder:
+    """Decodes frames by number through an index.
+
+    Args:
+        index: of the file.
+        source: its packets.
+        decoder: an open codec context, used by nobody else.
+    """
+
+    def __init__(self, index: VideoIndex, source: PacketSource, decoder: av.VideoCodecContext) -> None:
+        self._index = index
+        self._source = source
+        self._decoder = decoder
+        self._entries = index.entries
+        self._run: _Run | None = None
+        self._last_end = -1
+        self._streaming = False
+
+    def decode(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
+        """Decode ``frames`` (rising, no duplicates); those that cannot be had are returned with the cause."""
+        packets = self._index.packet_of[list(frames)]
+        groups: dict[int, list[int]] = {}
+        for frame, packet in zip(frames, packets.tolist(), strict=True):
+            groups.setdefault(self._entry_for(frame, packet), []).append(packet)
+        lost: dict[int, str] = {}
+        for i, entry in enumerate(sorted(groups)):
+            lost |= self._decode_group(entry, groups[entry], deliver, last=i == len(groups) - 1)
+        return lost
+
+    def decode_plainly(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
+        """The same from the very first packet, leaving nothing out: slow, for files that mislead."""
+        wanted = self._index.packet_of[list(frames)].tolist()
+        self._run = None
+        lost = self._decode_group(0, wanted, deliver, last=True, drop=False)
+        self._run = None
+        return lost
+
+    def decode_counted(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
+        """By counting what comes out from the beginning, for files whose frames do not say which packet they are."""
+        need, end = set(frames), max(frames)
+        self._decoder.flush_buffers()
+        cause, count = "the decoder gives no picture", 0
+        damaged = False
+        for number in [*range(len(self._index.when)), None]:
+            try:
+                pictures = self._decoder.decode(None if number is None else self._source.packet(number))
+            except av.FFmpegError as error:
+                damaged, cause = True, f"{error.strerror} (packet {number})"
+                continue
+            for picture in pictures:
+                if picture.is_corrupt:
+                    damaged, cause = True, f"the picture is damaged (frame {count})"
+                if count in need and not damaged:
+                    deliver(count, picture)
+                    need.discard(count)
+                count += 1
+            if count > end:
+                break
+        return dict.fromkeys(need, cause)
+
+    def _entry_for(self, frame: int, packet: int) -> int:
+        """The last place to start from that comes before the frame both in decoding and in presentation.
+
+        A frame shown before a key frame but decoded after it (open GOP) may need what precedes the key frame.
+        """
+        when = self._index.when
+        place = int(np.searchsorted(self._entries, packet, side="right")) - 1
+        while place > 0 and when[self._entries[place]] > when[packet]:
+            place -= 1
+        return int(self._entries[place])
+
+    def _decode_group(
+        self, entry: int, wanted: list[int], deliver: Deliver, *, last: bool, drop: bool = True
+    ) -> dict[int, str]:
+        run = self._continued(entry, wanted)
+        if run is None:
+            if entry <= self._last_end <= min(wanted):
+                self._streaming = True  # the caller goes forward step by step: stop emptying the decoder
+            self._decoder.flush_buffers()
+            run = self._run = _Run(entry, entry)
+        need, end = set(wanted), max(wanted)
+        droppable = self._index.droppable
+        while run.next <= end:
+            number = run.next
+            run.next += 1
+            if drop and droppable[number] and number not in need:
+                continue
+            self._feed(run, number, need, deliver)
+        if last and self._streaming:
+            while run.next < len(droppable) and any(p <= end for p in run.pending):
+                self._feed(run, run.next, need, deliver)
+                run.next += 1
+        if not self._streaming or not last or run.next >= len(droppable):
+            self._drain(run, need, deliver)
+        self._last_end = end
+        return self._losses(run, need)
+
+    def _continued(self, entry: int, wanted: list[int]) -> _Run | None:
+        """The present run if it can go on to all of ``wanted`` with less work than starting at ``entry``."""
+        run = self._run
+        if run is None or run.drained or run.bad is not None or entry > run.next or run.entry > entry:
+            return None
+        if all(packet >= run.next or packet in run.pending for packet in wanted):
+            return run
+        return None
+
+    def _feed(self, run: _Run, number: int, need: set[int], deliver: Deliver) -> None:
+        packet = self._source.packet(number)
+        index = self._index
+        # Shown frames from the entry on must come out. Those shown before it (open GOP) may not, or damaged.
+        if index.frame_of[number] >= 0 and index.when[number] >= index.when[run.entry]:
+            run.pending.add(number)
+        if packet.is_corrupt:
+            _spoil(run, number, "the container marks a packet as damaged")
+        try:
+            frames = self._decoder.decode(packet)
+        except av.FFmpegError as error:
+            _spoil(run, number, str(error.strerror))
+            return
+        for frame in frames:
+            self._take(run, frame, need, deliver)
+
+    def _drain(self, run: _Run, need: set[int], deliver: Deliver) -> None:
+        run.drained = True
+        try:
+            for frame in self._decoder.decode(None):
+                self._take(run, frame, need, deliver)
+        except av.FFmpegError as error:
+            _spoil(run, min(run.pending, default=run.next), str(error.strerror))
+        if run.pending:
+            _spoil(run, min(run.pending), "the decoder gives no picture")
+
+    def _take(self, run: _Run, frame: av.VideoFrame, need: set[int], deliver: Deliver) -> None:
+        number = frame.pts
+        if number is None or number not in run.pending:
+            return
+        run.pending.discard(number)
+        if frame.is_corrupt:
+            _spoil(run, number, "the picture is damaged")
+        elif number in need:
+            deliver(int(self._index.frame_of[number]), frame)
+
+    def _losses(self, run: _Run, need: set[int]) -> dict[int, str]:
+        if run.bad is None:
+            return {}
+        lost = {}
+        for number in need:
+            if number >= run.bad and not self._recovered(run.bad, number):
+                lost[int(self._index.frame_of[number])] = run.cause
+        return lost
+
+    def _recovered(self, bad: int, number: int) -> bool:
+        """Whether decoding could start between the damage and this packet, so that it does not matter."""
+        return self._entry_for(int(self._index.frame_of[number]), number) > bad
+
+
+def _spoil(run: _Run, number: int, cause: str) -> None:
+    if run.bad is None or number < run.bad:
+        run.bad, run.cause = number, f"{cause} (packet {number})"

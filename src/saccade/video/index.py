@@ -1,0 +1,317 @@
+"""The index of a file: which packet is which frame, where decoding can start, what may be left out.
+
+Made by reading the packets through once, without decoding them. Where packets do not say enough (no time stamps, hidden
+frames, an unknown codec, fields) the file is decoded through once instead and the frames that come out are counted.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import av
+import numpy as np
+
+from saccade.errors import VideoError
+from saccade.video.nal import PacketFacts, packet_reader
+
+# Compressed packets up to this many bytes a file stay in memory while the reader that made the index is open.
+KEEP_BYTES = 48 << 20
+_CACHE_FILES = 20_000
+_CACHE_PACKETS = 8_000_000  # about 30 bytes each
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """All that is known of a file before a frame is decoded. Packets are numbered in decoding order.
+
+    Attributes:
+        method: ``packets``: from time stamps; ``decoded``: by decoding once, frames known by their packet;
+            ``counted``: by decoding once, frames known by their place only.
+        packet_of: (num_frames,) the packet of each frame in order of presentation; empty where ``counted``.
+        frame_of: (num_packets,) the frame of each packet, or -1 for one that shows nothing.
+        when: (num_packets,) place of each packet in order of presentation, hidden ones included.
+        entries: packets from which decoding can start.
+        droppable: (num_packets,) whether nothing refers to the frame.
+        identity: (num_packets, 2) byte position and size, to know a packet again after seeking.
+        stamps: (num_packets,) decoding time stamps, for seeking.
+        seconds: (num_frames,) presentation time of each frame; NaN where the file does not say.
+        num_frames: frames that can be asked for.
+        fps: mean frames per second.
+        height, width: as stored, before rotation.
+        rotation: quarter turns anticlockwise to show it upright, 0 to 3.
+    """
+
+    method: Literal["packets", "decoded", "counted"]
+    packet_of: np.ndarray
+    frame_of: np.ndarray
+    when: np.ndarray
+    entries: np.ndarray
+    droppable: np.ndarray
+    identity: np.ndarray
+    stamps: np.ndarray
+    seconds: np.ndarray
+    num_frames: int
+    fps: float
+    height: int
+    width: int
+    rotation: int
+
+
+def open_container(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+    """The open container and its first video stream that is not a cover picture."""
+    try:
+        container = av.open(os.path.abspath(path))
+    except UnicodeDecodeError:
+        container = av.open(os.path.abspath(path), metadata_errors="replace")
+    streams = container.streams.video
+    moving = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
+    if not moving:
+        others = sorted({s.type for s in container.streams if s not in streams})
+        container.close()
+        cause = "has no video stream"
+        raise VideoError(path, f"{cause}, only {' and '.join(others)}" if others else cause)
+    if moving[0].codec_context is None:
+        container.close()
+        raise VideoError(path, "is in a codec for which there is no decoder here")
+    return container, moving[0]
+
+
+class _Cache:
+    """Indexes by file identity, least recently used out first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._indexes: OrderedDict[tuple[Any, ...], VideoIndex] = OrderedDict()
+        self._packets = 0
+
+    def get(self, key: tuple[Any, ...]) -> VideoIndex | None:
+        with self._lock:
+            index = self._indexes.get(key)
+            if index is not None:
+                self._indexes.move_to_end(key)
+            return index
+
+    def put(self, key: tuple[Any, ...], index: VideoIndex) -> None:
+        with self._lock:
+            if key in self._indexes:
+                return
+            self._indexes[key] = index
+            self._packets += len(index.when)
+            while len(self._indexes) > 1 and (
+                len(self._indexes) > _CACHE_FILES or self._packets > _CACHE_PACKETS
+            ):
+                self._packets -= len(self._indexes.popitem(last=False)[1].when)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._indexes.clear()
+            self._packets = 0
+
+
+_cache = _Cache()
+clear_index_cache = _cache.clear
+
+
+def file_key(path: str) -> tuple[Any, ...]:
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def cached_index(path: str) -> VideoIndex | None:
+    return _cache.get(file_key(path))
+
+
+def build_index(
+    path: str, container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[VideoIndex, list[av.Packet] | None]:
+    """Read the packets through and index them; also the packets themselves where they are few enough to keep.
+
+    The container has been read to its end and the decoder has been used afterwards.
+    """
+    kept, table = _read_packets(path, container, stream)
+    index = _index_by_stamps(path, stream, table, kept)
+    if index is None:
+        index = _index_by_decoding(path, stream, table)
+    _cache.put(file_key(path), index)
+    return index, kept
+
+
+@dataclass
+class _Table:
+    pts: list[int | None]
+    dts: list[int | None]
+    identity: list[tuple[int, int]]
+    facts: list[PacketFacts]
+    hidden: list[bool]
+    understood: bool
+
+
+def _read_packets(
+    path: str, container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[list[av.Packet] | None, _Table]:
+    read = packet_reader(stream.codec_context.name, stream.codec_context.extradata)
+    kept: list[av.Packet] | None = []
+    table = _Table([], [], [], [], [], read is not None)
+    total = 0
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        key = packet.is_keyframe
+        facts = read(memoryview(packet), key) if read else PacketFacts(key, False, shown=False)
+        if packet.is_disposable and not facts.droppable:
+            facts = facts._replace(droppable=True)
+        table.pts.append(packet.pts)
+        table.dts.append(packet.dts)
+        table.identity.append((-1 if packet.pos is None else packet.pos, packet.size))
+        table.facts.append(facts)
+        table.hidden.append(packet.is_discard)
+        total += packet.size
+        if kept is not None:
+            kept.append(packet)
+            if total > KEEP_BYTES:
+                kept = None
+    if not table.pts:
+        raise VideoError(path, "holds no video packets")
+    return kept, table
+
+
+def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
+    """Whether every packet is one frame, shown at its time stamp."""
+    pts = table.pts
+    if not table.understood or any(p is None for p in pts) or len(set(pts)) != len(pts):
+        return False
+    if not all(facts.shown for facts in table.facts):
+        return False
+    # 2 and above: interlaced, where two packets may be the two fields of one frame.
+    if stream.codec_context.field_order > 1:
+        return False
+    # What comes before the first key frame, in either order, a decoder may show or not.
+    first = pts[0]
+    return table.facts[0].entry and all(p >= first for p in pts if p is not None and first is not None)
+
+
+def _index_by_stamps(
+    path: str, stream: av.VideoStream, table: _Table, kept: list[av.Packet] | None
+) -> VideoIndex | None:
+    if not _trustworthy(stream, table):
+        return None
+    pts = np.array(table.pts, dtype=np.int64)
+    first = _first_frame(path, stream, kept)
+    order = np.argsort(pts)
+    when = np.empty(len(pts), dtype=np.int32)
+    when[order] = np.arange(len(pts))
+    packet_of = order[~np.array(table.hidden)[order]].astype(np.int32)
+    if not len(packet_of):
+        raise VideoError(path, "marks all its frames as not to be shown")
+    frame_of = np.full(len(pts), -1, dtype=np.int32)
+    frame_of[packet_of] = np.arange(len(packet_of))
+    seconds = pts[packet_of] * float(stream.time_base or 0)
+    return _assemble(stream, table, first, "packets", packet_of, frame_of, when, seconds, len(packet_of))
+
+
+def _first_frame(path: str, stream: av.VideoStream, kept: list[av.Packet] | None) -> av.VideoFrame:
+    """The first frame that comes out, for size and rotation; the decoder is left in use."""
+    decoder = stream.codec_context
+    if kept is None:
+        container = stream.container
+        assert isinstance(container, av.container.InputContainer)
+        # A fresh container rather than a seek: the file may not be seekable.
+        other, source = open_container(path)
+        with other:
+            for packet in other.demux(source):
+                for frame in decoder.decode(packet if packet.size else None):
+                    return frame
+    else:
+        for packet in [*kept, None]:
+            for frame in decoder.decode(packet):
+                return frame
+    raise VideoError(path, "gives no frame when decoded")
+
+
+def _index_by_decoding(path: str, stream: av.VideoStream, table: _Table) -> VideoIndex:
+    tags: list[int | None] = []
+    first: av.VideoFrame | None = None
+    container, source = open_container(path)
+    failure = ""
+    with container:
+        decoder = source.codec_context
+        decoder.thread_count = 1
+        number = 0
+        for packet in container.demux(source):
+            if packet.size:
+                packet.pts = number
+                number += 1
+            try:
+                frames = decoder.decode(packet if packet.size else None)
+            except av.FFmpegError as error:
+                failure = failure or str(error.strerror)
+                continue
+            for frame in frames:
+                first = first or frame
+                tags.append(frame.pts)
+    if first is None:
+        raise VideoError(path, f"gives no frame when decoded ({failure or 'no error reported'})")
+    num_packets = len(table.pts)
+    known = [tag for tag in tags if tag is not None and 0 <= tag < num_packets]
+    by_tag = len(set(known)) == len(tags)
+    packet_of = np.array(known if by_tag else [], dtype=np.int32)
+    frame_of = np.full(num_packets, -1, dtype=np.int32)
+    frame_of[packet_of] = np.arange(len(packet_of))
+    # Packets that show nothing stand where the next shown one stands.
+    when = np.where(frame_of >= 0, frame_of, np.int32(-1)).astype(np.int32)
+    scale = float(stream.time_base or 0)
+    stamps = [table.pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
+    seconds = np.array([np.nan if stamp is None else stamp * scale for stamp in stamps])
+    method: Literal["decoded", "counted"] = "decoded" if by_tag else "counted"
+    return _assemble(stream, table, first, method, packet_of, frame_of, when, seconds, len(tags))
+
+
+def _assemble(
+    stream: av.VideoStream,
+    table: _Table,
+    first: av.VideoFrame,
+    method: Literal["packets", "decoded", "counted"],
+    packet_of: np.ndarray,
+    frame_of: np.ndarray,
+    when: np.ndarray,
+    seconds: np.ndarray,
+    num_frames: int,
+) -> VideoIndex:
+    top = max(facts.layer for facts in table.facts)
+    entries = [i for i, facts in enumerate(table.facts) if facts.entry and (i == 0 or when[i] >= 0)]
+    if method == "counted" or not entries or entries[0] != 0:
+        entries = [0]
+    return VideoIndex(
+        method=method,
+        packet_of=packet_of,
+        frame_of=frame_of,
+        when=when,
+        entries=np.array(entries, dtype=np.int32),
+        droppable=np.array([facts.droppable and facts.layer == top for facts in table.facts]),
+        identity=np.array(table.identity, dtype=np.int64),
+        stamps=np.array([_UNKNOWN if d is None else d for d in table.dts], dtype=np.int64),
+        seconds=seconds,
+        num_frames=num_frames,
+        fps=_mean_rate(stream, seconds),
+        height=first.height,
+        width=first.width,
+        rotation=round(first.rotation / 90) % 4,
+    )
+
+
+_UNKNOWN = np.iinfo(np.int64).min
+
+
+def _mean_rate(stream: av.VideoStream, seconds: np.ndarray) -> float:
+    """The header's rate where the time stamps bear it out within 2 %, else theirs: headers are often wrong."""
+    stated = float(stream.average_rate or stream.guessed_rate or 0)
+    span = seconds[-1] - seconds[0] if len(seconds) > 1 else 0
+    if np.isfinite(span) and span > 0:
+        measured = float((len(seconds) - 1) / span)
+        if not stated or abs(stated / measured - 1) > 0.02:
+            return measured
+    return stated or 30.0

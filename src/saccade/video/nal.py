@@ -1,0 +1,158 @@
+"""What one compressed packet says about itself: can decoding start here, does any other frame need it?
+
+Only headers are read, nothing is decoded. The rules are those of the standards: ITU-T H.264 7.4.1 (nal_ref_idc), D.2.8
+(recovery point); ITU-T H.265 7.4.2.2 (NAL unit types); ISO/IEC 14496-2 6.2.5 (B-VOPs); RFC 6386 9.1 (VP8 show_frame).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+Buffer = bytes | memoryview
+
+
+class PacketFacts(NamedTuple):
+    """Facts of one packet.
+
+    Attributes:
+        entry: decoding can start here and give the same pixels as decoding from the file's beginning.
+        droppable: no other frame refers to this one.
+        shown: the packet stands for exactly one frame; False when it is hidden, or when that is not certain.
+        layer: temporal layer. Only packets of the highest layer may be dropped.
+    """
+
+    entry: bool
+    droppable: bool
+    shown: bool = True
+    layer: int = 0
+
+
+PacketReader = Callable[[Buffer, bool], PacketFacts]
+
+
+def packet_reader(codec: str, extradata: bytes | None) -> PacketReader | None:
+    """The function that reads packets of ``codec``, or None where one packet may be something else than one frame."""
+    length_size = 0
+    if (
+        extradata and extradata[0] == 1
+    ):  # avcC and hvcC records: units carry their length; otherwise start codes
+        if codec == "h264" and len(extradata) > 4:
+            length_size = (extradata[4] & 3) + 1
+        elif codec == "hevc" and len(extradata) > 21:
+            length_size = (extradata[21] & 3) + 1
+    if codec == "h264":
+        return lambda data, key: _h264(data, key, length_size)
+    if codec == "hevc":
+        return lambda data, key: _hevc(data, key, length_size)
+    if codec == "mpeg4":
+        return _mpeg4
+    if codec == "vp8":
+        return lambda data, key: PacketFacts(key, False, shown=bool(data[0] & 0x10))
+    if codec in _ONE_FRAME_A_PACKET:
+        return lambda data, key: PacketFacts(key, False)
+    return None
+
+
+_ONE_FRAME_A_PACKET = frozenset(
+    [
+        "vp9",
+        "av1",
+        "libdav1d",
+        "libaom-av1",
+        "mjpeg",
+        "png",
+        "gif",
+        "bmp",
+        "webp",
+        "tiff",
+        "ffv1",
+        "prores",
+        "dnxhd",
+        "huffyuv",
+        "utvideo",
+        "rawvideo",
+    ]
+)
+
+
+def units(data: Buffer, length_size: int) -> Iterator[Buffer]:
+    """The NAL units of a packet, length-prefixed (``length_size`` 1 to 4) or between start codes (0)."""
+    if length_size:
+        position, end = 0, len(data)
+        while position + length_size < end:
+            size = int.from_bytes(data[position : position + length_size], "big")
+            position += length_size
+            if size:
+                yield data[position : position + size]
+            position += size
+        return
+    raw = bytes(data)
+    start = raw.find(b"\0\0\1")
+    while start >= 0:
+        following = raw.find(b"\0\0\1", start + 3)
+        unit = raw[start + 3 : following if following >= 0 else None]
+        if unit:
+            yield unit
+        start = following
+
+
+def _h264(data: Buffer, key: bool, length_size: int) -> PacketFacts:
+    idr = recovery = slices = reference = False
+    for unit in units(data, length_size):
+        kind = unit[0] & 31
+        if 1 <= kind <= 5:
+            slices = True
+            idr = idr or kind == 5
+            reference = reference or unit[0] & 0x60 != 0
+            if not key and (reference or idr):
+                break  # nothing further down changes the answer
+        elif kind == 6 and key:
+            recovery = recovery or _recovers_at_once(bytes(unit[:512]))
+    return PacketFacts(entry=key and (idr or recovery), droppable=slices and not reference)
+
+
+def _recovers_at_once(unit: bytes) -> bool:
+    """Whether an SEI unit holds a recovery point with recovery_frame_cnt 0: the picture itself is exact."""
+    payload = unit.replace(b"\0\0\3", b"\0\0")
+    position = 1
+    while position + 2 < len(payload):
+        kind, position = _sei_number(payload, position)
+        size, position = _sei_number(payload, position)
+        if kind == 6:
+            return position < len(payload) and payload[position] & 0x80 != 0  # ue(v): a leading 1 is zero
+        position += size
+    return False
+
+
+def _sei_number(payload: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    while position < len(payload) and payload[position] == 255:
+        value += 255
+        position += 1
+    if position < len(payload):
+        value += payload[position]
+    return value, position + 1
+
+
+def _hevc(data: Buffer, key: bool, length_size: int) -> PacketFacts:
+    entry = slices = False
+    droppable, layer = True, 0
+    for unit in units(data, length_size):
+        kind = unit[0] >> 1 & 63
+        if kind < 32 and len(unit) > 1:
+            slices = True
+            entry = entry or 16 <= kind <= 23
+            droppable = droppable and kind < 16 and kind % 2 == 0  # the _N types
+            layer = max(layer, (unit[1] & 7) - 1)
+    return PacketFacts(entry=key and entry, droppable=slices and droppable, layer=layer)
+
+
+def _mpeg4(data: Buffer, key: bool) -> PacketFacts:
+    raw = bytes(data)
+    start = raw.find(b"\0\0\1\xb6")
+    if start < 0 or len(raw) < start + 5:
+        return PacketFacts(key, False, shown=False)
+    packed = raw.find(b"\0\0\1\xb6", start + 4) >= 0
+    # A picture that is not coded takes a few bytes; whether it counts as a frame only the decoder knows.
+    return PacketFacts(key, raw[start + 4] >> 6 == 2 and not packed, shown=not packed and len(raw) > 20)
