@@ -1,0 +1,111 @@
+"""Names of classes: the lists that ship with the package, files of one's own, and finding a label among them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from saccade.errors import DataError, UsageError
+
+LABEL_LISTS: tuple[str, ...] = (
+    "ava",
+    "hmdb51",
+    "jester",
+    "kinetics400",
+    "kinetics600",
+    "kinetics700",
+    "something_v1",
+    "something_v2",
+    "ucf101",
+)
+"""The shipped lists, each in the order of its data set's own label numbers."""
+
+_WITH_ID = re.compile(r"(\d+)\s*(?:[:,;\t]|\s)\s*(.+)")
+
+
+def class_names(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ...]:
+    """Class names in label order.
+
+    Args:
+        source: a name of `LABEL_LISTS`; or a file with one name a line; or a sequence of names, returned as it is.
+            A file may number its lines (``0 name``, ``1: name``); it is then ordered by the numbers.
+
+    Raises:
+        UsageError: neither a shipped list nor a file.
+        DataError: the file is empty or names a class twice.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return _checked(tuple(source), "class_names")
+    name = os.fspath(source)
+    if name in LABEL_LISTS:
+        return tuple(_shipped(name).values())
+    if not os.path.isfile(name):
+        raise UsageError(
+            f"class names {name!r}: no such file and no shipped list; lists are {', '.join(LABEL_LISTS)}"
+        )
+    try:
+        text = Path(name).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: not a UTF-8 text file ({error.reason}); give one class name a line") from error
+    return _checked(tuple(parse_names(text).values()), name)
+
+
+def class_ids(name: str) -> dict[int, str]:
+    """A shipped list as label number to name. Only ``ava`` has gaps: the 60 scored of its 80 numbers.
+
+    Raises:
+        UsageError: no such list.
+    """
+    if name not in LABEL_LISTS:
+        raise UsageError(f"no list of class names {name!r}; lists are {', '.join(LABEL_LISTS)}")
+    return dict(_shipped(name))
+
+
+@cache
+def _shipped(name: str) -> dict[int, str]:
+    return parse_names((resources.files("saccade.data") / "labels" / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def parse_names(text: str) -> dict[int, str]:
+    """Names by number: the line's own number where every line begins with one, else its position from 0."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    matches = [_WITH_ID.fullmatch(line) for line in lines]
+    numbers = [int(match[1]) for match in matches if match]
+    if len(numbers) == len(lines) and len(set(numbers)) == len(lines):
+        return dict(sorted((int(match[1]), match[2]) for match in matches if match))
+    return dict(enumerate(lines))
+
+
+def _checked(names: tuple[str, ...], source: str) -> tuple[str, ...]:
+    if not names:
+        raise DataError(f"{source}: no class names; give one a line")
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{source}: class {name!r} is named twice; names must differ")
+        seen.add(name)
+    return names
+
+
+class LabelFinder:
+    """Finds a class by its name: exactly, or else without regard to case, underscores and quotes."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._exact = {name: label for label, name in enumerate(names)}
+        self._loose: dict[str, int | None] = {}
+        for label, name in enumerate(names):
+            key = _loose(name)
+            self._loose[key] = None if key in self._loose else label  # None: more than one class
+
+    def find(self, name: str) -> int | None:
+        """The label of ``name``, None if there is none or more than one."""
+        label = self._exact.get(name)
+        return self._loose.get(_loose(name)) if label is None else label
+
+
+def _loose(name: str) -> str:
+    return re.sub(r"[\s_]+", " ", re.sub(r"[\"'`()]", "", name)).strip().casefold()
