@@ -49,7 +49,8 @@ class SyncBatchNorm3d(nn.BatchNorm3d):
 
 
 def convert_sync_batchnorm(model: _Module, process_group: Any = None) -> _Module:
-    """Replace every `nn.BatchNorm3d` in ``model`` by a `SyncBatchNorm3d` with the same parameters and buffers.
+    """Replace every `nn.BatchNorm3d` in ``model`` by a `SyncBatchNorm3d` with the same parameters and
+    buffers.
 
     Returns the model; if it is itself a batch norm, its replacement.
     """

@@ -1,0 +1,28 @@
+"""Models: one file per architecture, a table of names, and loading of weights."""
+
+from __future__ import annotations
+
+from saccade.models._base import VideoModel
+from saccade.models._info import ModelInfo
+from saccade.models._registry import clip_spec, create_model, list_models, model_info
+from saccade.models._weights import LoadReport, load_model, load_weights, read_weights, save_weights
+from saccade.models.counts import count_macs, count_params
+from saccade.models.x3d import X3D, X3DConfig
+
+__all__ = [
+    "X3D",
+    "LoadReport",
+    "ModelInfo",
+    "VideoModel",
+    "X3DConfig",
+    "clip_spec",
+    "count_macs",
+    "count_params",
+    "create_model",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "model_info",
+    "read_weights",
+    "save_weights",
+]

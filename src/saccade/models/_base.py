@@ -1,0 +1,90 @@
+"""The verbs every model has, so that training, testing and export need not know which model they hold."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from saccade.errors import UsageError
+
+if TYPE_CHECKING:
+    from saccade.models._formats import WeightFormat
+
+
+class VideoModel(nn.Module, ABC):
+    """A network from clips (B, 3, T, H, W) to logits (B, num_classes).
+
+    Attributes:
+        model_name: the name `create_model` knows it by.
+        num_classes: classes of the head; 0 means the head returns the features before the classifier.
+        classifier_prefix: what the names of the classifier's parameters begin with.
+        weight_formats: checkpoints of other code bases that `load_weights` can map onto it.
+    """
+
+    model_name: str
+    num_classes: int
+    weight_formats: ClassVar[tuple[WeightFormat, ...]] = ()
+    classifier_prefix: ClassVar[str] = "head.classifier."
+
+    head: nn.Module
+
+    @property
+    @abstractmethod
+    def build_args(self) -> dict[str, Any]:
+        """Plain values with which ``create_model(**build_args)`` builds this architecture again."""
+
+    @abstractmethod
+    def stages(self) -> list[nn.Module]:
+        """The parts before the head in the order a clip passes them, the stem first; for freezing."""
+
+    @abstractmethod
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a newly initialised one on the same device. 0 removes it."""
+
+    def classifier_parameters(self) -> list[str]:
+        """Names of the parameters that depend on the classes; a linear probe trains these alone."""
+        return [name for name, _ in self.named_parameters() if name.startswith(self.classifier_prefix)]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters without weight decay, beyond norms and biases, which never have any."""
+        return set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes) of clips (B, 3, T, H, W)."""
+        logits: Tensor = self.head(self.forward_features(x))
+        return logits
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """What the last stage gives, before the head."""
+        check_clips(x)
+        for stage in self.stages():
+            x = stage(x)
+        return x
+
+    def forward_intermediates(self, x: Tensor, *, indices: Sequence[int] | None = None) -> list[Tensor]:
+        """Outputs of the stages named by ``indices`` (0 is the stem, negative counts from the end; default
+        all).
+
+        They come in the order of the network. Stages behind the last one asked for are not run.
+        """
+        check_clips(x)
+        stages = self.stages()
+        chosen = range(len(stages)) if indices is None else indices
+        if any(not -len(stages) <= i < len(stages) for i in chosen):
+            raise UsageError(f"indices={list(chosen)}: {self.model_name} has stages 0 to {len(stages) - 1}")
+        wanted = {i % len(stages) for i in chosen}
+        outputs = []
+        for i, stage in enumerate(stages[: max(wanted, default=-1) + 1]):
+            x = stage(x)
+            if i in wanted:
+                outputs.append(x)
+        return outputs
+
+
+def check_clips(x: Tensor) -> None:
+    """Raise `UsageError` unless ``x`` has shape (B, 3, T, H, W)."""
+    if x.ndim != 5 or x.shape[1] != 3:
+        raise UsageError(f"a model takes clips of shape (B, 3, T, H, W), got {tuple(x.shape)}")

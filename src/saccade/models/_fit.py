@@ -1,0 +1,215 @@
+"""Mapping a state dict onto a model, and the report of what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from saccade.errors import WeightsError
+from saccade.models._base import VideoModel
+from saccade.models._formats import Conversion
+from saccade.models._registry import create_model, list_models
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did.
+
+    Attributes:
+        format: the code base the keys are from.
+        source: the file, or "state dict".
+        num_loaded: tensors of the model that were set from the checkpoint.
+        mapped: the checkpoint's key -> ours, for every tensor that was set from it.
+        left_out: the checkpoint's key -> why it was not used.
+        filled: our key -> what it was set to, for tensors the checkpoint does not have.
+        missing: our keys that kept the value they had.
+        notes: anything else worth knowing.
+    """
+
+    format: str
+    source: str
+    num_loaded: int
+    mapped: dict[str, str] = field(repr=False)
+    left_out: dict[str, str] = field(repr=False)
+    filled: dict[str, str] = field(repr=False)
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """A few lines for people."""
+        renamed = sum(theirs != ours for theirs, ours in self.mapped.items())
+        lines = [f"{self.source}: {self.format}; {self.num_loaded} tensors loaded, {renamed} of them renamed"]
+        lines += [f"  left out: {shorten(keys)} ({reason})" for reason, keys in _by_reason(self.left_out)]
+        lines += [f"  set: {shorten(keys)} ({reason})" for reason, keys in _by_reason(self.filled)]
+        if self.missing:
+            lines.append(f"  not in the file, kept as they were: {shorten(self.missing)}")
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def native(state: StateDict) -> Conversion:
+    """A state dict that already has our keys."""
+    return Conversion(tensors=dict(state), mapped={key: key for key in state})
+
+
+def convert(state: StateDict, model: nn.Module, source: str) -> tuple[str, Conversion]:
+    """Recognise a state dict by its keys: the name of its format, and its tensors under our keys."""
+    formats = model.weight_formats if isinstance(model, VideoModel) else ()
+    for candidate in formats:
+        if candidate.marker in state:
+            return candidate.name, candidate.convert(state, model)
+    if any(key in state for key in model.state_dict()):
+        return "Saccade", native(state)
+    known = ", ".join(["Saccade", *(candidate.name for candidate in formats)])
+    raise WeightsError(
+        f"{source}: not a format known for {_name(model)} ({known}); its keys are like {shorten(state)}"
+    )
+
+
+def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str, strict: bool) -> LoadReport:
+    """Copy what fits into the model; if ``strict`` and something does not, raise and change nothing."""
+    target = model.state_dict()
+    theirs = {ours: key for key, ours in conversion.mapped.items()}
+    tensors = {
+        key: _without_unit_axes(value, target[key]) if key in target else value
+        for key, value in conversion.tensors.items()
+    }
+    classifier, counts = _other_classes(model, tensors, target)
+    left_out = conversion.left_out | {theirs[key]: counts for key in classifier if key in theirs}
+    notes = [*conversion.notes, *([f"the classifier was not loaded: {counts}"] if classifier else [])]
+    extra = [key for key in tensors if key not in target and key not in classifier]
+    unexpected = [*conversion.unexpected, *(theirs.get(key, key) for key in extra)]
+    candidates = {k: v for k, v in tensors.items() if k in target and k not in classifier}
+    shapes = {
+        key: f"{_shape(value)} in the file, {_shape(target[key])} in the model"
+        for key, value in candidates.items()
+        if value.shape != target[key].shape
+    }
+    absent = [key for key in target if key not in candidates and key not in classifier]
+    counters = [key for key in absent if key.endswith("num_batches_tracked")]
+    missing = [key for key in absent if key not in counters]
+    if strict and (missing or unexpected or shapes):
+        problems = _problems(missing, unexpected, [f"{key}: {shape}" for key, shape in shapes.items()])
+        hint = _hint(model, tensors)
+        raise WeightsError(f"{source}: {format_name} weights do not fit {_name(model)}: {problems}{hint}")
+    loaded = {key: value for key, value in candidates.items() if key not in shapes}
+    mapped = {theirs[key]: key for key in loaded if key in theirs}
+    if not mapped:
+        raise WeightsError(f"{source}: none of its {format_name} tensors fits {_name(model)}")
+    with torch.no_grad():
+        for key, value in loaded.items():
+            target[key].copy_(value)
+    left_out |= dict.fromkeys(unexpected, "the model has no such tensor")
+    left_out |= {theirs.get(key, key): shape for key, shape in shapes.items()}
+    filled = {key: how for key, how in conversion.filled.items() if key in loaded}
+    filled |= dict.fromkeys(counters, "kept: the file does not count its batches")
+    return LoadReport(
+        format=format_name,
+        source=source,
+        num_loaded=len(mapped),
+        mapped=mapped,
+        left_out=left_out,
+        filled=filled,
+        missing=(*missing, *shapes, *(key for key in classifier if key in target)),
+        notes=tuple(notes),
+    )
+
+
+def guess_models(state: StateDict) -> list[str]:
+    """Names of the models whose shapes, but for the classifier, are those of a state dict."""
+    return [name for name in list_models() if _same_shapes(name, state)]
+
+
+def num_classes_of(state: StateDict, name: str) -> int:
+    """Classes in a state dict of any format known for the model ``name``; 0 without a classifier."""
+    model = _skeleton(name)
+    tensors = convert(state, model, "state dict")[1].tensors
+    weight = tensors.get(f"{model.classifier_prefix}weight")
+    return 0 if weight is None else int(weight.shape[0])
+
+
+def _same_shapes(name: str, state: StateDict) -> bool:
+    model = _skeleton(name)
+    try:
+        tensors = convert(state, model, name)[1].tensors
+    except WeightsError:
+        return False
+    return _trunk_shapes(tensors, model) == _trunk_shapes(model.state_dict(), model)
+
+
+def _trunk_shapes(tensors: StateDict, model: VideoModel) -> dict[str, tuple[int, ...]]:
+    """Shapes of everything but the classifier and the batch counters, without unit axes."""
+    return {
+        key: tuple(size for size in value.shape if size != 1)
+        for key, value in tensors.items()
+        if not key.startswith(model.classifier_prefix) and not key.endswith("num_batches_tracked")
+    }
+
+
+@cache
+def _skeleton(name: str) -> VideoModel:
+    """The model on the meta device: names and shapes, no memory."""
+    with torch.device("meta"):
+        return create_model(name)
+
+
+def _without_unit_axes(value: Tensor, target: Tensor) -> Tensor:
+    """Pointwise convolutions and linear layers hold the same numbers: (out, in, 1, 1, 1) fits (out, in)."""
+    small, large = sorted((tuple(value.shape), tuple(target.shape)), key=len)
+    if len(small) == 2 and len(large) > 2 and large == small + (1,) * (len(large) - 2):
+        return value.reshape(target.shape)
+    return value
+
+
+def _other_classes(model: nn.Module, tensors: StateDict, target: StateDict) -> tuple[set[str], str]:
+    """Keys of the classifier if the numbers of classes differ, and those numbers in words."""
+    if not isinstance(model, VideoModel):
+        return set(), ""
+    keys = {key for key in (*tensors, *target) if key.startswith(model.classifier_prefix)}
+    weight = f"{model.classifier_prefix}weight"
+    if weight not in tensors:
+        return set(), ""
+    theirs, ours = tensors[weight], target.get(weight)
+    same_features = ours is None or theirs.shape[1:] == ours.shape[1:]
+    if not same_features or (ours is not None and theirs.shape == ours.shape):
+        return set(), ""
+    return keys, f"{theirs.shape[0]} classes in the file, {model.num_classes} in the model"
+
+
+def _problems(missing: list[str], unexpected: list[str], mismatched: list[str]) -> str:
+    parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)]
+    return "; ".join(f"{len(keys)} {what}: {shorten(keys)}" for what, keys in parts if keys)
+
+
+def _hint(model: nn.Module, tensors: StateDict) -> str:
+    """Which model the tensors are of, if not of this one."""
+    names = [name for name in guess_models(tensors) if name != getattr(model, "model_name", None)]
+    return f". They are those of {' or '.join(names)}" if names else ""
+
+
+def _name(model: nn.Module) -> str:
+    return str(getattr(model, "model_name", type(model).__name__))
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "a number"
+
+
+def shorten(keys: Iterable[str], most: int = 4) -> str:
+    """The first few of many names, and how many more there are."""
+    names = list(keys)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _by_reason(reasons: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    groups: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        groups.setdefault(reason, []).append(key)
+    return list(groups.items())

@@ -1,0 +1,151 @@
+"""The table of models, and the four functions that read it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from saccade.clip import ClipSpec
+from saccade.errors import UsageError
+from saccade.models import x3d
+from saccade.models._base import VideoModel
+from saccade.models._info import ModelEntry, ModelInfo
+
+_X3D_SOURCE = "Feichtenhofer, X3D, CVPR 2020, arXiv 2004.04730; github.com/facebookresearch/SlowFast"
+_PYSLOWFAST_ZOO = "PySlowFast model zoo"
+
+
+def _x3d(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
+    name = build.__name__
+    config = x3d.CONFIGS[name]
+    facts = ModelInfo(
+        name=name,
+        frames=config.num_frames,
+        stride=config.stride,
+        train_crop=config.train_crop,
+        source=_X3D_SOURCE,
+        licence="Apache-2.0",
+        **info,
+    )
+    return ModelEntry(build, (*(field.name for field in fields(x3d.X3DConfig)), "norm_layer"), facts)
+
+
+# Parameters and GMACs are constants so that reading the table builds nothing; a test counts them all anew.
+_ENTRIES = (
+    # The paper gives X2D no test crop; 128 is the same 8/7 of the training crop as elsewhere.
+    # It states 20.67 M multiply-adds: the convolutions and linear layers counted here are 20.662 M, and the
+    # 3072 additions of the head's average pool make up the difference.
+    _x3d(
+        x3d.x2d,
+        test_crop=128,
+        train_short_side=(128, 160),
+        params=1_633_560,
+        gmacs=0.020662304,
+        gmacs_test=0.0,
+    ),
+    _x3d(
+        x3d.x3d_xs,
+        test_crop=182,
+        train_short_side=(182, 228),
+        params=3_794_322,
+        gmacs=0.605256512,
+        gmacs_test=0.0,
+        top1=(("10x1", 68.7), ("10x3", 69.5)),
+        top1_source=_PYSLOWFAST_ZOO,
+    ),
+    _x3d(
+        x3d.x3d_s,
+        test_crop=182,
+        train_short_side=(182, 228),
+        params=3_794_322,
+        gmacs=0.0,
+        gmacs_test=0.0,
+        top1=(("10x1", 73.1), ("10x3", 73.5)),
+        top1_source=_PYSLOWFAST_ZOO,
+    ),
+    _x3d(
+        x3d.x3d_m,
+        test_crop=256,
+        train_short_side=(256, 320),
+        params=3_794_322,
+        gmacs=0.0,
+        gmacs_test=0.0,
+        top1=(("10x1", 75.1), ("10x3", 76.2)),
+        top1_source=_PYSLOWFAST_ZOO,
+    ),
+    _x3d(
+        x3d.x3d_l,
+        test_crop=356,
+        train_short_side=(356, 446),
+        params=6_153_432,
+        gmacs=0.0,
+        gmacs_test=0.0,
+        top1=(("10x1", 76.9), ("10x3", 77.5)),
+        top1_source=_PYSLOWFAST_ZOO,
+    ),
+    # PySlowFast has no configuration of XL: short sides and test crop are those of L.
+    _x3d(
+        x3d.x3d_xl,
+        test_crop=356,
+        train_short_side=(356, 446),
+        params=11_095_904,
+        gmacs=0.0,
+        gmacs_test=0.0,
+        top1=(("10x1", 78.4), ("10x3", 79.1)),
+        top1_source="arXiv 2004.04730",
+    ),
+)
+
+_MODELS = {entry.info.name: entry for entry in _ENTRIES}
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the models that match a shell pattern such as ``x3d_*``, smallest first within a family."""
+    return [name for name in _MODELS if fnmatchcase(name, pattern)]
+
+
+def model_info(name: str) -> ModelInfo:
+    """The facts of a model, without building it. An unknown name raises `UsageError`."""
+    return _entry(name).info
+
+
+def clip_spec(name: str, *, train: bool = False) -> ClipSpec:
+    """The clip a model sees.
+
+    The test side has a short side equal to the test crop, as upstream tests with one or three crops. With
+    ``train`` it is the training crop, and the smallest short side of its training range.
+    """
+    return model_info(name).clip_spec(train=train)
+
+
+def create_model(name: str, num_classes: int = 400, **overrides: Any) -> VideoModel:
+    """Build a model with new weights: clips (B, 3, T, H, W), normalised, to logits (B, num_classes).
+
+    Args:
+        name: one that `list_models` gives.
+        num_classes: 0 builds it without classifier.
+        overrides: fields of the architecture's config, e.g. ``gamma_w=0.5`` or ``drop_path=0.1`` for an X3D.
+
+    Raises:
+        UsageError: unknown name or override; `ConfigError` if the value of one cannot work.
+    """
+    entry = _entry(name)
+    unknown = sorted(set(overrides) - set(entry.overrides))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], entry.overrides, n=1)
+        hint = f"did you mean {close[0]}? It" if close else "it"
+        raise UsageError(
+            f"{name} has no option {', '.join(unknown)}; {hint} takes {', '.join(entry.overrides)}"
+        )
+    return entry.build(num_classes, **overrides)
+
+
+def _entry(name: str) -> ModelEntry:
+    if name in _MODELS:
+        return _MODELS[name]
+    close = difflib.get_close_matches(name, _MODELS, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"models are {', '.join(_MODELS)}"
+    raise UsageError(f"unknown model {name!r}; {hint}")

@@ -1,0 +1,161 @@
+"""Reading, recognising, fitting and writing weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from saccade.console import warn
+from saccade.errors import SaccadeError, WeightsError
+from saccade.files import atomic_path
+from saccade.models._base import VideoModel
+from saccade.models._fit import LoadReport, convert, fit, native
+from saccade.models._registry import create_model
+
+METADATA_KEY = "saccade"
+_WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+
+
+# ------------------------------------------------------------------------------------------------ load and
+# save
+
+
+def load_weights(
+    model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], strict: bool = True
+) -> LoadReport:
+    """Load a checkpoint of ours or of another code base, recognised by its keys, into ``model``.
+
+    A checkpoint with another number of classes loads all but the classifier, with a warning and an entry in
+    the report.
+
+    Args:
+        path_or_state_dict: a file (safetensors, or a PyTorch pickle that holds nothing but tensors and plain
+            values), or its content: a state dict, possibly inside the dict a training script saves.
+        strict: raise if tensors are missing, unexpected or of another shape. Otherwise load what fits; the
+            report names the rest.
+
+    Raises:
+        WeightsError: the file cannot be read, its format is unknown, it does not fit. The model is unchanged.
+    """
+    if isinstance(path_or_state_dict, Mapping):
+        source, state = "state dict", unwrap(path_or_state_dict, "state dict")
+    else:
+        source, state = str(path_or_state_dict), read_state(path_or_state_dict)
+    format_name, conversion = convert(state, model, source)
+    report = fit(model, conversion, format_name, source, strict)
+    for note in report.notes:
+        warn(f"{source}: {note}")
+    return report
+
+
+def save_weights(
+    model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write a model's state dict as safetensors, atomically, with JSON metadata beside it.
+
+    The metadata's entry ``model`` holds what `load_model` needs; it is added if absent and the model knows
+    it.
+    """
+    details = dict(metadata or {})
+    if "model" not in details and isinstance(model, VideoModel):
+        details["model"] = model.build_args
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    text = json.dumps(details, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata={METADATA_KEY: text, "format": "pt"})
+
+
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and metadata of a file `save_weights` wrote. The metadata of a foreign safetensors file is empty."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY, "{}")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        metadata = json.loads(text)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({_first_line(error)})") from error
+    if not isinstance(metadata, dict):
+        raise WeightsError(f"{path}: its metadata should be a JSON object")
+    return tensors, metadata
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[VideoModel, dict[str, Any]]:
+    """Rebuild a model, in eval mode, from a file of `save_weights` alone; also returns the metadata."""
+    tensors, metadata = read_weights(path)
+    build_args = metadata.get("model")
+    if not isinstance(build_args, dict) or "name" not in build_args:
+        raise WeightsError(f"{path}: its metadata does not say which model it is; use load_weights")
+    try:
+        model = create_model(**build_args)
+    except (SaccadeError, TypeError) as error:
+        raise WeightsError(f"{path}: its model cannot be built: {error}") from error
+    fit(model, native(tensors), "Saccade", str(path), strict=True)
+    return model.eval(), metadata
+
+
+# -------------------------------------------------------------------------------------------------- reading
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state dict of a checkpoint file of any format; see `unwrap`."""
+    return unwrap(_read(path), str(path))
+
+
+def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """The content of a checkpoint file."""
+    file = Path(path)
+    if file.is_dir():
+        raise WeightsError(f"{path}: a folder, not a checkpoint file")
+    if not file.exists():
+        raise WeightsError(f"{path}: no such file")
+    if file.suffix == ".safetensors":
+        return read_weights(file)[0]
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            raise WeightsError(
+                f"{path}: holds Python objects besides tensors, and those could run code when read. "
+                "Save its state dict alone in the code base it comes from, then load that"
+            ) from error
+        raise WeightsError(f"{path}: not a PyTorch checkpoint ({_first_line(error)})") from error
+    except Exception as error:  # torch.load raises nearly anything on a damaged file
+        raise WeightsError(
+            f"{path}: cannot be read as a PyTorch checkpoint ({_first_line(error)})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def unwrap(content: Mapping[str, Any], source: str = "state dict") -> dict[str, Tensor]:
+    """The state dict inside what a training script saved, without the prefixes that wrappers add to every key."""
+    inner: Any = content
+    for name in _WRAPPERS:
+        if isinstance(content.get(name), Mapping):
+            inner = content[name]
+            break
+    state = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not state:
+        raise WeightsError(
+            f"{source}: no tensors found; expected a state dict, or one under {', '.join(_WRAPPERS)}"
+        )
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

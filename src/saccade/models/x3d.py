@@ -1,0 +1,445 @@
+"""X2D and X3D: video networks expanded from a tiny image network along six axes.
+
+Paper: "X3D: Expanding Architectures for Efficient Video Recognition", Christoph Feichtenhofer, CVPR 2020,
+arXiv 2004.04730. Where the paper leaves a choice, this follows the author's code, PySlowFast
+(github.com/facebookresearch/SlowFast, Apache-2.0), and names other code bases' choices as options.
+
+Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError, UsageError
+from saccade.layers import DropPath, SqueezeExcite, round_channels
+from saccade.models._base import VideoModel
+from saccade.models._formats import WeightFormat
+from saccade.models._x3d_formats import X3D_FORMATS
+
+HeadPool = Literal["pyslowfast", "pytorchvideo", "global"]
+Init = Literal["pyslowfast", "x3d-multigrid"]
+NormLayer = Callable[[int], nn.Module]
+
+# X2D, the point all factors start from (Table 1 of the paper).
+BASE_CROP = 112
+BASE_WIDTHS = (12, 24, 48, 96)  # PySlowFast's numbers; its width factor 2 is gamma_w = 1
+BASE_WIDTH_FACTOR = 2.0
+BASE_DEPTHS = (1, 2, 5, 3)
+TOTAL_STRIDE = 32  # of height and width, from the input to the last stage; time is never strided
+
+
+# ---------------------------------------------------------------------------------------------------- config
+
+
+@dataclass(frozen=True, kw_only=True)
+class X3DConfig:
+    """A point in the space of X3D. With all six factors at 1 it is X2D.
+
+    Whatever point is chosen builds; a field that cannot work raises `ConfigError` naming it.
+    """
+
+    gamma_tau: float = 1.0
+    """Frame stride: one frame is taken every gamma_tau at 30 frames per second. No layer depends on it."""
+    gamma_t: float = 1.0
+    """Frames of a clip."""
+    gamma_s: float = 1.0
+    """Spatial resolution: the training crop is 112 * gamma_s pixels, rounded to an even number."""
+    gamma_w: float = 1.0
+    """Width of all layers: the stem has 24 * gamma_w channels, rounded to a multiple of 8."""
+    gamma_b: float = 1.0
+    """Width of the depthwise convolution in a block, as a multiple of the block's output."""
+    gamma_d: float = 1.0
+    """Depth: the stages have (1, 2, 5, 3) * gamma_d blocks, rounded up."""
+    se_ratio: float = 1 / 16
+    """Hidden width of squeeze-excitation, in every other block, as a share of the depthwise width. 0 is off."""
+    head_width: int = 2048
+    """Features before the classifier."""
+    head_pool: HeadPool = "pyslowfast"
+    """What the head does with a map larger than the training window; see `X3DHead`."""
+    localization: bool = False
+    """Logits per frame, (B, K, T), instead of per clip."""
+    dropout: float = 0.5
+    """Before the classifier."""
+    drop_path: float = 0.0
+    """Stochastic depth rate of the last stage; stage i of 0..3 has rate * (i + 2) / 5."""
+    init: Init = "pyslowfast"
+    """x3d-multigrid leaves the last norm of each block at 1 and the classifier at PyTorch's default."""
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("gamma_tau", "gamma_t", "gamma_s", "gamma_w", "gamma_b", "gamma_d", "bn_eps"):
+            _check_number(name, getattr(self, name), above=0.0)
+        for name in ("gamma_tau", "gamma_t"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} counts frames and must be at least 1, got {getattr(self, name)!r}")
+        for name in ("dropout", "drop_path"):
+            _check_number(name, getattr(self, name), at_least=0.0, below=1.0)
+        _check_number("bn_momentum", self.bn_momentum, at_least=0.0, below=1.0)
+        _check_number("se_ratio", self.se_ratio, at_least=0.0)
+        if not isinstance(self.head_width, int) or isinstance(self.head_width, bool) or self.head_width < 1:
+            raise ConfigError(f"head_width must be a positive integer, got {self.head_width!r}")
+        if not isinstance(self.localization, bool):
+            raise ConfigError(f"localization must be true or false, got {self.localization!r}")
+        for name, allowed in (("head_pool", get_args(HeadPool)), ("init", get_args(Init))):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.train_crop < 2:
+            raise ConfigError(f"gamma_s={self.gamma_s:g} gives a crop of {self.train_crop} pixels")
+
+    @property
+    def stride(self) -> int:
+        return round(self.gamma_tau)
+
+    @property
+    def num_frames(self) -> int:
+        return round(self.gamma_t)
+
+    @property
+    def train_crop(self) -> int:
+        return 2 * round(BASE_CROP * self.gamma_s / 2)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of res2..res5; the stem has those of res2."""
+        factor = BASE_WIDTH_FACTOR * self.gamma_w
+        return tuple(round_channels(width * factor) for width in BASE_WIDTHS)
+
+    @property
+    def inner_widths(self) -> tuple[int, ...]:
+        """Channels of the depthwise convolutions of res2..res5; the last is also that of the head's convolution."""
+        return tuple(max(1, int(self.gamma_b * width)) for width in self.widths)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks of res2..res5."""
+        # rounded first: 5 * 2.2 must stay 11 whatever the last bit says
+        return tuple(math.ceil(round(self.gamma_d * depth, 6)) for depth in BASE_DEPTHS)
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """The map (T, H, W) the head sees in training."""
+        side = math.ceil(self.train_crop / TOTAL_STRIDE)
+        return self.num_frames, side, side
+
+
+def _check_number(
+    name: str, value: Any, *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
+) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if number and value > above and at_least <= value < below:
+        return
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (("above", above), ("at least", at_least), ("below", below))
+        if math.isfinite(bound)
+    ]
+    raise ConfigError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")
+
+
+# ---------------------------------------------------------------------------------------------------- blocks
+
+
+class X3DStem(nn.Module):
+    """A 1x3x3 convolution of stride 2, a depthwise 5x1x1 convolution right behind it, norm, ReLU.
+
+    Shapes: (B, 3, T, H, W) -> (B, C, T, H/2, W/2).
+    """
+
+    def __init__(self, channels: int, norm_layer: NormLayer) -> None:
+        super().__init__()
+        self.conv_s = nn.Conv3d(3, channels, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
+        self.conv_t = nn.Conv3d(channels, channels, (5, 1, 1), padding=(2, 0, 0), groups=channels, bias=False)
+        self.norm = norm_layer(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv_t(self.conv_s(x))), inplace=True)
+
+
+class X3DBlock(nn.Module):
+    """1x1x1 convolution, depthwise 3x3x3 convolution, squeeze-excitation, Swish, 1x1x1 convolution; residual.
+
+    The shortcut is a strided 1x1x1 convolution with norm where the width or the size changes.
+
+    Shapes: (B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner: int,
+        out_channels: int,
+        *,
+        stride: int,
+        se_hidden: int,
+        drop_path: float,
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        strides = (1, stride, stride)
+        self.conv_a = nn.Conv3d(in_channels, inner, 1, bias=False)
+        self.norm_a = norm_layer(inner)
+        self.conv_b = nn.Conv3d(inner, inner, 3, stride=strides, padding=1, groups=inner, bias=False)
+        self.norm_b = norm_layer(inner)
+        self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
+        self.conv_c = nn.Conv3d(inner, out_channels, 1, bias=False)
+        self.norm_c = norm_layer(out_channels)
+        self.has_shortcut = stride != 1 or in_channels != out_channels
+        if self.has_shortcut:
+            self.shortcut_conv = nn.Conv3d(in_channels, out_channels, 1, stride=strides, bias=False)
+            self.shortcut_norm = norm_layer(out_channels)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.has_shortcut else x
+        x = F.relu(self.norm_a(self.conv_a(x)), inplace=True)
+        x = F.silu(self.se(self.norm_b(self.conv_b(x))))
+        x = self.norm_c(self.conv_c(x))
+        return F.relu(shortcut + self.drop_path(x), inplace=True)
+
+
+class X3DHead(nn.Module):
+    """1x1x1 convolution, norm, ReLU, average pool, linear, ReLU, dropout, linear classifier.
+
+    A map not larger than the training window is pooled whole. For a larger one, as the test crop gives, the
+    code bases differ, and ``pool`` names the rule:
+
+    * ``pyslowfast``: windows of the training size slide over the map; the softmax of each is averaged. In
+      eval mode the result is the logarithm of that mean, so ``softmax(logits)`` is PySlowFast's output. In
+      training mode, where a logarithm of means would be no place to put a loss other than cross entropy, the
+      windows' logits are averaged.
+    * ``pytorchvideo``: the same windows; their logits are averaged.
+    * ``global``: the whole map is pooled, whatever its size (X3D-Multigrid, MMAction2).
+
+    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``. Without a classifier
+    (``num_classes`` 0), the features (B, hidden) or (B, hidden, T), averaged over windows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner: int,
+        hidden: int,
+        num_classes: int,
+        *,
+        window: tuple[int, int, int],
+        pool: HeadPool,
+        localization: bool,
+        dropout: float,
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        self.window, self.pool, self.localization = window, pool, localization
+        self.conv = nn.Conv3d(in_channels, inner, 1, bias=False)
+        self.norm = norm_layer(inner)
+        self.hidden = nn.Linear(inner, hidden, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier: nn.Module = nn.Linear(hidden, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.window_logits(x)
+        if self.localization:
+            return logits[:, :, 0, 0].transpose(1, 2)
+        logits = logits.flatten(1, 3)
+        num_windows = logits.shape[1]
+        if num_windows == 1:
+            return logits[:, 0]
+        if self.pool == "pyslowfast" and not self.training and not isinstance(self.classifier, nn.Identity):
+            return logits.log_softmax(2).logsumexp(1) - math.log(num_windows)
+        return logits.mean(1)
+
+    def window_logits(self, x: Tensor) -> Tensor:
+        """Logits of every window: (B, C, T, H, W) -> (B, windows in T, in H, in W, K)."""
+        x = F.relu(self.norm(self.conv(x)), inplace=True)
+        x = self._pool(x).permute(0, 2, 3, 4, 1)
+        x = self.dropout(F.relu(self.hidden(x), inplace=True))
+        logits: Tensor = self.classifier(x)
+        return logits
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.localization:
+            return x.mean((3, 4), keepdim=True)
+        kernel = [min(window, size) for window, size in zip(self.window, x.shape[2:], strict=True)]
+        if self.pool == "global" or kernel == list(x.shape[2:]):
+            return x.mean((2, 3, 4), keepdim=True)
+        return F.avg_pool3d(x, kernel, stride=1)
+
+
+# ----------------------------------------------------------------------------------------------------- model
+
+
+class X3D(VideoModel):
+    """The network of an `X3DConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+
+    Any T, H and W will do, whatever the config's frames and crop: those only set the window of the head.
+    """
+
+    weight_formats: ClassVar[tuple[WeightFormat, ...]] = X3D_FORMATS
+
+    def __init__(
+        self,
+        config: X3DConfig,
+        num_classes: int = 400,
+        *,
+        norm_layer: NormLayer | None = None,
+        model_name: str = "x2d",
+    ) -> None:
+        """Args:
+        norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
+        model_name: the named point this is a variation of.
+        """
+        super().__init__()
+        self.config, self.model_name = config, model_name
+        self.num_classes = _checked_num_classes(num_classes)
+        norm = norm_layer or (lambda c: nn.BatchNorm3d(c, eps=config.bn_eps, momentum=config.bn_momentum))
+        widths, inner = config.widths, config.inner_widths
+        self.stem = X3DStem(widths[0], norm)
+        self.res2 = _stage(config, 0, widths[0], norm)
+        self.res3 = _stage(config, 1, widths[0], norm)
+        self.res4 = _stage(config, 2, widths[1], norm)
+        self.res5 = _stage(config, 3, widths[2], norm)
+        self.head: X3DHead = X3DHead(
+            widths[3],
+            inner[3],
+            config.head_width,
+            num_classes,
+            window=config.window,
+            pool=config.head_pool,
+            localization=config.localization,
+            dropout=config.dropout,
+            norm_layer=norm,
+        )
+        init_weights(self, config.init)
+
+    @property
+    def build_args(self) -> dict[str, Any]:
+        named = asdict(CONFIGS[self.model_name])
+        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
+        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
+
+    def stages(self) -> list[nn.Module]:
+        return [self.stem, self.res2, self.res3, self.res4, self.res5]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = _checked_num_classes(num_classes)
+        like = self.head.hidden.weight
+        if num_classes == 0:
+            self.head.classifier = nn.Identity()
+            return
+        linear = nn.Linear(self.config.head_width, num_classes, device=like.device, dtype=like.dtype)
+        self.head.classifier = linear
+        _init_classifier(linear, self.config.init)
+
+    def window_logits(self, x: Tensor) -> Tensor:
+        """Logits of every window the head sees in clips (B, 3, T, H, W): (B, windows in T, in H, in W, K)."""
+        return self.head.window_logits(self.forward_features(x))
+
+
+def _stage(config: X3DConfig, index: int, in_channels: int, norm_layer: NormLayer) -> nn.Sequential:
+    out_channels, inner = config.widths[index], config.inner_widths[index]
+    blocks = [
+        X3DBlock(
+            in_channels if i == 0 else out_channels,
+            inner,
+            out_channels,
+            stride=2 if i == 0 else 1,
+            se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio and i % 2 == 0 else 0,
+            drop_path=config.drop_path * (index + 2) / 5,
+            norm_layer=norm_layer,
+        )
+        for i in range(config.depths[index])
+    ]
+    return nn.Sequential(*blocks)
+
+
+def _checked_num_classes(num_classes: int) -> int:
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        raise ConfigError(f"num_classes must be an integer of at least 0, got {num_classes!r}")
+    return num_classes
+
+
+@torch.no_grad()
+def init_weights(model: nn.Module, init: Init) -> None:
+    """Initialise as the named code base does.
+
+    Both: convolutions, and the linear layer that upstream is one, from a normal distribution with variance
+    2 / fan-out, their biases 0, norms 1 and 0. ``pyslowfast`` also sets the scale of each block's last norm
+    to 0, so that a block starts as its shortcut, and the classifier to N(0, 0.01) with bias 0.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d) or name.endswith("head.hidden"):
+            assert isinstance(module, (nn.Conv3d, nn.Linear))
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            _init_classifier(module, init)
+        elif isinstance(module, X3DBlock) and init == "pyslowfast":
+            scale = module.norm_c.weight
+            assert isinstance(scale, Tensor)
+            nn.init.zeros_(scale)
+
+
+def _init_classifier(linear: nn.Linear, init: Init) -> None:
+    if init == "pyslowfast":
+        nn.init.normal_(linear.weight, std=0.01)
+        nn.init.zeros_(linear.bias)
+
+
+# ---------------------------------------------------------------------------------------------- named points
+
+CONFIGS: dict[str, X3DConfig] = {
+    "x2d": X3DConfig(),
+    "x3d_xs": X3DConfig(gamma_tau=12, gamma_t=4, gamma_s=160 / 112, gamma_b=2.25, gamma_d=2.2),
+    "x3d_s": X3DConfig(gamma_tau=6, gamma_t=13, gamma_s=160 / 112, gamma_b=2.25, gamma_d=2.2),
+    "x3d_m": X3DConfig(gamma_tau=5, gamma_t=16, gamma_s=2.0, gamma_b=2.25, gamma_d=2.2),
+    "x3d_l": X3DConfig(gamma_tau=5, gamma_t=16, gamma_s=312 / 112, gamma_b=2.25, gamma_d=5.0),
+    "x3d_xl": X3DConfig(gamma_tau=5, gamma_t=16, gamma_s=312 / 112, gamma_w=1.45, gamma_b=2.25, gamma_d=5.0),
+}
+
+
+def x2d(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+    """X2D, the image network the expansion starts from: one frame of 112 pixels."""
+    return _build("x2d", num_classes, norm_layer, overrides)
+
+
+def x3d_xs(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+    """X3D-XS: 4 frames, stride 12, 160 pixels."""
+    return _build("x3d_xs", num_classes, norm_layer, overrides)
+
+
+def x3d_s(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+    """X3D-S: 13 frames, stride 6, 160 pixels."""
+    return _build("x3d_s", num_classes, norm_layer, overrides)
+
+
+def x3d_m(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+    """X3D-M: 16 frames, stride 5, 224 pixels."""
+    return _build("x3d_m", num_classes, norm_layer, overrides)
+
+
+def x3d_l(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+    """X3D-L: 16 frames, stride 5, 312 pixels, deeper."""
+    return _build("x3d_l", num_classes, norm_layer, overrides)
+
+
+def x3d_xl(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+    """X3D-XL: X3D-L with layers 1.45 times as wide."""
+    return _build("x3d_xl", num_classes, norm_layer, overrides)
+
+
+def _build(name: str, num_classes: int, norm_layer: NormLayer | None, overrides: dict[str, Any]) -> X3D:
+    allowed = [field.name for field in fields(X3DConfig)]
+    unknown = sorted(set(overrides) - set(allowed))
+    if unknown:
+        raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
+    config = replace(CONFIGS[name], **overrides)
+    return X3D(config, num_classes, norm_layer=norm_layer, model_name=name)
