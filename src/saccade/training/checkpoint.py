@@ -16,7 +16,7 @@ from saccade.training.config import TrainConfig
 FORMAT = 1
 # What may differ between a run and its continuation: where things are and how fast, not what is computed.
 HARMLESS = frozenset(
-    {"data", "out", "workers", "cache_mb", "threads", "device", "save_minutes", "log_every", "tensorboard"}
+    {"data", "out", "workers", "threads", "device", "save_minutes", "log_every", "tensorboard"}
     | {"test_views", "max_failures"}
 )
 

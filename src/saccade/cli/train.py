@@ -1,0 +1,143 @@
+"""``saccade train RECIPE``: the recipe's fields become flags."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from saccade.errors import UsageError
+
+if TYPE_CHECKING:
+    from saccade.training.config import TrainConfig
+
+USAGE = """usage: saccade train RECIPE [--data PATH] [--field value ...] [--resume | --overwrite]
+
+  --data PATH   the clips: a folder of class folders, or a list file
+  --out DIR     the run folder; default runs/RECIPE
+  --resume      go on with the run in that folder, with the settings it has
+  --overwrite   replace the run in that folder
+
+saccade train RECIPE --help shows every field of a recipe with its value.
+With several GPUs: torchrun --nproc_per_node N -m saccade train RECIPE ...
+"""
+
+
+def run(args: list[str]) -> int:
+    """The command; returns its exit code."""
+    if not args or args[0] in ("-h", "--help"):
+        print(f"{USAGE}\nrecipes:\n{_recipes()}")
+        return 0 if args else 2
+    from saccade.recipes import get_recipe
+
+    if args[0].startswith("-"):
+        raise UsageError(f"the recipe comes first: saccade train RECIPE {args[0]} ...")
+    config = get_recipe(args[0])
+    rest, flags = _split_flags(args[1:])
+    if flags["resume"]:
+        config = _settings_of_run(config, rest)
+    parsed = parse_fields(config, rest, prog=f"saccade train {args[0]}")
+    if parsed is None:
+        return 0
+    from saccade.training import RunInterrupted, train
+
+    try:
+        train(parsed, resume=flags["resume"], overwrite=flags["overwrite"])
+    except RunInterrupted as stop:
+        print(f"saccade: {stop}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_fields(config: TrainConfig, args: list[str], *, prog: str) -> TrainConfig | None:
+    """``config`` with the fields that ``args`` change; None after printing help.
+
+    Raises:
+        UsageError: an unknown flag (names the closest ones) or a value that does not fit the field.
+    """
+    import tyro
+
+    known = known_flags(type(config))
+    for arg in args:
+        name = arg.split("=", 1)[0].replace("_", "-")
+        if name.startswith("--") and name != "--help" and name not in known:
+            close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+            close += [flag for flag in known if flag.endswith(f".{name[2:]}") and flag not in close]
+            hint = f"did you mean {' or '.join(close)}?" if close else f"see {prog} --help"
+            raise UsageError(f"unknown flag {arg.split('=', 1)[0]}; {hint}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(type(config), default=config, args=args, prog=prog)
+    except SystemExit as end:
+        if not end.code:
+            return None
+        raise UsageError(f"{condensed(errors.getvalue())} (see {prog} --help)") from None
+
+
+def known_flags(config_type: type, prefix: str = "") -> list[str]:
+    """Every flag of a config class, the negated ones of switches too."""
+    flags = []
+    types = get_type_hints(config_type)
+    for entry in fields(config_type):
+        kind, name = types[entry.name], entry.name.replace("_", "-")
+        if is_dataclass(kind) and isinstance(kind, type):
+            flags += known_flags(kind, f"{prefix}{name}.")
+            continue
+        flags.append(f"--{prefix}{name}")
+        if kind is bool:
+            flags.append(f"--{prefix}no-{name}")
+    return flags
+
+
+def condensed(message: str) -> str:
+    """The first sentence of one of tyro's framed messages, on one line."""
+    lines = [re.sub(r"[─│╭╮╰╯━]", " ", line).strip() for line in message.splitlines()]
+    rule = re.compile(r"-{5,}")
+    body: list[str] = []
+    for line in lines[1:]:  # the first line is a title
+        if rule.fullmatch(line) or not line:
+            if body:
+                break
+            continue
+        body.append(line)
+    return " ".join(body).rstrip(".") or " ".join(message.split())
+
+
+def _split_flags(args: list[str]) -> tuple[list[str], dict[str, bool]]:
+    flags = {name: f"--{name}" in args for name in ("resume", "overwrite")}
+    return [arg for arg in args if arg not in ("--resume", "--overwrite")], flags
+
+
+def _settings_of_run(config: TrainConfig, args: list[str]) -> TrainConfig:
+    """The settings the run to resume was started with, so that they need not be repeated."""
+    from saccade.training.run_folder import read_config
+
+    out = _value_of("--out", args) or config.out
+    name = _value_of("--recipe", args) or config.recipe
+    saved = read_config(Path(config.replace(out=out, recipe=name).run_dir))
+    if saved.recipe != name:
+        raise UsageError(f"{saved.run_dir}: holds a run of {saved.recipe}, not of {name}")
+    return saved
+
+
+def _value_of(flag: str, args: list[str]) -> str:
+    for position, arg in enumerate(args):
+        if arg.startswith(f"{flag}="):
+            return arg.split("=", 1)[1]
+        if arg == flag and position + 1 < len(args):
+            return args[position + 1]
+    return ""
+
+
+def _recipes() -> str:
+    from saccade.recipes import RECIPES, summary
+
+    width = max(map(len, RECIPES))
+    rows: list[Any] = [f"  {name:<{width}}  {summary(name)}" for name in RECIPES]
+    return "\n".join(rows)

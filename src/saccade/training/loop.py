@@ -1,0 +1,364 @@
+"""The training loop: one optimiser step after another, with everything that must survive a restart in one
+state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from saccade.data.loader import TrainLoader
+from saccade.data.sampler import TrainSampler
+from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
+from saccade.models import save_weights
+from saccade.training.checkpoint import save_checkpoint
+from saccade.training.config import TrainConfig
+from saccade.training.distributed import Processes
+from saccade.training.ema import WeightAverage
+from saccade.training.failures import FailureLimit
+from saccade.training.interrupt import Interrupts, RunInterrupted
+from saccade.training.metrics import MetricsFile, Reporter, Stopwatch, Window
+from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
+from saccade.training.run_folder import BEST, LAST, METRICS, SCORES
+from saccade.training.schedule import learning_rate
+from saccade.training.step import GradientStep, TrainingError, step_seed
+from saccade.training.validation import validate_model
+
+
+@dataclass
+class Progress:
+    """Where a run stands. All of it is in the checkpoint.
+
+    ``validation_due`` is true from the step after which a validation belongs until it is done, so that a run
+    stopped in a validation begins with it again.
+    """
+
+    step: int = 0
+    validation_due: bool = False
+    best_top1: float = -1.0
+    best_step: int = 0
+    epoch_failures: int = 0
+    window: Window = field(default_factory=Window)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Progress:
+        return cls(**{**values, "window": Window(**values["window"])})
+
+
+class Trainer:
+    """Trains ``model`` on ``train_set`` as ``config`` says and keeps the run folder up to date."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        train_set: VideoDataset,
+        val_set: VideoDataset | None,
+        *,
+        processes: Processes,
+        folder: Path,
+        sampler: TrainSampler,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.model, self.folder = config, model, folder
+        self.train_set, self.val_set = train_set, val_set
+        self.processes, self.reporter, self.sampler = processes, reporter, sampler
+        self.steps_per_epoch = sampler.steps_per_epoch
+        self.total_steps = total_steps(config, self.steps_per_epoch)
+        self.progress = Progress()
+        self.optimizer = create_optimizer(model, config.optim, backbone_lr=config.model.backbone_lr)
+        self.average = WeightAverage(model, config.ema) if config.ema else None
+        self.watch = Stopwatch()
+        self.interrupts = Interrupts()
+        self.metrics = (
+            MetricsFile(folder / METRICS, tensorboard=config.tensorboard) if processes.main else None
+        )
+        self._gradients = GradientStep(config, model, processes)
+        self._failure_limit = self._new_failure_limit()
+        self._last_save = time.monotonic()
+
+    # ------------------------------------------------------------------------------------------- state
+
+    @property
+    def tested_model(self) -> nn.Module:
+        """The weights that are validated and kept: the average where there is one."""
+        return self.average.model if self.average else self.model
+
+    @property
+    def epoch(self) -> float:
+        return self.progress.step / self.steps_per_epoch
+
+    def state(self) -> dict[str, Any]:
+        """What `load_state` needs to go on exactly; `torch.save` and ``weights_only=True`` can hold it."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "progress": self.progress.to_dict(),
+            "epoch": self.epoch,
+            "config": self.config.to_dict(),
+            "data": data_fingerprint(self.train_set),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.progress = Progress.from_dict(state["progress"])
+        if self.metrics:
+            self.metrics.cut(step=self.progress.step, validation_due=self.progress.validation_due)
+
+    def save(self) -> None:
+        """Write last.pt, unless the weights are no numbers any more."""
+        self._last_save = time.monotonic()
+        if not self.processes.main:
+            return
+        if not all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
+            raise self._diverged("the weights are not finite")
+        save_checkpoint(self.folder / LAST, self.state())
+
+    # --------------------------------------------------------------------------------------------- run
+
+    def run(self) -> None:
+        """Train from where the progress stands to the end.
+
+        Raises:
+            RunInterrupted: after SIGTERM or Ctrl-C, with last.pt written.
+            TrainingError: the loss is not finite, or memory is short.
+            DataError: too many unreadable files.
+        """
+        set_train_mode(self.model)
+        with self._loader() as loader, self.interrupts, self.reporter.running(self.progress.step):
+            batches = loader.batches(self._requests())
+            self.watch.reset()
+            while True:
+                if self.progress.validation_due:
+                    self._validate()
+                if self.progress.step >= self.total_steps:
+                    break
+                self._step(batches)
+        if self.metrics:
+            self.metrics.close()
+
+    def _requests(self) -> Iterator[list[ClipRequest]]:
+        """The requests from the present step to the last, so that one set of workers serves all epochs."""
+        left = self.total_steps - self.progress.step
+        epoch, start = divmod(self.progress.step, self.steps_per_epoch)
+        while left > 0:
+            for request in islice(self.sampler.requests(epoch, start), left):
+                left -= 1
+                yield request
+            epoch, start = epoch + 1, 0
+
+    def _loader(self) -> TrainLoader:
+        config = self.config
+        return TrainLoader(
+            self.train_set,
+            workers=config.workers,
+            rule=config.temporal_rule,
+            target_fps=config.clip.target_fps,
+            inverse_uniform=config.augment.inverse_uniform,
+            cache_mb=config.cache_mb,
+            cache_short_side=config.augment.short_side[1],
+            pin_memory=self.processes.device.type == "cuda",
+        )
+
+    def _step(self, batches: Iterator[ClipBatch]) -> None:
+        with self.watch.waiting():
+            batch = next(batches)
+        progress, config = self.progress, self.config
+        torch.manual_seed(step_seed(config.seed, progress.step, self.processes.rank))
+        lr = learning_rate(self.epoch, config.optim, epochs=config.epochs, batch_size=config.batch_size)
+        set_learning_rate(self.optimizer, lr)
+        loss, correct = self._gradients(batch)
+        stop, broken, failures, loss, correct, clips = self._shared(batch, loss, correct)
+        if broken:
+            raise self._diverged("the loss is not finite")
+        if config.optim.clip_grad:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average:
+            self.average.update(self.model)
+        self.watch.clips += int(clips)
+        progress.window.add(loss=loss, correct=correct, clips=int(clips), failures=int(failures))
+        progress.epoch_failures += int(failures)
+        progress.step += 1
+        self._note_failures(batch)
+        self._after_step(lr)
+        if stop:
+            self._stop()
+
+    def _shared(self, batch: ClipBatch, loss: float, correct: float) -> list[float]:
+        """What all processes must agree on after the gradients: stop? broken? and the sums of the step."""
+        self._failure_limit.see(batch.failures)
+        own = [
+            float(self.interrupts.requested),
+            float(not math.isfinite(loss)),
+            float(len(batch.failures)),
+            loss,
+            correct,
+            float(len(batch)),
+        ]
+        return self.processes.sum(own)
+
+    def _after_step(self, lr: float) -> None:
+        progress = self.progress
+        record = {**progress.window.record(), **self.watch.record(), "lr": lr}
+        epoch_ends = progress.step % self.steps_per_epoch == 0
+        ends = epoch_ends or progress.step == self.total_steps
+        progress.validation_due = self._validates_at(progress.step)
+        self.reporter.step(progress.step, self.epoch, record)
+        self._failure_limit.check(progress.epoch_failures)
+        if ends or progress.validation_due or progress.step % self.config.log_every == 0:
+            self._write(record)
+            if ends:
+                self._tell_epoch(record)
+            progress.window = Window()
+            self.watch.reset()
+        if epoch_ends:
+            progress.epoch_failures = 0
+            self._failure_limit = self._new_failure_limit()
+        if progress.validation_due or time.monotonic() - self._last_save >= 60 * self.config.save_minutes:
+            self.save()
+
+    def _validates_at(self, step: int) -> bool:
+        if self.val_set is None:
+            return False
+        period = self.config.val_every * self.steps_per_epoch
+        # the small number keeps 3 * (1/3) from falling short of 1
+        return step == self.total_steps or math.floor(step / period + 1e-9) > math.floor(
+            (step - 1) / period + 1e-9
+        )
+
+    def _validate(self) -> None:
+        assert self.val_set is not None
+        start = time.perf_counter()
+        with self._interruptible(), self.reporter.paused():
+            result = validate_model(
+                self.tested_model,
+                self.val_set,
+                self.config.val_views,
+                config=self.config,
+                processes=self.processes,
+            )
+        progress = self.progress
+        better = result.top1 > progress.best_top1
+        if better:
+            progress.best_top1, progress.best_step = result.top1, progress.step
+        if self.processes.main:
+            if better:
+                self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})
+            result.save(self.folder / SCORES)
+        figures = {
+            "val_top1": result.top1,
+            "val_top5": result.top5,
+            "val_loss": result.loss,
+            "val_mean_class": result.mean_class_accuracy,
+            "val_failures": len(result.failures),
+            "val_seconds": round(time.perf_counter() - start, 3),
+        }
+        self._write({key: value for key, value in figures.items() if math.isfinite(value)})
+        best = "best so far" if better else f"best {100 * progress.best_top1:.1f} %"
+        self.reporter.epoch(
+            progress.step,
+            self.epoch,
+            [f"validation {self.config.val_views}: top-1 {100 * result.top1:.1f} % ({best})"],
+        )
+        progress.validation_due = False
+        self.save()
+        set_train_mode(self.model)
+        self.watch.reset()
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """last.pt is up to date here: a signal may break in at once."""
+        try:
+            with self.interrupts.immediate():
+                yield
+        except KeyboardInterrupt:
+            raise self._interrupted() from None
+
+    def save_best(self, metrics: dict[str, Any]) -> None:
+        """Write best.safetensors with what `saccade test` and `Predictor` need to build the model again."""
+        save_weights(
+            self.tested_model,
+            self.folder / BEST,
+            {
+                "class_names": list(self.train_set.class_names),
+                "clip": asdict(self.config.clip),
+                "pairs": [list(pair) for pair in self.train_set.pairs],
+                "recipe": self.config.recipe,
+                "temporal_rule": self.config.temporal_rule,
+                "metrics": metrics,
+            },
+        )
+
+    # ----------------------------------------------------------------------------------------- details
+
+    def _new_failure_limit(self) -> FailureLimit:
+        clips = self.steps_per_epoch * self.config.batch_size
+        return FailureLimit(self.config.max_failures, clips, self.processes)
+
+    def _note_failures(self, batch: ClipBatch) -> None:
+        for failure in batch.failures:
+            self.reporter.failure(failure.path, failure.cause, failure.replaced_by)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self.metrics:
+            self.metrics.write({"step": self.progress.step, "epoch": round(self.epoch, 6), **record})
+
+    def _tell_epoch(self, record: dict[str, Any]) -> None:
+        parts = [
+            f"loss {record['loss']:.3f}",
+            f"top-1 {100 * record['top1']:.1f} %",
+            f"{record['clips_per_s']:.1f} clips/s",
+            f"waiting for data {100 * record['data_wait']:.0f} %",
+        ]
+        if self.progress.epoch_failures:
+            parts.append(f"{self.progress.epoch_failures} unreadable")
+        self.reporter.epoch(self.progress.step, self.epoch, parts)
+
+    def _stop(self) -> None:
+        self.save()
+        raise self._interrupted()
+
+    def _interrupted(self) -> RunInterrupted:
+        return RunInterrupted(
+            f"stopped at step {self.progress.step} of {self.total_steps}, saved in {self.folder / LAST}; "
+            f"go on with: saccade train {self.config.recipe} --out {self.folder} --resume"
+        )
+
+    def _diverged(self, what: str) -> TrainingError:
+        group = self.optimizer.param_groups[-1]
+        return TrainingError(
+            f"{what} at step {self.progress.step} (epoch {self.epoch:.2f}, lr {group['lr']:.3g}); "
+            f"{self.folder / LAST} keeps the last good state. Try a lower --optim.lr, a longer "
+            "--optim.warmup-epochs or --optim.clip-grad 1"
+        )
+
+
+def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    return max(1, round(config.epochs * steps_per_epoch))
+
+
+def data_fingerprint(dataset: VideoDataset) -> dict[str, Any]:
+    """What must be the same for step numbers to mean the same clips."""
+    return {
+        "num_videos": len(dataset),
+        "labels": [item.label for item in dataset.items],
+        "class_names": list(dataset.class_names),
+    }

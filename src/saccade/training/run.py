@@ -1,0 +1,286 @@
+"""From a config to a finished run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from saccade.data.datasets import load_dataset
+from saccade.data.sampler import TrainSampler
+from saccade.data.types import VideoDataset
+from saccade.errors import ConfigError, DataError, UsageError
+from saccade.files import write_json
+from saccade.layers.batch_norm import convert_sync_batchnorm
+from saccade.models import create_model, load_weights
+from saccade.models.x3d import BASE_CROP
+from saccade.training.checkpoint import check_same_run, load_checkpoint
+from saccade.training.config import TrainConfig
+from saccade.training.distributed import Processes, processes
+from saccade.training.loop import Trainer, data_fingerprint, total_steps
+from saccade.training.metrics import Reporter, format_seconds
+from saccade.training.optim import freeze
+from saccade.training.run_folder import (
+    BEST,
+    LAST,
+    LOG,
+    TEST,
+    check_run_folder,
+    clear_run_folder,
+    write_config,
+)
+from saccade.training.validate import validate
+from saccade.training.validation import validate_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a finished run has to show.
+
+    Attributes:
+        run_dir: the run folder.
+        num_steps: optimiser steps of the whole run.
+        best_top1: best validation accuracy, 0..1; None without a validation split.
+        best_epoch: after how many epochs that was.
+        test: figures of the final test by view set, as `TestResult.summary`; empty if none was asked for.
+        seconds: wall time of this call.
+    """
+
+    run_dir: Path
+    num_steps: int
+    best_top1: float | None
+    best_epoch: float
+    test: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: float
+
+
+def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> RunResult:
+    """Train as ``config`` says and keep everything in its run folder.
+
+    Under ``torchrun`` every process calls this.
+
+    Args:
+        resume: go on from last.pt of the run folder; on a CPU the final weights are bit for bit those of a
+            run that was never stopped.
+        overwrite: replace a run that is in the folder.
+
+    Raises:
+        ConfigError: a field cannot work, or differs from that of the run to resume.
+        UsageError: the run folder holds a run already, or none to resume.
+        DataError: the data set cannot be used, or too many files are unreadable.
+        WeightsError: weights to start from cannot be loaded.
+        TrainingError: the loss is not finite, or memory is short.
+        RunInterrupted: stopped by SIGTERM or Ctrl-C after saving (a KeyboardInterrupt).
+    """
+    start = time.perf_counter()
+    with _settings(config), processes(config.device) as group:
+        validate(config, world_size=group.world_size)
+        folder = Path(config.run_dir)
+        check_run_folder(folder, resume=resume, overwrite=overwrite)
+        group.barrier()  # nobody writes before all have looked
+        trainer = _prepare(config, folder, group, resume=resume, overwrite=overwrite)
+        trainer.run()
+        return _finish(trainer, start)
+
+
+def _prepare(
+    config: TrainConfig, folder: Path, group: Processes, *, resume: bool, overwrite: bool
+) -> Trainer:
+    state = load_checkpoint(folder / LAST) if resume else None
+    if state:
+        check_same_run(state["config"], config)
+    train_set, val_set = _data(config)
+    if state and state["data"] != data_fingerprint(train_set):
+        raise DataError(
+            f"{config.data}: not the clips this run began with (their number, labels or classes differ)"
+        )
+    sampler = _sampler(config, train_set, group)
+    model, notes = _model(config, train_set, group, start_weights=state is None)
+    if group.main:
+        if overwrite:
+            clear_run_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            write_config(folder, config, group)
+    reporter = Reporter(
+        folder / LOG,
+        total_steps=total_steps(config, sampler.steps_per_epoch),
+        epochs=config.epochs,
+        active=group.main,
+    )
+    trainer = Trainer(
+        config,
+        model,
+        train_set,
+        val_set,
+        processes=group,
+        folder=folder,
+        sampler=sampler,
+        reporter=reporter,
+    )
+    for note in notes:
+        reporter.say(note)
+    _introduce(trainer, state)
+    return trainer
+
+
+def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
+    """Load or make the first state and say what is about to happen."""
+    config, reporter, group = trainer.config, trainer.reporter, trainer.processes
+    if state:
+        trainer.load_state(state)
+        reporter.say(f"resuming at step {trainer.progress.step} of {trainer.total_steps}")
+    else:
+        trainer.save()
+    num_params = sum(p.numel() for p in trainer.model.parameters())
+    val = (
+        f"{len(trainer.val_set)} to validate"
+        if trainer.val_set
+        else "no validation split: the last weights are kept"
+    )
+    reporter.say(
+        f"{config.recipe}: {config.model.name} with {num_params / 1e6:.2f} M parameters on "
+        f"{len(trainer.train_set)} clips ({val}), {len(trainer.train_set.class_names)} classes; "
+        f"{trainer.total_steps} steps of {config.batch_size} clips on {group.world_size} x {group.device}"
+    )
+
+
+def _finish(trainer: Trainer, start: float) -> RunResult:
+    """The best weights, the final test, the report."""
+    config, folder, group, progress = trainer.config, trainer.folder, trainer.processes, trainer.progress
+    if trainer.val_set is None and group.main:
+        trainer.save_best({"epoch": trainer.epoch, "step": progress.step})
+    test = _final_test(trainer) if config.test_views and trainer.val_set else {}
+    seconds = time.perf_counter() - start
+    if group.main:
+        _report(trainer)
+    best = progress.best_top1 if trainer.val_set else None
+    told = f"best top-1 {100 * best:.1f} %, " if best is not None else ""
+    trainer.reporter.say(f"done in {format_seconds(seconds)}: {told}everything is in {folder}")
+    return RunResult(
+        run_dir=folder,
+        num_steps=progress.step,
+        best_top1=best,
+        best_epoch=progress.best_step / trainer.steps_per_epoch,
+        test=test,
+        seconds=seconds,
+    )
+
+
+def _final_test(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Test the best weights on the validation split with `test_views`; keep scores and figures."""
+    config, folder = trainer.config, trainer.folder
+    assert trainer.val_set is not None
+    trainer.processes.barrier()  # best.safetensors is there
+    model = trainer.tested_model
+    load_weights(model, folder / BEST)
+    result = validate_model(
+        model, trainer.val_set, config.test_views, config=config, processes=trainer.processes
+    )
+    trainer.reporter.say(
+        f"test of the best weights, {config.test_views} views of {result.num_videos} videos: "
+        f"top-1 {100 * result.top1:.1f} %, top-5 {100 * result.top5:.1f} %, "
+        f"{result.gmacs_per_video:.3g} GMACs a video"
+    )
+    figures = {config.test_views: result.summary()}
+    if trainer.processes.main:
+        result.save(folder / f"test_scores_{config.test_views}.npz")
+        write_json(folder / TEST, figures)
+    return figures
+
+
+def _report(trainer: Trainer) -> None:
+    from saccade.visualize.report import write_report
+
+    try:
+        write_report(trainer.folder)
+    except Exception as error:  # the weights are safe; a page must not turn a finished run into a failed one
+        trainer.reporter.say(f"no report could be written: {error!r}", style="yellow")
+
+
+def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
+    if not config.data:
+        raise UsageError(
+            f"{config.recipe} needs clips: give --data PATH (a folder of class folders or a list file)"
+        )
+    train_set = load_dataset(config.data, "train", val_fraction=config.val_fraction)
+    val_set = load_dataset(
+        config.data, "val", class_names=train_set.class_names, val_fraction=config.val_fraction
+    )
+    return train_set, val_set
+
+
+def _sampler(config: TrainConfig, train_set: VideoDataset, group: Processes) -> TrainSampler:
+    return TrainSampler(
+        len(train_set),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_frames=config.clip.num_frames,
+        stride=config.clip.stride,
+        short_side=config.augment.short_side,
+        crop=config.train_crop,
+        rank=group.rank,
+        world_size=group.world_size,
+    )
+
+
+def model_options(config: TrainConfig) -> dict[str, Any]:
+    """What `create_model` is told: the overrides, regularisation, and the training clip.
+
+    X3D's head pools over the map of the training clip, so gamma_tau, gamma_t and gamma_s follow the clip
+    unless they are overridden.
+    """
+    with torch.device("meta"):
+        model = create_model(config.model.name, num_classes=2, **config.model.overrides)
+    known = {option.name for option in fields(model.config)} if hasattr(model, "config") else set()
+    options: dict[str, Any] = {
+        "dropout": config.model.dropout,
+        "drop_path": config.model.drop_path,
+        "gamma_tau": config.clip.stride,
+        "gamma_t": config.clip.num_frames,
+        "gamma_s": config.train_crop / BASE_CROP,
+    }
+    if config.model.drop_path and "drop_path" not in known:
+        raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")
+    return {name: value for name, value in options.items() if name in known} | config.model.overrides
+
+
+def _model(
+    config: TrainConfig, train_set: VideoDataset, group: Processes, *, start_weights: bool
+) -> tuple[nn.Module, list[str]]:
+    """The model on its device, ready to train, and what there is to say of its weights."""
+    torch.manual_seed(config.seed)
+    model: nn.Module = create_model(config.model.name, len(train_set.class_names), **model_options(config))
+    notes = []
+    if config.model.weights and start_weights:
+        notes.append(load_weights(model, config.model.weights).summary())
+    freeze(model, config.model.freeze)
+    if config.sync_bn and group.world_size > 1:
+        model = convert_sync_batchnorm(model)
+    model = model.to(group.device)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model, notes
+
+
+@contextmanager
+def _settings(config: TrainConfig) -> Iterator[None]:
+    """Process-wide settings of torch, put back afterwards."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    state = torch.get_rng_state()
+    try:
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if config.deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_rng_state(state)

@@ -1,0 +1,118 @@
+"""The gradients of one batch: transforms, parts, precision, layout, and what the processes exchange.
+
+Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from saccade.data.types import ClipBatch
+from saccade.errors import SaccadeError
+from saccade.training.config import TrainConfig
+from saccade.training.distributed import Processes
+from saccade.transforms import TrainTransform
+
+
+class TrainingError(SaccadeError):
+    """A run cannot go on: the loss is no number any more, or the memory is too small."""
+
+
+class GradientStep:
+    """Adds the gradients of a batch's mean loss to the parameters of ``model``.
+
+    The batch is cut into `accumulate` equal parts, each weighted by its share, so that the sum is the
+    gradient of the mean over the whole batch. With several processes DDP averages the gradients in the last
+    part.
+    """
+
+    def __init__(self, config: TrainConfig, model: nn.Module, processes: Processes) -> None:
+        self.config, self.processes = config, processes
+        self.transform = train_transform(config)
+        self._ddp: DistributedDataParallel | None = None
+        if processes.world_size > 1:
+            device_ids = [processes.device] if processes.device.type == "cuda" else None
+            self._ddp = DistributedDataParallel(model, device_ids=device_ids)
+        network: nn.Module = self._ddp or model
+        self.network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+
+    def __call__(self, batch: ClipBatch) -> tuple[float, float]:
+        """Returns the sum of the clips' losses and the number of clips whose first guess was right."""
+        parts = split_batch(batch, self.config.accumulate)
+        sums = torch.zeros(2, dtype=torch.float64)
+        for number, part in enumerate(parts):
+            last = number == len(parts) - 1
+            with self._exchange(last), explained_memory(part, self.config):
+                here = part.to(self.processes.device)
+                loss, right = self._loss(self.transform(here), here.labels)
+                (loss * (len(part) / len(batch))).backward()
+            sums += torch.stack((loss.detach() * len(part), right)).double().cpu()
+        return float(sums[0]), float(sums[1])
+
+    def _loss(self, x_BCTHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x_BCTHW.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            logits_BK = self.network(x_BCTHW)
+        logits_BK = logits_BK.float()
+        loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
+        right = (logits_BK.detach().argmax(dim=1) == labels_B).sum().to(loss.dtype)
+        return loss, right
+
+    def _exchange(self, last: bool) -> AbstractContextManager[None]:
+        """The processes exchange gradients in the last backward pass of a step alone."""
+        return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of dropout and drop path in one step of one process.
+
+    It follows from the step's number, so a resumed run need not know what was drawn before.
+    """
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def train_transform(config: TrainConfig) -> TrainTransform:
+    augment = config.augment
+    return TrainTransform(
+        config.clip,
+        flip=augment.flip,
+        brightness=augment.brightness,
+        contrast=augment.contrast,
+        saturation=augment.saturation,
+        channels_last=config.channels_last,
+    )
+
+
+def split_batch(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:
+    """Consecutive equal parts; the record of failures stays with the whole."""
+    if num_parts == 1:
+        return [batch]
+    size = len(batch) // num_parts
+    slices = [slice(start, start + size) for start in range(0, size * num_parts, size)]
+    return [
+        ClipBatch(batch.clips[part], batch.labels[part], batch.seeds[part], batch.indices[part], batch.crop)
+        for part in slices
+    ]
+
+
+@contextmanager
+def explained_memory(batch: ClipBatch, config: TrainConfig) -> Iterator[None]:
+    """Turn running out of memory into an error that says what to change."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "t allocate memory" not in str(error):
+            raise
+        shape = (len(batch), 3, config.clip.num_frames, batch.crop, batch.crop)
+        other = "" if config.precision == "bfloat16" else " or use --precision bfloat16"
+        raise TrainingError(
+            f"out of memory with a batch of shape {shape} (clips, RGB, frames, height, width); "
+            f"raise --accumulate (now {config.accumulate}), lower --batch-size (now {config.batch_size})"
+            f"{other}"
+        ) from error
