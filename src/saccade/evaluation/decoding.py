@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saccade.clip import ClipSpec
 from saccade.errors import VideoError
-from saccade.evaluation.plan import PlannedView, plan_video
+from saccade.evaluation.plan import PlannedClip, plan_video
 from saccade.evaluation.result import Failure
 from saccade.video import open_video
 from saccade.video.views import Views, check_crop
@@ -20,13 +20,13 @@ from saccade.video.views import Views, check_crop
 
 @dataclass(frozen=True)
 class DecodedVideo:
-    """Frames of one video, uint8 (N, H, W, 3), and the views to cut from them. ``position``: in the data
+    """Frames of one video, uint8 (N, H, W, 3), and the clips to make of them. ``position``: in the data
     set.
     """
 
     position: int
     frames: Tensor
-    views: tuple[PlannedView, ...]
+    clips: tuple[PlannedClip, ...]
 
     def pin_memory(self) -> DecodedVideo:
         return replace(self, frames=self.frames.pin_memory())
@@ -71,7 +71,7 @@ class VideosToTest(Dataset[DecodedVideo | UnreadVideo]):
                 frames = reader.frames(plan.indices.tolist())
         except VideoError as error:
             return UnreadVideo(position, Failure(path, error.cause))
-        return DecodedVideo(position, frames, plan.views)
+        return DecodedVideo(position, frames, plan.clips)
 
 
 def decoded_videos(

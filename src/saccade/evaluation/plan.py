@@ -19,28 +19,27 @@ from saccade.video.views import Views
 
 
 @dataclass(frozen=True)
-class PlannedView:
-    """One forward pass.
+class PlannedClip:
+    """One clip, and the views cut from it.
 
     Attributes:
         frames: positions in the plan's ``indices``, one per frame of the clip.
-        crop: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait).
         tight: the frames' short side is made equal to the crop before cutting (sets of three crops).
-        counts: how often each view set holds this view.
+        crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait), each with how often each
+            view set holds that view.
     """
 
     frames: tuple[int, ...]
-    crop: int
     tight: bool
-    counts: tuple[int, ...]
+    crops: dict[int, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VideoPlan:
-    """``indices``: the frames to decode, rising, each once. ``views``: what is made of them."""
+    """``indices``: the frames to decode, rising, each once. ``clips``: what is made of them."""
 
     indices: NDArray[np.int64]
-    views: tuple[PlannedView, ...]
+    clips: tuple[PlannedClip, ...]
 
 
 def plan_video(
@@ -61,7 +60,7 @@ def plan_video(
         shuffle_seed: permute the frames of each clip, by this seed and the clip's own frames; None keeps
             the order.
     """
-    counts: dict[tuple[tuple[int, ...], int, bool], list[int]] = {}
+    found: dict[tuple[tuple[int, ...], bool], dict[int, list[int]]] = {}
     for position, views in enumerate(view_sets):
         clips = sample_test(
             num_video_frames,
@@ -74,14 +73,17 @@ def plan_video(
         )
         tight = views.num_crops > 1 and clip.short_side != clip.crop
         for frames in clips:
-            key = tuple(_shuffled(frames, shuffle_seed).tolist())
-            for crop in range(views.num_crops):
-                which = crop if views.num_crops > 1 else 1
-                counts.setdefault((key, which, tight), [0] * len(view_sets))[position] += 1
-    indices = np.unique(np.array([key for key, _, _ in counts], dtype=np.int64))
+            crops = found.setdefault((tuple(_shuffled(frames, shuffle_seed).tolist()), tight), {})
+            for crop in range(views.num_crops) if views.num_crops > 1 else (1,):
+                crops.setdefault(crop, [0] * len(view_sets))[position] += 1
+    indices = np.unique(np.array([frames for frames, _ in found], dtype=np.int64))
     planned = tuple(
-        PlannedView(tuple(np.searchsorted(indices, key).tolist()), which, tight, tuple(number))
-        for (key, which, tight), number in counts.items()
+        PlannedClip(
+            tuple(np.searchsorted(indices, frames).tolist()),
+            tight,
+            {crop: tuple(crops[crop]) for crop in sorted(crops)},
+        )
+        for (frames, tight), crops in found.items()
     )
     return VideoPlan(indices, planned)
 

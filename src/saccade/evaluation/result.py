@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -179,12 +179,21 @@ class TestResult:
             ) from error
 
 
+def clip_from_dict(fields: Mapping[str, Any]) -> ClipSpec:
+    """A `ClipSpec` from the plain values of a file's metadata."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    try:
+        return ClipSpec(**values)
+    except TypeError as error:
+        raise DataError(f"the clip in the file's metadata is not of this version: {error}") from error
+
+
 def _fields(info: dict[str, Any]) -> dict[str, Any]:
     clip = info.get("clip")
     return {
-        "clip": ClipSpec(**{k: tuple(v) if isinstance(v, list) else v for k, v in clip.items()})
-        if clip
-        else None,
+        "clip": clip_from_dict(clip) if clip else None,
         "temporal_rule": info.get("temporal_rule", "saccade"),
         "shuffled": info.get("shuffled_frames", False),
         "failures": tuple(Failure(**failure) for failure in info.get("failures", ())),

@@ -52,7 +52,7 @@ class ViewScorer:
         self.device = torch.device(device) if device is not None else model_device(model)
         self.batch_size = batch_size
         self.precision = precision
-        self._format = _memory_format(model)
+        self.memory_format = _memory_format(model)
 
     def __call__(self, views: Tensor) -> NDArray[np.float32]:
         """Float views (N, 3, T, H, W) on the scorer's device -> float32 (N, num_classes), rows adding up to
@@ -82,10 +82,15 @@ class ViewScorer:
             tags.append(tag)
             waiting.append(view)
             if len(waiting) >= self.size_for(view.shape):
-                yield from zip(tags, self(torch.stack(waiting)), strict=True)
+                yield from zip(tags, self(self._stack(waiting)), strict=True)
                 tags, waiting = [], []
         if waiting:
-            yield from zip(tags, self(torch.stack(waiting)), strict=True)
+            yield from zip(tags, self(self._stack(waiting)), strict=True)
+
+    def _stack(self, views: Sequence[Tensor]) -> Tensor:
+        if self.memory_format == torch.channels_last_3d:  # copies rows of channels as they lie
+            return torch.stack([view.permute(1, 2, 3, 0) for view in views]).permute(0, 4, 1, 2, 3)
+        return torch.stack(list(views))
 
     def size_for(self, shape: Sequence[int]) -> int:
         """Views of ``shape`` (3, T, H, W) per forward pass."""
@@ -98,7 +103,7 @@ class ViewScorer:
         return self.batch_size
 
     def _forward(self, views: Tensor) -> NDArray[np.float32]:
-        views = views.contiguous(memory_format=self._format)
+        views = views.contiguous(memory_format=self.memory_format)
         with torch.no_grad(), self._autocast():
             logits = self.model(views)
         if logits.ndim != 2:
@@ -148,3 +153,20 @@ def _memory_format(model: nn.Module) -> torch.memory_format:
                 return torch.channels_last_3d
             break
     return torch.contiguous_format
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    """The device called ``name``; ``auto`` is CUDA where there is one.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r} is unknown; try auto, cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device

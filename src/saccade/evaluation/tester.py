@@ -18,11 +18,11 @@ from saccade.clip import ClipSpec
 from saccade.console import progress_bar, warn
 from saccade.data.types import VideoDataset
 from saccade.errors import DataError, UsageError
+from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.decoding import DecodedVideo, UnreadVideo, VideosToTest, decoded_videos
 from saccade.evaluation.result import Failure, TestResult
 from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device
 from saccade.models.counts import count_macs
-from saccade.transforms import test_views
 from saccade.video.sampling import RULES
 from saccade.video.views import Views, parse_views
 
@@ -44,13 +44,13 @@ def evaluate(
     precision: Precision = "float32",
     progress: bool = False,
     on_video: Callable[[int, int], None] | None = None,
+    distributed: bool = False,
     group: Any = None,
 ) -> dict[str, TestResult]:
     """Scores of ``model`` on every video of ``dataset``, one result per view set.
 
     A video is opened and decoded once for all view sets. Softmax per view, then the mean over views, in
-    float32 (as PySlowFast). Under ``torch.distributed`` each rank reads the videos i with i % world == rank
-    and all ranks return the same results.
+    float32 (as PySlowFast).
 
     Args:
         model: (B, 3, T, H, W) float -> (B, num_classes) logits. Its mode and weights are left as they are.
@@ -64,6 +64,8 @@ def evaluate(
             time away.
         progress: show a bar on stderr (rank 0).
         on_video: called with (videos done, videos in all) of this rank after each video.
+        distributed: share the videos among the ranks of ``torch.distributed``: rank r reads the videos i
+            with i % world == r, and all of them return the same results. Every rank must call.
         group: process group for gathering; default: the default group.
 
     Returns:
@@ -77,7 +79,7 @@ def evaluate(
     sets = _view_sets(views)
     _check_protocol(dataset, clip, temporal_rule)
     home = torch.device(device) if device is not None else model_device(model)
-    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if _distributed() else (0, 1)
+    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if distributed else (0, 1)
     videos = VideosToTest(
         [item.path for item in dataset.items],
         range(rank, len(dataset), world),
@@ -148,7 +150,7 @@ def _test_share(
             if on_video is not None:
                 on_video(count, len(videos))
 
-        for (position, counts), scores in scorer.stream(_views(stream, share, scorer.device, clip, done)):
+        for (position, counts), scores in scorer.stream(_views(stream, share, scorer, clip, done)):
             weights = np.asarray(counts, np.float64)[:, None]
             share.scores[position] = share.scores.get(position, 0.0) + weights * scores.astype(np.float64)
             share.num_clips += 1
@@ -159,7 +161,7 @@ def _test_share(
 def _views(
     stream: Iterator[DecodedVideo | UnreadVideo],
     share: _Share,
-    device: torch.device,
+    scorer: ViewScorer,
     clip: ClipSpec,
     done: Callable[[int], None],
 ) -> Iterator[tuple[tuple[int, tuple[int, ...]], Tensor]]:
@@ -170,10 +172,11 @@ def _views(
             if len(share.failures) <= _LOUD_FAILURES:
                 warn(f"{video.failure.path}: {video.failure.cause}: left out of the test")
         else:
-            frames = video.frames.to(device, non_blocking=True)
-            for view in video.views:
-                cut = test_views(frames[list(view.frames)], clip, crops=[view.crop], tight=view.tight)
-                yield (video.position, view.counts), cut[0]
+            frames = video.frames.to(scorer.device, non_blocking=True)
+            for planned in video.clips:
+                clip_frames = frames[list(planned.frames)]
+                views = cut_views(clip_frames, clip, planned.crops, tight=planned.tight, like=scorer)
+                yield from (((video.position, planned.crops[crop]), view) for crop, view in views)
         done(count)
 
 
@@ -238,7 +241,3 @@ def _check_protocol(dataset: VideoDataset, clip: ClipSpec, rule: str) -> None:
         raise UsageError(f"a crop of {clip.crop} does not fit into frames of short side {clip.short_side}")
     if not len(dataset):
         raise DataError(f"{dataset.root}: no videos in split {dataset.split!r}")
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,243 @@
+"""What happens in a video: the best labels for all of it, and for each window of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saccade.clip import ClipSpec
+from saccade.errors import UsageError, VideoError
+from saccade.evaluation.cutting import cut_views
+from saccade.evaluation.result import Failure
+from saccade.evaluation.scoring import Precision, ViewScorer
+from saccade.inference.ahead import decoded_ahead
+from saccade.inference.source import LoadedModel, load_for_use
+from saccade.video import open_video
+from saccade.video.sampling import RULES, sample_test
+from saccade.video.views import Views, parse_views
+
+_CHUNK_CLIPS = 8  # clips decoded, and held, at a time
+
+
+@dataclass(frozen=True)
+class Window:
+    """One clip of the video: ``start`` and ``end`` in seconds, its best label and that label's score."""
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "start": round(self.start, 3),
+            "end": round(self.end, 3),
+            "label": self.label,
+            "score": round(self.score, 6),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model sees in one video.
+
+    Attributes:
+        path: the video.
+        class_names: in label order.
+        scores: float32 (num_classes,), the mean of the windows' softmax; adds up to 1.
+        windows: the clips looked at, in order of time. With the default views they cover the video end to
+            end.
+        window_scores: float32 (num_windows, num_classes).
+        duration: seconds; fps: frames per second.
+        views: ``CLIPSxCROPS``.
+    """
+
+    path: str
+    class_names: tuple[str, ...]
+    scores: NDArray[np.float32]
+    windows: tuple[Window, ...]
+    window_scores: NDArray[np.float32] = field(repr=False)
+    duration: float
+    fps: float
+    views: str
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.class_names[int(self.scores.argmax())]
+
+    @property
+    def score(self) -> float:
+        """The score of the best label, 0..1."""
+        return float(self.scores.max())
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The ``k`` best labels with their scores, best first."""
+        order = np.argsort(-self.scores, kind="stable")[:k]
+        return [(self.class_names[i], float(self.scores[i])) for i in order]
+
+    def to_dict(self, k: int = 5) -> dict[str, Any]:
+        """Plain values for JSON: path, duration, fps, views, the top ``k`` and the windows."""
+        return {
+            "path": self.path,
+            "duration": round(self.duration, 3),
+            "fps": round(self.fps, 4),
+            "views": self.views,
+            "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(k)],
+            "windows": [window.to_dict() for window in self.windows],
+        }
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """Some successive clips of a video: positions (num_clips, num_frames) in ``frames``, uint8 (N, H, W,
+    3).
+    """
+
+    clips: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    frames: Tensor
+    num_video_frames: int
+    fps: float
+    views: Views
+
+
+class Predictor:
+    """A trained model as a function from a video file to a `Prediction`.
+
+        predict = saccade.Predictor("runs/my_run")
+        predict("clip.mp4").top(3)
+
+    Args:
+        model: a run folder, a .safetensors file written by Saccade, a model name (with ``weights``), or a
+            module.
+        labels: class names: a sequence, a file with one per line, or a list that ships, such as
+            ``kinetics400``. Default: those that come with the weights, else numbers.
+        device: ``auto`` is CUDA where there is one.
+        weights: a checkpoint of any code base `saccade.load_weights` knows, for a model name or a module.
+        views: ``CLIPSxCROPS``; ``auto`` is as many centre clips as it takes to cover the video end to end.
+        clip: the clip to show the model; default: the one it was trained for.
+        batch_size: most views per forward pass; None chooses by memory.
+
+    Raises:
+        UsageError, WeightsError: the model, weights, labels, views or device cannot be used; the message
+            says why.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module,
+        labels: str | os.PathLike[str] | Sequence[str] | None = None,
+        device: str | torch.device = "auto",
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        num_classes: int | None = None,
+        views: str = "auto",
+        clip: ClipSpec | None = None,
+        temporal_rule: str = "saccade",
+        batch_size: int | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        self.views = None if views == "auto" else parse_views(views)
+        if temporal_rule not in RULES:
+            raise UsageError(f"temporal rule {temporal_rule!r} is unknown; known are {', '.join(RULES)}")
+        self.loaded: LoadedModel = load_for_use(
+            model, weights=weights, num_classes=num_classes, labels=labels, clip=clip, device=device
+        )
+        self.class_names = self.loaded.class_names
+        self.clip = self.loaded.clip
+        self.temporal_rule = temporal_rule
+        if self.clip.crop > self.clip.short_side:
+            raise UsageError(
+                f"a crop of {self.clip.crop} does not fit into frames of short side {self.clip.short_side}"
+            )
+        self._scorer = ViewScorer(self.loaded.model, batch_size=batch_size, precision=precision)
+
+    def __call__(self, path: str | os.PathLike[str]) -> Prediction:
+        """Predict one video.
+
+        Raises:
+            VideoError: the file cannot be read; names it and the cause.
+        """
+        return self._predict(os.fspath(path), self._decode(os.fspath(path), threads=0))
+
+    def predict_many(
+        self, paths: Iterable[str | os.PathLike[str]], *, workers: int = 2
+    ) -> Iterator[Prediction | Failure]:
+        """Predict many videos, in order; ``workers`` threads decode ahead.
+
+        A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
+        """
+        names = [os.fspath(path) for path in paths]
+        for name, chunks in decoded_ahead(names, lambda name: self._decode(name, threads=1), workers):
+            try:
+                yield self._predict(name, chunks)
+            except VideoError as error:
+                yield Failure(name, error.cause)
+
+    def _decode(self, path: str, *, threads: int) -> Iterator[ClipFrames]:
+        """The clips of a video, a few at a time, so that its length does not matter for memory."""
+        clip = self.clip
+        with open_video(path, short_side=clip.short_side, threads=threads) as reader:
+            length, fps = len(reader), reader.fps
+            views = self.views or Views(covering_clips(length, fps, clip), 1)
+            clips = sample_test(
+                length,
+                fps,
+                num_frames=clip.num_frames,
+                stride=clip.stride,
+                num_clips=views.num_clips,
+                target_fps=clip.target_fps,
+                rule=self.temporal_rule,
+            )
+            for start in range(0, len(clips), _CHUNK_CLIPS):
+                part = clips[start : start + _CHUNK_CLIPS]
+                wanted = np.unique(part)
+                frames = reader.frames(wanted.tolist())
+                yield ClipFrames(part, np.searchsorted(wanted, part), frames, length, fps, views)
+
+    def _predict(self, path: str, chunks: Iterator[ClipFrames]) -> Prediction:
+        scores: list[NDArray[np.float32]] = []
+        spans: list[tuple[float, float]] = []
+        for chunk in chunks:
+            frames = chunk.frames.to(self._scorer.device)
+            crops = range(3) if chunk.views.num_crops == 3 else (1,)
+            tight = len(crops) > 1 and self.clip.crop != self.clip.short_side
+            views = (
+                view
+                for at in chunk.positions
+                for view in cut_views(frames[at], self.clip, crops, tight=tight, like=self._scorer)
+            )
+            each = np.stack([row for _, row in self._scorer.stream(views)])
+            scores.extend(each.reshape(len(chunk.clips), len(crops), -1).mean(axis=1))
+            spans.extend((clip[0] / chunk.fps, (clip[-1] + 1) / chunk.fps) for clip in chunk.clips)
+            last = chunk
+        table = np.stack(scores)
+        return Prediction(
+            path=path,
+            class_names=self.class_names,
+            scores=table.mean(axis=0),
+            windows=tuple(self._window(span, row) for span, row in zip(spans, table, strict=True)),
+            window_scores=table,
+            duration=last.num_video_frames / last.fps,
+            fps=last.fps,
+            views=str(last.views),
+        )
+
+    def _window(self, span: tuple[float, float], scores: NDArray[np.float32]) -> Window:
+        best = int(scores.argmax())
+        return Window(float(span[0]), float(span[1]), self.class_names[best], float(scores[best]))
+
+
+def covering_clips(num_video_frames: int, fps: float, clip: ClipSpec) -> int:
+    """How many clips it takes to cover a video end to end."""
+    span = clip.num_frames * clip.stride * fps / clip.target_fps
+    return max(1, ceil(num_video_frames / span - 0.25))  # a rest of a quarter clip gets no clip of its own
