@@ -83,10 +83,6 @@ class ClipBatch:
     def __len__(self) -> int:
         return len(self.clips)
 
-    def pin_memory(self) -> ClipBatch:
-        self.clips = [clip.pin_memory() for clip in self.clips]
-        return self
-
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch with clips and labels on ``device``."""
         return ClipBatch(

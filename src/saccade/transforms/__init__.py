@@ -1,0 +1,8 @@
+"""From decoded frames to the input of a network, in batches, on its device."""
+
+from __future__ import annotations
+
+from saccade.transforms.train import TrainTransform
+from saccade.transforms.views import short_side_for, test_transform
+
+__all__ = ["TrainTransform", "short_side_for", "test_transform"]

@@ -1,7 +1,7 @@
 """Where on the frame a view lies, and how large the frame is before it is cut.
 
 A *view* is one clip in time cut at one place of the frame. ``10x3`` means 10 clips of 3 crops each: view
-``v`` shows clip ``v // 3`` and crop ``v % 3``. Sizes and offsets are those of PySlowFast (datasets/transform.py).
+``v`` shows clip ``v // 3`` and crop ``v % 3``. Sizes and offsets are those of PySlowFast.
 """
 
 from __future__ import annotations

@@ -1,0 +1,36 @@
+"""Where training randomness comes from.
+
+Each clip of a run has one number, made from the run's seed, the epoch and the clip's place in the epoch.
+Every draw about that clip, in a decoding process or on the device, comes from a stream of that number, so it
+does not matter which process decodes the clip, which batch mates it has, or where a run was resumed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+Purpose = Literal["clip", "transform", "replacement"]
+_PURPOSES: dict[Purpose, int] = {"clip": 0, "transform": 1, "replacement": 2}
+_EPOCH_ORDER, _CLIP_SEED = 0, 1
+
+
+def epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the items in one epoch: a permutation, int64 (num_items,)."""
+    return _generator(seed, _EPOCH_ORDER, epoch).permutation(num_items)
+
+
+def clip_seed(seed: int, epoch: int, position: int) -> int:
+    """The number of the clip at ``position`` of ``epoch``, in 0 .. 2**63-1."""
+    words = np.random.SeedSequence((seed, _CLIP_SEED, epoch, position)).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def stream(seed: int, purpose: Purpose, attempt: int = 0) -> np.random.Generator:
+    """The random stream of one clip for one purpose. ``seed`` is the clip's own number."""
+    return _generator(seed, _PURPOSES[purpose], attempt)
+
+
+def _generator(*entropy: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))

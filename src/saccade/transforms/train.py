@@ -1,0 +1,107 @@
+"""From decoded clips to the network's input while training: crop, flip, colour, normalise.
+
+It works on the whole batch on the model's device. Each clip has its own draws, which come from its own
+number (`ClipBatch.seeds`), so a clip looks the same in whatever batch, process and device it is.
+
+Layout words: B clips, T frames, S side of the crop.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saccade.clip import ClipSpec
+from saccade.data.seeds import stream
+from saccade.data.types import ClipBatch
+from saccade.errors import ConfigError, UsageError
+from saccade.transforms.normalize import GRAY, affine, batch_layout
+from saccade.video.views import check_crop
+
+
+class TrainTransform:
+    """Random crop, horizontal flip, colour jitter, normalisation; one draw per clip, the same for its frames.
+
+    Colour jitter is that of PySlowFast (brightness, then contrast, then saturation, always in this order;
+    values are not clamped): with a, b, c each drawn uniformly from 1-strength .. 1+strength, the frame is
+    multiplied by a, then blended as ``b * frame + (1 - b) * mean of its grey``, then as
+    ``c * frame + (1 - c) * grey``. All of it is one linear map per frame, applied with the normalisation.
+
+    Args:
+        clip: mean and std of the normalisation.
+        flip: probability of a horizontal flip.
+        brightness, contrast, saturation: strength of the jitter in 0..1, 0 is off.
+        channels_last: deliver in the memory format channels-last-3d (the faster way).
+
+    Raises:
+        ConfigError: a probability or strength outside 0..1.
+    """
+
+    def __init__(
+        self,
+        clip: ClipSpec,
+        *,
+        flip: float = 0.5,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        saturation: float = 0.0,
+        channels_last: bool = False,
+    ) -> None:
+        strengths = {"flip": flip, "brightness": brightness, "contrast": contrast, "saturation": saturation}
+        for name, value in strengths.items():
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"augment.{name}: {value} is not in 0..1")
+        self.flip = flip
+        self.jitter = (brightness, contrast, saturation)
+        self.channels_last = channels_last
+        self._mean = torch.tensor(clip.mean, dtype=torch.float64)
+        self._std = torch.tensor(clip.std, dtype=torch.float64)
+
+    def __call__(self, batch: ClipBatch) -> Tensor:
+        """The input of the network: float32 (B, 3, T, crop, crop), on the device of the batch.
+
+        Raises:
+            UsageError: a clip is smaller than the crop, or the clips differ in length.
+        """
+        # Every draw is made, used or not: switching the jitter on leaves the crops as they were.
+        draws = torch.tensor([stream(seed, "transform").random(6).tolist() for seed in batch.seeds])
+        pixels = self._cut(batch, draws)
+        scale, offset, gray = self._linear_map(pixels, draws.to(torch.float64))
+        return affine(pixels, scale, offset, gray=gray, channels_last=self.channels_last)
+
+    def _cut(self, batch: ClipBatch, draws: Tensor) -> Tensor:
+        """Random crops, flipped or not: uint8 (B, T, S, S, 3)."""
+        num_frames, size = len(batch.clips[0]), batch.crop
+        shape = (len(batch), num_frames, size, size, 3)
+        pixels = torch.empty(shape, dtype=torch.uint8, device=batch.clips[0].device)
+        for out, clip, (down, right, flip, *_) in zip(pixels, batch.clips, draws.tolist(), strict=True):
+            length, height, width, _ = clip.shape
+            if length != num_frames:
+                raise UsageError(f"a batch holds clips of {num_frames} and of {length} frames")
+            check_crop(height, width, size)
+            top, left = int(down * (height - size + 1)), int(right * (width - size + 1))
+            crop = clip[:, top : top + size, left : left + size]
+            out.copy_(crop.flip(2) if flip < self.flip else crop)
+        return pixels
+
+    def _linear_map(self, pixels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Scale (B or 1, 1, 3), offset (B or 1, T or 1, 3) and weight of grey (B, 1, 3) or None.
+
+        In float64, from sums of integers: exact, so that batch mates and devices do not matter.
+        """
+        brightness, contrast, saturation = (
+            1.0 + strength * (2.0 * draws[:, 3 + i] - 1.0) for i, strength in enumerate(self.jitter)
+        )
+        if self.jitter == (0.0, 0.0, 0.0):
+            return batch_layout(1.0 / (255.0 * self._std)), batch_layout(-self._mean / self._std), None
+        scale = (saturation * contrast * brightness)[:, None, None] / (255.0 * self._std)
+        offset = batch_layout(-self._mean / self._std)
+        gray = None
+        if self.jitter[1]:
+            side = pixels.shape[2] * pixels.shape[3]
+            sums = pixels.sum(dim=(2, 3), dtype=torch.int64).to("cpu", torch.float64)
+            mean_gray = (sums * torch.tensor(GRAY, dtype=torch.float64)).sum(-1) / (255.0 * side)
+            offset = offset + (((1.0 - contrast) * brightness)[:, None] * mean_gray)[..., None] / self._std
+        if self.jitter[2]:
+            gray = ((1.0 - saturation) * contrast * brightness)[:, None, None] / (255.0 * self._std)
+        return scale, offset, gray

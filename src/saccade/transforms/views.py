@@ -1,0 +1,60 @@
+"""From decoded frames to the views of a test."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from saccade.clip import ClipSpec
+from saccade.errors import UsageError
+from saccade.transforms.normalize import affine, batch_layout
+from saccade.video.views import crop_box
+
+
+def short_side_for(clip: ClipSpec, crops: int) -> int:
+    """The short side to decode at: the crop itself for three crops, else ``clip.short_side`` (PySlowFast)."""
+    return clip.crop if crops == 3 else clip.short_side
+
+
+def test_transform(  # not a test, whatever its name
+    frames: Tensor,
+    clip: ClipSpec,
+    crops: int = 1,  # noqa: PT028
+    *,
+    channels_last: bool = False,  # noqa: PT028
+) -> Tensor:
+    """Cut and normalise the views of one video.
+
+    Args:
+        frames: uint8 (N, H, W, 3) with N a multiple of ``clip.num_frames``, one clip after another; or
+            (num_clips, num_frames, H, W, 3). Resized already, see `short_side_for`.
+        clip: number of frames, crop, mean and std.
+        crops: 1 (centre) or 3 (left, centre, right; top, middle, bottom in portrait).
+        channels_last: deliver in the memory format channels-last-3d.
+
+    Returns:
+        float32 (num_clips * crops, 3, num_frames, crop, crop) on the device of ``frames``; view ``v`` is clip
+        ``v // crops``, crop ``v % crops``.
+
+    Raises:
+        UsageError: the frames are smaller than the crop, or do not make up whole clips.
+    """
+    if crops not in (1, 3):
+        raise UsageError(f"{crops} crops are not offered; choose 1 or 3")
+    height, width = frames.shape[-3:-1]
+    flat = frames.reshape(-1, height, width, 3)
+    if len(flat) == 0 or len(flat) % clip.num_frames:
+        raise UsageError(f"{len(flat)} frames do not make up clips of {clip.num_frames}")
+    clips = flat.view(-1, clip.num_frames, height, width, 3)
+    cut = []
+    for which in (1,) if crops == 1 else (0, 1, 2):
+        top, left = crop_box(height, width, clip.crop, which)
+        cut.append(clips[:, :, top : top + clip.crop, left : left + clip.crop])
+    pixels = torch.stack(cut, dim=1).flatten(0, 1)
+    mean, std = (torch.tensor(value, dtype=torch.float64) for value in (clip.mean, clip.std))
+    return affine(
+        pixels, batch_layout(1.0 / (255.0 * std)), batch_layout(-mean / std), channels_last=channels_last
+    )
+
+
+test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test

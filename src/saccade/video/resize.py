@@ -1,0 +1,20 @@
+"""Resizing frames that are already decoded (readers resize while decoding)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from saccade.video.views import short_side_size
+
+
+def resize_short_side(frames: Tensor, size: int) -> Tensor:
+    """Resize uint8 frames (N, H, W, 3) so that the short side is ``size``: bilinear, antialiased.
+
+    The size follows `saccade.video.views.short_side_size`. Frames of that size are returned as they are.
+    """
+    height, width = short_side_size(frames.shape[1], frames.shape[2], size)
+    if (height, width) == tuple(frames.shape[1:3]):
+        return frames
+    resized = F.interpolate(frames.permute(0, 3, 1, 2), (height, width), mode="bilinear", antialias=True)
+    return resized.permute(0, 2, 3, 1).contiguous()
