@@ -1,4 +1,4 @@
-"""Names of classes: the lists that ship with the package, files of one's own, and finding a label among them."""
+"""Names of classes: the lists that ship with the package, own files, and finding a label among them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def class_names(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
     """Class names in label order.
 
     Args:
-        source: a name of `LABEL_LISTS`; or a file with one name a line; or a sequence of names, returned as it is.
-            A file may number its lines (``0 name``, ``1: name``); it is then ordered by the numbers.
+        source: a name of `LABEL_LISTS`; or a file with one name a line; or a sequence of names, kept as it
+            is. A file may number its lines (``0 name``, ``1: name``); it is then ordered by the numbers.
 
     Raises:
         UsageError: neither a shipped list nor a file.
@@ -50,7 +50,9 @@ def class_names(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
     try:
         text = Path(name).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not a UTF-8 text file ({error.reason}); give one class name a line") from error
+        raise DataError(
+            f"{name}: not a UTF-8 text file ({error.reason}); give one class name a line"
+        ) from error
     return _checked(tuple(parse_names(text).values()), name)
 
 
@@ -67,7 +69,9 @@ def class_ids(name: str) -> dict[int, str]:
 
 @cache
 def _shipped(name: str) -> dict[int, str]:
-    return parse_names((resources.files("saccade.data") / "labels" / f"{name}.txt").read_text(encoding="utf-8"))
+    return parse_names(
+        (resources.files("saccade.data") / "labels" / f"{name}.txt").read_text(encoding="utf-8")
+    )
 
 
 def parse_names(text: str) -> dict[int, str]:

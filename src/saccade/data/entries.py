@@ -9,7 +9,24 @@ Split = Literal["train", "val", "test", "all"]
 SPLITS: tuple[str, ...] = get_args(Split)
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .avi .mkv .webm .mov .m4v .mpg .mpeg .wmv .flv .3gp .ts .mts .ogv .vob .asf".split()
+    [
+        ".mp4",
+        ".avi",
+        ".mkv",
+        ".webm",
+        ".mov",
+        ".m4v",
+        ".mpg",
+        ".mpeg",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ts",
+        ".mts",
+        ".ogv",
+        ".vob",
+        ".asf",
+    ]
 )
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))
 

@@ -33,7 +33,9 @@ def class_folder_entries(root: Path, *, split: str | None = None) -> list[Entry]
         if not found:
             empty.append(folder.name)
     if empty and entries:
-        warn(f"{root}: no videos in {_some(empty)}; not taken for {'classes' if len(empty) > 1 else 'a class'}")
+        warn(
+            f"{root}: no videos in {_some(empty)}; not taken for {'classes' if len(empty) > 1 else 'a class'}"
+        )
     return entries
 
 
@@ -43,7 +45,9 @@ def _subfolders(root: Path) -> list[Path]:
 
 def _videos(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as scan:
-        found = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        found = sorted(
+            (entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name
+        )
     for entry in found:
         if entry.is_dir():
             if is_frame_folder(entry.path):

@@ -20,7 +20,7 @@ from saccade.files import write_json
 from saccade.video.write import write_video
 
 MOTION_FILE = "motion.json"
-_UNFINISHED_FILE = ".motion-unfinished.json"
+UNFINISHED_FILE = ".motion-unfinished.json"
 _CHUNK = 4
 # Constant quantiser and no lead of key frames over the others: the quality of a frame says nothing of its
 # place in the clip, so not even the encoder tells a model of single frames the direction of time.
@@ -32,7 +32,7 @@ class MotionSpec:
     """All that determines the clips of a `motion` data set."""
 
     clips_per_class: int = 48
-    val_per_class: int = 10
+    val_per_class: int = 20
     seed: int = 0
     size: tuple[int, int] = (96, 112)  # height, width
     num_frames: tuple[int, int] = (40, 52)  # inclusive range
@@ -69,7 +69,7 @@ def make_motion(
     root: str | os.PathLike[str],
     *,
     clips_per_class: int = 48,
-    val_per_class: int = 10,
+    val_per_class: int = 20,
     seed: int = 0,
     size: tuple[int, int] = (96, 112),
     num_frames: tuple[int, int] = (40, 52),
@@ -115,7 +115,7 @@ def make_motion(
         if not missing:
             console().print(f"motion: {len(clips)} clips found in {folder}")
             return folder
-        (folder / MOTION_FILE).replace(folder / _UNFINISHED_FILE)  # clips were removed: make them again
+        (folder / MOTION_FILE).replace(folder / UNFINISHED_FILE)  # clips were removed: make them again
     missing = [clip for clip in clips if not os.path.exists(clip.path)]
     if len(missing) < len(clips):
         console().print(
@@ -128,7 +128,7 @@ def make_motion(
         for count in _write_all(missing, spec, workers):
             bar.advance(task, count)
     write_json(folder / MOTION_FILE, _description(spec))
-    (folder / _UNFINISHED_FILE).unlink(missing_ok=True)
+    (folder / UNFINISHED_FILE).unlink(missing_ok=True)
     return folder
 
 
@@ -177,7 +177,7 @@ def _prepare(folder: Path, spec: MotionSpec, *, force: bool) -> bool:
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; give a folder for the motion clips")
     wanted = _description(spec)
-    for name in (MOTION_FILE, _UNFINISHED_FILE):
+    for name in (MOTION_FILE, UNFINISHED_FILE):
         if not (folder / name).is_file():
             continue
         try:
@@ -196,7 +196,7 @@ def _prepare(folder: Path, spec: MotionSpec, *, force: bool) -> bool:
         (folder / name).unlink()
     if folder.is_dir() and any(folder.iterdir()):
         raise DataError(f"{folder}: is not empty and holds no motion data set; give a new folder")
-    write_json(folder / _UNFINISHED_FILE, wanted)
+    write_json(folder / UNFINISHED_FILE, wanted)
     return False
 
 

@@ -1,0 +1,203 @@
+"""List files: ``path label`` in the forms in use, tables with a header, Kinetics tables as downloaded."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from saccade.data.entries import VIDEO_SUFFIXES, Entry, split_of
+from saccade.data.folder import is_video_name
+from saccade.errors import DataError
+
+LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
+
+_PATH_COLUMNS = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "video",
+    "video_path",
+    "video_name",
+    "clip",
+)
+_ID_COLUMNS = ("youtube_id", "video_id", "id")
+_LABEL_COLUMNS = ("label", "class", "class_name", "label_name", "category", "action", "target")
+_GROUP_COLUMNS = ("group", "source", "group_id")
+_SPLIT_COLUMNS = ("split", "subset", "set", "partition")
+
+_SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
+_QUOTED = re.compile(r"""(["'])(?P<path>.+?)\1\s*[,;\t ]\s*(?P<label>.+)""")
+_VIDEO = re.compile(rf"(?P<path>.+?\.(?:{_SUFFIXES}))(?:\s*[,;\t]\s*|\s+)(?P<label>.+)", re.IGNORECASE)
+_FRAMES = re.compile(r"(?P<path>.+?)[\s,;]+\d+[\s,;]+(?P<label>\d+)")  # folder, number of frames, label
+_UCF_LIST = re.compile(r"(?:train|test)list\d+")
+
+
+def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> list[Entry]:
+    """The entries of a list file.
+
+    Without a header each line is a path, a separator (tab, semicolon, comma or spaces) and a label, which is
+    a number or a name. A path may hold spaces when it ends in a video suffix or is quoted; otherwise the last
+    separator counts. With a header the columns are found by name: path, label, and where there are any group
+    and split. A Kinetics table (label, youtube_id, time_start, time_end, split) finds its files under the
+    root by ``<id>_<start>_<end>`` or ``<id>``.
+
+    Args:
+        path: the list file.
+        root: folder that relative paths start from; None takes the list's own.
+
+    Raises:
+        DataError: the file cannot be read or a line makes no sense; the message has its number.
+    """
+    place = Path(path)
+    base = Path(root) if root is not None else place.parent
+    try:
+        text = place.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{place}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
+    lines = [(number, line) for number, line in lines if line]
+    if not lines:
+        raise DataError(f"{place}: empty; expected lines of 'path label'")
+    header = _header(lines[0][1])
+    if header is not None:
+        return _read_table(place, text, base, *header)
+    if _UCF_LIST.fullmatch(place.stem):
+        return [_ucf_entry(place, number, line, base) for number, line in lines]
+    separator = _separator([line for _, line in lines])
+    return [_plain_entry(place, number, line, base, separator) for number, line in lines]
+
+
+def _header(line: str) -> tuple[str, list[str]] | None:
+    """The separator and the column names, None if the line is not a header."""
+    known = {*_PATH_COLUMNS, *_ID_COLUMNS, *_LABEL_COLUMNS, *_GROUP_COLUMNS, *_SPLIT_COLUMNS}
+    for separator in "\t", ";", ",", " ":
+        names = [name.strip().strip("\"'").lower() for name in line.split(separator)]
+        if len(names) > 1 and sum(name in known for name in names) >= 2:
+            return separator, names
+    return None
+
+
+def _read_table(place: Path, text: str, base: Path, separator: str, names: list[str]) -> list[Entry]:
+    label = _column(names, _LABEL_COLUMNS)
+    path, video_id = _column(names, _PATH_COLUMNS), _column(names, _ID_COLUMNS)
+    if label is None:
+        raise DataError(f"{place}:1: no column of labels among {', '.join(names)}; name one 'label'")
+    if path is None and video_id is None:
+        raise DataError(f"{place}:1: no column of files among {', '.join(names)}; name one 'path'")
+    group, split = _column(names, _GROUP_COLUMNS), _column(names, _SPLIT_COLUMNS)
+    locate = _joiner(base, path) if path is not None else _kinetics_finder(base, names, video_id or 0)
+    rows = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
+    next(rows)
+    entries = []
+    for row in rows:
+        where = f"{place}:{rows.line_num}"
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) != len(names):
+            raise DataError(
+                f"{where}: {len(row)} columns where the header has {len(names)} ({', '.join(names)})"
+            )
+        cells = [cell.strip() for cell in row]
+        if not cells[label]:
+            raise DataError(f"{where}: no label")
+        entries.append(
+            Entry(
+                locate(cells),
+                cells[label],
+                where,
+                None if split is None else _known_split(cells[split], where),
+                cells[group] if group is not None and cells[group] else None,
+            )
+        )
+    if not entries:
+        raise DataError(f"{place}: a header and no lines after it")
+    return entries
+
+
+def _column(names: list[str], wanted: Sequence[str]) -> int | None:
+    return next((names.index(name) for name in wanted if name in names), None)
+
+
+def _known_split(word: str, where: str) -> str:
+    split = split_of(word)
+    if split is None:
+        raise DataError(f"{where}: split {word!r} is unknown; write train, val or test")
+    return split
+
+
+def _joiner(base: Path, column: int) -> Callable[[list[str]], str]:
+    return lambda cells: os.path.join(base, cells[column])
+
+
+def _kinetics_finder(base: Path, names: list[str], video_id: int) -> Callable[[list[str]], str]:
+    """Finds downloaded files anywhere under ``base`` by the name the usual download scripts give them."""
+    start, end = _column(names, ("time_start",)), _column(names, ("time_end",))
+    files: dict[str, str] = {}
+    for folder, _, found in os.walk(base):
+        files.update(
+            {os.path.splitext(name)[0]: os.path.join(folder, name) for name in found if is_video_name(name)}
+        )
+
+    def locate(cells: list[str]) -> str:
+        stems = [cells[video_id]]
+        if start is not None and end is not None:
+            try:
+                first, last = int(float(cells[start])), int(float(cells[end]))
+                stems.insert(0, f"{cells[video_id]}_{first:06d}_{last:06d}")
+            except ValueError:
+                pass  # no times for this one: its id alone
+        return next((files[stem] for stem in stems if stem in files), os.path.join(base, f"{stems[0]}.mp4"))
+
+    return locate
+
+
+def _separator(lines: list[str]) -> str | None:
+    """The separator that every line has; None: spaces."""
+    return next((mark for mark in ("\t", ";", ",") if all(mark in line for line in lines)), None)
+
+
+def _plain_entry(place: Path, number: int, line: str, base: Path, separator: str | None) -> Entry:
+    where = f"{place}:{number}"
+    match = _QUOTED.fullmatch(line) or _VIDEO.fullmatch(line)
+    if match is None:
+        match = _FRAMES.fullmatch(line)
+        if match is not None and not os.path.isdir(os.path.join(base, match["path"])):
+            match = None
+    if match is not None:
+        path, label = match["path"], match["label"]
+    else:
+        path, _, label = (
+            line.rpartition(separator)
+            if separator
+            else (line.rpartition(" ") if " " in line else ("", "", line))
+        )
+        if not path.strip() or not label.strip() or is_video_name(line):
+            raise DataError(f"{where}: no label in {_shown(line)!r}; expected 'path label'")
+    return Entry(os.path.join(base, _bare(path)), _bare(label), where)
+
+
+def _ucf_entry(place: Path, number: int, line: str, base: Path) -> Entry:
+    """UCF-101's own lists: the class is the folder; test lists have no label, train lists count from 1."""
+    path = line.split(" ")[0]
+    if not os.path.dirname(path):
+        raise DataError(
+            f"{place}:{number}: {_shown(line)!r} names no class folder; expected 'Class/clip.avi'"
+        )
+    return Entry(os.path.join(base, path), os.path.basename(os.path.dirname(path)), f"{place}:{number}")
+
+
+def _bare(cell: str) -> str:
+    cell = cell.strip()
+    return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "\"'" else cell
+
+
+def _shown(line: str) -> str:
+    return line if len(line) <= 60 else line[:57] + "..."
