@@ -1,0 +1,198 @@
+"""X3D against recordings of PySlowFast, PyTorchVideo and X3D-Multigrid, weights through the production converter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from golden import rule
+from models.parity import (
+    KK_CLASS,
+    KK_LOC,
+    S_PTV,
+    XS,
+    Case,
+    M,
+    S,
+    assert_close,
+    assert_statistics,
+    record_outputs,
+)
+from saccade.models import X3D, VideoModel, create_model
+
+slow = pytest.mark.slow
+
+
+def _id(case: Case) -> str:
+    return case.recording
+
+
+EVAL_RUNS = [
+    (XS, "small"),
+    (S, "small"),
+    (M, "small"),
+    (KK_CLASS, "small"),
+    (KK_LOC, "small"),
+    (XS, "published"),
+    pytest.param(S, "published", marks=slow),
+    pytest.param(M, "published", marks=slow),
+    pytest.param(S_PTV, "published", marks=slow),
+    pytest.param(KK_CLASS, "published", marks=slow),
+    pytest.param(KK_LOC, "published", marks=slow),
+]
+
+
+@pytest.mark.parametrize(("case", "run"), EVAL_RUNS, ids=str)
+def test_eval_run(case: Case, run: str) -> None:
+    """Logits to 1e-9, stage statistics, and the gradient of every parameter and of the input to 1e-8."""
+    model, report = case.build()
+    recorded = case.run(run)
+    outputs = record_outputs(model, list(case.modules.values()))
+    x = case.clip(run).requires_grad_()
+    logits = model(x)
+    assert_close(logits, recorded["logits"], rtol=1e-9, atol=1e-11)
+    if "output" in recorded:
+        assert_close(logits.softmax(1), recorded["output"], rtol=1e-9)
+    _check_stages(case, outputs, recorded)
+    _check_gradients(case, model, report.mapped, x, logits, recorded)
+
+
+TRAIN_RUNS = [
+    (XS, "train_small"),
+    (KK_CLASS, "train_small"),
+    (KK_LOC, "train_small"),
+    pytest.param(XS, "train", marks=slow),
+]
+
+
+@pytest.mark.parametrize(("case", "run"), TRAIN_RUNS, ids=str)
+def test_train_run(case: Case, run: str) -> None:
+    """Batch statistics, running statistics after one forward pass, gradients through them."""
+    model, report = case.build()
+    _dropout_off(model.train())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    recorded = case.run(run)
+    outputs = record_outputs(model, list(case.modules.values()))
+    x = case.clip(run).requires_grad_()
+    logits = model(x)
+    assert_close(logits, recorded["logits"], rtol=1e-9, atol=1e-11)
+    _check_stages(case, outputs, recorded)
+    _check_gradients(case, model, report.mapped, x, logits, recorded)
+    _check_running_statistics(report.mapped, before, model.state_dict(), recorded)
+
+
+@pytest.mark.parametrize("case", [XS, KK_LOC], ids=_id)
+def test_float32_and_channels_last(case: Case) -> None:
+    model, _ = case.build(torch.float32)
+    x = case.clip("small", torch.float32)
+    recorded = case.run("small")
+    layout = torch.channels_last_3d
+    with torch.inference_mode():
+        assert_close(model(x), recorded["logits"], rtol=1e-4, atol=1e-4)
+        logits = model.to(memory_format=layout)(x.to(memory_format=layout))
+    assert_close(logits, recorded["logits"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("case", "run"),
+    [pytest.param(S_PTV, "published"), *(pytest.param(c, "published", marks=slow) for c in (S, M, KK_CLASS))],
+    ids=str,
+)
+def test_published_size_in_float32(case: Case, run: str) -> None:
+    model, _ = case.build(torch.float32)
+    with torch.inference_mode():
+        assert_close(model(case.clip(run, torch.float32)), case.run(run)["logits"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [XS, pytest.param(S, marks=slow), pytest.param(M, marks=slow)], ids=_id)
+def test_windows_at_the_test_crop(case: Case) -> None:
+    """PySlowFast recorded the logits of 2×2 windows and the mean of their softmax."""
+    model, _ = case.build()
+    assert isinstance(model, X3D)
+    recorded = case.run("test_crop")
+    x = case.clip("test_crop")
+    with torch.inference_mode():
+        windows = model.window_logits(x)
+        logits = model(x)
+        model.head.pool = "pytorchvideo"
+        mean_logits = model(x)
+    assert list(windows.shape) == recorded["logits_shape"]
+    assert_close(windows, recorded["logits"], rtol=1e-9, atol=1e-11)
+    assert_close(logits.softmax(1), recorded["output"], rtol=1e-9)
+    expected = torch.tensor(recorded["logits"], dtype=torch.float64).view(4, -1).mean(0, keepdim=True)
+    assert_close(mean_logits, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_global_pooling_is_one_window_over_the_whole_map() -> None:
+    """A network trained at the test crop has such a window; that case is the recorded one of the other tests."""
+    model, _ = XS.build()
+    assert isinstance(model, X3D)
+    trained_there = create_model("x3d_xs", gamma_s=182 / 112).double().eval()
+    trained_there.load_state_dict(model.state_dict())
+    x = XS.clip("test_crop")
+    with torch.inference_mode():
+        assert tuple(trained_there.window_logits(x).shape) == (1, 1, 1, 1, 400)
+        model.head.pool = "global"
+        torch.testing.assert_close(model(x), trained_there(x), rtol=1e-12, atol=1e-12)
+        model.head.pool = "pyslowfast"
+        assert not torch.allclose(model(x), trained_there(x), rtol=1e-3, atol=1e-3)
+
+
+def test_per_frame_logits_have_classes_before_frames() -> None:
+    model, _ = KK_LOC.build(torch.float32)
+    with torch.inference_mode():
+        assert model(torch.zeros(2, 3, 5, 48, 40)).shape == (2, 157, 5)
+
+
+def _check_stages(case: Case, outputs: dict[str, Tensor], recorded: dict) -> None:
+    compared = 0
+    for stage in recorded["stages"]:
+        if stage["module"] in case.modules:
+            assert_statistics(outputs[case.modules[stage["module"]]], stage, rtol=1e-9)
+            compared += 1
+    assert compared == len(case.modules)
+
+
+def _check_gradients(
+    case: Case, model: VideoModel, mapped: dict[str, str], x: Tensor, logits: Tensor, recorded: dict
+) -> None:
+    r = rule.loss_vector(case.recording, recorded["logits_shape"])
+    (logits * torch.from_numpy(r).reshape(logits.shape)).sum().backward()
+    parameters = dict(model.named_parameters())
+    got = {key: parameters[mapped[key]].grad.norm() for key in recorded["grad_norm"]}
+    wanted = {key: torch.tensor(value, dtype=torch.float64) for key, value in recorded["grad_norm"].items()}
+    torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-12)
+    compared = {mapped[key] for key in recorded["grad_norm"]}
+    without = {name for name in parameters if name not in compared}
+    assert without == (
+        {"res2.0.shortcut_norm.weight", "res2.0.shortcut_norm.bias"} if case is S_PTV else set()
+    )
+    assert x.grad is not None
+    assert_statistics(x.grad, recorded["input_grad"], rtol=1e-8)
+
+
+def _check_running_statistics(
+    mapped: dict[str, str], before: dict[str, Tensor], after: dict[str, Tensor], recorded: dict
+) -> None:
+    """X3D-Multigrid trains on the statistics of its splits, which start from other values than ours."""
+    norms = recorded["running_stats_l2_after_one_forward"]
+    split = any(".split_bn." in name for name in norms)
+    compared = 0
+    for name, norm in norms.items():
+        if split and ".split_bn." not in name:
+            continue
+        key = mapped[name.replace(".split_bn.", ".bn.")]
+        value = after[key]
+        if split:
+            start = torch.from_numpy(rule.param(name, before[key].shape))
+            value = value - 0.9 * before[key] + 0.9 * start
+        assert float(value.norm()) == pytest.approx(norm, rel=1e-9), name
+        compared += 1
+    assert compared == 2 * sum(key.endswith("num_batches_tracked") for key in after)
+
+
+def _dropout_off(model: VideoModel) -> None:
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
