@@ -1,0 +1,56 @@
+"""Data sets: which videos there are, what they are called, and how clips of them reach the model.
+
+Names are imported on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from saccade.data.check import CheckReport, check_data
+    from saccade.data.classnames import LABEL_LISTS, class_names
+    from saccade.data.datasets import load_dataset
+    from saccade.data.loader import make_train_loader
+    from saccade.data.motion import make_motion
+    from saccade.data.sampler import TrainSampler
+    from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, VideoDataset, VideoItem
+
+_HOMES = {
+    "CheckReport": "check",
+    "check_data": "check",
+    "LABEL_LISTS": "classnames",
+    "class_names": "classnames",
+    "load_dataset": "datasets",
+    "make_motion": "motion",
+    "make_train_loader": "loader",
+    "TrainSampler": "sampler",
+    "ClipBatch": "types",
+    "ClipRequest": "types",
+    "ReadFailure": "types",
+    "VideoDataset": "types",
+    "VideoItem": "types",
+}
+
+__all__ = [
+    "LABEL_LISTS",
+    "CheckReport",
+    "ClipBatch",
+    "ClipRequest",
+    "ReadFailure",
+    "TrainSampler",
+    "VideoDataset",
+    "VideoItem",
+    "check_data",
+    "class_names",
+    "load_dataset",
+    "make_motion",
+    "make_train_loader",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"saccade.data.{_HOMES[name]}"), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -60,18 +61,32 @@ def load_dataset(
     """
     if split not in get_args(Split):
         raise UsageError(f"split: {split!r} is unknown; choose one of {', '.join(get_args(Split))}")
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"val_fraction: must lie between 0 and 1, got {val_fraction}")
     place = Path(path)
-    if not place.exists():
-        raise UsageError(f"data {str(place)!r}: no such file or folder")
-    entries = _read(place, split, root)
-    entries = _with_splits(entries, place, val_fraction)
-    names, entries = _labelled(entries, place, class_names)
+    names, entries = read_entries(place, split, class_names=class_names, val_fraction=val_fraction, root=root)
     chosen = _chosen(entries, place, split)
     chosen = _existing(chosen, place, allow_missing)
     items = tuple(VideoItem(entry.path, int(entry.label)) for entry in chosen)
     return VideoDataset(items, names, split, str(place), _pairs(place, names))
+
+
+def read_entries(
+    place: Path,
+    split: Split,
+    *,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    val_fraction: float = 0.2,
+    root: str | os.PathLike[str] | None = None,
+) -> tuple[tuple[str, ...], list[Entry]]:
+    """The class names and the entries of every split, each with a split and its label as a number.
+
+    What `load_dataset` does before it chooses among them; whether the files exist is not looked at.
+    """
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"val_fraction: must lie between 0 and 1, got {val_fraction}")
+    if not place.exists():
+        raise UsageError(f"data {str(place)!r}: no such file or folder")
+    entries = _with_splits(_read(place, split, root), place, val_fraction)
+    return _labelled(entries, place, class_names)
 
 
 def _read(place: Path, split: Split, root: str | os.PathLike[str] | None) -> list[Entry]:
@@ -123,11 +138,11 @@ def _words(path: Path) -> list[str]:
     stem = path.stem.lower()
     for mark in "-. ":
         stem = stem.replace(mark, "_")
-    return [word.removesuffix("list").removesuffix("list01") for word in stem.split("_")]
+    return [re.sub(r"list\d*$", "", word) for word in stem.split("_")]
 
 
 def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
-    """List files in ``folder`` named for a split; with ``like``, those that differ from it in that word alone."""
+    """List files in ``folder`` named for a split; with ``like``, those that differ from it in that word."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         split = _split_in_name(path) if path.suffix.lower() in LIST_SUFFIXES and path.is_file() else None
@@ -137,7 +152,7 @@ def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
             continue
         if like is None and split in found:
             raise DataError(
-                f"{folder}: {found[split].name} and {path.name} both name the {split} split; give one of the files"
+                f"{folder}: {found[split].name} and {path.name} are both named for {split}; give one of them"
             )
         found.setdefault(split, path)
     return found

@@ -1,0 +1,310 @@
+"""Reading a whole data set once, to find what would go wrong in training."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saccade.console import progress_bar
+from saccade.data.datasets import read_entries
+from saccade.data.folder import is_video_name
+from saccade.errors import DataError, SaccadeError, UsageError
+
+TARGET_FPS = 30.0
+_BLOCK = 64  # frames decoded at a time
+_LOOK_SIDE = 32  # short side in pixels at which frames are compared
+_ALIKE_BITS = 8  # of 192 bits that may differ between two encodings of the same frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What one file turned out to hold. With a ``cause`` it could not be read and the rest is unknown.
+
+    Attributes:
+        label: position in the report's class names, None where the folder has no classes.
+        size: height and width in pixels.
+        sha256: of the file's bytes; empty for a folder of frames.
+        look: 192 bits as hex that say how the first, middle and last frame look.
+    """
+
+    path: str
+    split: str
+    label: int | None
+    num_frames: int = 0
+    fps: float = 0.0
+    size: tuple[int, int] = (0, 0)
+    sha256: str = ""
+    look: str = ""
+    cause: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self.num_frames / self.fps if self.fps else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """The facts of every file of a data set, and what follows from them.
+
+    Attributes:
+        num_frames: frames of the clip that training will ask for.
+        stride: its stride, at 30 frames per second.
+    """
+
+    root: str
+    class_names: tuple[str, ...]
+    files: tuple[FileFacts, ...]
+    num_frames: int
+    stride: int
+
+    @property
+    def ok(self) -> bool:
+        """Nothing unreadable, and no file in two splits."""
+        return not self.unreadable and not self.duplicates_across_splits
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(
+            name for name in ("train", "val", "test", "all") if any(f.split == name for f in self.files)
+        )
+
+    @property
+    def unreadable(self) -> list[FileFacts]:
+        return [file for file in self.files if file.cause is not None]
+
+    @property
+    def short(self) -> list[FileFacts]:
+        """Readable files that last less than one clip, so that its frames would repeat."""
+        span = ((self.num_frames - 1) * self.stride + 1) / TARGET_FPS
+        return [file for file in self.files if file.cause is None and file.seconds < span - 1e-6]
+
+    @property
+    def duplicates(self) -> list[list[FileFacts]]:
+        """Groups of files with the same bytes."""
+        groups: dict[str, list[FileFacts]] = defaultdict(list)
+        for file in self.files:
+            if file.sha256:
+                groups[file.sha256].append(file)
+        return [group for group in groups.values() if len(group) > 1]
+
+    @property
+    def duplicates_across_splits(self) -> list[list[FileFacts]]:
+        return [group for group in self.duplicates if len({file.split for file in group}) > 1]
+
+    @property
+    def contradictions(self) -> list[list[FileFacts]]:
+        """Groups of files with the same bytes and different labels."""
+        return [group for group in self.duplicates if len({file.label for file in group}) > 1]
+
+    @property
+    def class_counts(self) -> dict[str, list[int]]:
+        """Readable files per class, for each split."""
+        counts = {split: [0] * len(self.class_names) for split in self.splits}
+        for file in self.files:
+            if file.label is not None and file.cause is None:
+                counts[file.split][file.label] += 1
+        return counts
+
+    @property
+    def missing_classes(self) -> dict[str, list[str]]:
+        """Classes without a readable file, for each split that has any such."""
+        missing = {
+            split: [name for name, count in zip(self.class_names, counts, strict=True) if not count]
+            for split, counts in self.class_counts.items()
+        }
+        return {split: names for split, names in missing.items() if names}
+
+    def look_alikes(self) -> list[tuple[FileFacts, FileFacts]]:
+        """Pairs of files in two splits, of other bytes, whose frames look the same: encoded twice, or cut
+        from one video. A hint, not a proof.
+        """
+        files = [file for file in self.files if file.look]
+        if not files:
+            return []
+        bits = np.stack([np.unpackbits(np.frombuffer(bytes.fromhex(file.look), np.uint8)) for file in files])
+        signs = bits.astype(np.float32) * 2 - 1
+        found = []
+        for start in range(0, len(files), 1024):
+            differing = (signs.shape[1] - signs[start : start + 1024] @ signs.T) / 2
+            for row, column in np.argwhere(differing <= _ALIKE_BITS):
+                one, other = files[start + row], files[column]
+                if start + row < column and one.split != other.split and one.sha256 != other.sha256:
+                    found.append((one, other))
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values: the findings by path, then the facts of every file."""
+        return {
+            "root": self.root,
+            "ok": self.ok,
+            "class_names": list(self.class_names),
+            "class_counts": self.class_counts,
+            "missing_classes": self.missing_classes,
+            "unreadable": {file.path: file.cause for file in self.unreadable},
+            "short": [file.path for file in self.short],
+            "duplicates_across_splits": [[f.path for f in group] for group in self.duplicates_across_splits],
+            "duplicates": [[file.path for file in group] for group in self.duplicates],
+            "look_alikes": [[one.path, other.path] for one, other in self.look_alikes()],
+            "clip": {"num_frames": self.num_frames, "stride": self.stride, "target_fps": TARGET_FPS},
+            "files": [asdict(file) for file in self.files],
+        }
+
+
+def check_data(
+    path: str | os.PathLike[str],
+    *,
+    num_frames: int = 16,
+    stride: int = 5,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+) -> CheckReport:
+    """Decode every frame of every video of a data set once, and report what was found.
+
+    Args:
+        path: whatever `load_dataset` takes; or any folder, whose videos are then read without labels.
+        num_frames: frames of the clip that training will ask for.
+        stride: its stride at 30 frames per second. Files that last less are reported as short.
+        class_names: as for `load_dataset`.
+        root: as for `load_dataset`.
+        workers: processes; None takes one per available CPU, 0 reads in this process.
+
+    Raises:
+        UsageError: an argument is out of range, or nothing lies at ``path``.
+        DataError: a list or a label is wrong, or there are no videos.
+    """
+    for name, value in (("num_frames", num_frames), ("stride", stride)):
+        if value < 1:
+            raise UsageError(f"{name}: must be at least 1, got {value}")
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers: must not be negative, got {workers}")
+    names, wanted = _files(Path(path), class_names, root)
+    order = {file.path: position for position, file in enumerate(wanted)}
+    facts: list[FileFacts] = []
+    with progress_bar(unit="files") as bar:
+        task = bar.add_task("reading", total=len(wanted))
+        for file in _examine_all(wanted, len(os.sched_getaffinity(0)) if workers is None else workers):
+            facts.append(file)
+            bar.advance(task)
+    facts.sort(key=lambda file: order[file.path])
+    return CheckReport(
+        root=str(path), class_names=names, files=tuple(facts), num_frames=num_frames, stride=stride
+    )
+
+
+def _files(
+    place: Path,
+    class_names: str | os.PathLike[str] | Sequence[str] | None,
+    root: str | os.PathLike[str] | None,
+) -> tuple[tuple[str, ...], list[FileFacts]]:
+    """The class names and what is known of each file before it is read."""
+    try:
+        names, entries = read_entries(place, "all", class_names=class_names, root=root)
+    except DataError:
+        found = _loose_videos(place)
+        if not found:
+            raise
+        return (), [FileFacts(path=path, split="all", label=None) for path in found]
+    return names, [FileFacts(path=e.path, split=e.split or "all", label=int(e.label)) for e in entries]
+
+
+def _loose_videos(place: Path) -> list[str]:
+    """Videos that lie directly in a folder, without classes."""
+    if not place.is_dir():
+        return []
+    return sorted(str(path) for path in place.iterdir() if is_video_name(path.name) and path.is_file())
+
+
+def _examine_all(files: list[FileFacts], workers: int) -> Iterator[FileFacts]:
+    """The facts of all files, in the order they come."""
+    if workers < 2 or len(files) < 4:
+        yield from map(examine, files)
+        return
+    broken: list[FileFacts] = []
+    with _pool(min(workers, len(files))) as pool:
+        futures = {pool.submit(examine, file): file for file in files}
+        for future, file in _completed(futures):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                broken.append(file)
+    for file in broken:  # a decoder brought its process down: find out on which file
+        with _pool(1) as pool:
+            try:
+                yield pool.submit(examine, file).result()
+            except BrokenProcessPool:
+                yield replace(file, cause="reading it ended the process: the decoder crashed")
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # spawn: a forked copy of a process whose libraries run threads may hang
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _completed(
+    futures: dict[Future[FileFacts], FileFacts],
+) -> Iterable[tuple[Future[FileFacts], FileFacts]]:
+    return ((future, futures[future]) for future in as_completed(futures))
+
+
+def examine(file: FileFacts) -> FileFacts:
+    """Read all of one file. Whatever is wrong with it becomes the ``cause``."""
+    from saccade.video import open_video
+
+    try:
+        with open_video(file.path, short_side=_LOOK_SIDE) as video:
+            length = len(video)
+            if length == 0:
+                return replace(file, cause="no frames")
+            wanted = {0, length // 2, length - 1}
+            looks = {}
+            for start in range(0, length, _BLOCK):
+                frames = video.frames(range(start, min(start + _BLOCK, length))).numpy()
+                looks.update(
+                    {t: _look(frames[t - start]) for t in wanted if start <= t < start + len(frames)}
+                )
+            look = b"".join(looks[t] for t in (0, length // 2, length - 1))
+            fps = video.fps
+        with open_video(file.path) as video:  # opening is cheap; the size before the resize is wanted
+            size = video.size
+        return replace(
+            file, num_frames=length, fps=fps, size=size, sha256=_digest(file.path), look=look.hex()
+        )
+    except (SaccadeError, OSError) as error:
+        return replace(file, cause=getattr(error, "cause", None) or str(error))
+
+
+def _look(frame: np.ndarray) -> bytes:
+    """64 bits of a frame (H, W, 3): whether each of 8 x 8 patches is brighter than the one to its right."""
+    grey = frame.mean(axis=2)
+    rows = np.array_split(np.arange(grey.shape[0]), 8) if grey.shape[0] >= 8 else [np.arange(1)] * 8
+    columns = np.array_split(np.arange(grey.shape[1]), 9) if grey.shape[1] >= 9 else [np.arange(1)] * 9
+    cells = np.array([[grey[np.ix_(row, column)].mean() for column in columns] for row in rows])
+    return np.packbits(cells[:, :-1] > cells[:, 1:]).tobytes()
+
+
+def _digest(path: str) -> str:
+    if os.path.isdir(path):
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Least, median and greatest."""
+    return float(min(values)), float(np.median(values)), float(max(values))
+
+
+def common_sizes(files: Sequence[FileFacts], most: int = 3) -> list[tuple[tuple[int, int], int]]:
+    """The commonest (height, width) and how many files have each."""
+    return Counter(file.size for file in files).most_common(most)
