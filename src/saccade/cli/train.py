@@ -7,7 +7,7 @@ import difflib
 import io
 import re
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -62,9 +62,12 @@ def parse_fields(config: TrainConfig, args: list[str], *, prog: str) -> TrainCon
     """
     import tyro
 
-    known = known_flags(type(config))
+    config, args = _with_overrides(config, args)
+    known = known_flags(type(config)) + [
+        f"--model.overrides.{_dashed(key)}" for key in config.model.overrides
+    ]
     for arg in args:
-        name = arg.split("=", 1)[0].replace("_", "-")
+        name = _dashed(arg.split("=", 1)[0])
         if name.startswith("--") and name != "--help" and name not in known:
             close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
             close += [flag for flag in known if flag.endswith(f".{name[2:]}") and flag not in close]
@@ -85,7 +88,7 @@ def known_flags(config_type: type, prefix: str = "") -> list[str]:
     flags = []
     types = get_type_hints(config_type)
     for entry in fields(config_type):
-        kind, name = types[entry.name], entry.name.replace("_", "-")
+        kind, name = types[entry.name], _dashed(entry.name)
         if is_dataclass(kind) and isinstance(kind, type):
             flags += known_flags(kind, f"{prefix}{name}.")
             continue
@@ -107,6 +110,38 @@ def condensed(message: str) -> str:
             continue
         body.append(line)
     return " ".join(body).rstrip(".") or " ".join(message.split())
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _with_overrides(config: TrainConfig, args: list[str]) -> tuple[TrainConfig, list[str]]:
+    """Takes ``--model.overrides NAME VALUE ...`` out of ``args`` and adds it to what the recipe overrides.
+
+    (tyro gives a dictionary with values one flag per key and no way to add a key.)
+    """
+    if "--model.overrides" not in args:
+        return config, args
+    start = args.index("--model.overrides")
+    end = next((i for i in range(start + 1, len(args)) if args[i].startswith("--")), len(args))
+    words = args[start + 1 : end]
+    if not words or len(words) % 2:
+        raise UsageError("--model.overrides takes names and values in turn, e.g. gamma_w 0.5 gamma_d 1")
+    changes = {
+        key.replace("-", "_"): _number(value) for key, value in zip(words[::2], words[1::2], strict=True)
+    }
+    model = replace(config.model, overrides={**config.model.overrides, **changes})
+    return config.replace(model=model), args[:start] + args[end:]
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _split_flags(args: list[str]) -> tuple[list[str], dict[str, bool]]:

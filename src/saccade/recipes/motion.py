@@ -15,9 +15,7 @@ def x3d_motion() -> TrainConfig:
     """
     return TrainConfig(
         recipe="x3d_motion",
-        model=ModelConfig(
-            name="x2d", overrides={"gamma_t": 8, "gamma_d": 1, "gamma_w": 1, "gamma_b": 2.25}, dropout=0.2
-        ),
+        model=ModelConfig(name="x2d", overrides={"gamma_b": 2.25}, dropout=0.2),
         clip=ClipSpec(num_frames=8, stride=4, crop=64, short_side=64),
         augment=AugmentConfig(short_side=(64, 76), flip=0.0, brightness=0.2, contrast=0.2),
         optim=OptimConfig(lr=0.2, reference_batch=16, weight_decay=5e-5, warmup_epochs=1, warmup_lr=0.02),

@@ -17,9 +17,7 @@ def x3d_ucf10() -> TrainConfig:
     """
     return TrainConfig(
         recipe="x3d_ucf10",
-        model=ModelConfig(
-            name="x2d", overrides={"gamma_t": 8, "gamma_d": 1, "gamma_w": 1, "gamma_b": 2.25}, dropout=0.5
-        ),
+        model=ModelConfig(name="x2d", overrides={"gamma_b": 2.25}, dropout=0.5),
         clip=ClipSpec(num_frames=8, stride=6, crop=112, short_side=112),
         augment=AugmentConfig(
             short_side=(112, 144), brightness=0.3, contrast=0.3, saturation=0.3, inverse_uniform=True

@@ -38,7 +38,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not readable as a checkpoint ({str(error).splitlines()[0]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{path}: not readable as a checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise WeightsError(f"{path}: not a training checkpoint of format {FORMAT}")
     return state

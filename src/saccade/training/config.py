@@ -129,7 +129,7 @@ class TrainConfig:
     val_views: str = "1x1"
     """Views per video of the validation during training, CLIPSxCROPS."""
     val_every: float = 1
-    """Epochs between validations."""
+    """Epochs between validations. 0: none, and the last weights are the ones kept."""
     test_views: str = ""
     """Views of a final test on the validation split, e.g. 10x1. Empty: none."""
     save_minutes: float = 5.0

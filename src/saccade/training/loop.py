@@ -232,7 +232,8 @@ class Trainer:
         if epoch_ends:
             progress.epoch_failures = 0
             self._failure_limit = self._new_failure_limit()
-        if progress.validation_due or time.monotonic() - self._last_save >= 60 * self.config.save_minutes:
+        late = time.monotonic() - self._last_save >= 60 * self.config.save_minutes
+        if late or progress.validation_due or progress.step == self.total_steps:
             self.save()
 
     def _validates_at(self, step: int) -> bool:

@@ -196,9 +196,9 @@ def _final_test(trainer: Trainer) -> dict[str, dict[str, Any]]:
 
 
 def _report(trainer: Trainer) -> None:
-    from saccade.visualize.report import write_report
-
     try:
+        from saccade.visualize.report import write_report
+
         write_report(trainer.folder)
     except Exception as error:  # the weights are safe; a page must not turn a finished run into a failed one
         trainer.reporter.say(f"no report could be written: {error!r}", style="yellow")
@@ -210,10 +210,9 @@ def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
             f"{config.recipe} needs clips: give --data PATH (a folder of class folders or a list file)"
         )
     train_set = load_dataset(config.data, "train", val_fraction=config.val_fraction)
-    val_set = load_dataset(
-        config.data, "val", class_names=train_set.class_names, val_fraction=config.val_fraction
-    )
-    return train_set, val_set
+    if not config.val_every:
+        return train_set, None
+    return train_set, load_dataset(config.data, "val", val_fraction=config.val_fraction)
 
 
 def _sampler(config: TrainConfig, train_set: VideoDataset, group: Processes) -> TrainSampler:
@@ -238,7 +237,8 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
     """
     with torch.device("meta"):
         model = create_model(config.model.name, num_classes=2, **config.model.overrides)
-    known = {option.name for option in fields(model.config)} if hasattr(model, "config") else set()
+    architecture: Any = getattr(model, "config", None)
+    known = {option.name for option in fields(architecture)} if architecture else set()
     options: dict[str, Any] = {
         "dropout": config.model.dropout,
         "drop_path": config.model.drop_path,

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from saccade.errors import ConfigError
+from saccade.errors import ConfigError, SaccadeError
 from saccade.training.config import TrainConfig
+from saccade.video.sampling import RULES
+from saccade.video.views import parse_views
 
 
 def validate(config: TrainConfig, *, world_size: int = 1) -> None:
@@ -30,7 +32,7 @@ def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]
 def _clip(config: TrainConfig) -> Iterator[tuple[str, str]]:
     clip, augment = config.clip, config.augment
     yield from _at_least(clip, "clip", 1, "num_frames", "stride", "crop", "short_side")
-    if clip.target_fps <= 0:
+    if not clip.target_fps > 0:
         yield "clip.target_fps", f"must be above 0 (is {clip.target_fps})"
     if min(clip.std) <= 0:
         yield "clip.std", f"every value must be above 0 (is {clip.std})"
@@ -61,7 +63,7 @@ def _model(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "model.freeze", f"is a number of stages, or -1 for all but the classifier (is {model.freeze})"
     if model.freeze and not model.weights:
         yield "model.freeze", "freezing untrained stages learns nothing; give model.weights too"
-    if model.backbone_lr <= 0:
+    if not model.backbone_lr > 0:
         yield (
             "model.backbone_lr",
             f"must be above 0 (is {model.backbone_lr}); use model.freeze to keep weights",
@@ -70,7 +72,7 @@ def _model(config: TrainConfig) -> Iterator[tuple[str, str]]:
 
 def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
     optim = config.optim
-    if optim.lr <= 0:
+    if not optim.lr > 0:
         yield "optim.lr", f"must be above 0 (is {optim.lr})"
     yield from _at_least(optim, "optim", 1, "reference_batch")
     yield from _at_least(
@@ -92,9 +94,8 @@ def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
     if not config.epochs > 0:
         yield "epochs", f"must be above 0 (is {config.epochs})"
     yield from _at_least(config, "", 1, "batch_size", "accumulate", "log_every")
-    yield from _at_least(
-        config, "", 0, "workers", "cache_mb", "threads", "seed", "max_failures", "save_minutes"
-    )
+    yield from _at_least(config, "", 0, "workers", "cache_mb", "threads", "seed", "max_failures")
+    yield from _at_least(config, "", 0, "save_minutes", "val_every")
     parts = world_size * config.accumulate
     if config.batch_size % parts:
         yield (
@@ -112,17 +113,16 @@ def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
             yield name, f"must be 0 to below 1 (is {getattr(config, name)})"
     if not 0 < config.val_fraction < 1:
         yield "val_fraction", f"must lie between 0 and 1 (is {config.val_fraction})"
-    if not config.val_every > 0:
-        yield "val_every", f"must be above 0 (is {config.val_every})"
+    if config.test_views and not config.val_every:
+        yield "test_views", "there is nothing to test on: val_every 0 means no validation"
+    if config.temporal_rule not in RULES:
+        yield "temporal_rule", f"{config.temporal_rule!r} is not a rule; rules are {', '.join(RULES)}"
     yield from _views(config)
     if config.tensorboard and find_spec("tensorboard") is None:
         yield "tensorboard", 'is not installed; run: pip install "saccade[tensorboard]"'
 
 
 def _views(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    from saccade.errors import SaccadeError
-    from saccade.video.views import parse_views
-
     for name in ("val_views", "test_views"):
         text = getattr(config, name)
         if not text and name == "test_views":

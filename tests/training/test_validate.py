@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from saccade.errors import ConfigError
+from saccade.recipes import RECIPES, get_recipe
+from saccade.training.config import TrainConfig
+from saccade.training.validate import validate
+
+
+def changed(**changes) -> TrainConfig:
+    """x3d_ucf10 with changes such as ``optim__lr=0``."""
+    config = get_recipe("x3d_ucf10")
+    for name, value in changes.items():
+        section, _, field = name.rpartition("__")
+        if section:
+            config = config.replace(**{section: replace(getattr(config, section), **{field: value})})
+        else:
+            config = config.replace(**{field: value})
+    return config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_valid_but_for_its_weights(name: str):
+    config = get_recipe(name)
+    validate(config.replace(model=replace(config.model, weights="some.pt")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip__crop": 500}, r"^clip\.crop: 500 does not fit"),
+        ({"clip__num_frames": 0}, r"^clip\.num_frames: must be 1 or more \(is 0\)"),
+        ({"augment__short_side": (50, 60)}, r"^augment\.short_side: its smallest value 50 is less than"),
+        ({"augment__short_side": (300, 200)}, r"^augment\.short_side: the range must go up"),
+        ({"augment__flip": 2.0}, r"^augment\.flip: is a probability"),
+        ({"model__dropout": 1.0}, r"^model\.dropout: is a probability"),
+        ({"model__freeze": 1}, r"^model\.freeze: freezing untrained stages"),
+        ({"model__freeze": -2}, r"^model\.freeze: is a number of stages"),
+        ({"model__backbone_lr": 0.0}, r"^model\.backbone_lr: must be above 0"),
+        ({"optim__lr": 0.0}, r"^optim\.lr: must be above 0"),
+        ({"optim__lr": float("nan")}, r"^optim\.lr: must be above 0"),
+        ({"optim__warmup_epochs": 1000.0}, r"^optim\.warmup_epochs: 1000 is more than epochs"),
+        ({"optim__schedule": "step"}, r"^optim\.steps: the step schedule needs"),
+        ({"optim__steps": (5.0, 3.0)}, r"^optim\.steps: must go up"),
+        ({"optim__momentum": 1.0}, r"^optim\.momentum"),
+        ({"epochs": 0.0, "optim__warmup_epochs": 0.0}, r"^epochs: must be above 0"),
+        ({"batch_size": 0}, r"^batch_size: must be 1 or more"),
+        ({"batch_size": 10, "accumulate": 4}, r"^batch_size: 10 cannot be divided by 4 \(1 process x acc"),
+        ({"batch_size": 4, "accumulate": 4}, r"^batch_size: each pass needs at least 2 clips"),
+        ({"label_smoothing": 1.0}, r"^label_smoothing: must be 0 to below 1"),
+        ({"ema": -0.1}, r"^ema: must be 0 to below 1"),
+        ({"val_fraction": 1.0}, r"^val_fraction: must lie between"),
+        ({"val_every": -1.0}, r"^val_every: must be 0 or more"),
+        ({"val_every": 0.0, "test_views": "1x1"}, r"^test_views: "),
+        ({"val_views": "ten"}, r"^val_views: "),
+        ({"test_views": "3x2"}, r"^test_views: "),
+        ({"temporal_rule": "random"}, r"^temporal_rule: 'random' is not a rule; rules are saccade,"),
+    ],
+)
+def test_what_cannot_work_is_named(changes: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        validate(changed(**changes))
+
+
+def test_the_batch_is_divided_among_processes():
+    validate(changed(batch_size=16), world_size=8)
+    with pytest.raises(ConfigError, match=r"^batch_size: 16 .* by 3 \(3 processes x accumulate 1\)"):
+        validate(changed(batch_size=16), world_size=3)
+
+
+def test_tensorboard_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("saccade.training.validate.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"^tensorboard: is not installed; run: pip install .saccade\["):
+        validate(changed(tensorboard=True))
