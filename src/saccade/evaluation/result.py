@@ -25,6 +25,9 @@ class Failure:
     path: str
     cause: str
 
+    def to_dict(self) -> dict[str, str]:
+        return {"path": self.path, "error": self.cause}
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TestResult:

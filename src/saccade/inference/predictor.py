@@ -25,6 +25,7 @@ from saccade.video.sampling import RULES, sample_test
 from saccade.video.views import Views, parse_views
 
 _CHUNK_CLIPS = 8  # clips decoded, and held, at a time
+_SHORTEST_WINDOW = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class Predictor:
             ``kinetics400``. Default: those that come with the weights, else numbers.
         device: ``auto`` is CUDA where there is one.
         weights: a checkpoint of any code base `saccade.load_weights` knows, for a model name or a module.
-        views: ``CLIPSxCROPS``; ``auto`` is as many centre clips as it takes to cover the video end to end.
+        views: ``CLIPSxCROPS``; ``auto`` is as many clips, cut at the centre, as it takes to cover the video
+            end to end.
         clip: the clip to show the model; default: the one it was trained for.
         batch_size: most views per forward pass; None chooses by memory.
 
@@ -238,6 +240,6 @@ class Predictor:
 
 
 def covering_clips(num_video_frames: int, fps: float, clip: ClipSpec) -> int:
-    """How many clips it takes to cover a video end to end."""
-    span = clip.num_frames * clip.stride * fps / clip.target_fps
+    """How many clips it takes to cover a video end to end; for very short clips, two a second."""
+    span = max(clip.num_frames * clip.stride / clip.target_fps, _SHORTEST_WINDOW) * fps
     return max(1, ceil(num_video_frames / span - 0.25))  # a rest of a quarter clip gets no clip of its own

@@ -16,7 +16,7 @@ from torch import nn
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError, WeightsError
 from saccade.evaluation.result import clip_from_dict
-from saccade.evaluation.scoring import pick_device
+from saccade.evaluation.scoring import model_device, pick_device
 
 BEST = "best.safetensors"
 
@@ -38,6 +38,7 @@ class LoadedModel:
     clip: ClipSpec
     name: str
     origin: str
+    device: torch.device
     pairs: tuple[tuple[int, int], ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,6 +96,7 @@ def load_for_use(
         clip=clip or loaded.clip,
         name=loaded.name,
         origin=loaded.origin,
+        device=home,
         pairs=loaded.pairs,
         metadata=loaded.metadata,
     )
@@ -134,6 +136,7 @@ def _from_file(path: Path) -> LoadedModel:
         clip=clip_from_dict(clip) if clip else _clip_of(model),
         name=str(model.model_name),
         origin=str(path),
+        device=torch.device("cpu"),
         pairs=tuple((int(a), int(b)) for a, b in metadata.get("pairs") or ()),
         metadata=metadata,
     )
@@ -168,6 +171,7 @@ def _from_module(model: nn.Module, weights: str | os.PathLike[str] | None) -> Lo
         clip=_clip_of(model),
         name=str(getattr(model, "model_name", type(model).__name__)),
         origin=str(weights) if weights is not None else "the model",
+        device=model_device(model),
     )
 
 

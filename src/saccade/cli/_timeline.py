@@ -1,0 +1,85 @@
+"""Bars and timelines of text, legible with colours and without."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from saccade.inference import Window
+
+_COLOURS = ("#2f6fde", "#e8762d", "#149b84", "#b04fc4", "#c2a11a", "#d6425f", "#5b7f1e", "#7a6ff0")
+_OTHER = "#8a94a3"
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def bar(share: float, width: int = 24) -> str:
+    """A bar for a share of 1, in eighths of a character."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (_EIGHTHS[rest] if rest else "")
+
+
+def timeline(windows: Sequence[Window], duration: float, *, width: int = 60) -> list[Text]:
+    """The windows' labels as a line of coloured letters over the length of the video, then a legend with
+    times.
+
+    The eight most frequent labels have a letter and a colour of their own, the others a dot.
+    """
+    counts = Counter(window.label for window in windows)
+    signs = {
+        label: (chr(ord("A") + place), colour)
+        for place, ((label, _), colour) in enumerate(zip(counts.most_common(), _COLOURS, strict=False))
+    }
+    line = Text("  ")
+    for column in range(width):
+        window = _at(windows, (column + 0.5) * duration / width)
+        sign, colour = signs.get(window.label, ("·", _OTHER))
+        line.append(sign, style=f"bold white on {colour}")
+    axis = Text(
+        "  " + clock(0, duration) + clock(duration, duration).rjust(width - len(clock(0, duration))),
+        style="dim",
+    )
+    lines = [line, axis]
+    for label, (sign, colour) in signs.items():
+        times = [
+            f"{clock(start, duration)}-{clock(end, duration)}" for start, end in _stretches(windows, label)
+        ]
+        shown = ", ".join(times[:6]) + (f" and {len(times) - 6} more" if len(times) > 6 else "")
+        lines.append(
+            Text.assemble("  ", (f" {sign} ", f"bold white on {colour}"), f" {label}  ", (shown, "dim"))
+        )
+    others = sum(count for label, count in counts.items() if label not in signs)
+    if others:
+        lines.append(Text(f"   ·  {others} windows of {len(counts) - len(signs)} other labels", style="dim"))
+    return lines
+
+
+def clock(seconds: float, duration: float) -> str:
+    """A time in a video of ``duration`` seconds: ``3.4`` in a short one, ``1:07``, ``1:02:03``."""
+    if duration < 60:
+        return f"{seconds:.1f}"
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def _at(windows: Sequence[Window], time: float) -> Window:
+    """The window whose middle is nearest."""
+    return min(windows, key=lambda window: abs((window.start + window.end) / 2 - time))
+
+
+def _stretches(windows: Sequence[Window], label: str) -> list[tuple[float, float]]:
+    """From when to when ``label`` leads, neighbouring windows joined."""
+    found: list[tuple[float, float]] = []
+    before = None
+    for window in windows:
+        if window.label == label:
+            start = found.pop()[0] if before == label else window.start
+            found.append((start, window.end))
+        before = window.label
+    return found
