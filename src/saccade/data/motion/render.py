@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from saccade.data.motion.events import MOTION_CLASSES, PAIRS, progress_curve
+from saccade.data.motion.events import MOTION_CLASSES, PAIRS, Event, progress_curve
 from saccade.data.motion.scene import Scene
 from saccade.errors import UsageError
 
@@ -41,8 +41,16 @@ def render_clip(
     if class_name not in MOTION_CLASSES:
         raise UsageError(f"class_name: no class {class_name!r}; there are {', '.join(MOTION_CLASSES)}")
     rng = np.random.default_rng([MOTION_VERSION, seed, zlib.crc32(f"{split}/{class_name}".encode()), index])
-    length = int(rng.integers(num_frames[0], num_frames[1] + 1))
     forward, _, event = next(pair for pair in PAIRS if class_name in pair[:2])
+    frames = render_forward(event, rng, size=size, num_frames=num_frames)
+    return frames if class_name == forward else np.ascontiguousarray(frames[::-1])
+
+
+def render_forward(
+    event: Event, rng: np.random.Generator, *, size: tuple[int, int], num_frames: tuple[int, int]
+) -> np.ndarray:
+    """A random scene in which ``event`` runs from its beginning to its end, uint8 (T, H, W, 3)."""
+    length = int(rng.integers(num_frames[0], num_frames[1] + 1))
     height, width = size
     scene = Scene.draw(rng, height, width, length)
     paint = event(rng, height, width)
@@ -51,4 +59,4 @@ def render_clip(
         frame = scene.begin(t, length)
         paint(frame, float(progress), *scene.camera(t))
         frames[t] = scene.finish(frame, t)
-    return frames if class_name == forward else np.ascontiguousarray(frames[::-1])
+    return frames
