@@ -1,7 +1,8 @@
 """Decoding exactly the frames wanted, and no wrong one.
 
-Every packet goes to the decoder with its number in place of its time stamp, so every frame that comes out says which
-packet it is. A frame is handed on only when all frames decoded before it, from the key frame on, have come out whole.
+Every packet goes to the decoder with its number in place of its time stamp, so every frame that comes out
+says which packet it is. A frame counts only when all frames decoded before it, from the key frame on, have
+come out whole.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class FrameDecoder:
         return lost
 
     def decode_counted(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
-        """By counting what comes out from the beginning, for files whose frames do not say which packet they are."""
+        """By counting what comes out from the beginning, for files whose frames do not name their packet."""
         need, end = set(frames), max(frames)
         self._decoder.flush_buffers()
         cause, count = "the decoder gives no picture", 0

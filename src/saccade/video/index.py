@@ -1,7 +1,8 @@
 """The index of a file: which packet is which frame, where decoding can start, what may be left out.
 
-Made by reading the packets through once, without decoding them. Where packets do not say enough (no time stamps, hidden
-frames, an unknown codec, fields) the file is decoded through once instead and the frames that come out are counted.
+Made by reading the packets through once, without decoding them. Where packets do not say enough (no time
+stamps, hidden frames, an unknown codec, fields) the file is decoded through once instead and the frames that
+come out are counted.
 """
 
 from __future__ import annotations
@@ -217,8 +218,6 @@ def _first_frame(path: str, stream: av.VideoStream, kept: list[av.Packet] | None
     """The first frame that comes out, for size and rotation; the decoder is left in use."""
     decoder = stream.codec_context
     if kept is None:
-        container = stream.container
-        assert isinstance(container, av.container.InputContainer)
         # A fresh container rather than a seek: the file may not be seekable.
         other, source = open_container(path)
         with other:
@@ -226,8 +225,8 @@ def _first_frame(path: str, stream: av.VideoStream, kept: list[av.Packet] | None
                 for frame in decoder.decode(packet if packet.size else None):
                     return frame
     else:
-        for packet in [*kept, None]:
-            for frame in decoder.decode(packet):
+        for kept_packet in [*kept, None]:
+            for frame in decoder.decode(kept_packet):
                 return frame
     raise VideoError(path, "gives no frame when decoded")
 
@@ -293,7 +292,7 @@ def _assemble(
         entries=np.array(entries, dtype=np.int32),
         droppable=np.array([facts.droppable and facts.layer == top for facts in table.facts]),
         identity=np.array(table.identity, dtype=np.int64),
-        stamps=np.array([_UNKNOWN if d is None else d for d in table.dts], dtype=np.int64),
+        stamps=np.array([UNKNOWN if d is None else d for d in table.dts], dtype=np.int64),
         seconds=seconds,
         num_frames=num_frames,
         fps=_mean_rate(stream, seconds),
@@ -303,11 +302,11 @@ def _assemble(
     )
 
 
-_UNKNOWN = np.iinfo(np.int64).min
+UNKNOWN = np.iinfo(np.int64).min
 
 
 def _mean_rate(stream: av.VideoStream, seconds: np.ndarray) -> float:
-    """The header's rate where the time stamps bear it out within 2 %, else theirs: headers are often wrong."""
+    """The header's rate where the time stamps bear it out within 2 %, else theirs: headers can be wrong."""
     stated = float(stream.average_rate or stream.guessed_rate or 0)
     span = seconds[-1] - seconds[0] if len(seconds) > 1 else 0
     if np.isfinite(span) and span > 0:

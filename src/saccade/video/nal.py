@@ -1,7 +1,8 @@
 """What one compressed packet says about itself: can decoding start here, does any other frame need it?
 
-Only headers are read, nothing is decoded. The rules are those of the standards: ITU-T H.264 7.4.1 (nal_ref_idc), D.2.8
-(recovery point); ITU-T H.265 7.4.2.2 (NAL unit types); ISO/IEC 14496-2 6.2.5 (B-VOPs); RFC 6386 9.1 (VP8 show_frame).
+Only headers are read, nothing is decoded. The rules are those of the standards: ITU-T H.264 7.4.1
+(nal_ref_idc) and D.2.8 (recovery point); ITU-T H.265 7.4.2.2 (NAL unit types); ISO/IEC 14496-2 6.2.5
+(B-VOPs); RFC 6386 9.1 (VP8 show_frame).
 """
 
 from __future__ import annotations
@@ -32,11 +33,9 @@ PacketReader = Callable[[Buffer, bool], PacketFacts]
 
 
 def packet_reader(codec: str, extradata: bytes | None) -> PacketReader | None:
-    """The function that reads packets of ``codec``, or None where one packet may be something else than one frame."""
+    """The function that reads packets of ``codec``; None where one packet need not be one frame."""
     length_size = 0
-    if (
-        extradata and extradata[0] == 1
-    ):  # avcC and hvcC records: units carry their length; otherwise start codes
+    if extradata and extradata[0] == 1:  # avcC, hvcC: units carry their length; otherwise start codes
         if codec == "h264" and len(extradata) > 4:
             length_size = (extradata[4] & 3) + 1
         elif codec == "hevc" and len(extradata) > 21:
@@ -54,12 +53,9 @@ def packet_reader(codec: str, extradata: bytes | None) -> PacketReader | None:
     return None
 
 
-_ONE_FRAME_A_PACKET = frozenset(
-    [
-        "vp9",
-        "av1",
-        "libdav1d",
-        "libaom-av1",
+_ONE_FRAME_A_PACKET = {
+    *("vp9", "av1", "libdav1d", "libaom-av1"),
+    *(
         "mjpeg",
         "png",
         "gif",
@@ -72,8 +68,8 @@ _ONE_FRAME_A_PACKET = frozenset(
         "huffyuv",
         "utvideo",
         "rawvideo",
-    ]
-)
+    ),
+}
 
 
 def units(data: Buffer, length_size: int) -> Iterator[Buffer]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import av
 
 from saccade.errors import VideoError
-from saccade.video.index import _UNKNOWN, VideoIndex, open_container
+from saccade.video.index import UNKNOWN, VideoIndex, open_container
 
 
 class PacketSource:
     """Gives packets in decoding order from a number on, each tagged with its number as its time stamp.
 
-    Packets kept from indexing are given from memory. Otherwise the container is sought to; what it then gives is compared
-    with the index by byte position and size, and when it is not recognised the file is read from its beginning.
+    Packets kept from indexing are given from memory. Otherwise the container is sought to; what it then gives
+    is compared with the index by byte position and size, and when it is not recognised the file is read from
+    its beginning.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class PacketSource:
         self._kept = kept
         self._running: Iterator[tuple[int, av.Packet]] | None = None
         self._next = -1
+        self._untouched = kept is None  # the container stands where opening left it: at its first packet
         # In memory the positions are not needed; a file is only sought in when they tell packets apart.
         positions = index.identity[:, 0]
         self._seekable = bool((positions >= 0).all()) and len(set(positions.tolist())) == len(positions)
@@ -56,8 +58,8 @@ class PacketSource:
         )
 
     def close(self) -> None:
-        if isinstance(self._running, Iterator) and hasattr(self._running, "close"):
-            self._running.close()
+        if self._running is not None:
+            _close(self._running)
         self._running = None
         self._kept = None
 
@@ -66,15 +68,19 @@ class PacketSource:
         return self._seekable and bool(((entries > self._next) & (entries <= number)).any())
 
     def _start(self, number: int) -> Iterator[tuple[int, av.Packet]]:
-        if self._running is not None and hasattr(self._running, "close"):
-            self._running.close()
-        if number > 0 and self._seekable and self._index.stamps[number] != _UNKNOWN:
+        if self._running is not None:
+            _close(self._running)
+        if number > 0 and self._seekable and self._index.stamps[number] != UNKNOWN:
             running = self._sought(number)
             if running is not None:
                 return running
+        if self._untouched:
+            self._untouched = False
+            return self._numbered(self._container.demux(self._stream), 0)
         return self._numbered(self._rewound(), 0)
 
     def _sought(self, number: int) -> Iterator[tuple[int, av.Packet]] | None:
+        self._untouched = False
         try:
             self._container.seek(int(self._index.stamps[number]), stream=self._stream, backward=True)
         except av.FFmpegError:
@@ -86,9 +92,9 @@ class PacketSource:
         identity = self._index.identity
         matches = ((identity[:, 0] == first.pos) & (identity[:, 1] == first.size)).nonzero()[0]
         if len(matches) != 1 or matches[0] > number:
-            demuxed.close()
+            _close(demuxed)
             return None
-        return self._numbered(_chain(first, demuxed), int(matches[0]))
+        return self._numbered(_chain(first, demuxed), int(matches[0]), sought=True)
 
     def _rewound(self) -> Iterator[av.Packet]:
         """The file from its beginning, opened anew: some containers do not seek back to their very start."""
@@ -96,23 +102,34 @@ class PacketSource:
         with container:
             yield from container.demux(stream)
 
-    def _numbered(self, packets: Iterator[av.Packet], number: int) -> Iterator[tuple[int, av.Packet]]:
-        identity = self._index.identity
+    def _numbered(
+        self, packets: Iterator[av.Packet], number: int, *, sought: bool = False
+    ) -> Iterator[tuple[int, av.Packet]]:
+        """Packets with their numbers, each compared with the index."""
+        sizes = self._index.identity[:, 1]
         try:
             for packet in packets:
                 if not packet.size:
                     continue
-                if number >= len(identity) or packet.size != identity[number, 1]:
-                    raise VideoError(
-                        self._path, f"packet {number} is not the one indexed: changed since opened?"
-                    )
+                if number >= len(sizes) or packet.size != sizes[number]:
+                    break
                 yield number, packet
                 number += 1
         finally:
-            if hasattr(packets, "close"):
-                packets.close()
+            _close(packets)
+        if number < len(sizes):
+            if not sought:
+                raise VideoError(self._path, f"packet {number} is not as indexed: changed since opened?")
+            self._seekable = False  # what follows a seek is not what follows in the file
+            yield from (found for found in self._numbered(self._rewound(), 0) if found[0] >= number)
 
 
 def _chain(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
     yield first
     yield from rest
+
+
+def _close(iterator: Iterator[object]) -> None:
+    """End a generator now, so that what it holds open is closed now."""
+    if isinstance(iterator, Generator):
+        iterator.close()

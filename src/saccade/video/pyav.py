@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -15,29 +14,9 @@ from saccade.errors import VideoError
 from saccade.video.decode import Deliver, FrameDecoder
 from saccade.video.index import VideoIndex, build_index, cached_index, open_container
 from saccade.video.packets import PacketSource
+from saccade.video.sizes import check_indices, resized
 
 av.logging.set_level(None)  # FFmpeg's own messages; what matters of them is in the VideoError
-
-
-def resized(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """Height and width with the shorter side brought to ``short_side``; the longer one is rounded down."""
-    if short_side is None or min(height, width) == short_side:
-        return height, width
-    if width < height:
-        return math.floor(height / width * short_side), short_side
-    return short_side, math.floor(width / height * short_side)
-
-
-def check_indices(path: str, indices: Sequence[int], num_frames: int) -> list[int]:
-    """``indices`` as plain integers, or a VideoError naming the first that does not exist."""
-    numbers = np.asarray(indices)
-    if numbers.size and (numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer)):
-        raise TypeError(f"frame indices must be a sequence of integers, got {indices!r}")
-    result: list[int] = numbers.astype(np.int64).tolist()
-    for i in result:
-        if not 0 <= i < num_frames:
-            raise VideoError(path, f"has no frame {i}: it has {num_frames}, numbered from 0")
-    return result
 
 
 class PyAVReader:
@@ -55,7 +34,7 @@ class PyAVReader:
         except BaseException:
             self.close()
             raise
-        index = self._index
+        index = self.index
         self.fps = index.fps
         turned = index.rotation % 2 == 1
         shown = (index.width, index.height) if turned else (index.height, index.width)
@@ -73,13 +52,13 @@ class PyAVReader:
         kept = None
         if known is None:
             known, kept = build_index(self.path, self._container, stream)
-        self._index: VideoIndex = known
+        self.index: VideoIndex = known
         self._stream = stream
         self._source = PacketSource(self.path, known, self._container, stream, kept)
         self._decoder = FrameDecoder(known, self._source, decoder)
 
     def __len__(self) -> int:
-        return self._index.num_frames
+        return self.index.num_frames
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """The frames ``indices``, in the order asked for: uint8 (N, H, W, 3) RGB."""
@@ -105,7 +84,7 @@ class PyAVReader:
     def _decode(self, unique: list[int], deliver: Deliver) -> None:
         if not unique:
             return
-        if self._index.method == "counted":
+        if self.index.method == "counted":
             lost = self._decoder.decode_counted(unique, deliver)
         else:
             lost = self._decoder.decode(unique, deliver)
@@ -122,10 +101,10 @@ class PyAVReader:
         height, width = self._stored_size
         rgb = self._reformatter.reformat(picture, width, height, "rgb24", threads=1)
         plane = rgb.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
         upright = rows[:, : 3 * width].reshape(height, width, 3)
-        if self._index.rotation:
-            upright = np.rot90(upright, self._index.rotation)
+        if self.index.rotation:
+            upright = np.rot90(upright, self.index.rotation)
         np.copyto(target, upright)
 
     def close(self) -> None:

@@ -1,0 +1,34 @@
+"""What all readers share: the size after resizing, and the check of the frame numbers asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from saccade.errors import VideoError
+
+
+def resized(height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """Height and width with the shorter side brought to ``short_side``; the longer one is rounded down.
+
+    The arithmetic is that of PySlowFast's ``random_short_side_scale_jitter``.
+    """
+    if short_side is None or min(height, width) == short_side:
+        return height, width
+    if width < height:
+        return math.floor(height / width * short_side), short_side
+    return short_side, math.floor(width / height * short_side)
+
+
+def check_indices(path: str, indices: Sequence[int], num_frames: int) -> list[int]:
+    """``indices`` as plain integers, or a VideoError naming the first that does not exist."""
+    numbers = np.asarray(indices)
+    if numbers.size and (numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer)):
+        raise TypeError(f"frame indices must be a sequence of integers, got {indices!r}")
+    result: list[int] = numbers.astype(np.int64).tolist()
+    for i in result:
+        if not 0 <= i < num_frames:
+            raise VideoError(path, f"has no frame {i}: it has {num_frames}, numbered from 0")
+    return result

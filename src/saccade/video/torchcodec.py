@@ -1,0 +1,109 @@
+"""Reading a video file with torchcodec, where that extra is installed.
+
+torchcodec seeks by time stamp. For files whose time stamps are missing or misleading it gives wrong frames, so
+every answer is compared with our own index, and such files are handed to the PyAV reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+
+from saccade.errors import UsageError, VideoError
+from saccade.video.index import VideoIndex
+from saccade.video.pyav import PyAVReader
+from saccade.video.sizes import check_indices, resized
+
+
+class TorchCodecReader:
+    """A video file read by torchcodec in its exact mode. See ``VideoReader``; open it with ``open_video``."""
+
+    def __init__(self, path: str, *, short_side: int | None = None, threads: int = 1) -> None:
+        try:
+            from torchcodec.decoders import VideoDecoder
+        except (ImportError, RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"backend 'torchcodec' cannot be loaded ({reason}); install saccade[torchcodec] and FFmpeg, "
+                "or use backend 'pyav'"
+            ) from error
+        self.path = path
+        self._short_side, self._threads = short_side, threads
+        self._plain: PyAVReader | None = None
+        # Opening with PyAV first makes the index, and gives the same errors for the same broken files.
+        with PyAVReader(path, short_side=short_side, threads=threads) as reader:
+            self.index: VideoIndex = reader.index
+            self.fps, self.size = reader.fps, reader.size
+        self._decoder = None
+        if self.index.method == "packets":
+            try:
+                decoder = VideoDecoder(
+                    path, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
+                )
+            except (RuntimeError, ValueError) as error:
+                raise VideoError(path, f"torchcodec cannot open it: {_first_line(error)}") from error
+            if len(decoder) == len(self):
+                self._decoder = decoder
+        self._closed = False
+
+    def __len__(self) -> int:
+        return self.index.num_frames
+
+    def frames(self, indices: Sequence[int]) -> torch.Tensor:
+        """The frames ``indices``, in the order asked for: uint8 (N, H, W, 3) RGB."""
+        if self._closed:
+            raise VideoError(self.path, "is closed")
+        wanted = check_indices(self.path, indices, len(self))
+        if not wanted:
+            return torch.empty((0, *self.size, 3), dtype=torch.uint8)
+        if self._decoder is None:
+            return self._fallback().frames(wanted)
+        try:
+            batch = self._decoder.get_frames_at(wanted)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise VideoError(self.path, f"torchcodec cannot decode it: {_first_line(error)}") from error
+        expected = self.index.seconds[wanted]
+        if not np.allclose(batch.pts_seconds.numpy(), expected, rtol=1e-6, atol=0.25 / self.fps):
+            self._decoder = None  # it gives other frames than asked for: do not ask it again
+            return self._fallback().frames(wanted)
+        return self._fitted(batch.data)
+
+    def _fitted(self, pixels: torch.Tensor) -> torch.Tensor:
+        if tuple(pixels.shape[1:3]) == self.size:
+            return pixels
+        found = (pixels.shape[1], pixels.shape[2])
+        if self._short_side is None or resized(*found, self._short_side) != self.size:
+            raise VideoError(self.path, f"torchcodec gives frames of {found}, not {self.size}")
+        small = torch.nn.functional.interpolate(
+            pixels.permute(0, 3, 1, 2), self.size, mode="bilinear", antialias=True
+        )
+        return small.permute(0, 2, 3, 1).contiguous()
+
+    def _fallback(self) -> PyAVReader:
+        if self._plain is None:
+            self._plain = PyAVReader(self.path, short_side=self._short_side, threads=self._threads)
+        return self._plain
+
+    def close(self) -> None:
+        """Release the file. May be called twice."""
+        self._decoder = None
+        self._closed = True
+        if self._plain is not None:
+            self._plain.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
