@@ -44,10 +44,15 @@ def run(args: list[str]) -> int:
     parsed = parse_fields(config, rest, prog=f"saccade train {args[0]}")
     if parsed is None:
         return 0
+    return start_run(parsed, **flags)
+
+
+def start_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> int:
+    """Train; 130 if a signal ended the run."""
     from saccade.training import RunInterrupted, train
 
     try:
-        train(parsed, resume=flags["resume"], overwrite=flags["overwrite"])
+        train(config, resume=resume, overwrite=overwrite)
     except RunInterrupted as stop:
         print(f"saccade: {stop}", file=sys.stderr)
         return 130

@@ -1,0 +1,86 @@
+"""Every recipe is built and trains one step, shrunk to a size at which that takes a second."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade.errors import UsageError
+from saccade.models import create_model, list_models, save_weights
+from saccade.recipes import RECIPES, get_recipe, summary
+from saccade.training import train
+from saccade.training.run import model_options
+from saccade.video import write_video
+
+
+@pytest.fixture(scope="module")
+def few_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("few")
+    noise = torch.Generator().manual_seed(0)
+    for name in ("a", "b"):
+        for split, count in (("train", 2), ("val", 1)):
+            for number in range(count):
+                frames = torch.randint(0, 255, (6, 40, 48, 3), generator=noise, dtype=torch.uint8)
+                folder = root / split / name
+                folder.mkdir(parents=True, exist_ok=True)
+                write_video(folder / f"{number}.mp4", frames, fps=30, options={"preset": "ultrafast"})
+    return root
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_named_as_its_function_and_says_what_it_is(name: str):
+    config = get_recipe(name)
+    assert config.recipe == name == RECIPES[name].__name__
+    assert config.model.name in list_models()
+    told = RECIPES[name].__doc__ or ""
+    assert all(word in told for word in ("Command:", "Hardware:", "Source:", f"train {name}"))
+    assert summary(name).endswith(".")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_s_model_builds_for_its_clip(name: str):
+    config = get_recipe(name)
+    with torch.device("meta"):
+        model = create_model(config.model.name, 7, **model_options(config))
+        logits = model.eval()(torch.empty(1, 3, config.clip.num_frames, config.train_crop, config.train_crop))
+    assert logits.shape == (1, 7)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_a_step(name: str, few_clips: Path, tmp_path: Path):
+    config = get_recipe(name)
+    model = replace(config.model, name="x2d", overrides={"gamma_w": 0.3, "head_width": 16})
+    if name in ("x3d_m_finetune", "x3d_m_linear_probe"):
+        save_weights(
+            create_model("x2d", 400, gamma_w=0.3, head_width=16, gamma_t=2), tmp_path / "start.safetensors"
+        )
+        model = replace(model, weights=str(tmp_path / "start.safetensors"))
+    small = config.replace(
+        model=model,
+        clip=config.clip.replace(num_frames=2, stride=1, crop=36, short_side=36),
+        augment=replace(config.augment, short_side=(36, 40), crop=32 if config.augment.crop else 0),
+        optim=replace(config.optim, warmup_epochs=min(1, config.optim.warmup_epochs)),
+        epochs=1,
+        batch_size=4,
+        workers=0,
+        threads=1,
+        cache_mb=min(config.cache_mb, 8),
+        val_every=1,
+        test_views=config.test_views and "2x1",
+        data=str(few_clips),
+        out=str(tmp_path / "run"),
+        device="cpu",
+    )
+    result = train(small)
+    assert result.num_steps == 1
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_an_unknown_recipe_names_close_ones():
+    with pytest.raises(UsageError, match=r"unknown recipe 'x3d_m_400'; did you mean x3d_m_k400"):
+        get_recipe("x3d_m_400")
+    with pytest.raises(UsageError, match=r"recipes are x3d_motion, x3d_ucf10"):
+        get_recipe("resnet")

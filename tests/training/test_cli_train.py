@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from saccade.cli import main
+from saccade.cli.train import parse_fields
+from saccade.errors import UsageError
+from saccade.recipes import get_recipe
+from saccade.training import TrainConfig
+
+
+def parse(*args: str) -> TrainConfig:
+    config = parse_fields(get_recipe("x3d_ucf10"), list(args), prog="saccade train x3d_ucf10")
+    assert config is not None
+    return config
+
+
+def test_fields_of_every_kind():
+    config = parse(
+        *("--optim.lr", "0.3", "--augment.short_side", "120", "140", "--compile", "--no-channels-last"),
+        *("--model.overrides", "gamma_w", "0.5", "head_width", "512", "head_pool", "global"),
+        *("--epochs", "2.5", "--optim.name=adamw"),
+    )
+    assert config.optim.lr == 0.3
+    assert config.optim.name == "adamw"
+    assert config.augment.short_side == (120, 140)
+    assert config.compile
+    assert not config.channels_last
+    assert config.epochs == 2.5
+    inherited = get_recipe("x3d_ucf10").model.overrides
+    assert config.model.overrides == {**inherited, "gamma_w": 0.5, "head_width": 512, "head_pool": "global"}
+    assert type(config.model.overrides["head_width"]) is int
+
+
+def test_nothing_given_changes_nothing():
+    assert parse() == get_recipe("x3d_ucf10")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--optim.lrr", "3"], "unknown flag --optim.lrr; did you mean --optim.lr"),
+        (["--lr", "3"], "unknown flag --lr; did you mean .*--optim.lr"),
+        (["--optim.lr", "fast"], "--optim.lr: could not convert string to float: 'fast'"),
+        (["--optim.name", "lion"], "invalid choice 'lion' for argument '--optim.name'.*'sgd', 'adamw'"),
+        (["--augment.short-side", "120"], "--augment.short-side'. Expected 2 values"),
+        (["clips"], "Unrecognized options: clips"),
+        (["--epochs"], "--epochs"),
+        (["--model.overrides", "gamma_w"], "--model.overrides takes names and values in turn"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(args: list[str], message: str):
+    with pytest.raises(UsageError, match=message) as error:
+        parse(*args)
+    assert "\n" not in str(error.value)
+    assert "─" not in str(error.value)
+
+
+def test_exit_code_and_close_names(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "x3d_ucf"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("saccade: error: unknown recipe 'x3d_ucf'; did you mean x3d_ucf10")
+    assert len(told.splitlines()) == 1
+    assert main(["train", "--data", "x"]) == 2
+    assert "the recipe comes first" in capsys.readouterr().err
+    assert main(["train", "x3d_ucf10", "--data", "no such folder", "--device", "cpu"]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["train", "x3d_ucf10", "--clip.crop", "9999"]) == 2
+    assert "clip.crop: 9999 does not fit" in capsys.readouterr().err
+
+
+def test_without_a_recipe_they_are_listed(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "x3d_m_finetune" in told
+    assert "--resume" in told
+    assert main(["train"]) == 2
+
+
+def test_help_of_a_recipe_shows_its_values(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "x3d_m_k400", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--optim.warmup-epochs" in told
+    assert "(default: 35)" in told
+
+
+def test_resume_takes_the_settings_of_the_run(
+    tiny_config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+):
+    from saccade.training import train
+
+    config = tiny_config("run", "--epochs", "1")
+    train(config)
+    assert main(["train", "x3d_ucf10", "--out", config.out, "--resume"]) == 0
+    assert "resuming at step 5 of 5" in capsys.readouterr().err
+    assert main(["train", "x3d_ucf10", "--out", config.out, "--resume", "--epochs", "9"]) == 2
+    assert "epochs (was 1.0, now 9.0)" in capsys.readouterr().err
+    assert main(["train", "x3d_motion", "--out", config.out, "--resume"]) == 2
+    assert "holds a run of x3d_ucf10, not of x3d_motion" in capsys.readouterr().err
+    assert main(["train", "x3d_ucf10", "--out", config.out]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert json.loads((Path(config.out) / "config.json").read_text())["config"]["epochs"] == 1
