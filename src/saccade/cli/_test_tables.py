@@ -40,8 +40,8 @@ def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int
     console.print(_figures(results))
     console.print(
         f"{first.num_params / 1e6:.2f} M parameters; {first.clips_per_second:.1f} clips/s "
-        f"on {record['device']} "
-        f"in {record['precision']}; {first.seconds:.1f} s, {100 * first.data_wait:.0f} % of it waiting for video",
+        f"on {record['device']} in {record['precision']}; {first.seconds:.1f} s, "
+        f"{100 * first.data_wait:.0f} % of it waiting for video",
         style="dim",
         soft_wrap=True,
     )

@@ -32,8 +32,8 @@ def run(args: list[str]) -> int:
     data = options.data or settings.get("data")
     if not data:
         raise UsageError("--data is needed: a folder of class folders, or a list file")
-    rule = options.temporal_rule or settings.get("temporal_rule", "saccade")
     loaded = load_from_flags(options.source, None, options)
+    rule = options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade"
     dataset = _dataset(data, options, settings, loaded)
 
     from saccade.cli._test_tables import show
@@ -155,9 +155,8 @@ def _save(
     pictures = {}
     last = max(results.values(), key=lambda result: result.num_views)
     title = f"{model}, {last.views} views"
-    pictures[f"{mark}_confusion_{last.views}"] = confusion_chart(
-        last.confusion, last.class_names, title=title
-    )
+    name = f"{mark}_confusion_{last.views}"
+    pictures[name] = confusion_chart(last.confusion, last.class_names, title=title)
     if len(results) > 1:
         points = [(r.views, r.gmacs_per_video, r.top1) for r in results.values()]
         pictures[f"{mark}_sparse_views"] = sparse_view_chart(points, label=model)

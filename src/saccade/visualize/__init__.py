@@ -1,0 +1,7 @@
+"""Pictures: charts, frame strips, and the report of a run."""
+
+from __future__ import annotations
+
+from saccade.visualize.report import write_report
+
+__all__ = ["write_report"]

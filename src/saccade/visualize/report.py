@@ -1,0 +1,320 @@
+"""One page that tells a run: ``report.html``, in a single file, without anything from the network."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import resources
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from saccade.errors import SaccadeError, UsageError, VideoError
+from saccade.evaluation.result import TestResult
+from saccade.files import write_text
+from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
+from saccade.visualize.strips import data_uri, frame_strip
+
+Row = dict[str, Any]
+_WORST_CLASSES = 30
+
+
+@dataclass
+class RunRecords:
+    """What a run folder holds; what it lacks is named in ``missing``."""
+
+    folder: Path
+    config: Row = field(default_factory=dict)
+    about: Row = field(default_factory=dict)
+    train: list[Row] = field(default_factory=list)
+    val: list[Row] = field(default_factory=list)
+    result: TestResult | None = None
+    result_name: str = ""
+    missing: list[str] = field(default_factory=list)
+
+
+def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> Path:
+    """Write ``report.html`` into a run folder from config.json, metrics.jsonl and the scores, and return
+    its path.
+
+    Pieces that are missing are named on the page; the rest is shown.
+
+    Args:
+        num_examples: clips shown among the hardest, and as many of the surest.
+
+    Raises:
+        UsageError: there is no such folder, or nothing of a run in it.
+    """
+    import jinja2
+
+    records = read_run(Path(run_dir))
+    template = resources.files("saccade.visualize").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(template).render(
+        title=records.config.get("recipe") or records.folder.resolve().name,
+        headline=_headline(records),
+        facts=_facts(records),
+        charts=_charts(records),
+        classes=_classes(records),
+        hardest=_examples(records, num_examples, hardest=True),
+        surest=_examples(records, num_examples // 2, hardest=False),
+        failures=_failures(records),
+        missing=records.missing,
+        command=records.about.get("command"),
+        config=json.dumps(records.config, indent=2, ensure_ascii=False) if records.config else "",
+        versions=records.about.get("versions") or {},
+        written=datetime.now().strftime("%d %B %Y, %H:%M"),
+    )
+    target = records.folder / "report.html"
+    write_text(target, page)
+    return target
+
+
+def read_run(folder: Path) -> RunRecords:
+    """Everything the report needs of a run folder."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such run folder")
+    records = RunRecords(folder)
+    _read_config(records)
+    _read_metrics(records)
+    _read_scores(records)
+    if len(records.missing) == 3:
+        raise UsageError(f"{folder}: no run in this folder (no config.json, metrics.jsonl or scores)")
+    return records
+
+
+def _read_config(records: RunRecords) -> None:
+    path = records.folder / "config.json"
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        records.missing.append("config.json: no settings are shown")
+        return
+    except ValueError as error:
+        records.missing.append(f"config.json is damaged ({error}): no settings are shown")
+        return
+    inner = whole.get("config")
+    records.config = inner if isinstance(inner, dict) else whole
+    records.about = whole if isinstance(inner, dict) else {}
+
+
+def _read_metrics(records: RunRecords) -> None:
+    path = records.folder / "metrics.jsonl"
+    if not path.is_file():
+        records.missing.append("metrics.jsonl: no curves are shown")
+        return
+    damaged = 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            damaged += 1
+            continue
+        (records.val if "val_top1" in row else records.train).append(row)
+    if damaged:
+        records.missing.append(f"metrics.jsonl: {damaged} damaged line{'s' * (damaged > 1)} left out")
+
+
+def _read_scores(records: RunRecords) -> None:
+    """The final test of the best weights if there is one, else the last validation."""
+    tests = sorted(records.folder.glob("test_scores_*.npz"), key=lambda path: path.stat().st_mtime)
+    candidates = [(path, "final test") for path in reversed(tests)]
+    candidates.append((records.folder / "val_scores.npz", "last validation"))
+    for path, name in candidates:
+        if not path.is_file():
+            continue
+        try:
+            records.result, records.result_name = TestResult.load(path), name
+            return
+        except SaccadeError as error:
+            records.missing.append(str(error))
+    records.missing.append("val_scores.npz: no confusion matrix and no example clips are shown")
+
+
+def _headline(records: RunRecords) -> list[tuple[str, str, str]]:
+    """(figure, what it is, its protocol)."""
+    found = []
+    result = records.result
+    if result is not None and result.num_videos:
+        note = f"{records.result_name}, {result.views} views, {result.num_videos} videos"
+        found.append((_percent(result.top1), "top-1", note))
+        if len(result.class_names) > 5:
+            found.append((_percent(result.top5), "top-5", f"{len(result.class_names)} classes"))
+        found.append(
+            (_percent(result.mean_class_accuracy), "mean class accuracy", "every class counts the same")
+        )
+        if result.pairs:
+            found.append((_percent(result.pair_accuracy), "inside pairs", "50 % is chance"))
+    best = max(records.val, key=lambda row: row["val_top1"], default=None)
+    if best is not None:
+        note = f"validation, {records.config.get('val_views', '?')} views, epoch {best.get('epoch', 0):.4g}"
+        found.append((_percent(best["val_top1"]), "best top-1 in training", note))
+    return found
+
+
+def _facts(records: RunRecords) -> list[tuple[str, str]]:
+    config, about, result = records.config, records.about, records.result
+    model = config.get("model") or {}
+    facts = [("Model", str(model.get("name", "")))]
+    if model.get("weights"):
+        facts.append(("Started from", str(model["weights"])))
+    if result is not None and result.num_params:
+        facts.append(("Parameters", f"{result.num_params / 1e6:.2f} M"))
+    if result is not None and isfinite(result.gmacs_per_view):
+        cost = f"{result.gmacs_per_view:.3g} per view"
+        facts.append(("GMACs", f"{cost} x {result.num_views} = {result.gmacs_per_video:.3g} per video"))
+    facts += _protocol_facts(records)
+    facts.append(("Data", str(config.get("data", ""))))
+    if config.get("epochs"):
+        facts.append(
+            ("Training", f"{config['epochs']:g} epochs, {config.get('batch_size', '?')} clips a step")
+        )
+    facts.append(("Time", _duration(records)))
+    facts.append(("Started", str(about.get("started", "")).replace("T", " ")[:16]))
+    facts.append(("Device", _device(about)))
+    git = about.get("git")
+    if isinstance(git, dict) and git.get("revision"):
+        facts.append(("Source", f"{git['revision'][:10]}{' + changes' if git.get('changed') else ''}"))
+    return [(name, value) for name, value in facts if value]
+
+
+def _protocol_facts(records: RunRecords) -> list[tuple[str, str]]:
+    result = records.result
+    clip = records.config.get("clip") or {}
+    if result is not None and result.clip is not None:
+        clip = vars(result.clip)
+    if not clip:
+        return []
+    text = (
+        f"{clip.get('num_frames')} frames x stride {clip.get('stride')} at {clip.get('target_fps', 30):g} fps"
+    )
+    facts = [("Clip", text), ("Size", f"short side {clip.get('short_side')}, crop {clip.get('crop')} px")]
+    rule = result.temporal_rule if result is not None else records.config.get("temporal_rule")
+    return [*facts, ("Temporal rule", str(rule or ""))]
+
+
+def _device(about: Row) -> str:
+    parts = [str(about.get("device", ""))]
+    if (about.get("num_processes") or 1) > 1:
+        parts.append(f"{about['num_processes']} processes")
+    if about.get("num_threads") and "cpu" in parts[0]:
+        parts.append(f"{about['num_threads']} threads")
+    return ", ".join(part for part in parts if part)
+
+
+def _duration(records: RunRecords) -> str:
+    """From config.json (written at the start) to metrics.jsonl (written to last)."""
+    started = records.about.get("started")
+    metrics = records.folder / "metrics.jsonl"
+    if not started or not metrics.is_file():
+        return ""
+    try:
+        seconds = metrics.stat().st_mtime - datetime.fromisoformat(started).timestamp()
+    except ValueError:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _charts(records: RunRecords) -> list[str]:
+    """Curves against the epoch, as inline SVG."""
+    train, val = records.train, records.val
+    charts = []
+    for title, own, held, percent in (
+        ("Loss", "loss", "val_loss", False),
+        ("Top-1", "top1", "val_top1", True),
+    ):
+        series = {"training": _series(train, own), "validation": _series(val, held)}
+        series = {name: points for name, points in series.items() if points[0]}
+        if series:
+            figure = line_chart(series, title=title, percent=percent, bottom=0 if percent else None)
+            charts.append(inline_svg(figure, label=f"{title} against epoch"))
+    for title, key, percent in (
+        ("Learning rate", "lr", False),
+        ("Clips per second", "clips_per_s", False),
+        ("Share of time waiting for data", "data_wait", True),
+    ):
+        points = _series(train, key)
+        if points[0]:
+            figure = line_chart({title: points}, title=title, percent=percent, bottom=0)
+            charts.append(inline_svg(figure, label=f"{title} against epoch"))
+    return charts
+
+
+def _series(rows: list[Row], key: str) -> tuple[list[float], list[float]]:
+    kept = [row for row in rows if _is_number(row.get("epoch")) and _is_number(row.get(key))]
+    return [float(row["epoch"]) for row in kept], [float(row[key]) for row in kept]
+
+
+def _classes(records: RunRecords) -> Row | None:
+    """The confusion matrix and a bar for every class, worst first."""
+    result = records.result
+    if result is None or not result.num_videos:
+        return None
+    rows = sorted((r for r in result.per_class if r.num_clips), key=lambda r: (r.recall, r.precision))
+    names = result.class_names
+    return {
+        "confusion": inline_svg(confusion_chart(result.confusion, names, title=""), label="Confusion matrix"),
+        "wide": len(names) > 14,
+        "num_hidden": max(0, len(rows) - _WORST_CLASSES),
+        "rows": [
+            {
+                "name": names[row.label],
+                "percent": round(100 * row.recall, 1),
+                "clips": row.num_clips,
+                "taken_for": shorten(names[row.confused_with], 28) if row.num_confused else "",
+                "times": row.num_confused,
+            }
+            for row in rows[:_WORST_CLASSES]
+        ],
+    }
+
+
+def _examples(records: RunRecords, num: int, *, hardest: bool) -> list[Row]:
+    """The clips with the highest (lowest) loss, with a strip of frames where the file can still be read."""
+    result = records.result
+    if result is None:
+        return []
+    order = result.losses.argsort()
+    chosen = order[::-1][:num] if hardest else order[:num]
+    examples = []
+    for place in chosen:
+        scores, label = result.scores[place], int(result.labels[place])
+        best = scores.argsort()[::-1][:3]
+        try:
+            strip, why = data_uri(frame_strip(result.paths[place])), ""
+        except VideoError as error:
+            strip, why = "", error.cause
+        examples.append(
+            {
+                "file": Path(result.paths[place]).name,
+                "true": result.class_names[label],
+                "true_score": round(100 * float(scores[label]), 1),
+                "right": int(best[0]) == label,
+                "loss": round(float(result.losses[place]), 2),
+                "guesses": [
+                    (result.class_names[i], round(100 * float(scores[i]), 1), int(i) == label) for i in best
+                ],
+                "strip": strip,
+                "why": why,
+            }
+        )
+    return examples
+
+
+def _failures(records: RunRecords) -> Row | None:
+    """Unreadable files: in training by count, in the test by name."""
+    training = sum(int(row.get("failures") or 0) for row in records.train)
+    tested = [(f.path, f.cause) for f in records.result.failures] if records.result is not None else []
+    return {"training": training, "tested": tested} if training or tested else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and isfinite(value)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if isfinite(share) else "-"
