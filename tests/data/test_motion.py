@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_slides_move_on_and_wrap(monkeypatch: pytest.MonkeyPatch, name: str, axi
     inside = [image if image.sum() > 0.9 * max(map(np.sum, seen)) else None for image in seen]
     steps = [
         centre(b)[axis] - centre(a)[axis]
-        for a, b in zip(inside, inside[1:], strict=False)
+        for a, b in itertools.pairwise(inside)
         if a is not None and b is not None
     ]
     assert len(steps) > 10

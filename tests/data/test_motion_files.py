@@ -53,7 +53,7 @@ def test_quality_does_not_tell_the_place_of_a_frame(made: Path) -> None:
         rendered = render_clip(name, seed=0, split=split, index=0, size=(48, 64), num_frames=(8, 10))
         error = np.mean((frames_of(path).astype(np.float64) - rendered) ** 2, axis=(1, 2, 3))
         errors.append(np.log(error[0] / error[1:].mean()))
-    assert abs(np.mean(errors)) < 0.25  # the key frame is no better than the others; the usual encoder: 0.5
+    assert abs(np.mean(errors)) < 0.12  # the key frame is no better than the others; x264 by default: -0.22
 
 
 def test_processes_make_the_same_files(made: Path, tmp_path: Path) -> None:

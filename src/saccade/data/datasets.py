@@ -85,7 +85,7 @@ def read_entries(
         raise UsageError(f"val_fraction: must lie between 0 and 1, got {val_fraction}")
     if not place.exists():
         raise UsageError(f"data {str(place)!r}: no such file or folder")
-    entries = _with_splits(_read(place, split, root), place, val_fraction)
+    entries = _with_splits(_read(place, split, root), place, split, val_fraction)
     return _labelled(entries, place, class_names)
 
 
@@ -162,7 +162,7 @@ def _template(path: Path) -> list[str]:
     return ["" if split_of(word) else word for word in _words(path)]
 
 
-def _with_splits(entries: list[Entry], place: Path, fraction: float) -> list[Entry]:
+def _with_splits(entries: list[Entry], place: Path, split: Split, fraction: float) -> list[Entry]:
     """Hold clips back where nothing says which."""
     unsplit = [entry for entry in entries if entry.split is None]
     if unsplit and len(unsplit) < len(entries):
@@ -170,6 +170,8 @@ def _with_splits(entries: list[Entry], place: Path, fraction: float) -> list[Ent
     if {entry.split for entry in entries} - {"train", None}:
         return entries
     held, single = hold_out(entries, fraction)
+    if not held and split == "all":
+        return [replace(entry, split="train") for entry in entries]
     if not held:
         raise DataError(
             f"{place}: no split, and no class has clips of two sources to hold one back; "
