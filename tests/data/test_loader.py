@@ -4,8 +4,12 @@ import collections
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,3 +193,41 @@ def test_settings_reach_the_clips(small_videos: VideoDataset) -> None:
     assert frames(rule="pyslowfast").diff().tolist() == pytest.approx([4, 4], abs=0.3)
     with open_video(small_videos.items[request.index].path) as video:
         assert frames()[-1] <= len(video) - 0.5
+
+
+KILLED_TRAINING = """
+import multiprocessing, sys
+from saccade.data.loader import TrainLoader
+from saccade.data.sampler import TrainSampler
+from saccade.data.types import VideoDataset, VideoItem
+
+if __name__ == "__main__":
+    dataset = VideoDataset(tuple(VideoItem(path, 0) for path in sys.argv[1:]), ("a",), "train", "")
+    sampler = TrainSampler(4, batch_size=1, seed=0, num_frames=2, stride=1, short_side=32, crop=32)
+    loader = TrainLoader(dataset, workers=1, cache_mb=1, cache_short_side=32)
+    batches = loader.batches(sampler.requests(0))
+    next(batches)
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_workers_end_when_the_training_is_killed(small_videos: VideoDataset, tmp_path: Path) -> None:
+    script = tmp_path / "killed_training.py"
+    script.write_text(KILLED_TRAINING)
+    paths = [item.path for item in small_videos.items[:4]]
+    with subprocess.Popen(
+        [sys.executable, script, *paths],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as training:
+        assert training.stdout is not None
+        workers = [Path("/proc") / pid for pid in training.stdout.readline().decode().split()]
+        assert len(workers) == 1
+        assert workers[0].exists()
+        training.kill()
+    deadline = time.monotonic() + 10
+    while workers[0].exists():
+        assert time.monotonic() < deadline, "the worker is still there"
+        time.sleep(0.05)

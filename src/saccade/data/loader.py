@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -173,6 +176,19 @@ def _as_it_is(item: Any) -> Any:
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends the workers
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this worker when the training process is gone, however it ended.
+
+    PyTorch's own watch looks at the parent of the worker, which is the fork server, which lives as long as
+    any of its workers.
+    """
+    parent.join()
+    os._exit(1)
 
 
 def _worker_died(error: Exception) -> DataError:
