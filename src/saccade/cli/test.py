@@ -125,8 +125,8 @@ def _dataset(data: str, options: Namespace, settings: dict[str, Any], loaded: Lo
     )
     if len(dataset.class_names) != len(loaded.class_names):
         raise DataError(
-            f"{data} has {len(dataset.class_names)} classes and {loaded.origin} {len(loaded.class_names)}: they "
-            "cannot be compared; name the classes of the weights with --labels, or test on their own data"
+            f"{data} has {len(dataset.class_names)} classes and {loaded.origin} {len(loaded.class_names)}; "
+            "name the classes of the weights with --labels, or test on their own data"
         )
     return dataset
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INK, LINE = "#1c2430", "#dfe3e8"  # replaced by the page's own colours in `inline_svg`
 BLUE, ORANGE, TEAL, GREY = "#2f6fde", "#e8762d", "#149b84", "#8a94a3"
+SMALL = (3.5, 2.4)
 SIZE = (4.8, 3.0)  # inches: legible when a phone scales it to its width
 
 _STYLE: Any = {
@@ -81,14 +82,15 @@ def line_chart(
     xlabel: str = "epoch",
     percent: bool = False,
     bottom: float | None = None,
-    log: bool = False,
+    small: bool = False,
 ) -> Figure:
     """Curves by name, each (x values, y values): the first of several is grey, the second stands out.
 
-    ``percent`` shows shares of 1 as percentages, ``bottom`` fixes the lower end of the axis.
+    ``percent`` shows shares of 1 as percentages, ``bottom`` fixes the lower end of the axis,
+    ``small`` makes a picture that stays legible at a third of a page.
     """
     with _styled():
-        figure = Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=SMALL if small else SIZE, layout="constrained")
         axes = figure.add_subplot()
         colours = [GREY, BLUE, ORANGE, TEAL] if len(series) > 1 else [BLUE]
         for (name, (x, y)), colour in zip(series.items(), colours, strict=False):
@@ -96,9 +98,7 @@ def line_chart(
             axes.plot(x, y, color=colour, label=name, marker=marker, markersize=3.2)
         axes.set(title=title, xlabel=xlabel)
         if xlabel == "epoch":
-            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        if log:
-            axes.set_yscale("log")
+            axes.xaxis.set_major_locator(MaxNLocator(5 if small else 8, integer=True))
         if percent:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         if bottom is not None:

@@ -235,11 +235,11 @@ def _charts(records: RunRecords) -> list[str]:
     for title, key, percent in (
         ("Learning rate", "lr", False),
         ("Clips per second", "clips_per_s", False),
-        ("Share of time waiting for data", "data_wait", True),
+        ("Time waiting for data", "data_wait", True),
     ):
         points = _series(train, key)
         if points[0]:
-            figure = line_chart({title: points}, title=title, percent=percent, bottom=0)
+            figure = line_chart({title: points}, title=title, percent=percent, bottom=0, small=True)
             charts.append(inline_svg(figure, label=f"{title} against epoch"))
     return charts
 
@@ -294,7 +294,7 @@ def _examples(records: RunRecords, num: int, *, hardest: bool) -> list[Row]:
                 "true": result.class_names[label],
                 "true_score": round(100 * float(scores[label]), 1),
                 "right": int(best[0]) == label,
-                "loss": round(float(result.losses[place]), 2),
+                "loss": f"{result.losses[place]:.2f}",
                 "guesses": [
                     (result.class_names[i], round(100 * float(scores[i]), 1), int(i) == label) for i in best
                 ],

@@ -19,9 +19,7 @@ def frame_strip(path: str | os.PathLike[str], *, num_frames: int = 6, height: in
         VideoError: the video cannot be read.
     """
     with open_video(path, short_side=height) as reader:
-        places = (
-            np.linspace(0, len(reader) - 1, num_frames + 2)[1:-1] if num_frames > 1 else [len(reader) / 2]
-        )
+        places = (np.arange(num_frames) + 0.5) * len(reader) / num_frames
         frames = reader.frames([int(place) for place in places]).numpy()
     pictures = [Image.fromarray(frame) for frame in frames]
     width = max(1, round(pictures[0].width * height / pictures[0].height))
