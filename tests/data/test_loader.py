@@ -25,6 +25,7 @@ from saccade.video import open_video
 
 def sampler(**changes: Any) -> TrainSampler:
     settings: dict[str, Any] = {
+        "num_items": 12,
         "batch_size": 4,
         "seed": 7,
         "num_frames": 4,
@@ -32,7 +33,7 @@ def sampler(**changes: Any) -> TrainSampler:
         "short_side": (32, 40),
         "crop": 24,
     }
-    return TrainSampler(12, **(settings | changes))
+    return TrainSampler(**(settings | changes))
 
 
 def assert_same(ours: list[ClipBatch], others: list[ClipBatch]) -> None:
@@ -231,3 +232,20 @@ def test_workers_end_when_the_training_is_killed(small_videos: VideoDataset, tmp
     while workers[0].exists():
         assert time.monotonic() < deadline, "the worker is still there"
         time.sleep(0.05)
+
+
+# --- research clips ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.real_data
+def test_odd_files_are_read_or_replaced(real_data: Path) -> None:
+    """One epoch over files that break readers: full batches, and every file used or reported."""
+    paths = sorted(path for path in (real_data / "odd").iterdir() if path.is_file())
+    dataset = VideoDataset(tuple(VideoItem(str(path), 0) for path in paths), ("odd",), "train", "odd")
+    requests = sampler(num_items=len(paths), batch_size=len(paths)).requests(0)
+    (batch,) = make_train_loader(dataset, requests, attempts=30)
+    assert len(batch) == len(paths)
+    assert all(len(clip) == 4 and min(clip.shape[1:3]) >= 32 for clip in batch.clips)
+    failed = {failure.path for failure in batch.failures}
+    assert 0 < len(failed) < len(paths)
+    assert {str(path) for path in paths} == failed | {dataset.items[i].path for i in batch.indices}
