@@ -46,6 +46,12 @@ def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take longer than these runs. ``monkeypatch.undo()`` brings them back."""
+    monkeypatch.setattr("saccade.training.run._report", lambda trainer: None)
+
+
 @pytest.fixture
 def clips_copy(tiny_clips: Path, tmp_path: Path) -> Path:
     """The same clips, to spoil."""

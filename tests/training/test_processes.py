@@ -83,7 +83,8 @@ def test_a_signal_saves_and_says_how_to_go_on(tiny_config: MakeConfig, number: s
     config = tiny_config("run", "--epochs", "2000", "--val-every", "0", "--log-every", "1")
     folder = Path(config.out)
     code = (
-        "import json, sys; from saccade.training import TrainConfig; from saccade.cli.train import start_run; "
+        "import json, sys; from saccade.training import TrainConfig; "
+        "from saccade.cli.train import start_run; "
         "config = TrainConfig.from_dict(json.loads(sys.argv[1])); "
         "sys.exit(start_run(config, resume=False, overwrite=False))"
     )

@@ -14,7 +14,7 @@ from saccade.data.datasets import load_dataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.evaluation import TestResult, evaluate
 from saccade.models import load_model
-from saccade.training import TrainConfig, TrainingError, train
+from saccade.training import RunInterrupted, TrainConfig, TrainingError, train
 from saccade.training.checkpoint import load_checkpoint
 
 MakeConfig = Callable[..., TrainConfig]
@@ -39,14 +39,17 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert not different
 
 
-def test_a_run_leaves_a_complete_folder(tiny_config: MakeConfig, capfd: pytest.CaptureFixture[str]):
+def test_a_run_leaves_a_complete_folder(
+    tiny_config: MakeConfig, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.undo()  # with the report
     config = tiny_config("run", "--epochs", "4", "--test-views", "3x1", "--optim.lr", "0.1")
     result = train(config)
     folder = result.run_dir
     assert result.num_steps == 4 * 5
     assert {path.name for path in folder.iterdir()} >= {
         "config.json", "metrics.jsonl", "last.pt", "best.safetensors", "log.txt", "val_scores.npz",
-        "test.json", "test_scores_3x1.npz",
+        "test.json", "test_scores_3x1.npz", "report.html",
     }  # fmt: skip
     recorded = json.loads((folder / "config.json").read_text())
     assert TrainConfig.from_dict(recorded["config"]) == config
@@ -135,6 +138,28 @@ def test_resume_goes_on_bit_for_bit(tiny_config: MakeConfig, monkeypatch: pytest
     assert_same(one["model"], other["model"])
     assert_same(one["average"]["model"], other["average"]["model"])
     assert untimed(lines(whole)) == untimed(lines(Path(config.out)))
+
+
+def test_a_run_stopped_in_a_validation_begins_with_it_again(
+    tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+):
+    whole = train(tiny_config("whole"))
+    config = tiny_config("stopped")
+    with monkeypatch.context() as patch:
+
+        def stopped(*args: Any, **options: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr("saccade.training.loop.validate_model", stopped)
+        with pytest.raises(
+            RunInterrupted, match=r"stopped at step 5 of 15, .*last\.pt; go on with: saccade train"
+        ):
+            train(config)
+    assert load_checkpoint(Path(config.out) / "last.pt")["progress"]["validation_due"]
+    resumed = train(config, resume=True)
+    assert untimed(lines(whole.run_dir)) == untimed(lines(resumed.run_dir))
+    assert_same(weights(whole.run_dir), weights(resumed.run_dir))
+    assert resumed.best_top1 == whole.best_top1
 
 
 def test_a_finished_run_resumes_to_itself(tiny_config: MakeConfig):
@@ -250,6 +275,15 @@ def test_options_run(tiny_config: MakeConfig, flags: tuple[str, ...]):
     result = train(tiny_config("run", "--epochs", "1", *flags))
     assert result.best_top1 is not None
     assert all(value.isfinite().all() for value in weights(result.run_dir).values())
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains(tiny_config: MakeConfig):
+    flags = ("--epochs", "1", "--model.dropout", "0", "--model.drop-path", "0")
+    plain = train(tiny_config("plain", *flags)).run_dir
+    compiled = train(tiny_config("compiled", *flags, "--compile")).run_dir
+    for a, b in zip(lines(plain), lines(compiled), strict=True):
+        assert b.get("loss") == pytest.approx(a.get("loss"), rel=1e-3)
 
 
 def test_without_clips_the_error_says_what_to_give(tiny_config: MakeConfig):

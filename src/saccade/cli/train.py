@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
+import os
 import re
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -54,7 +55,8 @@ def start_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> int:
     try:
         train(config, resume=resume, overwrite=overwrite)
     except RunInterrupted as stop:
-        print(f"saccade: {stop}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"saccade: {stop}", file=sys.stderr)
         return 130
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -273,14 +274,17 @@ def _model(
 def _settings(config: TrainConfig) -> Iterator[None]:
     """Process-wide settings of torch, put back afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    state = torch.get_rng_state()
+    benchmark, state = torch.backends.cudnn.benchmark, torch.get_rng_state()
     try:
         if config.threads:
             torch.set_num_threads(config.threads)
         if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
             torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = not config.deterministic
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
         torch.set_rng_state(state)

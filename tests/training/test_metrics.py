@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade.data.types import ClipBatch, ReadFailure
+from saccade.errors import DataError
+from saccade.recipes import get_recipe
+from saccade.training.distributed import Processes, pick_device
+from saccade.training.failures import FailureLimit
+from saccade.training.metrics import MetricsFile, Reporter, Window, format_seconds
+from saccade.training.step import TrainingError, explained_memory, split_batch, step_seed
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def test_window_is_a_mean_over_clips():
+    window = Window()
+    window.add(loss=8.0, correct=3, clips=4, failures=0)
+    window.add(loss=1.0, correct=2, clips=2, failures=1)
+    assert window.record() == {"loss": 1.5, "top1": pytest.approx(5 / 6), "failures": 1}
+
+
+def test_metrics_are_cut_where_a_resumed_run_begins(tmp_path: Path):
+    file = MetricsFile(tmp_path / "metrics.jsonl")
+    for record in ({"step": 1, "loss": 1}, {"step": 2, "loss": 2}, {"step": 2, "val_top1": 0.5}, {"step": 3}):
+        file.write(record)
+    with file.path.open("a") as stream:
+        stream.write('{"step": 4, "lo')  # the process died while writing
+
+    def kept() -> list[dict]:
+        return [json.loads(line) for line in file.path.read_text().splitlines()]
+
+    file.cut(step=2, validation_due=False)
+    assert kept() == [{"step": 1, "loss": 1}, {"step": 2, "loss": 2}, {"step": 2, "val_top1": 0.5}]
+    file.cut(step=2, validation_due=True)
+    assert kept() == [{"step": 1, "loss": 1}, {"step": 2, "loss": 2}]
+
+
+def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((self.folder, name, value, step))
+
+        def close(self) -> None:
+            written.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    file = MetricsFile(tmp_path / "metrics.jsonl", tensorboard=True)
+    file.write({"step": 7, "epoch": 0.5, "loss": 1.5, "lr": 0.1})
+    file.close()
+    folder = str(tmp_path / "tensorboard")
+    assert written == [(folder, "loss", 1.5, 7), (folder, "lr", 0.1, 7), "closed"]
+
+
+def test_many_failures_are_all_logged_but_not_all_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    reporter = Reporter(tmp_path / "log.txt", total_steps=10, epochs=1, active=True)
+    for number in range(40):
+        reporter.failure(f"clip{number}.mp4", "no frames", "other.mp4")
+    assert (tmp_path / "log.txt").read_text().count("unreadable: clip") == 40
+    told = capfd.readouterr().err
+    assert told.count("unreadable: clip") == 5
+    assert "log.txt only" in told
+
+
+def test_only_the_first_process_speaks(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    reporter = Reporter(tmp_path / "log.txt", total_steps=10, epochs=1, active=False)
+    reporter.say("hello")
+    with reporter.running(0):
+        reporter.step(1, 0.1, {"loss": 1, "top1": 0, "clips_per_s": 1, "data_wait": 0, "lr": 1})
+    assert capfd.readouterr().err == ""
+    assert not (tmp_path / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("share", "clips", "tolerated"), [(0.01, 1000, 10), (0.01, 20, 3), (0.5, 20, 10), (0.0, 1000, 0)]
+)
+def test_the_failure_limit(share: float, clips: int, tolerated: int):
+    limit = FailureLimit(share, clips, ALONE)
+    limit.see([ReadFailure(f"{i}.mp4", "broken", "x.mp4") for i in range(5)])
+    limit.check(tolerated)
+    with pytest.raises(DataError, match=r"0\.mp4 \(broken\); 1\.mp4 \(broken\); 2\.mp4 \(broken\)") as error:
+        limit.check(tolerated + 1)
+    assert f"{tolerated + 1} of {clips} clips" in str(error.value)
+    assert "3.mp4" not in str(error.value)
+
+
+def test_times_are_read_at_a_glance():
+    assert [format_seconds(s) for s in (3.2, 59.6, 725, 12000)] == [
+        "3 s",
+        "1 min 00 s",
+        "12 min 05 s",
+        "3 h 20 min",
+    ]
+
+
+def batch(size: int) -> ClipBatch:
+    clips = [torch.full((2, 4, 4, 3), i, dtype=torch.uint8) for i in range(size)]
+    return ClipBatch(clips, torch.arange(size), tuple(range(size)), tuple(range(size)), crop=4)
+
+
+def test_a_batch_is_cut_into_equal_parts():
+    parts = split_batch(batch(6), 3)
+    assert [part.labels.tolist() for part in parts] == [[0, 1], [2, 3], [4, 5]]
+    assert [part.seeds for part in parts] == [(0, 1), (2, 3), (4, 5)]
+    assert [int(clip[0, 0, 0, 0]) for clip in parts[1].clips] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_out_of_memory_says_what_helps(error: Exception):
+    message = r"\(6, 3, .*--accumulate \(now 1\).*--batch-size.*bfloat16"
+    config = get_recipe("x3d_ucf10")
+    with pytest.raises(TrainingError, match=message), explained_memory(batch(6), config):
+        raise error
+
+
+def test_other_errors_pass_unchanged():
+    config = get_recipe("x3d_ucf10")
+    with pytest.raises(RuntimeError, match=r"^shapes$"), explained_memory(batch(2), config):
+        raise RuntimeError("shapes")
+
+
+def test_step_seeds_differ_and_are_known():
+    seeds = {step_seed(seed, step, rank) for seed in range(3) for step in range(50) for rank in range(3)}
+    assert len(seeds) == 450
+    assert step_seed(1, 2, 0) == step_seed(1, 2, 0)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_devices():
+    from saccade.errors import ConfigError
+
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"^device: 'gpu' is not a device"):
+        pick_device("gpu")
+    if not torch.cuda.is_available():
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(ConfigError, match="PyTorch sees no CUDA device here"):
+            pick_device("cuda")
