@@ -83,8 +83,8 @@ def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
             sources.setdefault(info.top1_source, []).append(info.name)
     lines = [
         "",
-        "Clip: frames × stride at 30 frames per second. GMACs: 10⁹ multiply-adds of convolutions and linear layers",
-        "for one clip at the training and the test crop; a video costs that times its views.",
+        "Clip: frames × stride at 30 frames per second. GMACs: 10⁹ multiply-adds of convolutions and linear",
+        "layers for one clip at the training and the test crop; a video costs that times its views.",
         *(
             f"Top-1 on Kinetics-400 of {', '.join(names)}: {source}, not measured here."
             for source, names in sources.items()

@@ -21,7 +21,7 @@ class ModelInfo:
         params: number of parameters.
         gmacs, gmacs_test: multiply-adds of convolutions and linear layers for one clip, in 10⁹, at the
             training and at the test crop.
-        top1: published top-1 accuracy in percent on Kinetics-400, as pairs of views and figure; empty if none is.
+        top1: published top-1 accuracy in percent on Kinetics-400, as pairs of views and figure.
         top1_source: where that is published. Not measured by us.
         source: where the architecture comes from; licence: of that code.
     """

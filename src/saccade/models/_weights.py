@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -23,6 +25,15 @@ from saccade.models._registry import create_model
 
 METADATA_KEY = "saccade"
 _WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model")
+# Learning rates and losses are often saved as numpy scalars; making one runs no code of the file's.
+_NUMPY_SCALARS = [
+    np.dtype,
+    type(np.dtype(np.float64)),
+    type(np.dtype(np.float32)),
+    type(np.dtype(np.int64)),
+    np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+]
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
@@ -76,7 +87,7 @@ def save_weights(
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict and metadata of a file `save_weights` wrote. The metadata of a foreign safetensors file is empty."""
+    """State dict and metadata of a safetensors file; no metadata if `save_weights` did not write it."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "{}")
@@ -123,14 +134,16 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     if file.suffix == ".safetensors":
         return read_weights(file)[0]
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise WeightsError(
-                f"{path}: holds Python objects besides tensors, and those could run code when read. "
-                "Save its state dict alone in the code base it comes from, then load that"
-            ) from error
-        raise WeightsError(f"{path}: not a PyTorch checkpoint ({_first_line(error)})") from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None or not _looks_like_pickle(file):
+            raise WeightsError(f"{path}: not a PyTorch checkpoint") from error
+        raise WeightsError(
+            f"{path}: holds a Python object ({named[1]}) besides tensors, and reading one can run code. "
+            "Save its state dict alone in the code base it comes from, then load that"
+        ) from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file
         raise WeightsError(
             f"{path}: cannot be read as a PyTorch checkpoint ({_first_line(error)})"
@@ -140,8 +153,14 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     return content
 
 
+def _looks_like_pickle(file: Path) -> bool:
+    """Whether a file begins as PyTorch's do: a zip archive, or a pickle of protocol 2 or later."""
+    with file.open("rb") as opened:
+        return opened.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
 def unwrap(content: Mapping[str, Any], source: str = "state dict") -> dict[str, Tensor]:
-    """The state dict inside what a training script saved, without the prefixes that wrappers add to every key."""
+    """The state dict inside what a training script saved, without the prefixes of wrappers."""
     inner: Any = content
     for name in _WRAPPERS:
         if isinstance(content.get(name), Mapping):

@@ -27,7 +27,7 @@ def _identity_shortcut_norm(result: Conversion, model: nn.Module) -> None:
     assert isinstance(norm.weight, torch.Tensor)
     ones = torch.ones(norm.weight.shape, dtype=torch.float64)
     values = {
-        "weight": ones * (1.0 + float(norm.eps)) ** 0.5,  # type: ignore[arg-type]
+        "weight": ones * (1.0 + float(norm.eps)) ** 0.5,
         "bias": ones * 0,
         "running_mean": ones * 0,
         "running_var": ones,

@@ -59,7 +59,7 @@ class X3DConfig:
     gamma_d: float = 1.0
     """Depth: the stages have (1, 2, 5, 3) * gamma_d blocks, rounded up."""
     se_ratio: float = 1 / 16
-    """Hidden width of squeeze-excitation, in every other block, as a share of the depthwise width. 0 is off."""
+    """Hidden width of squeeze-excitation (every other block) as a share of the depthwise width; 0 is off."""
     head_width: int = 2048
     """Features before the classifier."""
     head_pool: HeadPool = "pyslowfast"
@@ -115,7 +115,7 @@ class X3DConfig:
 
     @property
     def inner_widths(self) -> tuple[int, ...]:
-        """Channels of the depthwise convolutions of res2..res5; the last is also that of the head's convolution."""
+        """Channels of the depthwise convolutions of res2..res5; the last also of the head's convolution."""
         return tuple(max(1, int(self.gamma_b * width)) for width in self.widths)
 
     @property
