@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.cli import main
+from saccade.clip import ClipSpec
+from saccade.evaluation import TestResult
+from saccade.models import create_model, save_weights
+from saccade.video import write_video
+
+NAMES = ["closing", "opening", "waiting"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("test_command")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 1), ("val", 2)):
+        for name in NAMES:
+            (place / "clips" / split / name).mkdir(parents=True)
+            for number in range(count):
+                frames = rng.integers(0, 255, (20, 36, 48, 3)).astype(np.uint8)
+                write_video(place / "clips" / split / name / f"{number}.mp4", frames, fps=30)
+    torch.manual_seed(0)
+    model = create_model("x2d", num_classes=3, gamma_w=0.25, head_width=32)
+    clip = ClipSpec(num_frames=4, stride=3, crop=32, short_side=32)
+    metadata = {"class_names": NAMES, "clip": asdict(clip), "pairs": [[0, 1]], "temporal_rule": "pyslowfast"}
+    (place / "run").mkdir()
+    save_weights(model, place / "run" / "best.safetensors", metadata)
+    (place / "run" / "config.json").write_text(json.dumps({"config": {"data": "clips"}}))
+    torch.save(model.state_dict(), place / "foreign.pth")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_several_view_sets_give_tables_scores_and_the_sparse_view_curve(
+    place: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["test", "run", "--views", "1x1,2x1,2x3", "--workers", "0"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "protocol: clips of 4 frames x stride 3 at 30 fps, short side 32, crop 32, temporal rule pyslowfast",
+        "6 videos, 3 classes",
+        "GMACs x views",
+        "clips/s on cpu in float32",
+        "class (worst first)",
+        "saved in run/test",
+    ):
+        assert words in out, words
+    files = {path.name for path in (place / "run" / "test").iterdir()}
+    assert {"val_scores_1x1.npz", "val_scores_2x3.npz", "val_result.json"} <= files
+    assert {"val_sparse_views.svg", "val_sparse_views.png", "val_confusion_2x3.svg"} <= files
+    record = json.loads((place / "run" / "test" / "val_result.json").read_text())
+    assert [result["views"] for result in record["results"]] == ["1x1", "2x1", "2x3"]
+    loaded = TestResult.load(place / "run" / "test" / "val_scores_2x3.npz")
+    assert loaded.top1 == record["results"][2]["top1"]
+    assert loaded.class_names == tuple(NAMES)
+
+
+def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]):
+    assert main(["test", "run", "--json", "--workers", "0", "--shuffle-frames", "--out", "elsewhere"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["results"][0]["shuffled_frames"] is True
+    assert Path("elsewhere/val_shuffled_scores_1x1.npz").is_file()
+
+
+def test_the_control_is_named_as_such(capsys: pytest.CaptureFixture[str]):
+    assert main(["test", "run", "--workers", "0", "--shuffle-frames", "--out", "elsewhere"]) == 0
+    assert "random order" in capsys.readouterr().out
+
+
+def test_an_unreadable_video_is_named_and_the_exit_code_is_1(place: Path, capsys: pytest.CaptureFixture[str]):
+    bad = place / "clips" / "val" / NAMES[0] / "bad.mp4"
+    bad.write_bytes(b"no video")
+    try:
+        assert main(["test", "run", "--workers", "0", "--out", "elsewhere"]) == 1
+    finally:
+        bad.unlink()
+    captured = capsys.readouterr()
+    assert "6 videos" in captured.out
+    assert "1 of 7 videos could not be read and are in no figure" in captured.err
+    assert "bad.mp4" in captured.err
+
+
+def test_a_foreign_checkpoint_is_tested_with_its_model_named(capsys: pytest.CaptureFixture[str]):
+    args = ["test", "run/best.safetensors", "--data", "clips", "--workers", "0", "--out", "elsewhere"]
+    assert main([*args, "--stride", "2", "--temporal-rule", "saccade"]) == 0
+    assert "stride 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["run", "--views", "3"], 2, "CLIPSxCROPS"),
+        (["run", "--temporal-rule", "middle"], 2, "known are saccade"),
+        (["run/best.safetensors"], 2, "--data is needed"),
+        (["run", "--data", "absent"], 2, "absent"),
+        (["absent", "--data", "clips"], 2, "no such run folder"),
+        (["foreign.pth", "--data", "clips"], 2, "--model"),
+        (["foreign.pth", "--model", "x2d", "--num-classes", "9", "--data", "clips"], 1, "foreign.pth"),
+        (["run", "--labels", "kinetics400"], 2, "400 names"),
+        (["run", "--batch-size", "0"], 2, "at least 1"),
+        (["run", "--splti", "val"], 2, "--splti"),
+    ],
+)
+def test_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str], args: list[str], code: int, words: str):
+    assert main(["test", "--workers", "0", *args]) == code
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_classes_must_be_those_of_the_weights(place: Path, capsys: pytest.CaptureFixture[str]):
+    model = create_model("x2d", num_classes=5, gamma_w=0.25, head_width=32)
+    save_weights(model, place / "five.safetensors", {})
+    assert main(["test", "five.safetensors", "--data", "clips", "--workers", "0"]) == 1
+    assert "clips has 3 classes and five.safetensors 5" in capsys.readouterr().err
