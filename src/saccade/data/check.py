@@ -295,7 +295,7 @@ def examine(file: FileFacts) -> FileFacts:
 
 
 def _look(frame: np.ndarray) -> bytes:
-    """64 bits of a frame (H, W, 3): which of its slowest waves are above their median, leaving out the mean."""
+    """64 bits of a frame (H, W, 3): which of its slow waves are above their median, leaving out the mean."""
     grey = frame.mean(axis=2)
     waves = _cosines(grey.shape[0]) @ grey @ _cosines(grey.shape[1]).T
     return np.packbits(waves > np.median(waves)).tobytes()
