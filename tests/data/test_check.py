@@ -38,7 +38,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bad(good: Path, tmp_path: Path) -> Path:
-    """The same with a torn and an empty file, a copy and a re-encoding across splits, a class in one split."""
+    """The same with a torn and an empty file, a copy and a re-encoding across splits, a lone class."""
     root = tmp_path / "bad"
     shutil.copytree(good, root)
     whole = (root / "train" / "hop" / "0.mp4").read_bytes()
