@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from saccade.cli import main
-from saccade.cli.train import parse_fields
+from saccade.cli.train import condensed, parse_fields
 from saccade.errors import UsageError
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
@@ -58,6 +58,27 @@ def test_a_wrong_flag_is_one_line(args: list[str], message: str):
         parse(*args)
     assert "\n" not in str(error.value)
     assert "─" not in str(error.value)
+
+
+PLAIN = """ Missing argument
+ ------------------
+  Missing value for
+  '--data'.
+ ------------------
+  For full helptext
+"""
+FRAMED = """╭─ Missing argument ─╮
+│ RED Missing PLAIN value for │
+│ '--data'. │
+│ ───────── │
+│ For full helptext │
+╰───────────────────╯
+""".replace("RED ", "\x1b[1;31m").replace(" PLAIN", "\x1b[0m")
+
+
+@pytest.mark.parametrize("message", [PLAIN, FRAMED], ids=["plain", "terminal"])
+def test_framed_messages_are_condensed(message: str):
+    assert condensed(message) == "Missing value for '--data'"
 
 
 def test_exit_code_and_close_names(capsys: pytest.CaptureFixture[str]):

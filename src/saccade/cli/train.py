@@ -106,16 +106,15 @@ def known_flags(config_type: type, prefix: str = "") -> list[str]:
 
 
 def condensed(message: str) -> str:
-    """The first sentence of one of tyro's framed messages, on one line."""
-    lines = [re.sub(r"[─│╭╮╰╯━]", " ", line).strip() for line in message.splitlines()]
-    rule = re.compile(r"-{5,}")
+    """The first sentence of one of tyro's framed messages, on one line, without colours and frame."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", message)
     body: list[str] = []
-    for line in lines[1:]:  # the first line is a title
-        if rule.fullmatch(line) or not line:
-            if body:
-                break
-            continue
-        body.append(line)
+    for line in plain.splitlines()[1:]:  # the first line is a title
+        words = re.sub("[\u2500-\u257f]|^ *-{5,} *$", " ", line).strip()
+        if words:
+            body.append(words)
+        elif body:
+            break
     return " ".join(body).rstrip(".") or " ".join(message.split())
 
 

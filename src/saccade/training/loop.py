@@ -327,7 +327,7 @@ class Trainer:
             f"loss {record['loss']:.3f}",
             f"top-1 {100 * record['top1']:.1f} %",
             f"{record['clips_per_s']:.1f} clips/s",
-            f"waiting for data {100 * record['data_wait']:.0f} %",
+            f"data wait {100 * record['data_wait']:.0f} %",
         ]
         if self.progress.epoch_failures:
             parts.append(f"{self.progress.epoch_failures} unreadable")

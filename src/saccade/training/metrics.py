@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_SECONDS = 30.0
+WIDE = 110  # columns from which the bar also shows the step and the learning rate
 CONSOLE_FAILURES = 5
 
 
@@ -169,10 +171,11 @@ class Reporter:
     def step(self, step: int, epoch: float, record: dict[str, float | int]) -> None:
         """After a step. ``record`` has loss, top1, lr, clips_per_s and data_wait."""
         text = (
-            f"loss {record['loss']:.3f}  top-1 {100 * record['top1']:.1f} %  "
-            f"{record['clips_per_s']:.1f} clips/s  waiting for data {100 * record['data_wait']:.0f} %  "
-            f"lr {record['lr']:.2g}"
+            f"loss {record['loss']:.3f}  top-1 {100 * record['top1']:.0f} %  "
+            f"{record['clips_per_s']:.1f} clips/s  data wait {100 * record['data_wait']:.0f} %"
         )
+        if self._bar is None or console().width >= WIDE:
+            text += f"  lr {record['lr']:.2g}"
         place = f"epoch {min(epoch, self._epochs):.2f}/{self._epochs:g}"
         if self._bar is not None:
             self._bar.update(
@@ -207,12 +210,13 @@ def format_seconds(seconds: float) -> str:
 
 
 def _bar() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 
+    wide = console().width >= WIDE
+    steps: list[ProgressColumn] = [BarColumn(bar_width=16), MofNCompleteColumn()] if wide else []
     return Progress(
         TextColumn("{task.fields[epoch]}"),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
+        *steps,
         TextColumn("{task.fields[text]}"),
         TextColumn("{task.fields[left]}", style="dim"),
         console=console(),
@@ -227,4 +231,7 @@ def _nothing() -> Iterator[None]:
 
 def command_line() -> str:
     """The command that started this process, for the record."""
-    return " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    program = os.path.basename(sys.argv[0])
+    return shlex.join(
+        [*(("python", "-m", "saccade") if program == "__main__.py" else (program,)), *sys.argv[1:]]
+    )

@@ -184,10 +184,10 @@ def _final_test(trainer: Trainer) -> dict[str, dict[str, Any]]:
     result = validate_model(
         model, trainer.val_set, config.test_views, config=config, processes=trainer.processes
     )
+    top5 = f"top-5 {100 * result.top5:.1f} %, " if len(result.class_names) > 5 else ""
     trainer.reporter.say(
         f"test of the best weights, {config.test_views} views of {result.num_videos} videos: "
-        f"top-1 {100 * result.top1:.1f} %, top-5 {100 * result.top5:.1f} %, "
-        f"{result.gmacs_per_video:.3g} GMACs a video"
+        f"top-1 {100 * result.top1:.1f} %, {top5}{result.gmacs_per_video:.3g} GMACs a video"
     )
     figures = {config.test_views: result.summary()}
     if trainer.processes.main:

@@ -5,6 +5,7 @@ Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -40,6 +41,8 @@ class GradientStep:
         if processes.world_size > 1:
             device_ids = [processes.device] if processes.device.type == "cuda" else None
             self._ddp = DistributedDataParallel(model, device_ids=device_ids)
+            # The layouts differ in name alone: in the strides of axes of length 1.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         network: nn.Module = self._ddp or model
         self.network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
 
