@@ -1,11 +1,11 @@
 """Reading a random 16x5 clip: Saccade against torchcodec (exact) and decord, one thread, same pixels.
 
-    python benchmarks/video_decode.py                      # files made here: 10 s, 340x256, 30 fps, 3 key frames
+    python benchmarks/video_decode.py                      # files made here: 10 s, 340x256, 30 fps
     python benchmarks/video_decode.py --files a.mp4 b.mp4  # your own besides
 
-Readers take turns within each repetition, so that load on the machine falls on all alike. A reader's time is from
-the path to the pixels: open, find, decode, convert, close, as a training worker does. Before anything is timed,
-every reader's frames are compared with a sequential decode, and the table says what came of it.
+Readers take turns within each repetition, so that load on the machine falls on all alike. A reader's time is
+from the path to the pixels: open, find, decode, convert, close, as a training worker does. Before anything is
+timed, every reader's frames are compared with a sequential decode, and the table says what came of it.
 """
 
 from __future__ import annotations

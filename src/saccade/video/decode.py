@@ -27,6 +27,7 @@ class _Run:
         entry: the packet it started with.
         next: the packet that comes next.
         pending: packets given of which no frame has come out yet.
+        ahead: frames that came out before being asked for, while going forward.
         bad: the first packet that failed or came out damaged; what follows it may rest on it.
         cause: why.
         drained: the decoder was told that nothing follows; it must start afresh.
@@ -35,6 +36,7 @@ class _Run:
     entry: int
     next: int
     pending: set[int] = field(default_factory=set)
+    ahead: dict[int, av.VideoFrame] = field(default_factory=dict)
     bad: int | None = None
     cause: str = ""
     drained: bool = False
@@ -55,11 +57,18 @@ class FrameDecoder:
         self._decoder = decoder
         self._entries = index.entries
         self._run: _Run | None = None
-        self._last_end = -1
+        self._last_entry = self._last_frame = -1
         self._streaming = False
 
     def decode(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
         """Decode ``frames`` (rising, no duplicates); those that cannot be had are returned with the cause."""
+        try:
+            return self._decode(frames, deliver)
+        except BaseException:
+            self._run = None  # interrupted in the middle: the decoder's state is not known any more
+            raise
+
+    def _decode(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
         packets = self._index.packet_of[list(frames)]
         groups: dict[int, list[int]] = {}
         for frame, packet in zip(frames, packets.tolist(), strict=True):
@@ -114,35 +123,39 @@ class FrameDecoder:
     def _decode_group(
         self, entry: int, wanted: list[int], deliver: Deliver, *, last: bool, drop: bool = True
     ) -> dict[int, str]:
+        frame_of, droppable = self._index.frame_of, self._index.droppable
+        first_frame, last_frame = int(frame_of[wanted].min()), int(frame_of[wanted].max())
         run = self._continued(entry, wanted)
         if run is None:
-            if entry <= self._last_end <= min(wanted):
+            if entry == self._last_entry and first_frame > self._last_frame:
                 self._streaming = True  # the caller goes forward step by step: stop emptying the decoder
             self._decoder.flush_buffers()
             run = self._run = _Run(entry, entry)
+        self._last_entry, self._last_frame = entry, last_frame
         need, end = set(wanted), max(wanted)
-        droppable = self._index.droppable
+        for number in need & run.ahead.keys():
+            deliver(int(frame_of[number]), run.ahead.pop(number))
         while run.next <= end:
             number = run.next
             run.next += 1
-            if drop and droppable[number] and number not in need:
-                continue
-            self._feed(run, number, need, deliver)
+            if not drop or number in need or not droppable[number]:
+                self._feed(run, number, need, deliver)
         if last and self._streaming:
-            while run.next < len(droppable) and any(p <= end for p in run.pending):
-                self._feed(run, run.next, need, deliver)
+            while run.next < len(droppable) and any(number <= end for number in run.pending):
                 run.next += 1
+                self._feed(run, run.next - 1, need, deliver)
         if not self._streaming or not last or run.next >= len(droppable):
             self._drain(run, need, deliver)
-        self._last_end = end
+        run.ahead = {number: frame for number, frame in run.ahead.items() if frame_of[number] > last_frame}
         return self._losses(run, need)
 
     def _continued(self, entry: int, wanted: list[int]) -> _Run | None:
         """The present run if it can go on to all of ``wanted`` with less work than starting at ``entry``."""
         run = self._run
-        if run is None or run.drained or run.bad is not None or entry > run.next or run.entry > entry:
+        if run is None or run.bad is not None or entry > run.next or run.entry > entry:
             return None
-        if all(packet >= run.next or packet in run.pending for packet in wanted):
+        at_hand = run.ahead.keys() | run.pending
+        if all(packet in at_hand or (packet >= run.next and not run.drained) for packet in wanted):
             return run
         return None
 
@@ -181,6 +194,8 @@ class FrameDecoder:
             _spoil(run, number, "the picture is damaged")
         elif number in need:
             deliver(int(self._index.frame_of[number]), frame)
+        elif self._streaming:
+            run.ahead[number] = frame
 
     def _losses(self, run: _Run, need: set[int]) -> dict[int, str]:
         if run.bad is None:

@@ -36,6 +36,7 @@ class VideoIndex:
         frame_of: (num_packets,) the frame of each packet, or -1 for one that shows nothing.
         when: (num_packets,) place of each packet in order of presentation, hidden ones included.
         entries: packets from which decoding can start.
+        num_marked: packets the container marks as key frames, rightly or not.
         droppable: (num_packets,) whether nothing refers to the frame.
         identity: (num_packets, 2) byte position and size, to know a packet again after seeking.
         stamps: (num_packets,) decoding time stamps, for seeking.
@@ -51,6 +52,7 @@ class VideoIndex:
     frame_of: np.ndarray
     when: np.ndarray
     entries: np.ndarray
+    num_marked: int
     droppable: np.ndarray
     identity: np.ndarray
     stamps: np.ndarray
@@ -141,6 +143,10 @@ def build_index(
     return index, kept
 
 
+# Containers that store presentation times. The others store at best the order of decoding.
+_STAMPED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv"}
+
+
 @dataclass
 class _Table:
     pts: list[int | None]
@@ -148,6 +154,7 @@ class _Table:
     identity: list[tuple[int, int]]
     facts: list[PacketFacts]
     hidden: list[bool]
+    marked: list[bool]
     understood: bool
 
 
@@ -156,7 +163,7 @@ def _read_packets(
 ) -> tuple[list[av.Packet] | None, _Table]:
     read = packet_reader(stream.codec_context.name, stream.codec_context.extradata)
     kept: list[av.Packet] | None = []
-    table = _Table([], [], [], [], [], read is not None)
+    table = _Table([], [], [], [], [], [], read is not None)
     total = 0
     for packet in container.demux(stream):
         if not packet.size:
@@ -170,6 +177,7 @@ def _read_packets(
         table.identity.append((-1 if packet.pos is None else packet.pos, packet.size))
         table.facts.append(facts)
         table.hidden.append(packet.is_discard)
+        table.marked.append(key)
         total += packet.size
         if kept is not None:
             kept.append(packet)
@@ -186,6 +194,8 @@ def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
     if not table.understood or any(p is None for p in pts) or len(set(pts)) != len(pts):
         return False
     if not all(facts.shown for facts in table.facts):
+        return False
+    if stream.container.format.name not in _STAMPED and any(facts.reordered for facts in table.facts):
         return False
     # 2 and above: interlaced, where two packets may be the two fields of one frame.
     if stream.codec_context.field_order > 1:
@@ -290,6 +300,7 @@ def _assemble(
         frame_of=frame_of,
         when=when,
         entries=np.array(entries, dtype=np.int32),
+        num_marked=sum(table.marked),
         droppable=np.array([facts.droppable and facts.layer == top for facts in table.facts]),
         identity=np.array(table.identity, dtype=np.int64),
         stamps=np.array([UNKNOWN if d is None else d for d in table.dts], dtype=np.int64),

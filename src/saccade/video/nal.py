@@ -21,12 +21,14 @@ class PacketFacts(NamedTuple):
         droppable: no other frame refers to this one.
         shown: the packet stands for exactly one frame; False when it is hidden, or when that is not certain.
         layer: temporal layer. Only packets of the highest layer may be dropped.
+        reordered: whether the order of presentation may differ from that of decoding around this packet.
     """
 
     entry: bool
     droppable: bool
     shown: bool = True
     layer: int = 0
+    reordered: bool = False
 
 
 PacketReader = Callable[[Buffer, bool], PacketFacts]
@@ -105,7 +107,7 @@ def _h264(data: Buffer, key: bool, length_size: int) -> PacketFacts:
                 break  # nothing further down changes the answer
         elif kind == 6 and key:
             recovery = recovery or _recovers_at_once(bytes(unit[:512]))
-    return PacketFacts(entry=key and (idr or recovery), droppable=slices and not reference)
+    return PacketFacts(key and (idr or recovery), slices and not reference, reordered=True)
 
 
 def _recovers_at_once(unit: bytes) -> bool:
@@ -141,7 +143,7 @@ def _hevc(data: Buffer, key: bool, length_size: int) -> PacketFacts:
             entry = entry or 16 <= kind <= 23
             droppable = droppable and kind < 16 and kind % 2 == 0  # the _N types
             layer = max(layer, (unit[1] & 7) - 1)
-    return PacketFacts(entry=key and entry, droppable=slices and droppable, layer=layer)
+    return PacketFacts(key and entry, slices and droppable, layer=layer, reordered=True)
 
 
 def _mpeg4(data: Buffer, key: bool) -> PacketFacts:
@@ -150,5 +152,7 @@ def _mpeg4(data: Buffer, key: bool) -> PacketFacts:
     if start < 0 or len(raw) < start + 5:
         return PacketFacts(key, False, shown=False)
     packed = raw.find(b"\0\0\1\xb6", start + 4) >= 0
+    bidirectional = raw[start + 4] >> 6 == 2
     # A picture that is not coded takes a few bytes; whether it counts as a frame only the decoder knows.
-    return PacketFacts(key, raw[start + 4] >> 6 == 2 and not packed, shown=not packed and len(raw) > 20)
+    shown = not packed and len(raw) > 20
+    return PacketFacts(key, bidirectional and not packed, shown=shown, reordered=packed or bidirectional)

@@ -25,6 +25,8 @@ class PacketSource:
         container: av.container.InputContainer,
         stream: av.VideoStream,
         kept: list[av.Packet] | None,
+        *,
+        fresh: bool,
     ) -> None:
         self._path = path
         self._index = index
@@ -33,7 +35,7 @@ class PacketSource:
         self._kept = kept
         self._running: Iterator[tuple[int, av.Packet]] | None = None
         self._next = -1
-        self._untouched = kept is None  # the container stands where opening left it: at its first packet
+        self._untouched = fresh  # the container stands where opening left it: at its first packet
         # In memory the positions are not needed; a file is only sought in when they tell packets apart.
         positions = index.identity[:, 0]
         self._seekable = bool((positions >= 0).all()) and len(set(positions.tolist())) == len(positions)

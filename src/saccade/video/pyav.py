@@ -49,12 +49,12 @@ class PyAVReader:
         decoder.thread_count = threads
         if threads != 1:
             decoder.thread_type = "AUTO"
-        kept = None
+        kept, fresh = None, known is not None
         if known is None:
             known, kept = build_index(self.path, self._container, stream)
         self.index: VideoIndex = known
         self._stream = stream
-        self._source = PacketSource(self.path, known, self._container, stream, kept)
+        self._source = PacketSource(self.path, known, self._container, stream, kept, fresh=fresh)
         self._decoder = FrameDecoder(known, self._source, decoder)
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
 """Reading a video file with torchcodec, where that extra is installed.
 
-torchcodec seeks by time stamp. For files whose time stamps are missing or misleading it gives wrong frames, so
-every answer is compared with our own index, and such files are handed to the PyAV reader.
+torchcodec seeks by time stamp, and to whatever is marked as a key frame. For files whose marks are missing
+or misleading it gives wrong frames, so every answer is compared with our own index; what does not agree, and
+what torchcodec cannot decode, is read by the PyAV reader instead.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ class TorchCodecReader:
             self.index: VideoIndex = reader.index
             self.fps, self.size = reader.fps, reader.size
         self._decoder = None
-        if self.index.method == "packets":
+        # It starts at every packet marked as a key frame, right or wrong.
+        if self.index.method == "packets" and len(self.index.entries) == self.index.num_marked:
             try:
                 decoder = VideoDecoder(
                     path, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
                 )
-            except (RuntimeError, ValueError) as error:
-                raise VideoError(path, f"torchcodec cannot open it: {_first_line(error)}") from error
-            if len(decoder) == len(self):
-                self._decoder = decoder
+                self._decoder = decoder if len(decoder) == len(self) else None
+            except (RuntimeError, ValueError):
+                self._decoder = None  # older FFmpeg libraries than PyAV's may lack the codec
         self._closed = False
 
     def __len__(self) -> int:
@@ -64,8 +65,8 @@ class TorchCodecReader:
             return self._fallback().frames(wanted)
         try:
             batch = self._decoder.get_frames_at(wanted)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise VideoError(self.path, f"torchcodec cannot decode it: {_first_line(error)}") from error
+        except (RuntimeError, ValueError, IndexError):
+            return self._fallback().frames(wanted)  # right frames, or the error that says what is wrong
         expected = self.index.seconds[wanted]
         if not np.allclose(batch.pts_seconds.numpy(), expected, rtol=1e-6, atol=0.25 / self.fps):
             self._decoder = None  # it gives other frames than asked for: do not ask it again
@@ -102,8 +103,3 @@ class TorchCodecReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

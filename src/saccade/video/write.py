@@ -74,6 +74,8 @@ def write_video(
                 if rotation:
                     stream.set_display_rotation(-rotation)  # PyAV counts anticlockwise
                 _encode(container, stream, frames, rate, pts)
+        except av.codec.codec.UnknownCodecError as error:
+            raise VideoError(str(path), f"cannot be written: there is no encoder {codec!r} here") from error
         except (av.FFmpegError, OSError) as error:
             raise VideoError(str(path), f"cannot be written with {codec}: {error}") from error
 

@@ -1,0 +1,197 @@
+"""Frame i is exactly frame i: every container and codec, every backend, any order of asking."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from conftest import RECIPES, MadeFile, number_of
+from saccade.video import Backend, index, open_video
+
+BACKENDS: list[Backend] = ["pyav"]
+if importlib.util.find_spec("torchcodec") is not None:
+    BACKENDS.append("torchcodec")
+
+# torchcodec uses the system's FFmpeg, PyAV its own: from 10 bit they interpolate colour differently at edges.
+MEAN_TOLERANCE = {("torchcodec", "hevc_10bit_mkv"): 1.5}
+MakeFile = Callable[[str], MadeFile]
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> None:
+    index.clear_index_cache()
+
+
+def requests(num_frames: int) -> list[list[int]]:
+    rng = random.Random(0)
+    last = num_frames - 1
+    return [
+        [rng.randrange(num_frames) for _ in range(6)],
+        sorted(rng.sample(range(num_frames), 5)),
+        [last, last - 1, 0, 0, last],
+        list(range(num_frames - 9, num_frames)),
+        [7],
+        list(range(2, 34, 4)),
+        [],
+    ]
+
+
+def assert_frames(reader: object, made: MadeFile, tolerance: float = 0) -> None:
+    for wanted in requests(len(made.truth)):
+        frames = reader.frames(wanted).numpy()  # type: ignore[attr-defined]
+        assert frames.shape == (len(wanted), *reader.size, 3)  # type: ignore[attr-defined]
+        for frame, number in zip(frames, wanted, strict=True):
+            difference = np.abs(frame.astype(int) - made.truth[number]).mean()
+            assert difference <= tolerance, (
+                f"frame {number} differs by {difference} on average in request {wanted}"
+            )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_frame_is_the_one_asked_for(name: str, backend: Backend, make_file: MakeFile) -> None:
+    made = make_file(name)
+    with open_video(made.path, backend) as reader:
+        assert len(reader) == len(made.truth) == made.recipe.num_frames
+        assert_frames(reader, made, MEAN_TOLERANCE.get((backend, name), 0))
+    # and again with the index known
+    with open_video(made.path, backend) as reader:
+        assert_frames(reader, made, MEAN_TOLERANCE.get((backend, name), 0))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_files_too_large_to_keep_are_sought_in(
+    name: str, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "KEEP_BYTES", 0)
+    made = make_file(name)
+    for _ in range(2):  # first open, then with the index known
+        with open_video(made.path) as reader:
+            assert_frames(reader, made)
+
+
+@pytest.mark.parametrize("name", ["h264_pyramid_default_mp4", "h264_variable_rate_mkv", "mpeg4_bframes_avi"])
+def test_the_painted_number_agrees(name: str, make_file: MakeFile) -> None:
+    made = make_file(name)
+    with open_video(made.path) as reader:
+        numbers = [number_of(frame) for frame in reader.frames(range(len(reader))).numpy()]
+    assert numbers == list(range(made.recipe.num_frames))
+
+
+@pytest.mark.parametrize("name", ["h264_pyramid_default_mp4", "hevc_mp4", "mpeg4_bframes_avi"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_going_forward_step_by_step(name: str, threads: int, make_file: MakeFile) -> None:
+    made = make_file(name)
+    with open_video(made.path, threads=threads) as reader:
+        for start in [*range(0, 50, 3), 4]:
+            wanted = [start, start + 4, start + 8]
+            frames = reader.frames(wanted).numpy()
+            for frame, number in zip(frames, wanted, strict=True):
+                assert np.array_equal(frame, made.truth[number]), f"frame {number}"
+
+
+def test_forward_reading_does_not_decode_twice(make_file: MakeFile) -> None:
+    made = make_file("h264_long_gop_mp4")
+    with open_video(made.path) as reader:
+        decoder = reader._decoder._decoder  # type: ignore[attr-defined]
+
+        class Counting:
+            fed = 0
+
+            def decode(self, packet: object) -> object:
+                Counting.fed += packet is not None
+                return decoder.decode(packet)
+
+            def flush_buffers(self) -> None:
+                decoder.flush_buffers()
+
+        reader._decoder._decoder = Counting()  # type: ignore[attr-defined]
+        for number in range(60):
+            reader.frames([number])
+    assert Counting.fed < 2.2 * 60  # once more from the key frame, when the second call shows the pattern
+
+
+def test_unreferenced_frames_are_dropped(make_file: MakeFile) -> None:
+    for name, least in [("h264_bframes_mp4", 20), ("hevc_mp4", 10), ("mpeg4_bframes_mp4", 20)]:
+        with open_video(make_file(name).path) as reader:
+            assert reader.index.droppable.sum() >= least, name  # type: ignore[attr-defined]
+
+
+def test_intra_refresh_marks_are_not_believed(make_file: MakeFile) -> None:
+    with open_video(make_file("h264_intra_refresh_mp4").path) as reader:
+        facts = reader.index  # type: ignore[attr-defined]
+        assert facts.entries.tolist() == [0]
+        assert facts.num_marked > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("h264_bframes_mp4", "packets"),
+        ("vp8_webm", "packets"),
+        ("mpeg4_avi", "packets"),
+        ("h264_avi", "decoded"),
+        ("mpeg4_bframes_avi", "decoded"),
+        ("h264_interlaced_mp4", "decoded"),
+    ],
+)
+def test_how_the_index_was_made(name: str, method: str, make_file: MakeFile) -> None:
+    with open_video(make_file(name).path) as reader:
+        assert reader.index.method == method  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["h264_bframes_mp4", "mpeg4_bframes_avi"])
+def test_counting_when_frames_do_not_name_their_packet(
+    name: str, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last resort: the place in the output alone."""
+    from dataclasses import replace
+
+    made = make_file(name)
+    with open_video(made.path) as reader:
+        whole = reader.index  # type: ignore[attr-defined]
+    counted = replace(whole, method="counted", packet_of=whole.packet_of[:0], entries=whole.entries[:1])
+    monkeypatch.setattr("saccade.video.pyav.cached_index", lambda path: counted)
+    with open_video(made.path) as reader:
+        assert_frames(reader, made)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("short_side", [32, 50, 64, 100])
+def test_short_side(backend: Backend, short_side: int, make_file: MakeFile) -> None:
+    made = make_file("h264_bframes_mp4")
+    with open_video(made.path, backend, short_side=short_side) as reader:
+        assert reader.size == (short_side, int(96 / 64 * short_side))
+        frames = reader.frames([0, 33]).numpy()
+    assert frames.shape[1:3] == reader.size
+    assert [number_of(frame) for frame in frames] == [0, 33]
+    if short_side == 64:
+        assert np.array_equal(frames[1], made.truth[33])
+
+
+def test_short_side_of_a_portrait(make_file: MakeFile) -> None:
+    with open_video(make_file("rotated_90_mp4").path, short_side=40) as reader:
+        assert reader.size == (60, 40)
+        assert reader.frames([3]).shape == (1, 60, 40, 3)
+
+
+def test_rotation_is_clockwise(make_file: MakeFile) -> None:
+    for name, turns in [("rotated_90_mp4", 1), ("rotated_180_mp4", 2), ("rotated_270_mov", 3)]:
+        made = make_file(name)
+        with open_video(made.path) as reader:
+            frame = reader.frames([37])[0].numpy()
+        assert number_of(np.rot90(frame, turns)) == 37, name
+
+
+def test_variable_rate_reports_the_mean(make_file: MakeFile) -> None:
+    made = make_file("h264_variable_rate_mp4")
+    assert made.recipe.times is not None
+    times = made.recipe.times(60)
+    with open_video(made.path) as reader:
+        assert reader.fps == pytest.approx(59 / (times[-1] - times[0]), rel=0.02)
+    with open_video(make_file("h264_mkv").path) as reader:
+        assert reader.fps == pytest.approx(30, rel=1e-3)
