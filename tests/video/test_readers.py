@@ -46,9 +46,7 @@ def assert_frames(reader: object, made: MadeFile, tolerance: float = 0) -> None:
         assert frames.shape == (len(wanted), *reader.size, 3)  # type: ignore[attr-defined]
         for frame, number in zip(frames, wanted, strict=True):
             difference = np.abs(frame.astype(int) - made.truth[number]).mean()
-            assert difference <= tolerance, (
-                f"frame {number} differs by {difference} on average in request {wanted}"
-            )
+            assert difference <= tolerance, f"frame {number} of {wanted} differs by {difference}"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
