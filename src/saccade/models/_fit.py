@@ -48,7 +48,7 @@ class LoadReport:
         lines += [f"  left out: {shorten(keys)} ({reason})" for reason, keys in _by_reason(self.left_out)]
         lines += [f"  set: {shorten(keys)} ({reason})" for reason, keys in _by_reason(self.filled)]
         if self.missing:
-            lines.append(f"  not in the file, kept as they were: {shorten(self.missing)}")
+            lines.append(f"  kept as they were in the model: {shorten(self.missing)}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 

@@ -62,6 +62,7 @@ def load_weights(
         source, state = "state dict", unwrap(path_or_state_dict, "state dict")
     else:
         source, state = str(path_or_state_dict), read_state(path_or_state_dict)
+    model = _bare(model)
     format_name, conversion = convert(state, model, source)
     report = fit(model, conversion, format_name, source, strict)
     for note in report.notes:
@@ -77,6 +78,7 @@ def save_weights(
     The metadata's entry ``model`` holds what `load_model` needs; it is added if absent and the model knows
     it.
     """
+    model = _bare(model)
     details = dict(metadata or {})
     if "model" not in details and isinstance(model, VideoModel):
         details["model"] = model.build_args
@@ -84,6 +86,17 @@ def save_weights(
     text = json.dumps(details, ensure_ascii=False)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={METADATA_KEY: text, "format": "pt"})
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model inside what `torch.compile` or DDP made of it."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
