@@ -71,11 +71,11 @@ def approach(rng: np.random.Generator, height: int, width: int) -> Paint:
 
 
 def rotate_clockwise(rng: np.random.Generator, height: int, width: int) -> Paint:
-    """Turns on the spot by half a turn to one and a quarter; no look of it repeats within the turn."""
+    """Turns on the spot by about half a turn to a whole one, so that no look of it repeats."""
     sprite = make_sprite(rng, shapes=_ANY_SHAPE, patterns=("halves",))
     place = _place(rng, height, width, 0.12)
     radius = rng.uniform(0.26, 0.36) * min(height, width)
-    angle, turn = rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 2.4) * np.pi
+    angle, turn = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 2.0) * np.pi
     swell = Wobble.draw(rng, 0.08)
 
     def draw(frame: Array, progress: float, dx: float, dy: float) -> None:
