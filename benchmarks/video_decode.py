@@ -6,8 +6,8 @@
 Readers take turns within each repetition, so that load on the machine falls on all alike. A reader's time is
 from the path to the pixels: open, find, decode, convert, close, as a training worker does. Before anything is
 timed, every reader's frames are compared with a sequential decode, and the table says what came of it. The
-ratio is of CPU time, which a busy machine disturbs less than wall time. "First open" reads the packets through to
-make the index, as happens once per file and process; after that the index is known.
+ratio is of CPU time, which a busy machine disturbs less than wall time. "First open" reads the packets
+through to make the index, as happens once per file and process; after that the index is known.
 """
 
 from __future__ import annotations
