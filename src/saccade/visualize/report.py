@@ -200,7 +200,8 @@ def _device(about: Row) -> str:
     if (about.get("num_processes") or 1) > 1:
         parts.append(f"{about['num_processes']} processes")
     if about.get("num_threads") and "cpu" in parts[0]:
-        parts.append(f"{about['num_threads']} threads")
+        num = about["num_threads"]
+        parts.append(f"{num} thread{'s' * (num > 1)}")
     return ", ".join(part for part in parts if part)
 
 
