@@ -28,7 +28,7 @@ EVAL_RUNS = [
     (XS, "small"),
     pytest.param(S, "small", marks=slow),
     (M, "small"),
-    (KK_CLASS, "small"),
+    pytest.param(KK_CLASS, "small", marks=slow),
     (KK_LOC, "small"),
     (XS, "published"),
     pytest.param(S, "published", marks=slow),
@@ -57,7 +57,7 @@ def test_eval_run(case: Case, run: str) -> None:
 TRAIN_RUNS = [
     (XS, "train_small"),
     (KK_CLASS, "train_small"),
-    (KK_LOC, "train_small"),
+    pytest.param(KK_LOC, "train_small", marks=slow),
     pytest.param(XS, "train", marks=slow),
 ]
 
@@ -122,15 +122,15 @@ def test_windows_at_the_test_crop(case: Case) -> None:
 
 def test_global_pooling_is_one_window_over_the_whole_map() -> None:
     """A network trained at the test crop has such a window; that case is the recorded one elsewhere."""
-    model, _ = XS.build()
+    model, _ = XS.build(torch.float32)
     assert isinstance(model, X3D)
-    trained_there = create_model("x3d_xs", gamma_s=182 / 112).double().eval()
+    trained_there = create_model("x3d_xs", gamma_s=182 / 112).eval()
     trained_there.load_state_dict(model.state_dict())
-    x = XS.clip("test_crop")
+    x = XS.clip("test_crop", torch.float32)
     with torch.inference_mode():
         assert tuple(trained_there.window_logits(x).shape) == (1, 1, 1, 1, 400)
         model.head.pool = "global"
-        torch.testing.assert_close(model(x), trained_there(x), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(model(x), trained_there(x), rtol=1e-5, atol=1e-6)
         model.head.pool = "pyslowfast"
         assert not torch.allclose(model(x), trained_there(x), rtol=1e-3, atol=1e-3)
 
