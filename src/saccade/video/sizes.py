@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from saccade.errors import VideoError
+from saccade.video.views import short_side_size
 
 
 def resized(height: int, width: int, short_side: int | None) -> tuple[int, int]:
@@ -15,11 +15,7 @@ def resized(height: int, width: int, short_side: int | None) -> tuple[int, int]:
 
     The arithmetic is that of PySlowFast's ``random_short_side_scale_jitter``.
     """
-    if short_side is None or min(height, width) == short_side:
-        return height, width
-    if width < height:
-        return math.floor(height / width * short_side), short_side
-    return short_side, math.floor(width / height * short_side)
+    return (height, width) if short_side is None else short_side_size(height, width, short_side)
 
 
 def check_indices(path: str, indices: Sequence[int], num_frames: int) -> list[int]:

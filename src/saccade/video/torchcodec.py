@@ -17,6 +17,7 @@ import torch
 from saccade.errors import UsageError, VideoError
 from saccade.video.index import VideoIndex
 from saccade.video.pyav import PyAVReader
+from saccade.video.resize import resize_short_side
 from saccade.video.sizes import check_indices, resized
 
 
@@ -79,10 +80,7 @@ class TorchCodecReader:
         found = (pixels.shape[1], pixels.shape[2])
         if self._short_side is None or resized(*found, self._short_side) != self.size:
             raise VideoError(self.path, f"torchcodec gives frames of {found}, not {self.size}")
-        small = torch.nn.functional.interpolate(
-            pixels.permute(0, 3, 1, 2), self.size, mode="bilinear", antialias=True
-        )
-        return small.permute(0, 2, 3, 1).contiguous()
+        return resize_short_side(pixels, self._short_side)
 
     def _fallback(self) -> PyAVReader:
         if self._plain is None:
