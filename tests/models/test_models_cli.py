@@ -44,6 +44,15 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "PySlowFast model zoo, not measured here" in text
 
 
+def test_a_narrow_terminal_loses_no_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main(["models", "x3d_xl"]) == 0
+    row = "x3d_xl  16×5     11.10     35.8 (312)    48.4 (356)  78.4 (10x1) 79.1 (10x3)"
+    assert row in capsys.readouterr().out.splitlines()
+
+
 def test_the_table_as_json_with_latency(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "x2d", "--json", "--latency", "--runs", "2"]) == 0
     (record,) = json.loads(capsys.readouterr().out)

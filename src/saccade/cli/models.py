@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
-from saccade.console import output
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,13 +52,8 @@ def _record(info: ModelInfo, latencies: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_table(infos: list[ModelInfo], latencies: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    titles = ["clip", "params M", "GMACs (train)", "GMACs (test)", "top-1 % (views)"]
-    for title in titles + (["ms"] if latencies else []):
-        table.add_column(title, justify="right", no_wrap=True)
+    titles = ["model", "clip", "params M", "GMACs (train)", "GMACs (test)", "top-1 % (views)"]
+    rows = [titles + (["ms"] if latencies else [])]
     for info in infos:
         cells = [
             info.name,
@@ -71,8 +65,12 @@ def _print_table(infos: list[ModelInfo], latencies: dict[str, Any]) -> None:
         ]
         if latencies:
             cells.append(f"{latencies[info.name]['latency_ms']:.0f}")
-        table.add_row(*cells)
-    output().print(table)
+        rows.append(cells)
+    # laid out by hand: rich would cut figures off in a narrow terminal
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join([row[0].ljust(len(name)), *figures]))
     print(_footnote(infos, latencies))
 
 
