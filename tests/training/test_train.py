@@ -278,6 +278,7 @@ def test_options_run(tiny_config: MakeConfig, flags: tuple[str, ...]):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, as it loads its compiler
 def test_a_compiled_model_trains(tiny_config: MakeConfig):
     flags = ("--epochs", "1", "--model.dropout", "0", "--model.drop-path", "0")
     plain = train(tiny_config("plain", *flags)).run_dir
