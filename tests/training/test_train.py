@@ -283,8 +283,8 @@ def test_a_compiled_model_trains(tiny_config: MakeConfig):
     flags = ("--epochs", "1", "--model.dropout", "0", "--model.drop-path", "0")
     plain = train(tiny_config("plain", *flags)).run_dir
     compiled = train(tiny_config("compiled", *flags, "--compile")).run_dir
-    for a, b in zip(lines(plain), lines(compiled), strict=True):
-        assert b.get("loss") == pytest.approx(a.get("loss"), rel=1e-3)
+    losses = [[line["loss"] for line in lines(folder) if "loss" in line] for folder in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_without_clips_the_error_says_what_to_give(tiny_config: MakeConfig):
