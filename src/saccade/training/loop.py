@@ -5,6 +5,7 @@ state.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -340,7 +341,7 @@ class Trainer:
     def _interrupted(self) -> RunInterrupted:
         return RunInterrupted(
             f"stopped at step {self.progress.step} of {self.total_steps}, saved in {self.folder / LAST}; "
-            f"go on with: saccade train {self.config.recipe} --out {self.folder} --resume"
+            f"go on with: saccade train {self.config.recipe} --out {shlex.quote(str(self.folder))} --resume"
         )
 
     def _diverged(self, what: str) -> TrainingError:
