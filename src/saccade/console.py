@@ -29,8 +29,16 @@ def output() -> Console:
 
 def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
     """A bar with count, rate, elapsed and remaining time. ``unit`` names what is counted, e.g. ``clips``."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class RateColumn(ProgressColumn):
@@ -54,4 +62,6 @@ def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
 
 def warn(message: str) -> None:
     """One line that the user should read, on stderr."""
-    console().print(f"[yellow]warning:[/] {message}", markup=True)
+    from rich.markup import escape
+
+    console().print(f"[yellow]warning:[/] {escape(message)}")

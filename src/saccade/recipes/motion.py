@@ -9,22 +9,23 @@ from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, Tra
 def x3d_motion() -> TrainConfig:
     """A small X3D on the procedural `motion` clips; the classes differ in the direction of time.
 
-    Command: ``saccade data make-motion runs/motion && saccade train x3d_motion --data runs/motion``
+    Command: ``saccade data motion data/motion && saccade train x3d_motion --data data/motion``
     Hardware: two CPU cores. Time and accuracy: see RESULTS.md.
     No flip: left and right are classes of their own. Source: this project.
     """
     return TrainConfig(
         recipe="x3d_motion",
-        model=ModelConfig(name="x2d", overrides={"gamma_b": 2.25}, dropout=0.2),
-        clip=ClipSpec(num_frames=8, stride=4, crop=64, short_side=64),
-        augment=AugmentConfig(short_side=(64, 76), flip=0.0, brightness=0.2, contrast=0.2),
-        optim=OptimConfig(lr=0.2, reference_batch=16, weight_decay=5e-5, warmup_epochs=1, warmup_lr=0.02),
-        epochs=16,
+        model=ModelConfig(
+            name="x3d_xs", overrides={"gamma_w": 0.5, "gamma_d": 1.0, "gamma_b": 2.25}, dropout=0.2
+        ),
+        clip=ClipSpec(num_frames=8, stride=4, crop=64, short_side=72),
+        augment=AugmentConfig(short_side=(72, 72), flip=0.0),
+        optim=OptimConfig(lr=0.2, reference_batch=16, weight_decay=5e-5, warmup_epochs=4, warmup_lr=0.01),
+        epochs=45,
         batch_size=16,
         label_smoothing=0.05,
-        ema=0.98,
-        cache_mb=512,
+        cache_mb=800,
         val_views="1x1",
-        val_every=2,
+        val_every=5,
         test_views="3x1",
     )
