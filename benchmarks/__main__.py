@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...] [--gpu]``: run every benchmark, or the named ones, and write their results."""
+"""``python -m benchmarks [NAME ...] [--gpu]``: run all benchmarks, or the named ones; write their results."""
 
 from __future__ import annotations
 

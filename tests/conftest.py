@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of research clips. Without ``SACCADE_REAL_DATA`` its tests skip; with it they run or fail."""
+    """The folder of research clips. Without ``SACCADE_REAL_DATA`` its tests skip, else they run or fail."""
     folder = os.environ.get("SACCADE_REAL_DATA")
     if folder is None:
         pytest.skip("SACCADE_REAL_DATA does not name a folder of research clips")

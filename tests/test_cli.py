@@ -30,7 +30,8 @@ def test_help_names_every_command_within_a_second():
     "statement", ["import saccade", "import saccade.cli", "import saccade; saccade.VideoError"]
 )
 def test_importing_brings_in_nothing_heavy(statement: str):
-    code = f"{statement}; import sys; print([m for m in ('torch', 'numpy', 'av', 'matplotlib') if m in sys.modules])"
+    heavy = "('torch', 'numpy', 'av', 'matplotlib')"
+    code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 

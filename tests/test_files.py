@@ -13,9 +13,14 @@ from saccade.files import atomic_path, write_json
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path):
     target = tmp_path / "report.html"
     target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("the disk is full")
+
+    def write() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        write()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 

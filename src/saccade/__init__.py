@@ -1,6 +1,6 @@
 """Saccade: efficient video recognition in PyTorch.
 
-The public names below are imported on first use, so that ``import saccade`` and ``saccade --help`` stay quick.
+The public names are imported on first use, so that ``import saccade`` and ``saccade --help`` stay quick.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from saccade import transforms
 from saccade.clip import ClipSpec
-from saccade.data.seeds import stream
+from saccade.data.seeds import clip_seed, stream
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError, UsageError
 from saccade.transforms import TrainTransform
@@ -57,6 +57,16 @@ def test_every_crop_is_reached_and_half_are_flipped() -> None:
     assert {top for top, _, _ in found} == set(range(5))
     assert {left for _, left, _ in found} == set(range(13))
     assert 240 < sum(flipped for *_, flipped in found) < 360
+
+
+def test_the_largest_draw_stays_inside_the_frame() -> None:
+    # The 240th clip of a run with seed 0 draws 1 - 3e-8 for its place from the left: 1.0 in float32.
+    seed = clip_seed(0, 0, 239)
+    assert stream(seed, "transform").random(6)[1] > 1 - 2**-24
+    clips = [torch.zeros(2, 72, 84, 3, dtype=torch.uint8)]
+    one = ClipBatch(clips, torch.zeros(1, dtype=torch.int64), (seed,), (0,), 64)
+    transform = TrainTransform(ClipSpec(num_frames=2, stride=1, crop=64, short_side=64))
+    assert transform(one).shape == (1, 3, 2, 64, 64)
 
 
 def test_flip_probability() -> None:

@@ -1,7 +1,7 @@
 """The command line: a thin edge. Each command is a module beside this file with ``run(args) -> exit code``.
 
-Nothing heavy is imported before the command is known, so help is quick. Errors a user can cause are printed as one
-line: exit code 2 for a wrong call, 1 for anything else.
+Nothing heavy is imported before the command is known, so help is quick. Errors a user can cause are printed
+as one line: exit code 2 for a wrong call, 1 for anything else.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _help() -> str:
     rows = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
     return (
         "usage: saccade COMMAND [ARGUMENTS]\n\n"
-        "Efficient video recognition: train, test and use small networks that tell what happens in a video.\n\n"
+        "Efficient video recognition: small networks that tell what happens in a video.\n\n"
         f"commands:\n{rows}\n\n"
         "saccade COMMAND --help tells the rest."
     )

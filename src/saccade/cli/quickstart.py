@@ -23,9 +23,9 @@ NUM_SHUFFLES = 6  # one shuffle of 240 clips has a standard error of 3 points in
 def run(args: list[str]) -> int:
     parser = Parser(
         prog="saccade quickstart",
-        description="Make the motion clips, train a small X3D on them, test it with several views, test it again "
-        "with the frames of every clip shuffled (what does not need the order of time would survive that), "
-        "predict one clip and write a report. About ten minutes on two CPU cores.",
+        description="Make the motion clips, train a small X3D on them, test it with several views, test it "
+        "again with the frames of every clip shuffled (what does not need the order of time would survive "
+        "that), predict one clip and write a report. Less than ten minutes on two CPU cores.",
     )
     parser.add_argument(
         "--data", default="data/motion", help="where the clips are made (default %(default)s)"

@@ -125,7 +125,7 @@ class FrameCache:
 
     def _write(self, frames: np.ndarray, position: int) -> None:
         # By a call, not through the map: where memory runs out a call fails and a map kills the process.
-        rest = memoryview(frames).cast("B")
+        rest = memoryview(np.ascontiguousarray(frames).data).cast("B")
         while rest:
             written = os.pwrite(self._descriptor, rest, position)
             rest, position = rest[written:], position + written

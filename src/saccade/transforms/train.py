@@ -64,9 +64,10 @@ class TrainTransform:
             UsageError: a clip is smaller than the crop, or the clips differ in length.
         """
         # Every draw is made, used or not: switching the jitter on leaves the crops as they were.
-        draws = torch.tensor([stream(seed, "transform").random(6).tolist() for seed in batch.seeds])
+        rows = [stream(seed, "transform").random(6).tolist() for seed in batch.seeds]
+        draws = torch.tensor(rows, dtype=torch.float64)  # float32 would round the largest draws to 1
         pixels = self._cut(batch, draws)
-        scale, offset, gray = self._linear_map(pixels, draws.to(torch.float64))
+        scale, offset, gray = self._linear_map(pixels, draws)
         return affine(pixels, scale, offset, gray=gray, channels_last=self.channels_last)
 
     def _cut(self, batch: ClipBatch, draws: Tensor) -> Tensor:
@@ -79,7 +80,8 @@ class TrainTransform:
             if length != num_frames:
                 raise UsageError(f"a batch holds clips of {num_frames} and of {length} frames")
             check_crop(height, width, size)
-            top, left = int(down * (height - size + 1)), int(right * (width - size + 1))
+            top = min(int(down * (height - size + 1)), height - size)
+            left = min(int(right * (width - size + 1)), width - size)
             crop = clip[:, top : top + size, left : left + size]
             out.copy_(crop.flip(2) if flip < self.flip else crop)
         return pixels
