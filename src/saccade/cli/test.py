@@ -81,7 +81,7 @@ def _parser() -> Parser:
         "--data", metavar="PATH", help="class folders or a list file (default: that of the run)"
     )
     parser.add_argument(
-        "--split", default="val", choices=("train", "val", "test"), help="default %(default)s"
+        "--split", default="val", choices=("train", "val", "test", "all"), help="default %(default)s"
     )
     parser.add_argument(
         "--views",
@@ -99,6 +99,9 @@ def _parser() -> Parser:
     parser.add_argument("--workers", type=int, default=2, help="decoding processes (default %(default)s)")
     parser.add_argument(
         "--precision", default="float32", choices=("float32", "bfloat16"), help="default float32"
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="leave out listed files that are not there, aloud"
     )
     parser.add_argument("--out", metavar="FOLDER", help="for scores and pictures (default: RUN/test)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout, no tables")
@@ -121,7 +124,11 @@ def _dataset(data: str, options: Namespace, settings: dict[str, Any], loaded: Lo
 
     names = loaded.class_names if loaded.named else None
     dataset = load_dataset(
-        data, options.split, class_names=names, val_fraction=settings.get("val_fraction", 0.2)
+        data,
+        options.split,
+        class_names=names,
+        val_fraction=settings.get("val_fraction", 0.2),
+        allow_missing=options.allow_missing,
     )
     if len(dataset.class_names) != len(loaded.class_names):
         raise DataError(

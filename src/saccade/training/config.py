@@ -124,6 +124,8 @@ class TrainConfig:
     max_failures: float = 0.01
     """Share of unreadable clips in an epoch above which the run stops. Up to three are tolerated in epochs
     that are too short for a share to mean anything; 0 stops at the first."""
+    allow_missing: bool = False
+    """Leave out, aloud, files that a list names and the disk lacks, as in any download of Kinetics."""
     val_fraction: float = 0.2
     """Share of the videos held back when the data set says nothing of a validation split."""
     val_views: str = "1x1"

@@ -5,6 +5,7 @@ state.
 from __future__ import annotations
 
 import math
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -172,7 +173,7 @@ class Trainer:
             rule=config.temporal_rule,
             target_fps=config.clip.target_fps,
             inverse_uniform=config.augment.inverse_uniform,
-            cache_mb=config.cache_mb,
+            cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
             cache_short_side=config.augment.short_side[1],
             pin_memory=self.processes.device.type == "cuda",
         )

@@ -210,10 +210,9 @@ def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
         raise UsageError(
             f"{config.recipe} needs clips: give --data PATH (a folder of class folders or a list file)"
         )
-    train_set = load_dataset(config.data, "train", val_fraction=config.val_fraction)
-    if not config.val_every:
-        return train_set, None
-    return train_set, load_dataset(config.data, "val", val_fraction=config.val_fraction)
+    options: dict[str, Any] = {"val_fraction": config.val_fraction, "allow_missing": config.allow_missing}
+    train_set = load_dataset(config.data, "train", **options)
+    return train_set, load_dataset(config.data, "val", **options) if config.val_every else None
 
 
 def _sampler(config: TrainConfig, train_set: VideoDataset, group: Processes) -> TrainSampler:
