@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,10 @@ def run(args: list[str]) -> int:
     _step(2, f"training a small X3D, in {options.out}")
     config = get_recipe("x3d_motion").replace(data=str(root), out=options.out)
     if options.epochs is not None:
-        config = config.replace(epochs=options.epochs)
+        warmup = min(config.optim.warmup_epochs, options.epochs / 10)
+        config = config.replace(
+            epochs=options.epochs, optim=dataclasses.replace(config.optim, warmup_epochs=warmup)
+        )
     train(config, overwrite=True)
     _evaluate(config, start)
     return 0
