@@ -21,7 +21,8 @@ TINY = shlex.split("""
     --model.name x2d --model.overrides gamma_w 0.3 head_width 32 --model.dropout 0.1 --model.drop-path 0.1
     --clip.num-frames 2 --clip.stride 2 --clip.crop 32 --clip.short-side 32
     --augment.short-side 32 36 --augment.no-inverse-uniform
-    --optim.lr 0.05 --optim.reference-batch 4 --optim.warmup-epochs 0
+    --optim.name sgd --optim.lr 0.05 --optim.reference-batch 4 --optim.warmup-epochs 0 --optim.warmup-lr 0
+    --optim.weight-decay 1e-4
     --epochs 3 --batch-size 4 --workers 0 --cache-mb 0 --ema 0 --label-smoothing 0
     --val-every 1 --val-views 1x1 --test-views= --threads 1 --device cpu --log-every 2
 """)

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from saccade.layers.batch_norm import SyncBatchNorm3d, convert_sync_batchnorm
+from saccade.layers.depthwise_conv import DepthwiseConv3d
 from saccade.layers.drop_path import DropPath
 from saccade.layers.rounding import round_channels
 from saccade.layers.squeeze_excite import SqueezeExcite
 
-__all__ = ["DropPath", "SqueezeExcite", "SyncBatchNorm3d", "convert_sync_batchnorm", "round_channels"]
+__all__ = [
+    "DepthwiseConv3d",
+    "DropPath",
+    "SqueezeExcite",
+    "SyncBatchNorm3d",
+    "convert_sync_batchnorm",
+    "round_channels",
+]

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError, UsageError
-from saccade.layers import DropPath, SqueezeExcite, round_channels
+from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, round_channels
 from saccade.models._base import VideoModel
 from saccade.models._formats import WeightFormat
 from saccade.models._x3d_formats import X3D_FORMATS
@@ -157,7 +157,7 @@ class X3DStem(nn.Module):
     def __init__(self, channels: int, norm_layer: NormLayer) -> None:
         super().__init__()
         self.conv_s = nn.Conv3d(3, channels, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
-        self.conv_t = nn.Conv3d(channels, channels, (5, 1, 1), padding=(2, 0, 0), groups=channels, bias=False)
+        self.conv_t = DepthwiseConv3d(channels, (5, 1, 1), padding=(2, 0, 0))
         self.norm = norm_layer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class X3DBlock(nn.Module):
         strides = (1, stride, stride)
         self.conv_a = nn.Conv3d(in_channels, inner, 1, bias=False)
         self.norm_a = norm_layer(inner)
-        self.conv_b = nn.Conv3d(inner, inner, 3, stride=strides, padding=1, groups=inner, bias=False)
+        self.conv_b = DepthwiseConv3d(inner, 3, stride=strides, padding=1)
         self.norm_b = norm_layer(inner)
         self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
         self.conv_c = nn.Conv3d(inner, out_channels, 1, bias=False)
