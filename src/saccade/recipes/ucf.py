@@ -17,18 +17,18 @@ def x3d_ucf10() -> TrainConfig:
     """
     return TrainConfig(
         recipe="x3d_ucf10",
-        model=ModelConfig(name="x3d_xs", overrides={"gamma_d": 1.0}, dropout=0.5),
+        model=ModelConfig(name="x3d_xs", overrides={"gamma_d": 1.0}, dropout=0.5, drop_path=0.1),
         clip=ClipSpec(num_frames=8, stride=10, crop=96, short_side=96),
         augment=AugmentConfig(short_side=(96, 126), brightness=0.4, contrast=0.4, saturation=0.4),
         optim=OptimConfig(
             name="adamw", lr=2e-3, reference_batch=8, weight_decay=0.05, warmup_epochs=5, warmup_lr=1e-4
         ),
-        epochs=70,
+        epochs=120,
         batch_size=8,
         label_smoothing=0.1,
         ema=0.995,
         cache_mb=3000,
-        val_views="3x1",
+        val_views="1x1",
         val_every=5,
         test_views="10x1",
     )
