@@ -25,6 +25,7 @@ def validate_model(
         temporal_rule=config.temporal_rule,
         seed=config.seed,
         precision=config.precision,
+        distributed=processes.world_size > 1,
         group=processes.control,
     )
     return next(iter(results.values()))
