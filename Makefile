@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 RUN    := $(BIN)/saccade
+NATIVE := $(wildcard src/saccade/ops/native/*)
 
 .PHONY: quickstart test test-slow test-gpu lint format bench bench-gpu clean
 .DEFAULT_GOAL := quickstart
@@ -38,7 +39,7 @@ bench-gpu: $(VENV)/.dev
 	FAIL_WITHOUT_CUDA=1 $(BIN)/python -m benchmarks --gpu
 
 # torch goes in first and pinned: anything else would bring several GB of CUDA packages.
-$(VENV)/.base: pyproject.toml constraints.txt
+$(VENV)/.base: pyproject.toml constraints.txt setup.py $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e .

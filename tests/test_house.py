@@ -22,6 +22,7 @@ FLOORS = {
     "files": 0,
     "clip": 0,
     "console": 0,
+    "ops": 1,
     "video": 1,
     "data": 2,
     "transforms": 3,

@@ -1,0 +1,63 @@
+"""Builds the native operators; everything else about the package stands in pyproject.toml.
+
+The library has a plain C interface and is loaded with ctypes, so one build serves every version of Python and
+PyTorch. Each operator is compiled once per instruction set; which one runs is chosen at run time. Without a
+compiler the install still succeeds: the operators then run on PyTorch's own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("src/saccade/ops/native")
+FLAGS = [
+    "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-math-errno",
+    "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized",
+]  # fmt: skip
+INSTRUCTION_SETS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    INSTRUCTION_SETS |= {
+        "avx2": ["-mavx2", "-mfma", "-mf16c"],
+        "avx512": [
+            "-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl",
+            "-mprefer-vector-width=512",
+        ],
+    }  # fmt: skip
+
+
+class BuildNative(build_ext):
+    """Compiles a shared library that is no Python module."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def build_extension(self, ext: Extension) -> None:
+        temporary = Path(self.build_temp)
+        objects = []
+        for source in sorted(SOURCES.glob("*.cpp")):
+            variants = {"core": []} if source.stem == "core" else INSTRUCTION_SETS
+            for name, flags in variants.items():
+                objects += self.compiler.compile(
+                    [str(source)],
+                    output_dir=str(temporary / name),
+                    macros=[("SACCADE_ISA", name)],
+                    extra_postargs=[*FLAGS, *flags],
+                    depends=[str(header) for header in SOURCES.glob("*.h")],
+                )
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            extra_postargs=["-pthread"],
+            target_lang="c++",
+        )
+
+
+setup(
+    ext_modules=[Extension("saccade.ops._native", [str(p) for p in sorted(SOURCES.glob("*.cpp"))], optional=True)],
+    cmdclass={"build_ext": BuildNative},
+)

@@ -1,0 +1,148 @@
+"""Which backend runs an operator.
+
+============  ==========================================================================================
+``native``    C++ on the CPU, for the instruction set of the processor
+``triton``    Triton on a CUDA device (on a CPU in Triton's interpreter, for checking)
+``torch``     PyTorch's own operators, on any device
+``naive``     the definition, in plain PyTorch, on any device; slow
+============  ==========================================================================================
+
+By default the device decides: ``native`` or ``triton`` where there is one for the device and dtype, else
+``torch``. `use_backend` or the environment variable ``SACCADE_OPS`` override that; an override that cannot work
+for a tensor is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from saccade.errors import UsageError
+from saccade.ops._library import DTYPE_CODES, native_library
+
+Backend = Literal["naive", "native", "triton", "torch"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_override: Backend | None = None
+
+
+@contextmanager
+def use_backend(backend: Backend | None) -> Iterator[None]:
+    """Run the operators called inside with ``backend``, in this process; None: by device again.
+
+    Raises:
+        UsageError: no such backend.
+    """
+    global _override
+    before, _override = _override, _checked(backend, "use_backend") if backend is not None else None
+    try:
+        yield
+    finally:
+        _override = before
+
+
+def choose_backend(operator: str, x: Tensor) -> Backend:
+    """The backend that runs ``operator`` on a tensor like ``x``.
+
+    Raises:
+        UsageError: the override names a backend that cannot run on the tensor's device or dtype.
+    """
+    backend = forced_backend()
+    if backend is None:
+        return _automatic(x.device.type, x.dtype)
+    if x.device.type == "meta":
+        return "torch"
+    problem = _problem(backend, x)
+    if problem:
+        raise UsageError(f"{operator}: backend {backend!r} was asked for, but {problem}")
+    return backend
+
+
+def forced_backend() -> Backend | None:
+    """What `use_backend`, or else ``SACCADE_OPS``, asks for."""
+    if _override is not None:
+        return _override
+    wanted = os.environ.get("SACCADE_OPS")
+    return _checked(wanted, "SACCADE_OPS") if wanted else None
+
+
+def _checked(backend: str, source: str) -> Backend:
+    if backend not in BACKENDS:
+        raise UsageError(f"{source}: no backend {backend!r}; there are {', '.join(BACKENDS)}")
+    return backend  # type: ignore[return-value]
+
+
+def _automatic(device: str, dtype: torch.dtype) -> Backend:
+    if device == "cpu":
+        if not native_available():
+            _say_once()
+        elif dtype in DTYPE_CODES:
+            return "native"
+    elif device == "cuda" and triton_available() and dtype in TRITON_DTYPES:
+        return "triton"
+    return "torch"
+
+
+def _problem(backend: Backend, x: Tensor) -> str | None:
+    if backend == "native":
+        if x.device.type != "cpu":
+            return f"the tensor is on {x.device.type}: native operators run on the CPU"
+        if not native_available():
+            return "the native operators were not built"
+        if x.dtype not in DTYPE_CODES:
+            return f"it does not take {x.dtype}"
+    if backend == "triton":
+        if not triton_available():
+            return "Triton is not installed"
+        if x.device.type != "cuda" and not interpreting():
+            return f"the tensor is on {x.device.type}: Triton runs on CUDA, or with TRITON_INTERPRET=1"
+        if x.dtype not in TRITON_DTYPES:
+            return f"it does not take {x.dtype}"
+    return None
+
+
+def native_available() -> bool:
+    return native_library() is not None
+
+
+@cache
+def triton_available() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in its interpreter, which takes CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _say_once() -> None:
+    warnings.warn(
+        "saccade's native operators were not built (no C++ compiler when it was installed): PyTorch's slower ones "
+        "are used. Results are the same. To build them: install g++ or clang, then install saccade again",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def backend_report() -> dict[str, Any]:
+    """What runs where on this machine: plain values, for ``saccade bench --info`` and bug reports."""
+    library = native_library()
+    return {
+        "override": forced_backend(),
+        "cpu": _automatic("cpu", torch.float32) if library else "torch",
+        "cuda": _automatic("cuda", torch.bfloat16) if torch.cuda.is_available() else None,
+        "native_built": library is not None,
+        "native_isa": library.isa if library else None,
+        "native_threads": "PyTorch's pool" if library and library.shares_pool else "own" if library else None,
+        "triton_installed": triton_available(),
+    }
