@@ -17,7 +17,8 @@ from setuptools.command.build_ext import build_ext
 SOURCES = Path("src/saccade/ops/native")
 FLAGS = [
     "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-math-errno",
-    "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wno-psabi", "-Wno-unused-function", "-Wno-maybe-uninitialized",
+    "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wno-psabi", "-Wno-unused-function",
+    "-Wno-maybe-uninitialized",
 ]  # fmt: skip
 INSTRUCTION_SETS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
@@ -58,6 +59,8 @@ class BuildNative(build_ext):
 
 
 setup(
-    ext_modules=[Extension("saccade.ops._native", [str(p) for p in sorted(SOURCES.glob("*.cpp"))], optional=True)],
+    ext_modules=[
+        Extension("saccade.ops._native", [str(p) for p in sorted(SOURCES.glob("*.cpp"))], optional=True)
+    ],
     cmdclass={"build_ext": BuildNative},
 )

@@ -8,8 +8,8 @@
 ============  ==========================================================================================
 
 By default the device decides: ``native`` or ``triton`` where there is one for the device and dtype, else
-``torch``. `use_backend` or the environment variable ``SACCADE_OPS`` override that; an override that cannot work
-for a tensor is an error, never ignored.
+``torch``. `use_backend` or the environment variable ``SACCADE_OPS`` override that; an override that cannot
+work for a tensor is an error, never ignored.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def interpreting() -> bool:
 @cache
 def _say_once() -> None:
     warnings.warn(
-        "saccade's native operators were not built (no C++ compiler when it was installed): PyTorch's slower ones "
-        "are used. Results are the same. To build them: install g++ or clang, then install saccade again",
+        "saccade's native operators were not built (no C++ compiler when it was installed): PyTorch's slower "
+        "ones are used. Results are the same. To build them: install g++ or clang, then install saccade again",
         RuntimeWarning,
         stacklevel=2,
     )

@@ -1,7 +1,7 @@
 """The shared library of native operators: finding it, choosing the instruction set, calling it.
 
-Environment: ``SACCADE_ISA`` (baseline, avx2, avx512) takes a lesser instruction set than the processor's best;
-``SACCADE_NATIVE_LIBRARY`` names another build of the library.
+Environment: ``SACCADE_ISA`` (baseline, avx2, avx512) takes a lesser instruction set than the processor's
+best; ``SACCADE_NATIVE_LIBRARY`` names another build of the library.
 """
 
 from __future__ import annotations
