@@ -127,8 +127,9 @@ def interpreting() -> bool:
 @cache
 def _say_once() -> None:
     warnings.warn(
-        "saccade's native operators were not built (no C++ compiler when it was installed): PyTorch's slower "
-        "ones are used. Results are the same. To build them: install g++ or clang, then install saccade again",
+        "saccade's native operators were not built (no C++ compiler when it was installed): PyTorch's "
+        "slower ones are used. Results are the same. To build them: install g++ or clang, then install "
+        "saccade again",
         RuntimeWarning,
         stacklevel=2,
     )
