@@ -39,8 +39,8 @@ class WeightFormat:
         name: as the report calls it.
         marker: a key that only this format has.
         prefixes: its prefix -> ours, for what stands once in the network.
-        block: pattern of a block's prefix with groups ``stage`` and ``index``.
-        block_name: makes our prefix from stage and index.
+        block: pattern of a block's prefix; its named groups are numbers, e.g. ``stage`` and ``index``.
+        block_name: makes our prefix from them; it is given those that took part in the match, by name.
         parts: prefix behind the block's -> ours.
         finish: adds what the checkpoint lacks, and changes what it has otherwise.
     """
@@ -49,7 +49,7 @@ class WeightFormat:
     marker: str
     prefixes: Mapping[str, str]
     block: re.Pattern[str]
-    block_name: Callable[[int, int], str]
+    block_name: Callable[..., str]
     parts: Mapping[str, str]
     finish: Callable[[Conversion, nn.Module], None] | None = None
 
@@ -76,7 +76,8 @@ class WeightFormat:
     def _map(self, key: str) -> str | None:
         match = self.block.match(key)
         if match:
-            name = self.block_name(int(match["stage"]), int(match["index"]))
+            numbers = {group: int(text) for group, text in match.groupdict().items() if text is not None}
+            name = self.block_name(**numbers)
             rest = _replace_prefix(key[match.end() :], self.parts)
             return None if rest is None else f"{name}{rest}"
         return _replace_prefix(key, self.prefixes)

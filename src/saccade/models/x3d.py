@@ -11,16 +11,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saccade.errors import ConfigError, UsageError
+from saccade.errors import ConfigError
 from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, round_channels
 from saccade.models._base import VideoModel
+from saccade.models._checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_overrides,
+    checked_num_classes,
+)
 from saccade.models._formats import WeightFormat
 from saccade.models._x3d_formats import X3D_FORMATS
 
@@ -77,21 +85,18 @@ class X3DConfig:
 
     def __post_init__(self) -> None:
         for name in ("gamma_tau", "gamma_t", "gamma_s", "gamma_w", "gamma_b", "gamma_d", "bn_eps"):
-            _check_number(name, getattr(self, name), above=0.0)
+            check_number(name, getattr(self, name), above=0.0)
         for name in ("gamma_tau", "gamma_t"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} counts frames and must be at least 1, got {getattr(self, name)!r}")
         for name in ("dropout", "drop_path"):
-            _check_number(name, getattr(self, name), at_least=0.0, below=1.0)
-        _check_number("bn_momentum", self.bn_momentum, at_least=0.0, below=1.0)
-        _check_number("se_ratio", self.se_ratio, at_least=0.0)
-        if not isinstance(self.head_width, int) or isinstance(self.head_width, bool) or self.head_width < 1:
-            raise ConfigError(f"head_width must be a positive integer, got {self.head_width!r}")
-        if not isinstance(self.localization, bool):
-            raise ConfigError(f"localization must be true or false, got {self.localization!r}")
-        for name, allowed in (("head_pool", get_args(HeadPool)), ("init", get_args(Init))):
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+            check_number(name, getattr(self, name), at_least=0.0, below=1.0)
+        check_number("bn_momentum", self.bn_momentum, at_least=0.0, below=1.0)
+        check_number("se_ratio", self.se_ratio, at_least=0.0)
+        check_count("head_width", self.head_width)
+        check_flag("localization", self.localization)
+        check_choice("head_pool", self.head_pool, get_args(HeadPool))
+        check_choice("init", self.init, get_args(Init))
         if self.train_crop < 2:
             raise ConfigError(f"gamma_s={self.gamma_s:g} gives a crop of {self.train_crop} pixels")
 
@@ -129,20 +134,6 @@ class X3DConfig:
         """The map (T, H, W) the head sees in training."""
         side = math.ceil(self.train_crop / TOTAL_STRIDE)
         return self.num_frames, side, side
-
-
-def _check_number(
-    name: str, value: Any, *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
-) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if number and value > above and at_least <= value < below:
-        return
-    bounds = [
-        f"{word} {bound:g}"
-        for word, bound in (("above", above), ("at least", at_least), ("below", below))
-        if math.isfinite(bound)
-    ]
-    raise ConfigError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")
 
 
 # ---------------------------------------------------------------------------------------------------- blocks
@@ -298,7 +289,7 @@ class X3D(VideoModel):
         """
         super().__init__()
         self.config, self.model_name = config, model_name
-        self.num_classes = _checked_num_classes(num_classes)
+        self.num_classes = checked_num_classes(num_classes)
         norm = norm_layer or (lambda c: nn.BatchNorm3d(c, eps=config.bn_eps, momentum=config.bn_momentum))
         widths, inner = config.widths, config.inner_widths
         self.stem = X3DStem(widths[0], norm)
@@ -329,14 +320,14 @@ class X3D(VideoModel):
         return [self.stem, self.res2, self.res3, self.res4, self.res5]
 
     def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = _checked_num_classes(num_classes)
+        self.num_classes = checked_num_classes(num_classes)
         like = self.head.hidden.weight
         if num_classes == 0:
             self.head.classifier = nn.Identity()
             return
         linear = nn.Linear(self.config.head_width, num_classes, device=like.device, dtype=like.dtype)
         self.head.classifier = linear
-        _init_classifier(linear, self.config.init)
+        init_classifier(linear, self.config.init)
 
     def window_logits(self, x: Tensor) -> Tensor:
         """Logits of every window the head sees in clips (B, 3, T, H, W): (B, windows in T, in H, in W, K)."""
@@ -360,12 +351,6 @@ def _stage(config: X3DConfig, index: int, in_channels: int, norm_layer: NormLaye
     return nn.Sequential(*blocks)
 
 
-def _checked_num_classes(num_classes: int) -> int:
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
-        raise ConfigError(f"num_classes must be an integer of at least 0, got {num_classes!r}")
-    return num_classes
-
-
 @torch.no_grad()
 def init_weights(model: nn.Module, init: Init) -> None:
     """Initialise as the named code base does.
@@ -381,14 +366,15 @@ def init_weights(model: nn.Module, init: Init) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
-            _init_classifier(module, init)
+            init_classifier(module, init)
         elif isinstance(module, X3DBlock) and init == "pyslowfast":
             scale = module.norm_c.weight
             assert isinstance(scale, Tensor)
             nn.init.zeros_(scale)
 
 
-def _init_classifier(linear: nn.Linear, init: Init) -> None:
+def init_classifier(linear: nn.Linear, init: Init) -> None:
+    """The classifier's part of `init_weights`."""
     if init == "pyslowfast":
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
@@ -437,9 +423,6 @@ def x3d_xl(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **ove
 
 
 def _build(name: str, num_classes: int, norm_layer: NormLayer | None, overrides: dict[str, Any]) -> X3D:
-    allowed = [field.name for field in fields(X3DConfig)]
-    unknown = sorted(set(overrides) - set(allowed))
-    if unknown:
-        raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
+    check_overrides(name, X3DConfig, overrides)
     config = replace(CONFIGS[name], **overrides)
     return X3D(config, num_classes, norm_layer=norm_layer, model_name=name)

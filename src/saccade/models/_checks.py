@@ -1,0 +1,58 @@
+"""Checks of what a user gives an architecture, with the errors all of them raise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from saccade.errors import ConfigError, UsageError
+
+
+def check_number(
+    name: str, value: Any, *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
+) -> None:
+    """Raise `ConfigError` unless ``value`` is a finite number within the bounds."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if number and value > above and at_least <= value < below:
+        return
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (("above", above), ("at least", at_least), ("below", below))
+        if math.isfinite(bound)
+    ]
+    raise ConfigError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise `ConfigError` unless ``value`` is an integer above 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise `ConfigError` unless ``value`` is a bool."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
+
+
+def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Raise `ConfigError` unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def checked_num_classes(num_classes: int) -> int:
+    """``num_classes``, or `ConfigError` if it is no number of classes; 0 stands for no classifier."""
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
+        raise ConfigError(f"num_classes must be an integer of at least 0, got {num_classes!r}")
+    return num_classes
+
+
+def check_overrides(name: str, config_type: Any, overrides: Mapping[str, Any]) -> None:
+    """Raise `UsageError` if an override of the model ``name`` is no field of its config dataclass."""
+    allowed = [field.name for field in fields(config_type)]
+    unknown = sorted(set(overrides) - set(allowed))
+    if unknown:
+        raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")
