@@ -10,12 +10,13 @@ from typing import Any
 
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
-from saccade.models import x3d
+from saccade.models import vov3d, x3d
 from saccade.models._base import VideoModel
 from saccade.models._info import ModelEntry, ModelInfo
 
 _X3D_SOURCE = "Feichtenhofer, X3D, CVPR 2020, arXiv 2004.04730; github.com/facebookresearch/SlowFast"
 _PYSLOWFAST_ZOO = "PySlowFast model zoo"
+_VOV3D_SOURCE = "Lee et al., VoV3D, arXiv 2012.00317; github.com/youngwanLEE/VoV3D"
 
 
 def _x3d(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
@@ -32,6 +33,25 @@ def _x3d(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
         **info,
     )
     return ModelEntry(build, (*(field.name for field in fields(x3d.X3DConfig)), "norm_layer"), facts)
+
+
+def _vov3d(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
+    """The line of a named VoV3D; both sizes see the same clips."""
+    name = build.__name__
+    config = vov3d.CONFIGS[name]
+    facts = ModelInfo(
+        name=name,
+        frames=config.num_frames,
+        stride=config.stride,
+        train_crop=config.train_crop,
+        test_crop=256,
+        train_short_side=(256, 320),
+        top1_source="VoV3D's repository",
+        source=_VOV3D_SOURCE,
+        licence="CC-BY-NC-4.0",
+        **info,
+    )
+    return ModelEntry(build, (*(field.name for field in fields(vov3d.VoV3DConfig)), "norm_layer"), facts)
 
 
 # Parameters and GMACs are constants so that reading the table builds nothing; a test counts them all anew.
@@ -97,6 +117,20 @@ _ENTRIES = (
         gmacs_test=48.423725120,
         top1=(("10x1", 78.4), ("10x3", 79.1)),
         top1_source="arXiv 2004.04730",
+    ),
+    _vov3d(
+        vov3d.vov3d_m,
+        params=3_667_360,
+        gmacs=4.916863360,
+        gmacs_test=6.425952640,
+        top1=(("10x3", 74.7),),
+    ),
+    _vov3d(
+        vov3d.vov3d_l,
+        params=6_297_168,
+        gmacs=9.306914048,
+        gmacs_test=12.160212224,
+        top1=(("10x3", 76.3),),
     ),
 )
 

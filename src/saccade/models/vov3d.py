@@ -1,0 +1,342 @@
+"""VoV3D: layers in series whose outputs, of growing reach in time, are aggregated once a block.
+
+Paper: "Diverse Temporal Aggregation and Depthwise Spatiotemporal Factorization for Efficient Video
+Classification", Youngwan Lee, Hyung-Il Kim, Kimin Yun, Jinyoung Moon, arXiv 2012.00317. Where the paper
+leaves a choice, this follows the facts of the authors' code (github.com/youngwanLEE/VoV3D, CC BY-NC 4.0),
+of which none is copied. Stem and head are those of X3D.
+
+Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError
+from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, round_channels
+from saccade.models._base import VideoModel
+from saccade.models._checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_number,
+    check_overrides,
+    checked_num_classes,
+)
+from saccade.models._formats import WeightFormat
+from saccade.models._vov3d_formats import VOV3D_FORMATS
+from saccade.models.x3d import (
+    TOTAL_STRIDE,
+    HeadPool,
+    NormLayer,
+    X3DHead,
+    X3DStem,
+    init_classifier,
+    init_weights,
+)
+
+NUM_STAGES = 4
+
+
+# ---------------------------------------------------------------------------------------------------- config
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoV3DConfig:
+    """The shape of a VoV3D; the default is VoV3D-M.
+
+    Whatever shape is chosen builds; a field that cannot work raises `ConfigError` naming it.
+    """
+
+    num_frames: int = 16
+    """Frames of a clip: sets the window of the head, no weight depends on it."""
+    stride: int = 5
+    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    train_crop: int = 224
+    """Side of the training crop in pixels: sets the window of the head, no weight depends on it."""
+    inner_channels: int = 40
+    """Width of the depthwise convolutions of res2, doubled in every later stage. Layers and blocks give half
+    of that."""
+    depths: tuple[int, ...] = (1, 2, 3, 2)
+    """Blocks of res2..res5. A list or text such as "1,2,3,2", as a command line gives, becomes a tuple."""
+    num_conv: int = 5
+    """Layers of a block."""
+    se_ratio: float = 1 / 16
+    """Hidden width of squeeze-excitation (every other layer) as a share of the depthwise width; 0 is off."""
+    head_width: int = 2048
+    """Features before the classifier."""
+    head_pool: HeadPool = "pyslowfast"
+    """What the head does with a map larger than the training window; see `X3DHead`."""
+    localization: bool = False
+    """Logits per frame, (B, K, T), instead of per clip."""
+    dropout: float = 0.5
+    """Before the classifier."""
+    drop_path: float = 0.0
+    """Stochastic depth rate of the last stage's blocks; stage i of 0..3 has rate * (i + 2) / 5, as in X3D.
+    The authors' code has none."""
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", _checked_depths(self.depths))
+        for name in ("num_frames", "stride", "train_crop", "inner_channels", "num_conv", "head_width"):
+            check_count(name, getattr(self, name))
+        if self.inner_channels < 2:
+            raise ConfigError("inner_channels must be at least 2, for a layer gives half of them, got 1")
+        check_number("bn_eps", self.bn_eps, above=0.0)
+        for name in ("dropout", "drop_path", "bn_momentum"):
+            check_number(name, getattr(self, name), at_least=0.0, below=1.0)
+        check_number("se_ratio", self.se_ratio, at_least=0.0)
+        check_flag("localization", self.localization)
+        check_choice("head_pool", self.head_pool, get_args(HeadPool))
+
+    @property
+    def inner_widths(self) -> tuple[int, ...]:
+        """Channels of the depthwise convolutions of res2..res5; the last also of the head's convolution."""
+        return tuple(self.inner_channels << stage for stage in range(NUM_STAGES))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of the layers and blocks of res2..res5; the stem has those of res2."""
+        return tuple(inner // 2 for inner in self.inner_widths)
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """The map (T, H, W) the head sees in training."""
+        side = math.ceil(self.train_crop / TOTAL_STRIDE)
+        return self.num_frames, side, side
+
+
+def _checked_depths(depths: Any) -> tuple[int, ...]:
+    entries = depths.split(",") if isinstance(depths, str) else depths
+    try:
+        counts = tuple(int(entry) if isinstance(entry, str) else entry for entry in entries)
+    except (TypeError, ValueError):
+        counts = ()
+    good = all(isinstance(count, int) and not isinstance(count, bool) and count > 0 for count in counts)
+    if len(counts) != NUM_STAGES or not good:
+        raise ConfigError(
+            f"depths must be {NUM_STAGES} positive integers, the blocks of the stages, e.g. 1,2,3,2; "
+            f"got {depths!r}"
+        )
+    return counts
+
+
+# ---------------------------------------------------------------------------------------------------- blocks
+
+
+class D2Plus1D(nn.Module):
+    """A bottleneck around a depthwise convolution that is split into space and time: D(2+1)D.
+
+    1x1x1 convolution, norm, ReLU; depthwise 1x3x3 convolution, which carries the stride, and right behind it
+    a depthwise 3x1x1 one; norm, squeeze-excitation, Swish; 1x1x1 convolution, norm; ReLU. The input is added
+    before that ReLU if the shape stays.
+
+    Shapes: (B, C_in, T, H, W) -> (B, inner // 2, T, H/stride, W/stride).
+    """
+
+    def __init__(
+        self, in_channels: int, inner: int, *, stride: int, se_hidden: int, norm_layer: NormLayer
+    ) -> None:
+        super().__init__()
+        out_channels = inner // 2
+        self.conv_a = nn.Conv3d(in_channels, inner, 1, bias=False)
+        self.norm_a = norm_layer(inner)
+        self.conv_s = DepthwiseConv3d(inner, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1))
+        self.conv_t = DepthwiseConv3d(inner, (3, 1, 1), padding=(1, 0, 0))
+        self.norm_b = norm_layer(inner)
+        self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
+        self.conv_c = nn.Conv3d(inner, out_channels, 1, bias=False)
+        self.norm_c = norm_layer(out_channels)
+        self.is_residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x
+        x = F.relu(self.norm_a(self.conv_a(x)), inplace=True)
+        x = F.silu(self.se(self.norm_b(self.conv_t(self.conv_s(x)))))
+        x = self.norm_c(self.conv_c(x))
+        if self.is_residual:
+            x = x + identity
+        return F.relu(x, inplace=True)
+
+
+class TOSABlock(nn.Module):
+    """Temporal one-shot aggregation: layers in series, their outputs joined by one convolution; residual.
+
+    Each layer sees two frames more than the one before, so the joined map holds every temporal reach up to
+    ``2 * num_conv + 1`` frames. With stride 1 the block's input is joined too. The first layer carries the
+    stride. The shortcut is a strided 1x1x1 convolution with norm where the width or the size changes.
+
+    Shapes: (B, C_in, T, H, W) -> (B, inner // 2, T, H/stride, W/stride).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner: int,
+        *,
+        num_conv: int,
+        stride: int,
+        se_hidden: int,
+        drop_path: float,
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        out_channels = inner // 2
+        self.layers = nn.ModuleList(
+            D2Plus1D(
+                in_channels if i == 0 else out_channels,
+                inner,
+                stride=stride if i == 0 else 1,
+                se_hidden=se_hidden if i % 2 == 0 else 0,
+                norm_layer=norm_layer,
+            )
+            for i in range(num_conv)
+        )
+        self.joins_input = stride == 1
+        joined = num_conv * out_channels + (in_channels if self.joins_input else 0)
+        self.conv = nn.Conv3d(joined, out_channels, 1, bias=False)
+        self.norm = norm_layer(out_channels)
+        self.has_shortcut = stride != 1 or in_channels != out_channels
+        if self.has_shortcut:
+            strides = (1, stride, stride)
+            self.shortcut_conv = nn.Conv3d(in_channels, out_channels, 1, stride=strides, bias=False)
+            self.shortcut_norm = norm_layer(out_channels)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.has_shortcut else x
+        outputs = [x] if self.joins_input else []
+        for layer in self.layers:
+            x = layer(x)
+            outputs.append(x)
+        x = self.norm(self.conv(torch.cat(outputs, 1)))
+        return F.relu(shortcut + self.drop_path(x), inplace=True)
+
+
+# ----------------------------------------------------------------------------------------------------- model
+
+
+class VoV3D(VideoModel):
+    """The network of a `VoV3DConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+
+    Any T, H and W will do, whatever the config's frames and crop: those only set the window of the head.
+    """
+
+    weight_formats: ClassVar[tuple[WeightFormat, ...]] = VOV3D_FORMATS
+
+    def __init__(
+        self,
+        config: VoV3DConfig,
+        num_classes: int = 400,
+        *,
+        norm_layer: NormLayer | None = None,
+        model_name: str = "vov3d_m",
+    ) -> None:
+        """Args:
+        norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
+        model_name: the named shape this is a variation of.
+        """
+        super().__init__()
+        self.config, self.model_name = config, model_name
+        self.num_classes = checked_num_classes(num_classes)
+        norm = norm_layer or (lambda c: nn.BatchNorm3d(c, eps=config.bn_eps, momentum=config.bn_momentum))
+        widths = config.widths
+        self.stem = X3DStem(widths[0], norm)
+        self.res2 = _stage(config, 0, widths[0], norm)
+        self.res3 = _stage(config, 1, widths[0], norm)
+        self.res4 = _stage(config, 2, widths[1], norm)
+        self.res5 = _stage(config, 3, widths[2], norm)
+        self.head: X3DHead = X3DHead(
+            widths[3],
+            config.inner_widths[3],
+            config.head_width,
+            num_classes,
+            window=config.window,
+            pool=config.head_pool,
+            localization=config.localization,
+            dropout=config.dropout,
+            norm_layer=norm,
+        )
+        _init(self)
+
+    @property
+    def build_args(self) -> dict[str, Any]:
+        named = asdict(CONFIGS[self.model_name])
+        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
+        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
+
+    def stages(self) -> list[nn.Module]:
+        return [self.stem, self.res2, self.res3, self.res4, self.res5]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = checked_num_classes(num_classes)
+        like = self.head.hidden.weight
+        if num_classes == 0:
+            self.head.classifier = nn.Identity()
+            return
+        linear = nn.Linear(self.config.head_width, num_classes, device=like.device, dtype=like.dtype)
+        self.head.classifier = linear
+        init_classifier(linear, "pyslowfast")
+
+    def window_logits(self, x: Tensor) -> Tensor:
+        """Logits of every window the head sees in clips (B, 3, T, H, W): (B, windows in T, in H, in W, K)."""
+        return self.head.window_logits(self.forward_features(x))
+
+
+def _stage(config: VoV3DConfig, index: int, in_channels: int, norm_layer: NormLayer) -> nn.Sequential:
+    inner = config.inner_widths[index]
+    blocks = [
+        TOSABlock(
+            in_channels if i == 0 else config.widths[index],
+            inner,
+            num_conv=config.num_conv,
+            stride=2 if i == 0 else 1,
+            se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio else 0,
+            drop_path=config.drop_path * (index + 2) / 5,
+            norm_layer=norm_layer,
+        )
+        for i in range(config.depths[index])
+    ]
+    return nn.Sequential(*blocks)
+
+
+@torch.no_grad()
+def _init(model: VoV3D) -> None:
+    """As PySlowFast initialises X3D: the norm behind an aggregation starts at 0, those in its layers at 1."""
+    init_weights(model, "pyslowfast")
+    for module in model.modules():
+        if isinstance(module, TOSABlock):
+            scale = module.norm.weight
+            assert isinstance(scale, Tensor)
+            nn.init.zeros_(scale)
+
+
+# -------------------------------------------------------------------------------------------- named variants
+
+CONFIGS: dict[str, VoV3DConfig] = {
+    "vov3d_m": VoV3DConfig(),
+    "vov3d_l": VoV3DConfig(inner_channels=48, depths=(1, 2, 5, 3)),
+}
+
+
+def vov3d_m(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> VoV3D:
+    """VoV3D-M: 1, 2, 3, 2 blocks, 40 inner channels."""
+    return _build("vov3d_m", num_classes, norm_layer, overrides)
+
+
+def vov3d_l(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> VoV3D:
+    """VoV3D-L: 1, 2, 5, 3 blocks, 48 inner channels."""
+    return _build("vov3d_l", num_classes, norm_layer, overrides)
+
+
+def _build(name: str, num_classes: int, norm_layer: NormLayer | None, overrides: dict[str, Any]) -> VoV3D:
+    check_overrides(name, VoV3DConfig, overrides)
+    config = replace(CONFIGS[name], **overrides)
+    return VoV3D(config, num_classes, norm_layer=norm_layer, model_name=name)
