@@ -21,6 +21,7 @@ COMMANDS = {
     "test": "accuracy of a run or of weights, with named views",
     "predict": "what happens in videos: files, folders, globs",
     "convert": "a checkpoint of another code base into safetensors",
+    "bench": "speed of models on this machine, and what runs their operators",
     "data": "check a data set, make the motion clips, list class names",
 }
 

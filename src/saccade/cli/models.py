@@ -122,21 +122,8 @@ def _latencies(infos: list[ModelInfo], runs: int, threads: int) -> dict[str, dic
 
 
 def _median_seconds(info: ModelInfo, runs: int) -> float:
-    import statistics
-    import time
-
-    import torch
-
+    from saccade.evaluation.speed import Stopwatch, random_clips, take_turns
     from saccade.models import create_model
 
-    layout = torch.channels_last_3d
-    model = create_model(info.name).eval().to(memory_format=layout)  # type: ignore[call-overload]
-    clip = torch.zeros(1, 3, info.frames, info.test_crop, info.test_crop).to(memory_format=layout)
-    seconds = []
-    with torch.inference_mode():
-        model(clip)  # the first pass also chooses kernels
-        for _ in range(runs):
-            start = time.perf_counter()
-            model(clip)
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    clip = random_clips(1, info.frames, info.test_crop, "cpu")
+    return take_turns([Stopwatch(create_model(info.name), clip, "forward")], runs)[0].median

@@ -1,0 +1,169 @@
+"""`saccade bench`: how fast models are on this machine, and what runs their operators."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from saccade.cli._args import Parser
+from saccade.errors import UsageError
+
+if TYPE_CHECKING:
+    from saccade.models import ModelInfo
+
+
+def run(args: list[str]) -> int:
+    """Print what was measured, or with ``--info`` what would run; exit code 0."""
+    options = _parser().parse_args(args)
+    for name in ("batch", "runs", "frames", "crop", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    if options.info:
+        _print_info(options.json)
+        return 0
+    rows = _measure(options)
+    print(json.dumps(rows, indent=2) if options.json else _table(rows))
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="saccade bench",
+        description="Seconds of a forward pass and of a training step, per backend of the operators.\n"
+        "A training step is forward, loss and backward on clips in memory, without reading video.",
+    )
+    parser.add_argument("models", nargs="*", default=["x3d_s"], help="names of models (default x3d_s)")
+    parser.add_argument("--info", action="store_true", help="tell what runs the operators here, and stop")
+    parser.add_argument("--batch", type=int, default=2, help="clips of a training step (default 2)")
+    parser.add_argument("--frames", type=int, metavar="N", help="frames of a clip (default: the model's)")
+    parser.add_argument("--crop", type=int, metavar="PIXELS", help="side of a clip (default: the model's)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument(
+        "--backends",
+        default=None,
+        metavar="LIST",
+        help="operator backends to compare, e.g. native,torch (default: the one in use here)",
+    )
+    parser.add_argument("--runs", type=int, default=5, help="timed passes; the median is shown (default 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _print_info(as_json: bool) -> None:
+    import platform
+
+    import torch
+
+    from saccade import __version__
+    from saccade.ops import backend_report
+
+    report: dict[str, Any] = {
+        "saccade": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        **backend_report(),
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    width = max(map(len, report))
+    for name, value in report.items():
+        shown = "—" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
+        print(f"{name.replace('_', ' '):<{width}}  {shown}")
+
+
+def _measure(options: Namespace) -> list[dict[str, Any]]:
+    import torch
+
+    from saccade.models import model_info
+    from saccade.training.distributed import pick_device
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    backends: list[str | None] = options.backends.split(",") if options.backends else [None]
+    rows = []
+    for name in options.models:
+        info = model_info(name)
+        rows += _rows(info, "forward", backends, 1, options.crop or info.test_crop, device, options)
+        crop = options.crop or info.train_crop
+        rows += _rows(info, "train", backends, options.batch, crop, device, options)
+    return rows
+
+
+def _rows(
+    info: ModelInfo,
+    mode: Any,
+    backends: list[str | None],
+    batch: int,
+    crop: int,
+    device: Any,
+    options: Namespace,
+) -> list[dict[str, Any]]:
+    """One row a backend; the backends take turns."""
+    import torch
+
+    from saccade.evaluation.speed import Stopwatch, random_clips
+    from saccade.models import create_model
+    from saccade.ops import use_backend
+
+    frames = options.frames or info.frames
+    clips = random_clips(batch, frames, crop, device)
+    dtype = None if options.dtype == "float32" else getattr(torch, options.dtype)
+    model = create_model(info.name).to(device)
+    stopwatches = []
+    for backend in backends:
+        with use_backend(backend):  # type: ignore[arg-type]
+            stopwatches.append(Stopwatch(model, clips, mode, autocast=dtype))
+    for _ in range(options.runs):
+        for backend, stopwatch in zip(backends, stopwatches, strict=True):
+            with use_backend(backend):  # type: ignore[arg-type]
+                stopwatch.time()
+    return [
+        {
+            "model": info.name,
+            "mode": mode,
+            "clip": f"{frames}x{crop}",
+            "batch": batch,
+            "dtype": options.dtype,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "backend": backend or "auto",
+            "ms": 1000 * stopwatch.speed.median,
+            "clips_per_second": stopwatch.speed.clips_per_second,
+        }
+        for backend, stopwatch in zip(backends, stopwatches, strict=True)
+    ]
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    titles = ["model", "mode", "clip", "batch", "backend", "ms", "clips/s"]
+    cells = [titles] + [
+        [
+            row["model"],
+            row["mode"],
+            row["clip"],
+            str(row["batch"]),
+            row["backend"],
+            f"{row['ms']:.1f}",
+            f"{row['clips_per_second']:.2f}",
+        ]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        left = [cell.ljust(width) for cell, width in zip(row[:5], widths[:5], strict=True)]
+        right = [cell.rjust(width) for cell, width in zip(row[5:], widths[5:], strict=True)]
+        lines.append("  ".join([*left, *right]).rstrip())
+    one = rows[0]
+    note = f"{one['dtype']}, {one['device']}, {one['threads']} CPU threads; median, first pass not counted."
+    lines += ["", note]
+    return "\n".join(lines)

@@ -1,0 +1,97 @@
+"""How long a model takes: a forward pass, or a training step, on clips that are in memory already."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Mode = Literal["forward", "train"]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of each timed pass over a batch of ``clips``."""
+
+    mode: Mode
+    clips: int
+    seconds: tuple[float, ...] = field(repr=False)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def clips_per_second(self) -> float:
+        return self.clips / self.median
+
+
+class Stopwatch:
+    """Times passes of one model over one batch, one pass at a call, so that several can take turns.
+
+    A training step is forward, cross entropy and backward; the optimiser's part is left out. The first pass,
+    which also chooses kernels, is made at once and not counted.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        clips: Tensor,
+        mode: Mode,
+        *,
+        autocast: torch.dtype | None = None,
+        warmup: int = 1,
+    ) -> None:
+        self.model, self.clips, self.mode, self.autocast = model.train(mode == "train"), clips, mode, autocast
+        self.labels = torch.zeros(len(clips), dtype=torch.long, device=clips.device)
+        self.seconds: list[float] = []
+        for _ in range(warmup):
+            self._pass()
+
+    def time(self) -> float:
+        """Make one pass; returns its seconds."""
+        _synchronise(self.clips.device)
+        start = time.perf_counter()
+        self._pass()
+        _synchronise(self.clips.device)
+        self.seconds.append(time.perf_counter() - start)
+        return self.seconds[-1]
+
+    @property
+    def speed(self) -> Speed:
+        return Speed(self.mode, len(self.clips), tuple(self.seconds))
+
+    def _pass(self) -> None:
+        device = self.clips.device.type
+        with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
+            if self.mode == "forward":
+                with torch.inference_mode():
+                    self.model(self.clips)
+                return
+            loss = nn.functional.cross_entropy(self.model(self.clips).float(), self.labels)
+        loss.backward()
+        self.model.zero_grad(set_to_none=True)
+
+
+def random_clips(batch: int, frames: int, crop: int, device: str | torch.device) -> Tensor:
+    """Clips (batch, 3, frames, crop, crop) of noise, in channels-last-3d."""
+    clips = torch.randn(batch, 3, frames, crop, crop)
+    return clips.to(device, memory_format=torch.channels_last_3d)
+
+
+def take_turns(stopwatches: Sequence[Stopwatch], runs: int) -> list[Speed]:
+    """Time each in turn, ``runs`` times, so that what else the machine does falls on all of them alike."""
+    for _ in range(runs):
+        for stopwatch in stopwatches:
+            stopwatch.time()
+    return [stopwatch.speed for stopwatch in stopwatches]
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
