@@ -1,0 +1,135 @@
+"""The public shift operators: arguments checked, gradients normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from saccade.errors import UsageError
+from saccade.ops.shift import naive
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def shift3d(
+    x: Tensor,
+    shift: Tensor,
+    *,
+    stride: Sequence[int] = (1, 1, 1),
+    padding: Sequence[int] = (0, 0, 0),
+    quantize: bool = False,
+    normalize_grad: bool = False,
+    normalize_t_factor: float | Literal["auto"] = 1.0,
+) -> Tensor:
+    """Move every channel by a learnable real number of frames and pixels of its own (RubiksShift).
+
+    Output position o is the trilinear blend of the input around o * stride - padding + shift[:, c]; positions
+    outside the clip count as zero. A positive shift reads later frames, lower rows, columns further right.
+
+    Args:
+        x: (B, C, T, H, W), float32, bfloat16, float16 or float64. The output has its data type.
+        shift: (3, C), the rows T (in frames), H and W (in pixels). Reckoned with in float32 (float64 where x is).
+        stride: steps between the source positions of two outputs, on T, H and W.
+        padding: how far before the clip the first source position lies.
+        quantize: round the shift to whole numbers, halves up. The gradient of x is the exact adjoint of that,
+            the gradient of the shift is that of the operator without rounding (straight-through).
+        normalize_grad: divide each channel's shift gradient by its length, so that the learning rate alone sets
+            the step; a zero gradient stays zero. It is summed over the batch first, and over this process alone.
+        normalize_t_factor: multiplies the T row before that. Negative: the T row alone, H and W become zero.
+            "auto": T / H of the input.
+
+    Returns:
+        (B, C, T', H', W') with L' = floor((L + 2 * padding - 1) / stride) + 1.
+
+    At a whole shift the operator has a kink; the gradient is the right derivative there.
+
+    Source: RubiksNet (ECCV 2020), section 3; github.com/StanfordVL/RubiksNet.
+
+    Raises:
+        UsageError: an argument has the wrong shape, data type or value.
+    """
+    stride, padding = _check(x, shift, 3, stride, padding)
+    if normalize_grad:
+        if normalize_t_factor == "auto":
+            factor = x.shape[2] / max(x.shape[3], 1)
+        elif isinstance(normalize_t_factor, str):
+            raise UsageError(f'normalize_t_factor is {normalize_t_factor!r}: a number or "auto" is needed')
+        else:
+            factor = float(normalize_t_factor)
+        shift = _NormalizeGrad.apply(shift, factor)
+    return _run(x, shift, stride, padding, quantize)
+
+
+def shift2d(
+    x: Tensor,
+    shift: Tensor,
+    *,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    quantize: bool = False,
+    normalize_grad: bool = False,
+) -> Tensor:
+    """`shift3d` without time: x (B, C, H, W) and shift (2, C), the rows H and W in pixels.
+
+    It runs as the 3-D operator on a clip of one frame that moves by zero frames.
+
+    Raises:
+        UsageError: an argument has the wrong shape, data type or value.
+    """
+    stride, padding = _check(x, shift, 2, stride, padding)
+    if normalize_grad:
+        shift = _NormalizeGrad.apply(shift, None)
+    shift = torch.cat([shift.new_zeros(1, shift.shape[1]), shift])
+    return _run(x.unsqueeze(2), shift, (1, *stride), (0, *padding), quantize).squeeze(2)
+
+
+def _run(x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool) -> Tensor:
+    return naive.shift3d(x, shift, stride, padding, quantize)
+
+
+def _check(
+    x: Tensor, shift: Tensor, axes: int, stride: Sequence[int], padding: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    layout, rows = ("BCTHW", "T, H and W") if axes == 3 else ("BCHW", "H and W")
+    if x.dim() != axes + 2:
+        raise UsageError(f"x has shape {tuple(x.shape)}: {axes + 2} axes {layout} are needed")
+    if x.dtype not in DTYPES:
+        raise UsageError(f"x is {x.dtype}: one of {', '.join(map(str, DTYPES))} is needed")
+    if tuple(shift.shape) != (axes, x.shape[1]):
+        raise UsageError(
+            f"shift has shape {tuple(shift.shape)}: ({axes}, {x.shape[1]}) is needed, the rows {rows} "
+            f"and a column per channel of x"
+        )
+    if not shift.is_floating_point():
+        raise UsageError(f"shift is {shift.dtype}: a floating point type is needed")
+    if shift.device != x.device:
+        raise UsageError(f"shift is on {shift.device} and x on {x.device}: both must be on one device")
+    for name, values, least in (("stride", stride, 1), ("padding", padding, 0)):
+        if len(values) != axes or any(value < least for value in values):
+            raise UsageError(
+                f"{name} is {tuple(values)}: {axes} whole numbers of at least {least} are needed"
+            )
+    if 0 in x.shape[2:]:
+        raise UsageError(f"x has shape {tuple(x.shape)}: at least one frame and one pixel are needed")
+    return tuple(stride), tuple(padding)
+
+
+class _NormalizeGrad(torch.autograd.Function):
+    """The identity; backward makes every column of the gradient a unit vector, or leaves it zero."""
+
+    @staticmethod
+    def forward(ctx: Any, shift: Tensor, t_factor: float | None) -> Tensor:
+        ctx.t_factor = t_factor
+        return shift.view_as(shift)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        factor = ctx.t_factor
+        if factor is not None:
+            time, space = grad[:1], grad[1:]
+            grad = torch.cat([time, space * 0] if factor < 0 else [time * factor, space])
+        length = torch.linalg.vector_norm(grad, dim=0, keepdim=True)
+        return grad / length.where(length > 0, torch.ones_like(length)), None
