@@ -1,0 +1,7 @@
+"""Batch norm, squeeze-excitation, residual and activation in one go. See the README beside this file."""
+
+from __future__ import annotations
+
+from saccade.ops.batch_norm_act.op import batch_norm_act
+
+__all__ = ["batch_norm_act"]
