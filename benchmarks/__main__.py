@@ -8,6 +8,7 @@ import sys
 
 CPU = {
     "video_decode": "a random 16x5 clip: ours against torchcodec (exact) and decord, one thread",
+    "x3d_peer": "X3D-S's training step against PyTorchVideo's",
     "model_step": "X3D forward and training step by memory layout",
 }
 GPU = {"model_step": CPU["model_step"]}
