@@ -163,10 +163,11 @@ def test_x3d_multigrid_test_clips() -> None:
 @pytest.mark.parametrize("fps", [10.0, 23.976, 30.0, 59.94])
 def test_every_index_is_in_the_video(rule: str, fps: float) -> None:
     rng = np.random.default_rng(1)
+    counts = (1, 2) if rule == "tsm" else (1, 2, 10)
     for num_video_frames in (1, 2, 15, 79, 80, 81, 160, 161, 777):
         for num_frames, stride in ((1, 1), (4, 12), (16, 5), (32, 2)):
             spec = {"num_frames": num_frames, "stride": stride, "rule": rule}
-            test = [sample_test(num_video_frames, fps, num_clips=n, **spec).ravel() for n in (1, 2, 10)]
+            test = [sample_test(num_video_frames, fps, num_clips=n, **spec).ravel() for n in counts]
             train = [sample_train(num_video_frames, fps, rng=rng, **spec) for _ in range(5)]
             assert all(len(clip) % num_frames == 0 for clip in test + train)
             indices = np.concatenate(test + train)

@@ -9,6 +9,14 @@ accuracy belongs to its rule, so the rules of others can be chosen by name (docs
     pyslowfast-offset     PySlowFast with TEST.USE_OFFSET_SAMPLING
     vov3d                 VoV3D's default (its PyAV backend); with whole-video decoding it equals pyslowfast
     x3d-multigrid         X3D-Multigrid: raw frames whatever their rate; short videos loop
+
+Of the *segment rules* each cuts the whole video into ``num_frames`` equal segments and takes one frame of
+each, whatever the stride (`saccade.video.segments`):
+
+    segments              ours: segments that share the video out exactly
+    tsm                   TSM and RubiksNet
+    pyslowfast-ssv2       PySlowFast on Something-Something; all test clips are the same frames
+    vov3d-ssv             VoV3D on Something-Something, with several test clips that are not drawn at random
 """
 
 from __future__ import annotations
@@ -16,22 +24,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import UsageError
+from saccade.video.segments import SEGMENT_RULES, UniformSource, segment_test, segment_train
 
-Rule = Literal["saccade", "pyslowfast", "pyslowfast-selective", "pyslowfast-offset", "vov3d", "x3d-multigrid"]
+Rule = Literal[
+    "saccade",
+    "pyslowfast",
+    "pyslowfast-selective",
+    "pyslowfast-offset",
+    "vov3d",
+    "x3d-multigrid",
+    "segments",
+    "tsm",
+    "pyslowfast-ssv2",
+    "vov3d-ssv",
+]
 RULES: tuple[str, ...] = get_args(Rule)
 Indices = NDArray[np.int64]
-
-
-class UniformSource(Protocol):
-    """What the training rules draw from: a numpy generator, or Python's ``random.Random``."""
-
-    def uniform(self, low: float, high: float, /) -> float: ...
 
 
 def sample_train(
@@ -50,10 +64,10 @@ def sample_train(
         num_video_frames: frames in the video.
         fps: its frame rate. A stride of 5 at 30 frames a second is a stride of 10 in a video at 60.
         num_frames: frames in the clip.
-        stride: distance between two of them, in frames at ``target_fps``.
+        stride: distance between two of them, in frames at ``target_fps``; segment rules do without.
         target_fps: the rate ``stride`` is stated for.
         rule: one of `RULES`.
-        rng: draws the start, with one call.
+        rng: draws the start, with one call; for a segment rule one call per frame.
 
     Returns:
         int64 array (num_frames,), each in 0 .. num_video_frames-1. A video shorter than the clip repeats its
@@ -63,6 +77,8 @@ def sample_train(
         UsageError: the rule is unknown.
     """
     _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
+    if rule in SEGMENT_RULES:
+        return segment_train(num_video_frames, num_frames=num_frames, rule=rule, rng=rng)
     if rule == "saccade":
         offsets = _offsets(fps, num_frames, stride, target_fps)
         slack = _slack(num_video_frames, offsets)
@@ -95,11 +111,13 @@ def sample_test(
         first starts at frame 0 and the last ends at the last frame.
 
     Raises:
-        UsageError: the rule is unknown.
+        UsageError: the rule is unknown, or does not say where so many clips lie.
     """
     _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
     if num_clips < 1:
         raise ValueError(f"num_clips is {num_clips}, at least 1 is needed")
+    if rule in SEGMENT_RULES:
+        return segment_test(num_video_frames, num_frames=num_frames, num_clips=num_clips, rule=rule)
     if rule == "saccade":
         offsets = _offsets(fps, num_frames, stride, target_fps)
         slack = _slack(num_video_frames, offsets)
