@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -15,13 +16,16 @@ from saccade.models import LoadReport, VideoModel, create_model, load_weights
 
 @dataclass(frozen=True)
 class Case:
-    """A recording, the model of ours it is of, and which of our modules gives the output of theirs."""
+    """A recording, the model of ours it is of, which of our modules gives the output of theirs, and which of
+    our parameters they lack.
+    """
 
     recording: str
     model: str
     num_classes: int = 400
     overrides: dict[str, Any] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
+    not_theirs: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return self.recording
@@ -77,8 +81,16 @@ _MULTIGRID = {
 XS = Case("x3d_xs", "x3d_xs", modules=_SLOWFAST)
 S = Case("x3d_s", "x3d_s", modules=_SLOWFAST)
 M = Case("x3d_m", "x3d_m", modules=_SLOWFAST)
-S_PTV = Case("x3d_s_ptv", "x3d_s", overrides={"head_pool": "pytorchvideo"}, modules=_PTV)
+S_PTV = Case(
+    "x3d_s_ptv",
+    "x3d_s",
+    overrides={"head_pool": "pytorchvideo"},
+    modules=_PTV,
+    not_theirs=frozenset({"res2.0.shortcut_norm.weight", "res2.0.shortcut_norm.bias"}),
+)
 KK_CLASS = Case("x3d_kk_m_class", "x3d_m", 157, {"head_pool": "global"}, _MULTIGRID)
+VOV_M = Case("vov3d_m_k400", "vov3d_m", modules=_SLOWFAST)
+VOV_M_SSV2 = Case("vov3d_m_ssv2", "vov3d_m", 174, modules=_SLOWFAST)
 KK_LOC = Case("x3d_kk_m_loc", "x3d_m", 157, {"localization": True}, _MULTIGRID)
 
 
@@ -115,3 +127,65 @@ def record_outputs(model: nn.Module, names: list[str]) -> dict[str, Tensor]:
 
         modules[name].register_forward_hook(keep)
     return outputs
+
+
+def check_stages(case: Case, outputs: dict[str, Tensor], recorded: dict[str, Any]) -> None:
+    """The outputs of `record_outputs` have the recorded statistics."""
+    compared = 0
+    for stage in recorded["stages"]:
+        if stage["module"] in case.modules:
+            assert_statistics(outputs[case.modules[stage["module"]]], stage, rtol=1e-9)
+            compared += 1
+    assert compared == len(case.modules)
+
+
+def check_gradients(
+    case: Case,
+    model: VideoModel,
+    mapped: dict[str, str],
+    x: Tensor,
+    logits: Tensor,
+    recorded: dict[str, Any],
+    *,
+    rtol: float = 1e-8,
+) -> None:
+    """Backward of the rule's loss; the gradients of every parameter and of the input are as recorded."""
+    r = rule.loss_vector(case.recording, recorded["logits_shape"])
+    (logits * torch.from_numpy(r).to(logits.dtype).reshape(logits.shape)).sum().backward()
+    parameters = dict(model.named_parameters())
+    got = {key: parameters[mapped[key]].grad.double().norm() for key in recorded["grad_norm"]}
+    wanted = {key: torch.tensor(value, dtype=torch.float64) for key, value in recorded["grad_norm"].items()}
+    torch.testing.assert_close(got, wanted, rtol=rtol, atol=1e-4 * rtol)
+    compared = {mapped[key] for key in recorded["grad_norm"]}
+    assert {name for name in parameters if name not in compared} == case.not_theirs
+    assert x.grad is not None
+    assert_statistics(x.grad, recorded["input_grad"], rtol=rtol)
+
+
+def check_running_statistics(
+    mapped: dict[str, str], before: dict[str, Tensor], after: dict[str, Tensor], recorded: dict[str, Any]
+) -> None:
+    """Running statistics after one forward pass are as recorded.
+
+    X3D-Multigrid trains on the statistics of its splits, which start from other values than ours.
+    """
+    norms = recorded["running_stats_l2_after_one_forward"]
+    split = any(".split_bn." in name for name in norms)
+    compared = 0
+    for name, norm in norms.items():
+        if split and ".split_bn." not in name:
+            continue
+        key = mapped[name.replace(".split_bn.", ".bn.")]
+        value = after[key]
+        if split:
+            start = torch.from_numpy(rule.param(name, before[key].shape))
+            value = value - 0.9 * before[key] + 0.9 * start
+        assert float(value.norm()) == pytest.approx(norm, rel=1e-9), name
+        compared += 1
+    assert compared == 2 * sum(key.endswith("num_batches_tracked") for key in after)
+
+
+def dropout_off(model: VideoModel) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()

@@ -88,7 +88,8 @@ def test_the_named_points() -> None:
     assert (m.widths, m.inner_widths, m.depths) == ((24, 48, 96, 192), (54, 108, 216, 432), (3, 5, 11, 7))
     assert (m.num_frames, m.stride, m.train_crop, m.window) == (16, 5, 224, (16, 7, 7))
     assert X3DConfig() == create_model("x2d").config
-    crops = [(model_info(n).frames, model_info(n).stride, model_info(n).train_crop) for n in list_models("x*")]
+    infos = [model_info(name) for name in list_models("x*")]
+    crops = [(info.frames, info.stride, info.train_crop) for info in infos]
     assert crops == [(1, 1, 112), (4, 12, 160), (13, 6, 160), (16, 5, 224), (16, 5, 312), (16, 5, 312)]
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
-from golden import rule
 from models.parity import (
     KK_CLASS,
     KK_LOC,
@@ -16,10 +14,13 @@ from models.parity import (
     M,
     S,
     assert_close,
-    assert_statistics,
+    check_gradients,
+    check_running_statistics,
+    check_stages,
+    dropout_off,
     record_outputs,
 )
-from saccade.models import X3D, VideoModel, create_model
+from saccade.models import X3D, create_model
 
 slow = pytest.mark.slow
 
@@ -50,8 +51,8 @@ def test_eval_run(case: Case, run: str) -> None:
     assert_close(logits, recorded["logits"], rtol=1e-9, atol=1e-11)
     if "output" in recorded:
         assert_close(logits.softmax(1), recorded["output"], rtol=1e-9)
-    _check_stages(case, outputs, recorded)
-    _check_gradients(case, model, report.mapped, x, logits, recorded)
+    check_stages(case, outputs, recorded)
+    check_gradients(case, model, report.mapped, x, logits, recorded)
 
 
 TRAIN_RUNS = [
@@ -66,16 +67,16 @@ TRAIN_RUNS = [
 def test_train_run(case: Case, run: str) -> None:
     """Batch statistics, running statistics after one forward pass, gradients through them."""
     model, report = case.build()
-    _dropout_off(model.train())
+    dropout_off(model.train())
     before = {key: value.clone() for key, value in model.state_dict().items()}
     recorded = case.run(run)
     outputs = record_outputs(model, list(case.modules.values()))
     x = case.clip(run).requires_grad_()
     logits = model(x)
     assert_close(logits, recorded["logits"], rtol=1e-9, atol=1e-11)
-    _check_stages(case, outputs, recorded)
-    _check_gradients(case, model, report.mapped, x, logits, recorded)
-    _check_running_statistics(report.mapped, before, model.state_dict(), recorded)
+    check_stages(case, outputs, recorded)
+    check_gradients(case, model, report.mapped, x, logits, recorded)
+    check_running_statistics(report.mapped, before, model.state_dict(), recorded)
 
 
 @pytest.mark.parametrize("case", [XS, KK_LOC], ids=str)
@@ -139,56 +140,3 @@ def test_per_frame_logits_have_classes_before_frames() -> None:
     model, _ = KK_LOC.build(torch.float32)
     with torch.inference_mode():
         assert model(torch.zeros(2, 3, 5, 48, 40)).shape == (2, 157, 5)
-
-
-def _check_stages(case: Case, outputs: dict[str, Tensor], recorded: dict) -> None:
-    compared = 0
-    for stage in recorded["stages"]:
-        if stage["module"] in case.modules:
-            assert_statistics(outputs[case.modules[stage["module"]]], stage, rtol=1e-9)
-            compared += 1
-    assert compared == len(case.modules)
-
-
-def _check_gradients(
-    case: Case, model: VideoModel, mapped: dict[str, str], x: Tensor, logits: Tensor, recorded: dict
-) -> None:
-    r = rule.loss_vector(case.recording, recorded["logits_shape"])
-    (logits * torch.from_numpy(r).reshape(logits.shape)).sum().backward()
-    parameters = dict(model.named_parameters())
-    got = {key: parameters[mapped[key]].grad.norm() for key in recorded["grad_norm"]}
-    wanted = {key: torch.tensor(value, dtype=torch.float64) for key, value in recorded["grad_norm"].items()}
-    torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-12)
-    compared = {mapped[key] for key in recorded["grad_norm"]}
-    without = {name for name in parameters if name not in compared}
-    assert without == (
-        {"res2.0.shortcut_norm.weight", "res2.0.shortcut_norm.bias"} if case is S_PTV else set()
-    )
-    assert x.grad is not None
-    assert_statistics(x.grad, recorded["input_grad"], rtol=1e-8)
-
-
-def _check_running_statistics(
-    mapped: dict[str, str], before: dict[str, Tensor], after: dict[str, Tensor], recorded: dict
-) -> None:
-    """X3D-Multigrid trains on the statistics of its splits, which start from other values than ours."""
-    norms = recorded["running_stats_l2_after_one_forward"]
-    split = any(".split_bn." in name for name in norms)
-    compared = 0
-    for name, norm in norms.items():
-        if split and ".split_bn." not in name:
-            continue
-        key = mapped[name.replace(".split_bn.", ".bn.")]
-        value = after[key]
-        if split:
-            start = torch.from_numpy(rule.param(name, before[key].shape))
-            value = value - 0.9 * before[key] + 0.9 * start
-        assert float(value.norm()) == pytest.approx(norm, rel=1e-9), name
-        compared += 1
-    assert compared == 2 * sum(key.endswith("num_batches_tracked") for key in after)
-
-
-def _dropout_off(model: VideoModel) -> None:
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.eval()
