@@ -57,7 +57,7 @@ def _print_table(infos: list[ModelInfo], latencies: dict[str, Any]) -> None:
     for info in infos:
         cells = [
             info.name,
-            f"{info.frames}×{info.stride}",
+            f"{info.frames}×{info.stride}" if info.temporal_rule == "saccade" else f"{info.frames} segments",
             f"{info.params / 1e6:.2f}",
             f"{_figure(info.gmacs)} ({info.train_crop})",
             f"{_figure(info.gmacs_test)} ({info.test_crop})",
@@ -75,17 +75,18 @@ def _print_table(infos: list[ModelInfo], latencies: dict[str, Any]) -> None:
 
 
 def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
-    sources: dict[str, list[str]] = {}
+    sources: dict[tuple[str, str], list[str]] = {}
     for info in infos:
         if info.top1:
-            sources.setdefault(info.top1_source, []).append(info.name)
+            sources.setdefault((info.top1_data, info.top1_source), []).append(info.name)
     lines = [
         "",
-        "Clip: frames × stride at 30 frames per second. GMACs: 10⁹ multiply-adds of convolutions and linear",
-        "layers for one clip at the training and the test crop; a video costs that times its views.",
+        "Clip: frames × stride at 30 frames per second, or a frame of each of so many segments of the video.",
+        "GMACs: 10⁹ multiply-adds of convolutions and linear layers for one clip at the training and the",
+        "test crop; a video costs that times its views.",
         *(
-            f"Top-1 on Kinetics-400 of {', '.join(names)}: {source}, not measured here."
-            for source, names in sources.items()
+            f"Top-1 on {data} of {', '.join(names)}: {source}, not measured here."
+            for (data, source), names in sources.items()
         ),
     ]
     if latencies:

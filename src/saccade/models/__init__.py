@@ -7,6 +7,7 @@ from saccade.models._info import ModelInfo
 from saccade.models._registry import clip_spec, create_model, list_models, model_info
 from saccade.models._weights import LoadReport, load_model, load_weights, read_weights, save_weights
 from saccade.models.counts import count_macs, count_params
+from saccade.models.rubiksnet import RubiksNet, RubiksNetConfig
 from saccade.models.vov3d import VoV3D, VoV3DConfig
 from saccade.models.x3d import X3D, X3DConfig
 
@@ -14,6 +15,8 @@ __all__ = [
     "X3D",
     "LoadReport",
     "ModelInfo",
+    "RubiksNet",
+    "RubiksNetConfig",
     "VideoModel",
     "VoV3D",
     "VoV3DConfig",

@@ -52,6 +52,23 @@ class VideoModel(nn.Module, ABC):
         """Names of parameters without weight decay, beyond norms and biases, which never have any."""
         return set()
 
+    def lr_multipliers(self) -> dict[str, float]:
+        """Names of parameters that learn at another rate -> the factor on the learning rate."""
+        return {}
+
+    def not_averaged(self) -> set[str]:
+        """Names of buffers that follow a schedule: an average of the weights takes them as they are."""
+        return set()
+
+    def on_train_progress(self, fraction: float) -> None:
+        """Called before the first training step and after each, with the share of the training that is
+        done.
+        """
+
+    def regularization(self) -> Tensor | None:
+        """What training adds to the loss, a scalar with its gradient; None for nothing."""
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of clips (B, 3, T, H, W)."""
         logits: Tensor = self.head(self.forward_features(x))

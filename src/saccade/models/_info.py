@@ -15,14 +15,16 @@ class ModelInfo:
 
     Attributes:
         frames: frames of a clip; stride: one is taken every so many at ``fps`` frames per second.
+        temporal_rule: how published clips were cut; of a segment rule there is no stride.
         train_crop, test_crop: side in pixels of the square the network sees.
+        test_short_side: that test frames are resized to; 0 is the test crop.
         train_short_side: range in pixels the short side is resized to in training.
         mean, std: per RGB channel, on values scaled to 0..1.
         params: number of parameters.
         gmacs, gmacs_test: multiply-adds of convolutions and linear layers for one clip, in 10⁹, at the
             training and at the test crop.
-        top1: published top-1 accuracy in percent on Kinetics-400, as pairs of views and figure.
-        top1_source: where that is published. Not measured by us.
+        top1: published top-1 accuracy in percent, as pairs of views and figure.
+        top1_data: the data set it is on; top1_source: where it is published. Not measured by us.
         source: where the architecture comes from; licence: of that code.
     """
 
@@ -32,6 +34,8 @@ class ModelInfo:
     train_crop: int
     test_crop: int
     train_short_side: tuple[int, int]
+    test_short_side: int = 0
+    temporal_rule: str = "saccade"
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     fps: float = 30.0
@@ -39,6 +43,7 @@ class ModelInfo:
     gmacs: float
     gmacs_test: float
     top1: tuple[tuple[str, float], ...] = ()
+    top1_data: str = "Kinetics-400"
     top1_source: str = ""
     source: str
     licence: str
@@ -49,7 +54,7 @@ class ModelInfo:
             num_frames=self.frames,
             stride=self.stride,
             crop=self.train_crop if train else self.test_crop,
-            short_side=self.train_short_side[0] if train else self.test_crop,
+            short_side=self.train_short_side[0] if train else self.test_short_side or self.test_crop,
             target_fps=self.fps,
             mean=self.mean,
             std=self.std,

@@ -10,12 +10,13 @@ from typing import Any
 
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
-from saccade.models import vov3d, x3d
+from saccade.models import rubiksnet, vov3d, x3d
 from saccade.models._base import VideoModel
 from saccade.models._info import ModelEntry, ModelInfo
 
 _X3D_SOURCE = "Feichtenhofer, X3D, CVPR 2020, arXiv 2004.04730; github.com/facebookresearch/SlowFast"
 _PYSLOWFAST_ZOO = "PySlowFast model zoo"
+_RUBIKSNET_SOURCE = "Fan, Buch et al., RubiksNet, ECCV 2020; github.com/StanfordVL/RubiksNet"
 _VOV3D_SOURCE = "Lee et al., VoV3D, arXiv 2012.00317; github.com/youngwanLEE/VoV3D"
 
 
@@ -52,6 +53,30 @@ def _vov3d(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
         **info,
     )
     return ModelEntry(build, (*(field.name for field in fields(vov3d.VoV3DConfig)), "norm_layer"), facts)
+
+
+def _rubiksnet(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
+    """The line of a named RubiksNet; all see a frame of each of eight segments, whatever the stride."""
+    facts = ModelInfo(
+        name=build.__name__,
+        frames=8,
+        stride=8,
+        temporal_rule="tsm",
+        train_crop=224,
+        test_crop=224,
+        train_short_side=(224, 340),
+        test_short_side=256,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        gmacs_test=info["gmacs"],
+        top1_data="Something-Something v2",
+        top1_source="RubiksNet's repository" if "top1" in info else "",
+        source=_RUBIKSNET_SOURCE,
+        licence="MIT",
+        **info,
+    )
+    overrides = (*(field.name for field in fields(rubiksnet.RubiksNetConfig)), "norm_layer")
+    return ModelEntry(build, overrides, facts)
 
 
 # Parameters and GMACs are constants so that reading the table builds nothing; a test counts them all anew.
@@ -131,6 +156,41 @@ _ENTRIES = (
         gmacs=9.306914048,
         gmacs_test=12.160212224,
         top1=(("10x3", 76.3),),
+    ),
+    # The 2-clip figures are of its table, those of one clip of its evaluation logs.
+    _rubiksnet(
+        rubiksnet.rubiksnet_tiny,
+        params=1_996_618,
+        gmacs=3.695791104,
+        top1=(("1x1", 54.6), ("2x3", 56.7)),
+    ),
+    _rubiksnet(
+        rubiksnet.rubiksnet_small,
+        params=3_727_768,
+        gmacs=6.506781696,
+        top1=(("1x1", 57.5), ("2x3", 59.8)),
+    ),
+    _rubiksnet(
+        rubiksnet.rubiksnet_medium,
+        params=6_316_024,
+        gmacs=10.926563328,
+        top1=(("1x1", 58.3), ("2x3", 60.8)),
+    ),
+    _rubiksnet(
+        rubiksnet.rubiksnet_large,
+        params=8_668_696,
+        gmacs=15.348473856,
+        top1=(("1x1", 59.0), ("2x3", 61.7)),
+    ),
+    # -AQ costs more multiply-adds than the same tier while its choice of frames is soft: three a value.
+    _rubiksnet(rubiksnet.rubiksnet_tiny_aq, params=2_001_964, gmacs=3.755738880),
+    _rubiksnet(rubiksnet.rubiksnet_small_aq, params=3_734_896, gmacs=6.586712064),
+    _rubiksnet(rubiksnet.rubiksnet_medium_aq, params=6_332_944, gmacs=11.029524480),
+    _rubiksnet(
+        rubiksnet.rubiksnet_large_aq,
+        params=8_694_256,
+        gmacs=15.479884800,
+        top1=(("1x1", 58.6), ("2x3", 61.6)),
     ),
 )
 

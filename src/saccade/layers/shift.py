@@ -1,0 +1,216 @@
+"""Learnable shifts: layers that move every channel in time and space instead of convolving.
+
+RubiksNet: Fan, Buch et al., ECCV 2020, github.com/StanfordVL/RubiksNet. The operators are in `saccade.ops`.
+Shape letters: B clips, C channels, T frames, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError
+from saccade.ops import shift3d
+
+TIME_INITS = "uniform, uniform<size>, tsm, tsm-g<std>, none"
+SPACE_INITS = "uniform, group<K>"
+
+
+class RubiksShift3d(nn.Module):
+    """Move every channel by learnable real numbers of frames and pixels.
+
+    ``shift`` (3, C) has the rows T, H, W; +1 reads the next frame, the pixel below, the pixel to the right.
+
+    Args:
+        stride: of height and width; time is never strided.
+        quantize: round the shift to whole frames and pixels, halves up; its gradient is as without rounding.
+        normalize_grad: every channel's shift gradient has length 1, so that the learning rate is the step.
+        normalize_t_factor: multiplies the gradient's T row first; "auto" is T / H of the input.
+        space_init, time_init: see `init_space_` and `init_time_`.
+
+    Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        stride: int = 1,
+        quantize: bool = False,
+        normalize_grad: bool = True,
+        normalize_t_factor: float | Literal["auto"] = 1.0,
+        space_init: str = "uniform",
+        time_init: str = "uniform",
+    ) -> None:
+        super().__init__()
+        self.stride, self.quantize = stride, quantize
+        self.normalize_grad, self.normalize_t_factor = normalize_grad, normalize_t_factor
+        self.shift = nn.Parameter(torch.empty(3, channels))
+        init_space_(self.shift[1:], space_init)
+        init_time_(self.shift[0], time_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return shift3d(
+            x,
+            self.shift,
+            stride=(1, self.stride, self.stride),
+            quantize=self.quantize,
+            normalize_grad=self.normalize_grad,
+            normalize_t_factor=self.normalize_t_factor,
+        )
+
+    def extra_repr(self) -> str:
+        return f"channels={self.shift.shape[1]}, stride={self.stride}"
+
+
+class RubiksShift2d(nn.Module):
+    """`RubiksShift3d` without time: ``shift`` (2, C) has the rows H and W, and every frame moves alike.
+
+    Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        stride: int = 1,
+        quantize: bool = False,
+        normalize_grad: bool = True,
+        space_init: str = "uniform",
+    ) -> None:
+        super().__init__()
+        self.stride, self.quantize, self.normalize_grad = stride, quantize, normalize_grad
+        self.shift = nn.Parameter(torch.empty(2, channels))
+        init_space_(self.shift, space_init)
+
+    def forward(self, x: Tensor) -> Tensor:
+        still = self.shift.new_zeros(1, self.shift.shape[1])
+        return shift3d(
+            x,
+            torch.cat((still, self.shift)),
+            stride=(1, self.stride, self.stride),
+            quantize=self.quantize,
+            normalize_grad=self.normalize_grad,
+            normalize_t_factor=0.0,  # the row that stands still has no share in the gradient's length
+        )
+
+    def extra_repr(self) -> str:
+        return f"channels={self.shift.shape[1]}, stride={self.stride}"
+
+
+class AttentionShift(nn.Module):
+    """Each channel chooses among the frame before, its own and the next: the temporal half of RubiksNet-AQ.
+
+    While it learns, a channel is a blend of the three, ``taps()``: the softmax of its weights, divided by
+    their standard deviation and by the temperature. As that falls the blend becomes a choice, and `harden`
+    makes it final: each channel is then moved by the whole number of frames in ``offset``. Frames outside
+    count as zero.
+
+    Temperature (0 when hard) and offset are part of the state dict: a saved model computes what it did.
+
+    Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
+    """
+
+    def __init__(self, channels: int, *, temperature: float = 2.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(channels, 3))
+        self.temperature: Tensor
+        self.offset: Tensor
+        self.register_buffer("temperature", torch.tensor(float(temperature)))
+        self.register_buffer("offset", torch.zeros(channels, dtype=torch.int64))
+
+    def logits(self) -> Tensor:
+        """(C, 3): the weights in units of their standard deviation, before any temperature."""
+        return self.weight / (self.weight.std(dim=1, keepdim=True) + 1e-6)
+
+    def taps(self) -> Tensor:
+        """(C, 3): shares of the frame before, the same and the next frame; each row adds up to 1."""
+        # no branch on a tensor's value: torch.export keeps both, and the gradient of a hard choice is 0
+        soft = (self.logits() / self.temperature.clamp(min=1e-3)).softmax(dim=1)
+        hard = F.one_hot(self.offset + 1, 3).to(soft.dtype)
+        return torch.where(self.temperature > 0, soft, hard)
+
+    def moving(self, temperature: float) -> Tensor:
+        """(C,): the share of other frames in each channel at some ``temperature``, with its gradient."""
+        return 1 - (self.logits() / temperature).softmax(dim=1)[:, 1]
+
+    @torch.no_grad()
+    def preference(self) -> Tensor:
+        """(C,): by how much the best other frame beats the own one; below 0 the channel prefers to stay."""
+        logits = self.logits()
+        return torch.maximum(logits[:, 0], logits[:, 2]) - logits[:, 1]
+
+    @torch.no_grad()
+    def harden(self, may_move: Tensor) -> None:
+        """Make the choice final: every channel takes its best frame, but stays where ``may_move`` (C,) is
+        false.
+        """
+        best = self.logits().argmax(dim=1) - 1
+        self.offset.copy_(best.where(may_move, torch.zeros_like(best)))
+        self.temperature.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        taps = self.taps().to(x.dtype).view(-1, 1, 3, 1, 1)
+        return F.conv3d(x, taps, padding=(1, 0, 0), groups=taps.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"channels={self.weight.shape[0]}"
+
+
+# ---------------------------------------------------------------------------------------------------- start
+
+
+@torch.no_grad()
+def init_space_(shift: Tensor, how: str) -> Tensor:
+    """Fill the rows H and W of a shift (2, C).
+
+    ``uniform``: in [-1, 1]. ``group<K>``: the offsets of a K x K grid in turn, as a K x K convolution has
+    them; channels that do not fill a grid stay.
+
+    Raises:
+        ConfigError: ``how`` is neither, or K is not odd and at least 3.
+    """
+    if how == "uniform":
+        nn.init.uniform_(shift, -1, 1)
+        return shift
+    group = re.fullmatch(r"group(\d+)", how)
+    size = int(group[1]) if group else 0
+    if size < 3 or size % 2 == 0:
+        raise ConfigError(f"space_init must be one of {SPACE_INITS} with an odd K of at least 3, got {how!r}")
+    channels = shift.shape[1]
+    place = torch.arange(channels, device=shift.device)
+    inside = place < channels // size**2 * size**2
+    shift[0] = torch.where(inside, place % size - size // 2, 0)
+    shift[1] = torch.where(inside, place // size % size - size // 2, 0)
+    return shift
+
+
+@torch.no_grad()
+def init_time_(shift: Tensor, how: str) -> Tensor:
+    """Fill the row T of a shift, (C,).
+
+    ``uniform``: in [-1, 1]; ``uniform<size>``: in [-size, size]. ``tsm``: an eighth of the channels +1, the
+    next eighth -1, the others 0 (Temporal Shift Module, arXiv 1811.08383); ``tsm-g<std>``: the same plus
+    Gaussian noise. ``none``: 0, every frame by itself.
+
+    Raises:
+        ConfigError: ``how`` is none of them, or its number is not above 0.
+    """
+    form = re.fullmatch(r"(uniform|tsm-g)(\d*\.?\d+(?:e-?\d+)?)", how)
+    number = float(form[2]) if form else 1.0
+    kind = form[1] if form else how
+    if kind not in ("uniform", "tsm", "tsm-g", "none") or (kind == "tsm-g" and not form) or not number > 0:
+        raise ConfigError(f"time_init must be one of {TIME_INITS} with a number above 0, got {how!r}")
+    shift.zero_()
+    if kind == "uniform":
+        return shift.uniform_(-number, number)
+    if kind != "none":
+        fold = len(shift) // 8
+        shift[:fold], shift[fold : 2 * fold] = 1.0, -1.0
+    if kind == "tsm-g":
+        shift += torch.randn_like(shift) * number
+    return shift

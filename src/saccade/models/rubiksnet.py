@@ -1,0 +1,462 @@
+"""RubiksNet: pointwise convolutions and learnable shifts of every channel in time and space.
+
+Paper: "RubiksNet: Learnable 3D-Shift for Efficient Video Action Recognition", Fan, Buch et al., ECCV 2020.
+This follows the authors' code, github.com/StanfordVL/RubiksNet (MIT). There is no spatial convolution but the
+stem. The variant "-AQ" (attention-quantised) learns for each channel to stay or to move by one frame.
+
+Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError
+from saccade.layers import AttentionShift, DropPath, RubiksShift2d, RubiksShift3d, SqueezeExcite
+from saccade.layers.shift import init_space_, init_time_
+from saccade.models._base import VideoModel
+from saccade.models._checks import (
+    check_count,
+    check_flag,
+    check_number,
+    check_overrides,
+    checked_num_classes,
+)
+from saccade.models._formats import WeightFormat
+from saccade.models._rubiksnet_formats import RUBIKSNET_FORMATS
+
+NormLayer = Callable[[int], nn.Module]
+
+SHIFT_LR = 0.01  # the original's get_optim_policy: how much slower shifts learn than weights
+SHARP = 0.25  # temperature at which the shares of moving channels are counted against the budget
+
+
+# ---------------------------------------------------------------------------------------------------- config
+
+
+@dataclass(frozen=True, kw_only=True)
+class RubiksNetConfig:
+    """The shape of a RubiksNet; a field that cannot work raises `ConfigError` naming it."""
+
+    width: int = 54
+    """Channels of the stem and the first two stages; the next three have 2, 4 and 8 times as many."""
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    """Blocks of res2..res5 (res1 has one). Also as text, "3,4,6,3"."""
+    se_reduction: int = 0
+    """Squeeze-excitation in every block, with this many times fewer hidden channels; 0 is off."""
+    attention: bool = False
+    """The variant -AQ: time by attention over three frames, and learnable shifts in space alone."""
+    quantize: bool = False
+    """Round the learnable shifts to whole frames and pixels; gradients straight-through."""
+    normalize_grad: bool = True
+    """Shift gradients have length 1 in every channel, so that their learning rate is the step."""
+    normalize_t_factor: float | Literal["auto"] = 1.0
+    """Multiplies the temporal part of a shift's gradient before that; "auto" is T / H of each layer's map."""
+    space_init: str = "uniform"
+    """Start of the shifts in space: uniform, or group<K> for the offsets of a K x K grid."""
+    time_init: str = "uniform"
+    """Start of the shifts in time, also where weights for images are loaded: uniform, uniform<size>, tsm,
+    tsm-g<std>, none."""
+    temperature: float = 2.0
+    """-AQ: softmax temperature of the choice of frames at the start."""
+    final_temperature: float = 0.1
+    """-AQ: temperature just before the choice becomes hard; it falls geometrically."""
+    harden_at: float = 0.8
+    """-AQ: share of the training after which each channel's choice of frame is final; 0 is never, as in the
+    published code."""
+    shift_budget: float = 1.0
+    """-AQ: largest share of the channels, over all layers, that may read another frame."""
+    budget_weight: float = 0.1
+    """-AQ: strength with which channels beyond the budget are drawn to stay before the choice is hard."""
+    dropout: float = 0.0
+    """Before the classifier."""
+    drop_path: float = 0.0
+    """Stochastic depth rate of the last block; it grows from 0 in equal steps."""
+    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depths", _depths(self.depths))
+        check_count("width", self.width)
+        for name in ("attention", "quantize", "normalize_grad"):
+            check_flag(name, getattr(self, name))
+        for name in ("temperature", "final_temperature", "bn_eps"):
+            check_number(name, getattr(self, name), above=0.0)
+        for name in ("dropout", "drop_path", "bn_momentum"):
+            check_number(name, getattr(self, name), at_least=0.0, below=1.0)
+        check_number("budget_weight", self.budget_weight, at_least=0.0)
+        for name in ("harden_at", "shift_budget"):
+            check_number(name, getattr(self, name), at_least=0.0)
+            if getattr(self, name) > 1:
+                raise ConfigError(f"{name} is a share, 0 to 1, got {getattr(self, name)!r}")
+        if self.normalize_t_factor != "auto":
+            check_number("normalize_t_factor", self.normalize_t_factor)
+        if not isinstance(self.se_reduction, int) or not 0 <= self.se_reduction <= self.width:
+            raise ConfigError(f"se_reduction must be an integer of 0 to width, got {self.se_reduction!r}")
+        init_space_(torch.empty(2, 9), str(self.space_init))
+        init_time_(torch.empty(9), str(self.time_init))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of res1..res5; the stem has those of res1."""
+        return (self.width, *(self.width * factor for factor in (1, 2, 4, 8)))
+
+
+def _depths(depths: Any) -> tuple[int, ...]:
+    try:
+        values = tuple(int(text) for text in depths.split(",")) if isinstance(depths, str) else tuple(depths)
+    except (TypeError, ValueError):
+        values = ()
+    if len(values) != 4 or any(type(value) is not int or value < 1 for value in values):
+        raise ConfigError(f"depths must be four positive integers, e.g. 3,4,6,3; got {depths!r}")
+    return values
+
+
+# ---------------------------------------------------------------------------------------------------- blocks
+
+
+def norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
+    """Norm, then ReLU: what every convolution of this network reads."""
+    return F.relu(norm(x), inplace=True)
+
+
+class RubiksBlock(nn.Module):
+    """Pre-activation block: 1x1x1 convolution, shift with the stride, 1x1x1 convolution; residual.
+
+    Norm and ReLU stand before the first convolution and before the shift; squeeze-excitation, frame by frame,
+    behind the shift. With ``attention`` the choice of frames stands before the first convolution. The
+    shortcut is a strided convolution of the activated input where width or size change, else the raw input.
+
+    Shapes: (B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int,
+        drop_path: float,
+        config: RubiksNetConfig,
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        self.norm_a = norm_layer(in_channels)
+        self.time: nn.Module = nn.Identity()
+        if config.attention:
+            self.time = AttentionShift(in_channels, temperature=config.temperature)
+        self.conv_a = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+        self.norm_b = norm_layer(out_channels)
+        self.shift = _shift(out_channels, stride, config)
+        self.se: nn.Module = nn.Identity()
+        if config.se_reduction:
+            hidden = out_channels // config.se_reduction
+            self.se = SqueezeExcite(out_channels, hidden, bias=False, per_frame=True)
+        self.conv_b = nn.Conv3d(out_channels, out_channels, 1, bias=False)
+        self.has_shortcut = stride != 1 or in_channels != out_channels
+        if self.has_shortcut:
+            self.shortcut_conv = nn.Conv3d(
+                in_channels, out_channels, 1, stride=(1, stride, stride), bias=False
+            )
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = norm_relu(self.norm_a, x)
+        shortcut = self.shortcut_conv(active) if self.has_shortcut else x
+        y = norm_relu(self.norm_b, self.conv_a(self.time(active)))
+        y = self.conv_b(self.se(self.shift(y)))
+        total: Tensor = shortcut + self.drop_path(y)
+        return total
+
+
+def _shift(channels: int, stride: int, config: RubiksNetConfig) -> nn.Module:
+    options: dict[str, Any] = {
+        "stride": stride,
+        "quantize": config.quantize,
+        "normalize_grad": config.normalize_grad,
+        "space_init": config.space_init,
+    }
+    if config.attention:
+        return RubiksShift2d(channels, **options)
+    return RubiksShift3d(
+        channels, normalize_t_factor=config.normalize_t_factor, time_init=config.time_init, **options
+    )
+
+
+class RubiksHead(nn.Module):
+    """Norm, ReLU, mean over space, dropout and classifier for every frame; the mean over frames.
+
+    Shapes: (B, C, T, H, W) -> (B, K); without a classifier, features (B, C).
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, dropout: float, norm_layer: NormLayer) -> None:
+        super().__init__()
+        self.norm = norm_layer(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier: nn.Module = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = norm_relu(self.norm, x).mean((3, 4)).transpose(1, 2)
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits.mean(1)
+
+
+# ----------------------------------------------------------------------------------------------------- model
+
+
+class RubiksNet(VideoModel):
+    """The network of a `RubiksNetConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+
+    Any T, H and W will do. The planes of its shifts are quickest in the default memory layout, not in
+    channels-last.
+    """
+
+    weight_formats: ClassVar[tuple[WeightFormat, ...]] = RUBIKSNET_FORMATS
+
+    def __init__(
+        self,
+        config: RubiksNetConfig,
+        num_classes: int = 400,
+        *,
+        norm_layer: NormLayer | None = None,
+        model_name: str = "rubiksnet_tiny",
+    ) -> None:
+        """Args:
+        norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
+        model_name: the named point this is a variation of.
+        """
+        super().__init__()
+        self.config, self.model_name = config, model_name
+        self.num_classes = checked_num_classes(num_classes)
+        norm = norm_layer or (lambda c: nn.BatchNorm3d(c, eps=config.bn_eps, momentum=config.bn_momentum))
+        self.stem = nn.Conv3d(3, config.width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
+        self.res1, self.res2, self.res3, self.res4, self.res5 = _stages(config, norm)
+        self.head: RubiksHead = RubiksHead(
+            config.widths[-1], num_classes, dropout=config.dropout, norm_layer=norm
+        )
+        self._allowed_share = 1.0  # of moving channels at the present stage of training
+        init_weights(self)
+
+    @property
+    def build_args(self) -> dict[str, Any]:
+        named = asdict(CONFIGS[self.model_name])
+        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
+        if "depths" in changed:
+            changed["depths"] = list(changed["depths"])
+        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
+
+    @property
+    def time_init(self) -> str:
+        """How the shifts in time begin; loading weights for images asks for it."""
+        return self.config.time_init
+
+    def stages(self) -> list[nn.Module]:
+        return [self.stem, self.res1, self.res2, self.res3, self.res4, self.res5]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = checked_num_classes(num_classes)
+        if num_classes == 0:
+            self.head.classifier = nn.Identity()
+            return
+        like = self.stem.weight
+        linear = nn.Linear(self.config.widths[-1], num_classes, device=like.device, dtype=like.dtype)
+        self.head.classifier = linear
+        _init_classifier(linear)
+
+    # ------------------------------------------------------------------------------------- training traits
+
+    def no_weight_decay(self) -> set[str]:
+        """The shifts, and the weights of the choice of frames, whose size means nothing."""
+        return {*self.lr_multipliers(), *(f"{name}.weight" for name, _ in self._choices())}
+
+    def lr_multipliers(self) -> dict[str, float]:
+        """Every shift -> 0.01: how much slower it learns than the weights."""
+        kinds = (RubiksShift2d, RubiksShift3d)
+        return {f"{name}.shift": SHIFT_LR for name, m in self.named_modules() if isinstance(m, kinds)}
+
+    def not_averaged(self) -> set[str]:
+        return {f"{name}.temperature" for name, _ in self._choices()}
+
+    def on_train_progress(self, fraction: float) -> None:
+        """-AQ: lower the temperature and the allowed share of moving channels; from `harden_at` on, `harden`.
+
+        Frozen layers, and a model that is hard already, stay as they are.
+        """
+        config = self.config
+        choices = self._learning_choices()
+        if not choices or config.harden_at == 0 or _all_hard(choices):
+            return
+        way = fraction / config.harden_at
+        if way >= 1:
+            self.harden()
+            return
+        temperature = config.temperature * (config.final_temperature / config.temperature) ** way
+        for choice in choices:
+            choice.temperature.fill_(temperature)
+        self._allowed_share = 1 - (1 - config.shift_budget) * way
+
+    def regularization(self) -> Tensor | None:
+        """-AQ: a penalty on channels that move beyond what is allowed at this stage of training.
+
+        ``budget_weight`` x channels x (moving share - allowed share)², if that is positive; the share is
+        counted at a sharp temperature. Its gradient on a channel does not depend on how many there are.
+        """
+        config = self.config
+        choices = self._learning_choices()
+        if not choices or config.harden_at == 0 or config.shift_budget == 1 or not config.budget_weight:
+            return None
+        moving = torch.cat([choice.moving(SHARP) for choice in choices])
+        excess = F.relu(moving.mean() - self._allowed_share)
+        return config.budget_weight * len(moving) * excess.square()
+
+    def harden(self) -> None:
+        """-AQ: make each channel's choice of frame final. The channels that want to move most may, as many as
+        `shift_budget` allows over all layers; the others stay.
+        """
+        choices = self._learning_choices()
+        wish = torch.cat([choice.preference() for choice in choices])
+        num_moving = min(int(self.config.shift_budget * len(wish) + 1e-9), int((wish > 0).sum()))
+        may_move = torch.zeros_like(wish, dtype=torch.bool)
+        may_move[wish.topk(num_moving).indices] = True
+        sizes = [len(choice.weight) for choice in choices]
+        for choice, chosen in zip(choices, may_move.split(sizes), strict=True):
+            choice.harden(chosen)
+
+    def is_hard(self) -> bool:
+        """-AQ: whether every channel's choice of frame is final."""
+        return _all_hard([choice for _, choice in self._choices()])
+
+    def _choices(self) -> list[tuple[str, AttentionShift]]:
+        return [(name, m) for name, m in self.named_modules() if isinstance(m, AttentionShift)]
+
+    def _learning_choices(self) -> list[AttentionShift]:
+        return [choice for _, choice in self._choices() if choice.weight.requires_grad]
+
+
+def _all_hard(choices: list[AttentionShift]) -> bool:
+    return bool(choices) and not bool(torch.stack([choice.temperature for choice in choices]).any())
+
+
+def _stages(config: RubiksNetConfig, norm_layer: NormLayer) -> list[nn.Sequential]:
+    depths = (1, *config.depths)
+    rates = torch.linspace(0, config.drop_path, sum(depths), device="cpu").tolist()
+    stages, channels = [], config.width
+    for index, (depth, width) in enumerate(zip(depths, config.widths, strict=True)):
+        blocks = []
+        for i in range(depth):
+            stride = 2 if index and i == 0 else 1
+            rate = rates.pop(0)
+            blocks.append(
+                RubiksBlock(
+                    channels, width, stride=stride, drop_path=rate, config=config, norm_layer=norm_layer
+                )
+            )
+            channels = width
+        stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+@torch.no_grad()
+def init_weights(model: nn.Module) -> None:
+    """As the original: convolutions from N(0, 2 / (k k C_out)), the classifier N(0, 0.01), norms 1 and 0.
+
+    The linear layers of squeeze-excitation, convolutions here, keep PyTorch's own start; so does the
+    classifier's bias.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv3d) and ".se." not in name:
+            fan_out = module.out_channels * math.prod(module.kernel_size)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        elif isinstance(module, nn.Linear):
+            _init_classifier(module)
+
+
+def _init_classifier(linear: nn.Linear) -> None:
+    nn.init.normal_(linear.weight, std=0.01)
+
+
+# ---------------------------------------------------------------------------------------------- named points
+
+_TIERS: dict[str, dict[str, Any]] = {
+    "tiny": {"width": 54, "depths": (3, 4, 6, 3)},
+    "small": {"width": 72, "depths": (3, 4, 6, 3), "se_reduction": 12},
+    "medium": {"width": 72, "depths": (3, 4, 23, 3)},
+    "large": {"width": 72, "depths": (3, 8, 36, 3)},
+}
+# 1/8 of the channels: the budget of the one published -AQ network, rubiksnet_large_aq
+CONFIGS: dict[str, RubiksNetConfig] = {
+    **{f"rubiksnet_{tier}": RubiksNetConfig(**shape) for tier, shape in _TIERS.items()},
+    **{
+        f"rubiksnet_{tier}_aq": RubiksNetConfig(**shape, attention=True, shift_budget=0.125)
+        for tier, shape in _TIERS.items()
+    },
+}
+
+
+def rubiksnet_tiny(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Tiny: 8 frames of 224 pixels, 1.9 M parameters with 174 classes."""
+    return _build("rubiksnet_tiny", num_classes, norm_layer, overrides)
+
+
+def rubiksnet_small(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Small: 8 frames of 224 pixels, squeeze-excitation in every block."""
+    return _build("rubiksnet_small", num_classes, norm_layer, overrides)
+
+
+def rubiksnet_medium(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Medium: 8 frames of 224 pixels, as wide as small, deeper, no squeeze-excitation."""
+    return _build("rubiksnet_medium", num_classes, norm_layer, overrides)
+
+
+def rubiksnet_large(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Large: 8 frames of 224 pixels, 51 blocks."""
+    return _build("rubiksnet_large", num_classes, norm_layer, overrides)
+
+
+def rubiksnet_tiny_aq(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Tiny-AQ: each channel stays or moves by one frame."""
+    return _build("rubiksnet_tiny_aq", num_classes, norm_layer, overrides)
+
+
+def rubiksnet_small_aq(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Small-AQ: each channel stays or moves by one frame."""
+    return _build("rubiksnet_small_aq", num_classes, norm_layer, overrides)
+
+
+def rubiksnet_medium_aq(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Medium-AQ: each channel stays or moves by one frame."""
+    return _build("rubiksnet_medium_aq", num_classes, norm_layer, overrides)
+
+
+def rubiksnet_large_aq(
+    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
+) -> RubiksNet:
+    """RubiksNet-Large-AQ: each channel stays or moves by one frame."""
+    return _build("rubiksnet_large_aq", num_classes, norm_layer, overrides)
+
+
+def _build(name: str, num_classes: int, norm_layer: NormLayer | None, overrides: dict[str, Any]) -> RubiksNet:
+    check_overrides(name, RubiksNetConfig, overrides)
+    config = replace(CONFIGS[name], **overrides)
+    return RubiksNet(config, num_classes, norm_layer=norm_layer, model_name=name)
