@@ -55,6 +55,9 @@ def test_what_the_model_names_does_not_decay():
         def no_weight_decay(self) -> set[str]:
             return {"position"}
 
+        def lr_multipliers(self) -> dict[str, float]:
+            return {}
+
         def classifier_parameters(self) -> list[str]:
             return ["classifier.weight", "classifier.bias"]
 

@@ -59,6 +59,8 @@ class OptimConfig:
     """The batch size that `lr` is stated for."""
     min_lr: float = 0.0
     """Learning rate at the end, for the same reference batch."""
+    shift_lr: float | None = None
+    """Multiplier on the learning rate of learned shifts; none: the model's own (0.01 for RubiksNet)."""
     momentum: float = 0.9
     """Momentum of sgd."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -66,7 +68,7 @@ class OptimConfig:
     weight_decay: float = 5e-5
     """Not applied to norms, biases and what the model names in no_weight_decay()."""
     clip_grad: float = 0.0
-    """Largest global gradient norm, 0 is off."""
+    """Largest global gradient norm, 0 is off. Learned shifts are left out of it."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """How the rate falls after the warm-up; it is set anew at every step."""
     steps: tuple[float, ...] = ()

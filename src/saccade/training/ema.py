@@ -7,13 +7,16 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from saccade.models import VideoModel
+
 
 class WeightAverage:
     """A second copy of a model whose weights follow the first one's slowly.
 
     Floating-point buffers (the running statistics of batch norm) are averaged with the same decay, so that
-    they belong to the averaged weights; counters are copied. The decay grows from 0.1 as (1 + n) / (10 + n)
-    with the number of updates n, up to ``decay``, so that the first weights do not weigh on short runs.
+    they belong to the averaged weights; counters, and what the model names in ``not_averaged()``, are copied.
+    The decay grows from 0.1 as (1 + n) / (10 + n) with the number of updates n, up to ``decay``, so that the
+    first weights do not weigh on short runs.
 
     Attributes:
         model: the averaged copy, in eval mode, without gradients.
@@ -29,11 +32,12 @@ class WeightAverage:
         """Move towards the present weights of ``model``."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
+        copied: set[str] = model.not_averaged() if isinstance(model, VideoModel) else set()
         averages: list[Tensor] = []
         values: list[Tensor] = []
         present = model.state_dict()
         for name, average in self.model.state_dict().items():
-            if average.is_floating_point():
+            if average.is_floating_point() and name not in copied:
                 averages.append(average)
                 values.append(present[name])
             else:

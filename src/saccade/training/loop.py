@@ -21,7 +21,7 @@ from torch import nn
 from saccade.data.loader import TrainLoader
 from saccade.data.sampler import TrainSampler
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
-from saccade.models import save_weights
+from saccade.models import VideoModel, save_weights
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
@@ -88,6 +88,9 @@ class Trainer:
             MetricsFile(folder / METRICS, tensorboard=config.tensorboard) if processes.main else None
         )
         self._gradients = GradientStep(config, model, processes)
+        apart = model.lr_multipliers() if isinstance(model, VideoModel) else {}
+        # the gradients of learned shifts have a length of their own, which would drown that of all others
+        self._clipped = [p for name, p in model.named_parameters() if name not in apart]
         self._failure_limit = self._new_failure_limit()
         self._last_save = time.monotonic()
 
@@ -143,6 +146,7 @@ class Trainer:
             DataError: too many unreadable files.
         """
         set_train_mode(self.model)
+        self._tell_progress(self.progress.step)
         with self._loader() as loader, self.interrupts, self.reporter.running(self.progress.step):
             batches = loader.batches(self._requests())
             self.watch.reset()
@@ -190,9 +194,10 @@ class Trainer:
         if broken:
             raise self._diverged("the loss is not finite")
         if config.optim.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.optim.clip_grad)
+            nn.utils.clip_grad_norm_(self._clipped, config.optim.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self._tell_progress(progress.step + 1)
         if self.average:
             self.average.update(self.model)
         self.watch.clips += int(clips)
@@ -311,6 +316,10 @@ class Trainer:
         )
 
     # ----------------------------------------------------------------------------------------- details
+
+    def _tell_progress(self, num_steps: int) -> None:
+        if isinstance(self.model, VideoModel):
+            self.model.on_train_progress(num_steps / self.total_steps)
 
     def _new_failure_limit(self) -> FailureLimit:
         clips = self.steps_per_epoch * self.config.batch_size

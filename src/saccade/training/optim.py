@@ -17,6 +17,9 @@ class Trainable(Protocol):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that must not decay."""
 
+    def lr_multipliers(self) -> dict[str, float]:
+        """Names of parameters that learn at another rate -> the factor."""
+
     def stages(self) -> list[nn.Module]:
         """The parts in order, stem first."""
 
@@ -25,16 +28,25 @@ class Trainable(Protocol):
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, backbone_lr: float = 1.0
+    model: nn.Module, *, weight_decay: float, backbone_lr: float = 1.0, shift_lr: float | None = None
 ) -> list[dict[str, Any]]:
     """Optimiser groups of the parameters that learn: {backbone, classifier} x {decayed, not decayed}.
 
     Vectors and scalars (biases, every kind of norm) and what the model names in ``no_weight_decay()`` do not
-    decay. Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty
-    groups are left out.
+    decay. What it names in ``lr_multipliers()`` makes groups of its own; ``shift_lr`` replaces those factors.
+    Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty groups are
+    left out.
+
+    Raises:
+        ConfigError: there is a ``shift_lr``, and the model has no shifts.
     """
     traits = cast(Trainable, model)
     spared, classifier = traits.no_weight_decay(), set(traits.classifier_parameters())
+    factors = traits.lr_multipliers()
+    if shift_lr is not None:
+        if not factors:
+            raise ConfigError("optim.shift_lr: the model has no learned shifts; leave it out")
+        factors = dict.fromkeys(factors, shift_lr)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -42,13 +54,15 @@ def parameter_groups(
         head = name in classifier
         # the number of dimensions also catches norms that are no subclass of torch's own
         decayed = parameter.ndim > 1 and name not in spared
-        group_name = f"{'classifier' if head else 'backbone'}, {'decayed' if decayed else 'not decayed'}"
+        factor = factors.get(name, 1.0)
+        part = ("classifier" if head else "backbone") + (f" at {factor:g} x lr" if name in factors else "")
+        group_name = f"{part}, {'decayed' if decayed else 'not decayed'}"
         group = groups.setdefault(
             group_name,
             {
                 "name": group_name,
                 "params": [],
-                "lr_scale": 1.0 if head else backbone_lr,
+                "lr_scale": factor * (1.0 if head else backbone_lr),
                 "weight_decay": weight_decay if decayed else 0.0,
             },
         )
@@ -60,7 +74,9 @@ def create_optimizer(
     model: nn.Module, config: OptimConfig, *, backbone_lr: float = 1.0
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW, over `parameter_groups`."""
-    groups = parameter_groups(model, weight_decay=config.weight_decay, backbone_lr=backbone_lr)
+    groups = parameter_groups(
+        model, weight_decay=config.weight_decay, backbone_lr=backbone_lr, shift_lr=config.shift_lr
+    )
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)

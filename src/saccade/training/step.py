@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saccade.data.types import ClipBatch
 from saccade.errors import SaccadeError
+from saccade.models import VideoModel
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
 from saccade.transforms import TrainTransform
@@ -27,7 +28,7 @@ class TrainingError(SaccadeError):
 
 
 class GradientStep:
-    """Adds the gradients of a batch's mean loss to the parameters of ``model``.
+    """Adds the gradients of a batch's mean loss, and of the model's regularisation, to its parameters.
 
     The batch is cut into `accumulate` equal parts, each weighted by its share, so that the sum is the
     gradient of the mean over the whole batch. With several processes DDP averages the gradients in the last
@@ -35,7 +36,7 @@ class GradientStep:
     """
 
     def __init__(self, config: TrainConfig, model: nn.Module, processes: Processes) -> None:
-        self.config, self.processes = config, processes
+        self.config, self.processes, self.model = config, processes, model
         self.transform = train_transform(config)
         self._ddp: DistributedDataParallel | None = None
         if processes.world_size > 1:
@@ -47,7 +48,9 @@ class GradientStep:
         self.network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
 
     def __call__(self, batch: ClipBatch) -> tuple[float, float]:
-        """Returns the sum of the clips' losses and the number of clips whose first guess was right."""
+        """Returns the sum of the clips' losses, without regularisation, and the number of clips whose first
+        guess was right.
+        """
         parts = split_batch(batch, self.config.accumulate)
         sums = torch.zeros(2, dtype=torch.float64)
         for number, part in enumerate(parts):
@@ -55,7 +58,9 @@ class GradientStep:
             with self._exchange(last), explained_memory(part, self.config):
                 here = part.to(self.processes.device)
                 loss, right = self._loss(self.transform(here), here.labels)
-                (loss * (len(part) / len(batch))).backward()
+                extra = self._regularization()
+                total = loss if extra is None else loss + extra
+                (total * (len(part) / len(batch))).backward()
             sums += torch.stack((loss.detach() * len(part), right)).double().cpu()
         return float(sums[0]), float(sums[1])
 
@@ -66,6 +71,9 @@ class GradientStep:
         loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
         right = (logits_BK.detach().argmax(dim=1) == labels_B).sum().to(loss.dtype)
         return loss, right
+
+    def _regularization(self) -> Tensor | None:
+        return self.model.regularization() if isinstance(self.model, VideoModel) else None
 
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
         """The processes exchange gradients in the last backward pass of a step alone."""

@@ -78,6 +78,8 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
     yield from _at_least(
         optim, "optim", 0, "min_lr", "weight_decay", "clip_grad", "warmup_epochs", "warmup_lr", "gamma"
     )
+    if optim.shift_lr is not None and not optim.shift_lr >= 0:
+        yield "optim.shift_lr", f"must be 0 or more (is {optim.shift_lr}); 0 keeps the shifts as they are"
     if not 0 <= optim.momentum < 1:
         yield "optim.momentum", f"must be 0 to below 1 (is {optim.momentum})"
     if not all(0 <= beta < 1 for beta in optim.betas):
