@@ -232,8 +232,8 @@ def _sampler(config: TrainConfig, train_set: VideoDataset, group: Processes) -> 
 def model_options(config: TrainConfig) -> dict[str, Any]:
     """What `create_model` is told: the overrides, regularisation, and the training clip.
 
-    X3D's head pools over the map of the training clip, so gamma_tau, gamma_t and gamma_s follow the clip
-    unless they are overridden.
+    The heads of X3D and VoV3D pool over the map of the training clip, so the fields that say for which clip
+    a model is (gamma_tau, gamma_t, gamma_s; stride, num_frames, train_crop) follow it unless overridden.
     """
     with torch.device("meta"):
         model = create_model(config.model.name, num_classes=2, **config.model.overrides)
@@ -245,6 +245,9 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         "gamma_tau": config.clip.stride,
         "gamma_t": config.clip.num_frames,
         "gamma_s": config.train_crop / BASE_CROP,
+        "stride": config.clip.stride,
+        "num_frames": config.clip.num_frames,
+        "train_crop": config.train_crop,
     }
     if config.model.drop_path and "drop_path" not in known:
         raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")
