@@ -100,9 +100,9 @@ def test_three_crops_span_the_frame_even_if_the_short_side_is_larger_than_the_cr
     with open_video(folder / "0.mp4", short_side=20) as reader:
         clip = CLIP.replace(short_side=20)
         plan = plan_video(len(reader), reader.fps, clip, [parse_views("1x1"), parse_views("1x3")])
-    assert [(c.tight, c.crops) for c in plan.clips] == [
-        (False, {1: (1, 0)}),
-        (True, {0: (0, 1), 1: (0, 1), 2: (0, 1)}),
+    assert [(c.short_side, c.crops) for c in plan.clips] == [
+        (20, {1: (1, 0)}),
+        (CLIP.crop, {0: (0, 1), 1: (0, 1), 2: (0, 1)}),
     ]
 
 

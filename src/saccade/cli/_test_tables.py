@@ -12,6 +12,8 @@ from rich.table import Table
 from saccade.cli._timeline import bar
 from saccade.console import output
 from saccade.evaluation.metrics import ClassRow, most_confused
+from saccade.video.segments import SEGMENT_RULES
+from saccade.video.views import parse_views
 
 if TYPE_CHECKING:
     from saccade.evaluation import TestResult
@@ -33,7 +35,8 @@ def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int
         f"{len(first.class_names)} classes",
         soft_wrap=True,
     )
-    console.print(protocol(first), soft_wrap=True)
+    for line in dict.fromkeys(map(protocol, results)):  # view sets mostly share one
+        console.print(line, soft_wrap=True)
     if first.shuffled:
         console.print("[yellow]control: the frames of every view are in random order[/]", soft_wrap=True)
     console.print()
@@ -51,14 +54,28 @@ def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int
 
 def protocol(result: TestResult) -> str:
     """The protocol in one line: an accuracy means nothing without it."""
-    clip = result.clip
+    views, clip = parse_views(result.views), result.clip
     if clip is None:
         return f"protocol: {result.views} views"
-    return (
-        f"protocol: clips of {clip.num_frames} frames x stride {clip.stride} at {clip.target_fps:g} fps, "
-        f"short side {clip.short_side}, crop {clip.crop}, temporal rule {result.temporal_rule}, "
-        "mean of the views' softmax"
+    if result.temporal_rule in SEGMENT_RULES:
+        frames = f"{clip.num_frames} frames, one from each of {clip.num_frames} segments of the video"
+    else:
+        frames = f"{clip.num_frames} frames x stride {clip.stride} at {clip.target_fps:g} fps"
+    if views.protocol:
+        frames += f", {_count(views.num_clips, 'clip')} x {_count(views.num_crops, 'crop')}"
+    average = (
+        "softmax of the mean of the views' logits"
+        if result.average == "logits"
+        else "mean of the views' softmax"
     )
+    return (
+        f"{' '.join(filter(None, ('protocol', views.protocol)))}: clips of {frames}, "
+        f"short side {clip.short_side}, crop {clip.crop}, temporal rule {result.temporal_rule}, {average}"
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def _figures(results: Sequence[TestResult]) -> Table:

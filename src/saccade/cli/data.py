@@ -44,6 +44,12 @@ def _parser() -> Parser:
         "--stride", type=int, default=5, metavar="N", help="their stride at 30 fps (default 5)"
     )
     check.add_argument(
+        "--temporal-rule",
+        default="saccade",
+        metavar="RULE",
+        help="how clips are taken; with segments, tsm ... the stride does not matter (default saccade)",
+    )
+    check.add_argument(
         "--class-names", metavar="NAMES", help="shipped list (kinetics400) or file, in label order"
     )
     check.add_argument(
@@ -133,6 +139,7 @@ def _check(options: argparse.Namespace) -> int:
         stride=options.stride,
         class_names=options.class_names,
         root=options.root,
+        temporal_rule=options.temporal_rule,
         workers=options.workers,
     )
     if options.json:
@@ -212,9 +219,14 @@ def _print_findings(report: CheckReport) -> None:
     )
     _list([_together(group) for group in report.contradictions], "the same file with two labels", "yellow")
     span = (report.num_frames - 1) * report.stride + 1
+    clip = (
+        f"{report.num_frames} segments"
+        if report.by_segments
+        else f"{report.num_frames}x{report.stride} ({span / 30:.2f} s)"
+    )
     _list(
         [f"{file.path}: {file.num_frames} frames at {file.fps:.4g} fps" for file in report.short],
-        f"shorter than a clip of {report.num_frames}x{report.stride} ({span / 30:.2f} s): frames repeat",
+        f"shorter than a clip of {clip}: frames repeat",
         "yellow",
     )
     across = {id(group[0]) for group in report.duplicates_across_splits}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.errors import DataError, UsageError
+from saccade.video.views import PROTOCOLS, parse_views
 
 if TYPE_CHECKING:
     from saccade.data.types import VideoDataset
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   saccade test runs/my_run --views 10x1
   saccade test runs/my_run --data clips/ --views 1x1,3x1,10x1,10x3
   saccade test runs/my_run --data clips/ --views 3x1 --shuffle-frames
+  saccade test runs/my_run --data something-something-v2 --views ssv2-1clip,ssv2-2clip-3crop
   saccade test x3d_m.pyth --model x3d_m --labels kinetics400 --data k400/val.csv --views 10x3
 """
 
@@ -31,7 +33,8 @@ def run(args: list[str]) -> int:
     settings = _settings_of_run(Path(options.source))
     data = options.data or settings.get("data")
     if not data:
-        raise UsageError("--data is needed: a folder of class folders, or a list file")
+        raise UsageError("--data is needed: a folder of class folders, a list file, or Something-Something")
+    _check_views(options)
     loaded = load_from_flags(options.source, None, options)
     rule = options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade"
     dataset = _dataset(data, options, settings, loaded)
@@ -78,7 +81,14 @@ def _parser() -> Parser:
         "source", metavar="RUN_OR_WEIGHTS", help="run folder, weights, or checkpoint (--model)"
     )
     parser.add_argument(
-        "--data", metavar="PATH", help="class folders or a list file (default: that of the run)"
+        "--data",
+        metavar="PATH",
+        help="class folders, a list file, Something-Something (default: that of the run)",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="FOLDER",
+        help="where the files of a list lie (default: as the run, beside the list)",
     )
     parser.add_argument(
         "--split", default="val", choices=("train", "val", "test", "all"), help="default %(default)s"
@@ -86,7 +96,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--views",
         default="1x1",
-        help="CLIPSxCROPS, e.g. 10x3; or several: 1x1,3x1,10x1,10x3 (default %(default)s)",
+        help=f"CLIPSxCROPS, e.g. 10x3, or a protocol ({', '.join(PROTOCOLS)}), or several: "
+        "1x1,10x3,6-view (default %(default)s)",
     )
     parser.add_argument(
         "--shuffle-frames", action="store_true", help="control: permute the frames of every view"
@@ -127,6 +138,7 @@ def _dataset(data: str, options: Namespace, settings: dict[str, Any], loaded: Lo
         data,
         options.split,
         class_names=names,
+        root=options.root or (settings.get("root") if not options.data else None) or None,
         val_fraction=settings.get("val_fraction", 0.2),
         allow_missing=options.allow_missing,
     )
@@ -136,6 +148,22 @@ def _dataset(data: str, options: Namespace, settings: dict[str, Any], loaded: Lo
             "name the classes of the weights with --labels, or test on their own data"
         )
     return dataset
+
+
+def _check_views(options: Namespace) -> None:
+    """A protocol is measured as it is stated, or not under its name."""
+    for text in options.views.split(","):
+        views = parse_views(text)
+        if not views.protocol:
+            continue
+        fixed = {"--temporal-rule": options.temporal_rule not in (None, views.rule)}
+        fixed["--short-side"] = options.short_side is not None and views.scale is not None
+        for flag, given in fixed.items():
+            if given:
+                raise UsageError(
+                    f"{flag}: the protocol {views} fixes it; leave the flag out, or give the views as "
+                    f"{views.num_clips}x{views.num_crops}"
+                )
 
 
 def _folder(options: Namespace) -> Path:

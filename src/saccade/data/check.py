@@ -19,6 +19,8 @@ from saccade.console import progress_bar
 from saccade.data.datasets import read_entries
 from saccade.data.folder import is_video_name
 from saccade.errors import DataError, SaccadeError, UsageError
+from saccade.video.sampling import RULES
+from saccade.video.segments import SEGMENT_RULES
 
 TARGET_FPS = 30.0
 _BLOCK = 64  # frames decoded at a time
@@ -34,6 +36,7 @@ class FileFacts:
 
     Attributes:
         label: position in the report's class names, None where the folder has no classes.
+        listed_frames, listed_fps: what the data set says of a folder of frames, None where it says nothing.
         size: height and width in pixels.
         sha256: of the file's bytes; empty for a folder of frames.
         look: 192 bits as hex that say how the first, middle and last frame look.
@@ -42,6 +45,8 @@ class FileFacts:
     path: str
     split: str
     label: int | None
+    listed_frames: int | None = None
+    listed_fps: float | None = None
     num_frames: int = 0
     fps: float = 0.0
     size: tuple[int, int] = (0, 0)
@@ -61,6 +66,7 @@ class CheckReport:
     Attributes:
         num_frames: frames of the clip that training will ask for.
         stride: its stride, at 30 frames per second.
+        temporal_rule: how the clip will be taken; with a segment rule the stride does not matter.
     """
 
     root: str
@@ -68,6 +74,12 @@ class CheckReport:
     files: tuple[FileFacts, ...]
     num_frames: int
     stride: int
+    temporal_rule: str = "saccade"
+
+    @property
+    def by_segments(self) -> bool:
+        """Whether a clip takes a frame of each segment of the whole video."""
+        return self.temporal_rule in SEGMENT_RULES
 
     @property
     def ok(self) -> bool:
@@ -86,9 +98,12 @@ class CheckReport:
 
     @property
     def short(self) -> list[FileFacts]:
-        """Readable files that last less than one clip, so that its frames would repeat."""
+        """Readable files that are shorter than one clip, so that its frames would repeat."""
+        readable = [file for file in self.files if file.cause is None]
+        if self.by_segments:
+            return [file for file in readable if file.num_frames < self.num_frames]
         span = ((self.num_frames - 1) * self.stride + 1) / TARGET_FPS
-        return [file for file in self.files if file.cause is None and file.seconds < span - 1e-6]
+        return [file for file in readable if file.seconds < span - 1e-6]
 
     @property
     def duplicates(self) -> list[list[FileFacts]]:
@@ -157,7 +172,12 @@ class CheckReport:
             "duplicates_across_splits": [[f.path for f in group] for group in self.duplicates_across_splits],
             "duplicates": [[file.path for file in group] for group in self.duplicates],
             "look_alikes": [[one.path, other.path] for one, other in self.look_alikes()],
-            "clip": {"num_frames": self.num_frames, "stride": self.stride, "target_fps": TARGET_FPS},
+            "clip": {
+                "num_frames": self.num_frames,
+                "stride": self.stride,
+                "target_fps": TARGET_FPS,
+                "temporal_rule": self.temporal_rule,
+            },
             "files": [asdict(file) for file in self.files],
         }
 
@@ -169,6 +189,7 @@ def check_data(
     stride: int = 5,
     class_names: str | os.PathLike[str] | Sequence[str] | None = None,
     root: str | os.PathLike[str] | None = None,
+    temporal_rule: str = "saccade",
     workers: int | None = None,
 ) -> CheckReport:
     """Decode every frame of every video of a data set once, and report what was found.
@@ -179,6 +200,8 @@ def check_data(
         stride: its stride at 30 frames per second. Files that last less are reported as short.
         class_names: as for `load_dataset`.
         root: as for `load_dataset`.
+        temporal_rule: one of `saccade.video.sampling.RULES`; with a segment rule a file is short that has
+            fewer frames than the clip.
         workers: processes; None takes one per available CPU, 0 reads in this process.
 
     Raises:
@@ -188,6 +211,8 @@ def check_data(
     for name, value in (("num_frames", num_frames), ("stride", stride)):
         if value < 1:
             raise UsageError(f"{name}: must be at least 1, got {value}")
+    if temporal_rule not in RULES:
+        raise UsageError(f"temporal_rule: {temporal_rule!r} is unknown; known are {', '.join(RULES)}")
     if workers is not None and workers < 0:
         raise UsageError(f"workers: must not be negative, got {workers}")
     names, wanted = _files(Path(path), class_names, root)
@@ -200,7 +225,12 @@ def check_data(
             bar.advance(task)
     facts.sort(key=lambda file: order[file.path])
     return CheckReport(
-        root=str(path), class_names=names, files=tuple(facts), num_frames=num_frames, stride=stride
+        root=str(path),
+        class_names=names,
+        files=tuple(facts),
+        num_frames=num_frames,
+        stride=stride,
+        temporal_rule=temporal_rule,
     )
 
 
@@ -217,7 +247,16 @@ def _files(
         if not found:
             raise
         return (), [FileFacts(path=path, split="all", label=None) for path in found]
-    return names, [FileFacts(path=e.path, split=e.split or "all", label=int(e.label)) for e in entries]
+    return names, [
+        FileFacts(
+            path=entry.path,
+            split=entry.split or "all",
+            label=int(entry.label),
+            listed_frames=entry.num_frames,
+            listed_fps=entry.fps,
+        )
+        for entry in entries
+    ]
 
 
 def _loose_videos(place: Path) -> list[str]:
@@ -272,7 +311,8 @@ def examine(file: FileFacts) -> FileFacts:
     from saccade.video import open_video
 
     try:
-        with open_video(file.path, short_side=_LOOK_SIDE) as video:
+        options: dict[str, Any] = {"fps": file.listed_fps, "num_frames": file.listed_frames}
+        with open_video(file.path, short_side=_LOOK_SIDE, **options) as video:
             length = len(video)
             if length == 0:
                 return replace(file, cause="no frames")

@@ -28,7 +28,7 @@ class ClipSettings:
         rule: temporal rule, see saccade.video.sampling.
         inverse_uniform: draw 1/short_side uniformly instead of short_side.
         backend: see saccade.video.open_video.
-        frames_fps: rate of folders of images, None for open_video's default.
+        frames_fps: rate of folders of images whose data set does not say it, None for open_video's default.
         attempts: videos tried for one clip before the run is stopped.
     """
 
@@ -46,7 +46,7 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
     (An error raised in a worker process would reach the user with the worker's traceback as its text.)
 
     Args:
-        dataset: the videos. Only paths and labels go to the workers.
+        dataset: the videos. What the workers need of them goes to them as arrays.
         settings: how clips are read.
         cache: frames kept in memory. With one, every clip is decoded at the cache's short side and then
             resized, so that a clip is the same whether its frames were kept or not.
@@ -57,6 +57,8 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
     ) -> None:
         self.paths = _Strings([item.path for item in dataset.items])
         self.labels = np.array([item.label for item in dataset.items], dtype=np.int64)
+        self._num_frames = np.array([item.num_frames or 0 for item in dataset.items], dtype=np.int64)
+        self._fps = np.array([item.fps or 0.0 for item in dataset.items])
         self.settings = settings
         self.cache = cache
 
@@ -123,15 +125,14 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
                 rng=rng,
             )
 
-        path = self.paths[index]
         if self.cache is None:
-            with self._open(path, short_side) as video:
+            with self._open(index, short_side) as video:
                 return video.frames(draw(len(video), video.fps).tolist())
         kept = self.cache.get(index)
         if kept is not None:
             frames, fps = kept
             return resize_short_side(pick(frames, draw(len(frames), fps)), short_side)
-        with self._open(path, self.cache.short_side) as video:
+        with self._open(index, self.cache.short_side) as video:
             clip = self._clip_and_keep(self.cache, video, index, draw(len(video), video.fps))
         return resize_short_side(clip, short_side)
 
@@ -148,8 +149,14 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
                 return frames[torch.from_numpy(wanted)]
         return video.frames(wanted.tolist())
 
-    def _open(self, path: str, short_side: int) -> VideoReader:
-        return open_video(path, self.settings.backend, short_side=short_side, fps=self.settings.frames_fps)
+    def _open(self, index: int, short_side: int) -> VideoReader:
+        return open_video(
+            self.paths[index],
+            self.settings.backend,
+            short_side=short_side,
+            fps=float(self._fps[index]) or self.settings.frames_fps,
+            num_frames=int(self._num_frames[index]) or None,
+        )
 
 
 @dataclass

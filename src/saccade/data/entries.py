@@ -52,6 +52,7 @@ class Entry:
         where: ``file:line`` or the folder, for messages.
         split: ``train``, ``val``, ``test``; None where the source does not say.
         group: clips of one group come from one source video and belong in one split.
+        num_frames, fps: frames of a folder of frames, and their rate, where the source says them.
     """
 
     path: str
@@ -59,6 +60,8 @@ class Entry:
     where: str
     split: str | None = None
     group: str | None = None
+    num_frames: int | None = None
+    fps: float | None = None
 
 
 def split_of(word: str) -> str | None:

@@ -11,10 +11,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class VideoItem:
-    """One labelled video of a data set."""
+    """One labelled video of a data set.
+
+    ``num_frames`` and ``fps`` are what the data set says of a *folder* of frames, which does not say it
+    itself: how many of its files count, and their rate. None: all of them, and open_video's default.
+    """
 
     path: str
     label: int
+    num_frames: int | None = None
+    fps: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,27 +11,34 @@ from torch import Tensor
 from saccade.clip import ClipSpec
 from saccade.evaluation.scoring import ViewScorer
 from saccade.transforms import test_transform
-from saccade.video.views import short_side_size
+from saccade.video.views import CropGrid, short_side_size
 
 
 def cut_views(
-    frames: Tensor, clip: ClipSpec, crops: Iterable[int], *, tight: bool, like: ViewScorer
+    frames: Tensor,
+    clip: ClipSpec,
+    crops: Iterable[int],
+    *,
+    short_side: int,
+    grid: CropGrid = "pyslowfast",
+    like: ViewScorer,
 ) -> Iterator[tuple[int, Tensor]]:
     """(crop, view) for each of ``crops``: views are normalised floats (3, T, crop, crop).
 
     Args:
         frames: uint8 (T, H, W, 3) on the device of the scorer ``like``, whose memory format the views get.
         crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait).
-        tight: resize first so that the short side is the crop.
+        short_side: size in pixels that the frames are brought to before cutting.
+        grid: where the crops lie, see `saccade.video.views.crop_box`.
     """
     wanted = list(crops)
-    if tight:
-        frames = resize_short_side(frames, clip.crop)
+    if min(frames.shape[1:3]) != short_side:
+        frames = resize_short_side(frames, short_side)
     channels_last = like.memory_format == torch.channels_last_3d
     if wanted == [1]:
-        yield 1, test_transform(frames, clip, 1, channels_last=channels_last)[0]
+        yield 1, test_transform(frames, clip, 1, grid=grid, channels_last=channels_last)[0]
         return
-    views = test_transform(frames, clip, 3, channels_last=channels_last)
+    views = test_transform(frames, clip, 3, grid=grid, channels_last=channels_last)
     yield from ((crop, views[crop]) for crop in wanted)
 
 

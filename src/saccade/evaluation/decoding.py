@@ -11,25 +11,33 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from saccade.clip import ClipSpec
+from saccade.data.types import VideoItem
 from saccade.errors import VideoError
-from saccade.evaluation.plan import PlannedClip, plan_video
+from saccade.evaluation.plan import PlannedClip, decode_sizes, plan_video
 from saccade.evaluation.result import Failure
 from saccade.video import open_video
 from saccade.video.views import Views, check_crop
 
 
 @dataclass(frozen=True)
-class DecodedVideo:
-    """Frames of one video, uint8 (N, H, W, 3), and the clips to make of them. ``position``: in the data
-    set.
-    """
+class DecodedFrames:
+    """Frames of one video at one size, uint8 (N, H, W, 3), and the clips to make of them."""
 
-    position: int
     frames: Tensor
     clips: tuple[PlannedClip, ...]
 
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """One video at every size that the view sets ask for, mostly one. ``position``: in the data set."""
+
+    position: int
+    sizes: tuple[DecodedFrames, ...]
+
     def pin_memory(self) -> DecodedVideo:
-        return replace(self, frames=self.frames.pin_memory())
+        return replace(
+            self, sizes=tuple(replace(size, frames=size.frames.pin_memory()) for size in self.sizes)
+        )
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,13 @@ class UnreadVideo:
 
 
 class VideosToTest(Dataset[DecodedVideo | UnreadVideo]):
-    """Item ``i`` opens and decodes the video ``positions[i]`` once, for all view sets."""
+    """Item ``i`` opens and decodes the video ``positions[i]`` once, for all view sets (once for each size,
+    where they decode at several).
+    """
 
     def __init__(
         self,
-        paths: Sequence[str],
+        items: Sequence[VideoItem],
         positions: Sequence[int],
         clip: ClipSpec,
         view_sets: Sequence[Views],
@@ -51,7 +61,7 @@ class VideosToTest(Dataset[DecodedVideo | UnreadVideo]):
         rule: str,
         shuffle_seed: int | None,
     ) -> None:
-        self.paths, self.positions = paths, positions
+        self.items, self.positions = items, positions
         self.clip, self.view_sets = clip, view_sets
         self.rule, self.shuffle_seed = rule, shuffle_seed
 
@@ -60,18 +70,27 @@ class VideosToTest(Dataset[DecodedVideo | UnreadVideo]):
 
     def __getitem__(self, index: int) -> DecodedVideo | UnreadVideo:
         position = self.positions[index]
-        path = self.paths[position]
-        seed = None if self.shuffle_seed is None else (self.shuffle_seed, position)
+        item = self.items[position]
         try:
-            with open_video(path, short_side=self.clip.short_side) as reader:
-                check_crop(*reader.size, self.clip.crop)
-                plan = plan_video(
-                    len(reader), reader.fps, self.clip, self.view_sets, rule=self.rule, shuffle_seed=seed
-                )
-                frames = reader.frames(plan.indices.tolist())
+            sizes = decode_sizes(self.clip, self.view_sets)
+            return DecodedVideo(position, tuple(self._decode(item, position, size) for size in sizes))
         except VideoError as error:
-            return UnreadVideo(position, Failure(path, error.cause))
-        return DecodedVideo(position, frames, plan.clips)
+            return UnreadVideo(position, Failure(item.path, error.cause))
+
+    def _decode(self, item: VideoItem, position: int, size: int) -> DecodedFrames:
+        seed = None if self.shuffle_seed is None else (self.shuffle_seed, position)
+        with open_video(item.path, short_side=size, fps=item.fps, num_frames=item.num_frames) as reader:
+            check_crop(*reader.size, self.clip.crop)
+            plan = plan_video(
+                len(reader),
+                reader.fps,
+                self.clip,
+                self.view_sets,
+                decode_size=size,
+                rule=self.rule,
+                shuffle_seed=seed,
+            )
+            return DecodedFrames(reader.frames(plan.indices.tolist()), plan.clips)
 
 
 def decoded_videos(

@@ -1,8 +1,8 @@
 """Which frames of a video are decoded, and how views are cut from them.
 
-All view sets of a call share one decoding: the plan holds the union of their frames. A view that several
-sets have (the centre crop of ``10x1`` and of ``10x3``), or that one set has twice (every clip of a very
-short video), is computed once and counted as often as it occurs.
+The view sets of a call that decode at one size, mostly all of them, share one decoding: the plan holds the
+union of their frames. A view that several sets have (the centre crop of ``10x1`` and of ``10x3``), or that
+one set has twice (every clip of a very short video), is computed once and counted as often as it occurs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saccade.clip import ClipSpec
 from saccade.video.sampling import sample_test
-from saccade.video.views import Views
+from saccade.video.views import CropGrid, Views
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class PlannedClip:
 
     Attributes:
         frames: positions in the plan's ``indices``, one per frame of the clip.
-        tight: the frames' short side is made equal to the crop before cutting (sets of three crops).
+        short_side: size the frames are brought to before cutting.
+        grid: where the crops lie, see `saccade.video.views.crop_box`.
         crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait), each with how often each
             view set holds that view.
     """
 
     frames: tuple[int, ...]
-    tight: bool
+    short_side: int
+    grid: CropGrid
     crops: dict[int, tuple[int, ...]]
 
 
@@ -48,20 +50,24 @@ def plan_video(
     clip: ClipSpec,
     view_sets: Sequence[Views],
     *,
+    decode_size: int | None = None,
     rule: str = "saccade",
     shuffle_seed: tuple[int, ...] | None = None,
 ) -> VideoPlan:
-    """Plan all views of one video.
-
-    One crop is the centre of frames with the short side ``clip.short_side``. Three crops lie left, centre
-    and right in frames whose short side is the crop itself (PySlowFast, datasets/kinetics.py).
+    """Plan the views of one video that are cut from frames decoded at one size.
 
     Args:
+        decode_size: short side of the frames; sets that decode at another (`Views.decode_size`) have no part
+            in the plan. None: ``clip.short_side``.
+        rule: temporal rule of the sets that do not bring their own.
         shuffle_seed: permute the frames of each clip, by this seed and the clip's own frames; None keeps
             the order.
     """
-    found: dict[tuple[tuple[int, ...], bool], dict[int, list[int]]] = {}
+    size = clip.short_side if decode_size is None else decode_size
+    found: dict[tuple[tuple[int, ...], int, CropGrid], dict[int, list[int]]] = {}
     for position, views in enumerate(view_sets):
+        if views.decode_size(clip.short_side, clip.crop) != size:
+            continue
         clips = sample_test(
             num_video_frames,
             fps,
@@ -69,23 +75,30 @@ def plan_video(
             stride=clip.stride,
             num_clips=views.num_clips,
             target_fps=clip.target_fps,
-            rule=rule,
+            rule=views.rule or rule,
         )
-        tight = views.num_crops > 1 and clip.short_side != clip.crop
+        cut_size = views.cut_size(clip.short_side, clip.crop)
         for frames in clips:
-            crops = found.setdefault((tuple(_shuffled(frames, shuffle_seed).tolist()), tight), {})
+            order = tuple(_shuffled(frames, shuffle_seed).tolist())
+            crops = found.setdefault((order, cut_size, views.grid), {})
             for crop in range(views.num_crops) if views.num_crops > 1 else (1,):
                 crops.setdefault(crop, [0] * len(view_sets))[position] += 1
-    indices = np.unique(np.array([frames for frames, _ in found], dtype=np.int64))
+    indices = np.unique(np.array([frames for frames, *_ in found], dtype=np.int64))
     planned = tuple(
         PlannedClip(
             tuple(np.searchsorted(indices, frames).tolist()),
-            tight,
+            cut_size,
+            grid,
             {crop: tuple(crops[crop]) for crop in sorted(crops)},
         )
-        for (frames, tight), crops in found.items()
+        for (frames, cut_size, grid), crops in found.items()
     )
     return VideoPlan(indices, planned)
+
+
+def decode_sizes(clip: ClipSpec, view_sets: Sequence[Views]) -> tuple[int, ...]:
+    """The short sides that ``view_sets`` decode at, each once; mostly there is one."""
+    return tuple(dict.fromkeys(views.decode_size(clip.short_side, clip.crop) for views in view_sets))
 
 
 def _shuffled(frames: NDArray[np.int64], seed: tuple[int, ...] | None) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from saccade.clip import ClipSpec
 from saccade.errors import DataError
 from saccade.evaluation import metrics
 from saccade.files import atomic_path
+from saccade.video.views import Average, parse_views
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class TestResult:
     """Scores of one view set over a data set, with the protocol that made them.
 
     Attributes:
-        scores: float32 (num_videos, num_classes), mean of the views' softmax; rows add up to 1.
+        scores: float32 (num_videos, num_classes), mean of the views' softmax, or softmax of the mean of their
+            logits where the protocol says so (`average`); rows add up to 1.
         labels: int64 (num_videos,).
         paths: file of every row.
         class_names: in label order.
-        views: ``CLIPSxCROPS``.
+        views: ``CLIPSxCROPS``, or the name of a protocol.
         clip, temporal_rule, shuffled: the rest of the protocol.
         failures: videos that could not be read; not among the rows.
         pairs: pairs of classes that differ in one thing alone, or none.
@@ -73,8 +75,12 @@ class TestResult:
 
     @property
     def num_views(self) -> int:
-        clips, crops = self.views.split("x")
-        return int(clips) * int(crops)
+        return len(parse_views(self.views))
+
+    @property
+    def average(self) -> Average:
+        """What was averaged over the views: ``softmax`` or ``logits``."""
+        return parse_views(self.views).average
 
     @property
     def gmacs_per_video(self) -> float:
@@ -121,6 +127,7 @@ class TestResult:
         """The figures and the protocol, ready for JSON (a figure that does not exist is None)."""
         figures = {
             "views": self.views,
+            "average": self.average,
             "top1": self.top1,
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,

@@ -1,4 +1,4 @@
-"""Views through a model in batches: probabilities out."""
+"""Views through a model in batches: probabilities, or logits, out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_BATCH = 64
 
 
 class ViewScorer:
-    """Softmax scores of views, many views per forward pass.
+    """Softmax scores of views, or their logits, many views per forward pass.
 
     Args:
         model: (B, 3, T, H, W) float -> (B, num_classes) logits; its mode is the caller's business
@@ -34,6 +34,7 @@ class ViewScorer:
         batch_size: most views per forward pass; None chooses by memory. Out of memory on a GPU halves it,
             aloud.
         precision: ``bfloat16`` runs under autocast.
+        logits: give the model's logits as they are, for a caller that averages them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ViewScorer:
         device: torch.device | str | None = None,
         batch_size: int | None = None,
         precision: Precision = "float32",
+        logits: bool = False,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
@@ -52,11 +54,12 @@ class ViewScorer:
         self.device = torch.device(device) if device is not None else model_device(model)
         self.batch_size = batch_size
         self.precision = precision
+        self.logits = logits
         self.memory_format = _memory_format(model)
 
     def __call__(self, views: Tensor) -> NDArray[np.float32]:
-        """Float views (N, 3, T, H, W) on the scorer's device -> float32 (N, num_classes), rows adding up to
-        1.
+        """Float views (N, 3, T, H, W) on the scorer's device -> float32 (N, num_classes): rows adding up to
+        1, or logits.
         """
         size = self.size_for(views.shape[1:])
         parts: list[NDArray[np.float32]] = []
@@ -110,17 +113,24 @@ class ViewScorer:
             raise WeightsError(
                 f"the model gives {tuple(logits.shape)}, but (views, classes) is needed to classify"
             )
-        scores: NDArray[np.float32] = logits.float().softmax(dim=1).cpu().numpy()
+        values: NDArray[np.float32] = logits.float().cpu().numpy()
+        scores = softmax(values)
         if not np.isfinite(scores).all():
             raise WeightsError(
                 "the model's output is not finite: its weights are damaged or training diverged"
             )
-        return scores
+        return values if self.logits else scores
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Over the last axis, in the type of ``logits``."""
+    result: NDArray[Any] = torch.from_numpy(logits).softmax(dim=-1).numpy()
+    return result
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from saccade.errors import DataError, UsageError
 from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.decoding import DecodedVideo, UnreadVideo, VideosToTest, decoded_videos
 from saccade.evaluation.result import Failure, TestResult
-from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device
+from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device, softmax
 from saccade.models.counts import count_macs
 from saccade.video.sampling import RULES
-from saccade.video.views import Views, parse_views
+from saccade.video.segments import check_num_clips
+from saccade.video.views import Average, Views, parse_views
 
 _LOUD_FAILURES = 20  # each is named as it happens up to here; all of them are in the result
 
@@ -49,17 +50,18 @@ def evaluate(
 ) -> dict[str, TestResult]:
     """Scores of ``model`` on every video of ``dataset``, one result per view set.
 
-    A video is opened and decoded once for all view sets. Softmax per view, then the mean over views, in
-    float32 (as PySlowFast).
+    A video is opened and decoded once for all view sets (once for each size that they decode at). Softmax
+    per view, then the mean over views, as PySlowFast; a protocol may average logits instead.
 
     Args:
         model: (B, 3, T, H, W) float -> (B, num_classes) logits. Its mode and weights are left as they are.
         clip: the clip of the test.
-        views: ``CLIPSxCROPS``, or several of them (``["1x1", "10x3"]``).
+        views: ``CLIPSxCROPS`` or a protocol of `saccade.video.views.PROTOCOLS`, or several of them
+            (``["1x1", "10x3", "ssv2-1clip"]``).
         device: default: where the model is.
         workers: decoding processes (per rank); 0 decodes in this one.
         batch_size: most views per forward pass; None chooses by memory.
-        temporal_rule: one of `saccade.video.sampling.RULES`.
+        temporal_rule: one of `saccade.video.sampling.RULES`, for the views that are no protocol.
         shuffle_frames: permute the frames of every view, by ``seed``: a control that takes the order of
             time away.
         progress: show a bar on stderr (rank 0).
@@ -77,21 +79,21 @@ def evaluate(
         DataError: no video, none that can be read, or labels the model does not have.
     """
     sets = _view_sets(views)
-    _check_protocol(dataset, clip, temporal_rule)
+    _check_protocol(dataset, clip, temporal_rule, list(sets.values()))
     home = torch.device(device) if device is not None else model_device(model)
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if distributed else (0, 1)
     videos = VideosToTest(
-        [item.path for item in dataset.items],
+        dataset.items,
         range(rank, len(dataset), world),
         clip,
         list(sets.values()),
         rule=temporal_rule,
         shuffle_seed=seed if shuffle_frames else None,
     )
-    scorer = ViewScorer(model, device=home, batch_size=batch_size, precision=precision)
+    scorer = ViewScorer(model, device=home, batch_size=batch_size, precision=precision, logits=True)
     macs = count_macs(model, (1, 3, clip.num_frames, clip.crop, clip.crop)) / 1e9
     with evaluating(model):
-        share = _test_share(videos, scorer, clip, workers, progress and rank == 0, on_video)
+        share = _test_share(videos, scorer, workers, progress and rank == 0, on_video)
     whole = _gather(share, world, group)
     if not whole.scores:
         first = whole.failures[min(whole.failures)]
@@ -100,8 +102,6 @@ def evaluate(
         )
     common: dict[str, Any] = {
         "class_names": dataset.class_names,
-        "clip": clip,
-        "temporal_rule": temporal_rule,
         "shuffled": shuffle_frames,
         "failures": tuple(whole.failures[i] for i in sorted(whole.failures)),
         "pairs": dataset.pairs,
@@ -111,12 +111,21 @@ def evaluate(
         "clips_per_second": whole.num_clips / max(whole.seconds, 1e-9),
         "data_wait": whole.waited / max(whole.seconds * world, 1e-9),
     }
-    return {name: _result(name, i, whole, dataset, common) for i, name in enumerate(sets)}
+    results = {}
+    for place, (name, own) in enumerate(sets.items()):
+        protocol = {
+            "clip": clip.replace(short_side=own.decode_size(clip.short_side, clip.crop)),
+            "temporal_rule": own.rule or temporal_rule,
+        }
+        results[name] = _result(own, place, whole, dataset, common | protocol)
+    return results
 
 
 @dataclass
 class _Share:
-    """What one rank has found. Scores by position in the data set: (num_view_sets, num_classes)."""
+    """What one rank has found. Scores by position in the data set: (num_view_sets, num_classes), the sum over
+    the views of what the set averages.
+    """
 
     scores: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
@@ -128,7 +137,6 @@ class _Share:
 def _test_share(
     videos: VideosToTest,
     scorer: ViewScorer,
-    clip: ClipSpec,
     workers: int,
     progress: bool,
     on_video: Callable[[int, int], None] | None,
@@ -150,12 +158,19 @@ def _test_share(
             if on_video is not None:
                 on_video(count, len(videos))
 
-        for (position, counts), scores in scorer.stream(_views(stream, share, scorer, clip, done)):
+        views = _views(stream, share, scorer, videos.clip, done)
+        for (position, counts), logits in scorer.stream(views):
             weights = np.asarray(counts, np.float64)[:, None]
-            share.scores[position] = share.scores.get(position, 0.0) + weights * scores.astype(np.float64)
+            own = np.stack([_averaged(logits, views.average) for views in videos.view_sets])
+            share.scores[position] = share.scores.get(position, 0.0) + weights * own
             share.num_clips += 1
     share.seconds = time.perf_counter() - start
     return share
+
+
+def _averaged(logits: NDArray[np.float32], average: Average) -> NDArray[np.float64]:
+    """What is averaged over the views, for one of them: (num_classes,)."""
+    return (logits if average == "logits" else softmax(logits)).astype(np.float64)
 
 
 def _views(
@@ -172,11 +187,18 @@ def _views(
             if len(share.failures) <= _LOUD_FAILURES:
                 warn(f"{video.failure.path}: {video.failure.cause}: left out of the test")
         else:
-            frames = video.frames.to(scorer.device, non_blocking=True)
-            for planned in video.clips:
-                clip_frames = frames[list(planned.frames)]
-                views = cut_views(clip_frames, clip, planned.crops, tight=planned.tight, like=scorer)
-                yield from (((video.position, planned.crops[crop]), view) for crop, view in views)
+            for size in video.sizes:
+                frames = size.frames.to(scorer.device, non_blocking=True)
+                for planned in size.clips:
+                    views = cut_views(
+                        frames[list(planned.frames)],
+                        clip,
+                        planned.crops,
+                        short_side=planned.short_side,
+                        grid=planned.grid,
+                        like=scorer,
+                    )
+                    yield from (((video.position, planned.crops[crop]), view) for crop, view in views)
         done(count)
 
 
@@ -210,10 +232,12 @@ def _gather(share: _Share, world: int, group: Any) -> _Share:
 
 
 def _result(
-    name: str, place: int, whole: _Share, dataset: VideoDataset, common: dict[str, Any]
+    views: Views, place: int, whole: _Share, dataset: VideoDataset, common: dict[str, Any]
 ) -> TestResult:
     order = sorted(whole.scores)
-    scores = np.stack([whole.scores[i][place] for i in order]) / len(parse_views(name))
+    scores = np.stack([whole.scores[i][place] for i in order]) / len(views)
+    if views.average == "logits":
+        scores = softmax(scores)
     num_classes = len(dataset.class_names)
     if scores.shape[1] != num_classes:
         raise DataError(f"the model has {scores.shape[1]} classes, {dataset.root} has {num_classes}")
@@ -221,7 +245,7 @@ def _result(
         scores=scores.astype(np.float32),
         labels=np.array([dataset.items[i].label for i in order], np.int64),
         paths=tuple(dataset.items[i].path for i in order),
-        views=name,
+        views=str(views),
         **common,
     )
 
@@ -234,9 +258,11 @@ def _view_sets(views: str | Sequence[str]) -> dict[str, Views]:
     return {str(one): one for one in parsed}
 
 
-def _check_protocol(dataset: VideoDataset, clip: ClipSpec, rule: str) -> None:
+def _check_protocol(dataset: VideoDataset, clip: ClipSpec, rule: str, sets: Sequence[Views]) -> None:
     if rule not in RULES:
         raise UsageError(f"temporal rule {rule!r} is unknown; known are {', '.join(RULES)}")
+    for views in sets:
+        check_num_clips(views.rule or rule, views.num_clips)
     if clip.short_side < clip.crop:
         raise UsageError(f"a crop of {clip.crop} does not fit into frames of short side {clip.short_side}")
     if not len(dataset):

@@ -22,6 +22,7 @@ from saccade.inference.ahead import decoded_ahead
 from saccade.inference.source import LoadedModel, load_for_use
 from saccade.video import open_video
 from saccade.video.sampling import RULES, sample_test
+from saccade.video.segments import SEGMENT_RULES, check_num_clips
 from saccade.video.views import Views, parse_views
 
 _CHUNK_CLIPS = 8  # clips decoded, and held, at a time
@@ -127,6 +128,8 @@ class Predictor:
         views: ``CLIPSxCROPS``; ``auto`` is as many clips, cut at the centre, as it takes to cover the video
             end to end.
         clip: the clip to show the model; default: the one it was trained for.
+        temporal_rule: one of `saccade.video.sampling.RULES`; default: the rule of the training where the
+            weights say it, else ``saccade``.
         batch_size: most views per forward pass; None chooses by memory.
 
     Raises:
@@ -144,19 +147,26 @@ class Predictor:
         num_classes: int | None = None,
         views: str = "auto",
         clip: ClipSpec | None = None,
-        temporal_rule: str = "saccade",
+        temporal_rule: str | None = None,
         batch_size: int | None = None,
         precision: Precision = "float32",
     ) -> None:
         self.views = None if views == "auto" else parse_views(views)
-        if temporal_rule not in RULES:
-            raise UsageError(f"temporal rule {temporal_rule!r} is unknown; known are {', '.join(RULES)}")
+        if self.views is not None and self.views.protocol:
+            raise UsageError(
+                f"views {views}: a protocol is for measuring (saccade test); to predict give CLIPSxCROPS, "
+                f"such as {self.views.num_clips}x{self.views.num_crops}, or auto"
+            )
         self.loaded: LoadedModel = load_for_use(
             model, weights=weights, num_classes=num_classes, labels=labels, clip=clip, device=device
         )
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
-        self.temporal_rule = temporal_rule
+        self.temporal_rule: str = temporal_rule or self.loaded.metadata.get("temporal_rule") or "saccade"
+        if self.temporal_rule not in RULES:
+            raise UsageError(f"temporal rule {self.temporal_rule!r} is unknown; known are {', '.join(RULES)}")
+        if self.views is not None:
+            check_num_clips(self.temporal_rule, self.views.num_clips)
         if self.clip.crop > self.clip.short_side:
             raise UsageError(
                 f"a crop of {self.clip.crop} does not fit into frames of short side {self.clip.short_side}"
@@ -190,7 +200,7 @@ class Predictor:
         clip = self.clip
         with open_video(path, short_side=clip.short_side, threads=threads) as reader:
             length, fps = len(reader), reader.fps
-            views = self.views or Views(covering_clips(length, fps, clip), 1)
+            views = self.views or Views(self._covering_clips(length, fps), 1)
             clips = sample_test(
                 length,
                 fps,
@@ -212,15 +222,15 @@ class Predictor:
         for chunk in chunks:
             frames = chunk.frames.to(self._scorer.device)
             crops = range(3) if chunk.views.num_crops == 3 else (1,)
-            tight = len(crops) > 1 and self.clip.crop != self.clip.short_side
+            size = chunk.views.cut_size(self.clip.short_side, self.clip.crop)
             views = (
                 view
                 for at in chunk.positions
-                for view in cut_views(frames[at], self.clip, crops, tight=tight, like=self._scorer)
+                for view in cut_views(frames[at], self.clip, crops, short_side=size, like=self._scorer)
             )
             each = np.stack([row for _, row in self._scorer.stream(views)])
             scores.extend(each.reshape(len(chunk.clips), len(crops), -1).mean(axis=1))
-            spans.extend((clip[0] / chunk.fps, (clip[-1] + 1) / chunk.fps) for clip in chunk.clips)
+            spans.extend(self._span(clip, chunk) for clip in chunk.clips)
             last = chunk
         table = np.stack(scores)
         return Prediction(
@@ -233,6 +243,18 @@ class Predictor:
             fps=last.fps,
             views=str(last.views),
         )
+
+    def _covering_clips(self, num_video_frames: int, fps: float) -> int:
+        """How many clips it takes to cover a video; with a segment rule each covers it."""
+        if self.temporal_rule in SEGMENT_RULES:
+            return 1
+        return covering_clips(num_video_frames, fps, self.clip)
+
+    def _span(self, clip: NDArray[np.int64], chunk: ClipFrames) -> tuple[float, float]:
+        """What a clip stands for, in seconds: from its first to its last frame, or all of the video."""
+        if self.temporal_rule in SEGMENT_RULES:
+            return 0.0, chunk.num_video_frames / chunk.fps
+        return clip[0] / chunk.fps, (clip[-1] + 1) / chunk.fps
 
     def _window(self, span: tuple[float, float], scores: NDArray[np.float32]) -> Window:
         best = int(scores.argmax())

@@ -8,7 +8,7 @@ from torch import Tensor
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
 from saccade.transforms.normalize import affine, batch_layout
-from saccade.video.views import crop_box
+from saccade.video.views import CropGrid, crop_box
 
 
 def short_side_for(clip: ClipSpec, crops: int) -> int:
@@ -21,6 +21,7 @@ def test_transform(  # not a test, whatever its name
     clip: ClipSpec,
     crops: int = 1,  # noqa: PT028
     *,
+    grid: CropGrid = "pyslowfast",  # noqa: PT028
     channels_last: bool = False,  # noqa: PT028
 ) -> Tensor:
     """Cut and normalise the views of one video.
@@ -30,6 +31,7 @@ def test_transform(  # not a test, whatever its name
             (num_clips, num_frames, H, W, 3). Resized already, see `short_side_for`.
         clip: number of frames, crop, mean and std.
         crops: 1 (centre) or 3 (left, centre, right; top, middle, bottom in portrait).
+        grid: where they lie exactly, see `saccade.video.views.crop_box`.
         channels_last: deliver in the memory format channels-last-3d.
 
     Returns:
@@ -48,7 +50,7 @@ def test_transform(  # not a test, whatever its name
     clips = flat.view(-1, clip.num_frames, height, width, 3)
     cut = []
     for which in (1,) if crops == 1 else (0, 1, 2):
-        top, left = crop_box(height, width, clip.crop, which)
+        top, left = crop_box(height, width, clip.crop, which, grid)
         cut.append(clips[:, :, top : top + clip.crop, left : left + clip.crop])
     pixels = torch.stack(cut, dim=1).flatten(0, 1)
     mean, std = (torch.tensor(value, dtype=torch.float64) for value in (clip.mean, clip.std))

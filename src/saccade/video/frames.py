@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -25,23 +27,43 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 class FrameFolderReader:
-    """A folder of JPEG or PNG frames of one size. See ``VideoReader``; open it with ``open_video``."""
+    """A folder of JPEG or PNG frames of one size. See ``VideoReader``; open it with ``open_video``.
 
-    def __init__(self, path: str, *, short_side: int | None = None, fps: float = 30.0) -> None:
+    Any template of names will do (``00001.jpg``, ``img_00001.jpg``); optical flow beside the frames
+    (``flow_x_00001.jpg``) is left alone.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        short_side: int | None = None,
+        fps: float = 30.0,
+        num_frames: int | None = None,
+        threads: int = 1,
+    ) -> None:
         self.path = path
         self.fps = float(fps)
-        try:
-            names = [entry.name for entry in os.scandir(path) if entry.is_file()]
-        except OSError as error:
-            raise VideoError(path, f"cannot be listed: {error.strerror}") from error
-        images = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-        if not images:
-            raise VideoError(path, f"holds no frames ({', '.join('*' + suffix for suffix in SUFFIXES)})")
-        self._files = [os.path.join(path, name) for name in sorted(images, key=natural_key)]
-        first = self._load(0, None)
-        self._file_size: tuple[int, int] = (first.shape[0], first.shape[1])
+        self._threads = threads or (os.cpu_count() or 1)
+        self._files = self._listed(num_frames)
+        with self._opened(0) as image:  # the header alone
+            self._file_size: tuple[int, int] = (image.height, image.width)
         self.size = resized(*self._file_size, short_side)
         self._closed = False
+
+    def _listed(self, num_frames: int | None) -> list[str]:
+        """The files of the frames in order, ``num_frames`` of them if that is given."""
+        try:
+            names = [entry.name for entry in os.scandir(self.path) if entry.is_file()]
+        except OSError as error:
+            raise VideoError(self.path, f"cannot be listed: {error.strerror}") from error
+        images = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+        images = [n for n in images if not n.lower().startswith("flow_")] or images
+        if not images:
+            raise VideoError(self.path, f"holds no frames ({', '.join('*' + suffix for suffix in SUFFIXES)})")
+        if num_frames is not None and len(images) < num_frames:
+            raise VideoError(self.path, f"holds {len(images)} frames where its list says {num_frames}")
+        return [os.path.join(self.path, name) for name in sorted(images, key=natural_key)[:num_frames]]
 
     def __len__(self) -> int:
         return len(self._files)
@@ -52,29 +74,50 @@ class FrameFolderReader:
             raise VideoError(self.path, "is closed")
         wanted = check_indices(self.path, indices, len(self))
         rows: dict[int, int] = {}
+        for row, frame in enumerate(wanted):
+            rows.setdefault(frame, row)
         pixels = torch.empty((len(wanted), *self.size, 3), dtype=torch.uint8)
         array = pixels.numpy()
+
+        def load(frame: int) -> None:
+            array[rows[frame]] = self._load(frame)
+
+        if self._threads == 1 or len(rows) < 2:
+            for frame in rows:
+                load(frame)
+        else:  # Pillow decodes and resizes without holding the interpreter
+            with ThreadPoolExecutor(min(self._threads, len(rows))) as pool:
+                list(pool.map(load, rows))
         for row, frame in enumerate(wanted):
-            first = rows.setdefault(frame, row)
-            array[row] = array[first] if first != row else self._load(frame, self.size)
+            if row != rows[frame]:
+                array[row] = array[rows[frame]]
         return pixels
 
-    def _load(self, frame: int, size: tuple[int, int] | None) -> np.ndarray:
-        name = self._files[frame]
-        problem = f"frame {frame} ({os.path.basename(name)})"
+    def _load(self, frame: int) -> np.ndarray:
+        with self._opened(frame) as image:
+            found = (image.height, image.width)
+            if found != self._file_size:
+                raise VideoError(
+                    self.path, f"{self._named(frame)} is {found}, the first frame {self._file_size}"
+                )
+            picture = image if image.mode == "RGB" else image.convert("RGB")
+            if self.size != found:
+                picture = picture.resize(self.size[::-1], Image.Resampling.BILINEAR)
+            return np.asarray(picture)
+
+    @contextmanager
+    def _opened(self, frame: int) -> Iterator[Image.Image]:
+        """The image of a frame; whatever is wrong with it becomes a VideoError."""
         try:
-            with Image.open(name) as image:
-                found = (image.height, image.width)
-                if size is not None and found != self._file_size:
-                    raise VideoError(self.path, f"{problem} is {found}, the first frame {self._file_size}")
-                picture = image.convert("RGB")
+            with Image.open(self._files[frame]) as image:
+                yield image
         except FileNotFoundError as error:
-            raise VideoError(self.path, f"{problem} is gone") from error
+            raise VideoError(self.path, f"{self._named(frame)} is gone") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise VideoError(self.path, f"{problem} is damaged: {error}") from error
-        if size is not None and size != found:
-            picture = picture.resize(size[::-1], Image.Resampling.BILINEAR)
-        return np.asarray(picture)
+            raise VideoError(self.path, f"{self._named(frame)} is damaged: {error}") from error
+
+    def _named(self, frame: int) -> str:
+        return f"frame {frame} ({os.path.basename(self._files[frame])})"
 
     def close(self) -> None:
         """Nothing stays open between calls; further calls of ``frames`` are refused."""

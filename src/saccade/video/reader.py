@@ -61,6 +61,7 @@ def open_video(
     *,
     short_side: int | None = None,
     fps: float | None = None,
+    num_frames: int | None = None,
     threads: int = 1,
 ) -> VideoReader:
     """Open a video file, or a folder of JPEG or PNG frames.
@@ -72,6 +73,8 @@ def open_video(
         short_side: resize so that the shorter side has this many pixels; the longer one keeps the aspect,
             rounded down. None: the size of the file.
         fps: frames per second of a *folder* of images, which does not say it (default 30).
+        num_frames: how many images of a *folder* belong to the video, from the first on (default all); fewer
+            in it is an error.
         threads: decoder threads. 1 suits worker processes.
 
     Raises:
@@ -84,6 +87,8 @@ def open_video(
         raise UsageError(f"short_side must be at least 1, got {short_side}")
     if fps is not None and not fps > 0:
         raise UsageError(f"fps must be positive, got {fps}")
+    if num_frames is not None and num_frames < 1:
+        raise UsageError(f"num_frames must be at least 1, got {num_frames}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (one per core) or more, got {threads}")
     name = os.fspath(path)
@@ -97,7 +102,9 @@ def open_video(
     if place.is_dir():
         from saccade.video.frames import FrameFolderReader
 
-        return FrameFolderReader(name, short_side=short_side, fps=fps or 30.0)
+        return FrameFolderReader(
+            name, short_side=short_side, fps=fps or 30.0, num_frames=num_frames, threads=threads
+        )
     if not place.is_file():
         raise VideoError(name, "is neither a file nor a folder")
     if place.stat().st_size == 0:

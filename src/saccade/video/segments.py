@@ -1,9 +1,9 @@
 """One frame of each segment of the whole video: the rules of TSM, RubiksNet, PySlowFast and VoV3D on
 Something-Something, and ours.
 
-With L frames in the video and T in the clip a segment is L/T frames long (PySlowFast: (L-1)/T). Training draws
-a frame in each segment; a test takes its middle. A video with fewer frames than the clip repeats some, in
-order. Rules by name, see `saccade.video.sampling`; sources and differences in docs/sampling.md.
+With L frames in the video and T in the clip a segment is L/T frames long (PySlowFast: (L-1)/T). Training
+draws a frame in each segment; a test takes its middle. A video with fewer frames than the clip repeats
+some, in order. Rules by name, see `saccade.video.sampling`; sources and differences in docs/sampling.md.
 """
 
 from __future__ import annotations

@@ -1,28 +1,52 @@
-"""Where on the frame a view lies, and how large the frame is before it is cut.
+"""Where on the frame a view lies, how large the frame is before it is cut, and protocols by name.
 
 A *view* is one clip in time cut at one place of the frame. ``10x3`` means 10 clips of 3 crops each: view
-``v`` shows clip ``v // 3`` and crop ``v % 3``. Sizes and offsets are those of PySlowFast.
+``v`` shows clip ``v // 3`` and crop ``v % 3``. Sizes and offsets are those of PySlowFast unless a protocol
+says otherwise.
+
+    ssv2-1clip          RubiksNet and TSM on Something-Something: the middle of 8 segments, one centre crop
+    ssv2-2clip-3crop    the same with the starts of the segments as second clip, and three crops
+    6-view              VoV3D on Something-Something: two clips of three crops
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
 
 from saccade.errors import UsageError
-from saccade.video.sampling import UniformSource
+from saccade.video.segments import UniformSource
+
+Average = Literal["softmax", "logits"]
+CropGrid = Literal["pyslowfast", "torchvision", "tsm"]
 
 
 @dataclass(frozen=True)
 class Views:
-    """How many clips of a video are tested, and how many crops of each. Its ``str`` is ``10x3``."""
+    """How many clips of a video are tested, and how many crops of each. Its ``str`` is ``10x3``, or the name
+    of the protocol.
+
+    Attributes:
+        protocol: name of a protocol, empty for CLIPSxCROPS. A protocol also fixes what follows.
+        rule: temporal rule; None leaves it to the run.
+        scale: short side as a multiple of the crop; None leaves it to the clip (see `cut_size`).
+        grid: where the crops lie, see `crop_box`.
+        average: what is averaged over the views.
+    """
 
     num_clips: int
     num_crops: int
+    protocol: str = ""
+    rule: str | None = None
+    scale: Fraction | None = None
+    grid: CropGrid = "pyslowfast"
+    average: Average = "softmax"
 
     def __str__(self) -> str:
-        return f"{self.num_clips}x{self.num_crops}"
+        return self.protocol or f"{self.num_clips}x{self.num_crops}"
 
     def __len__(self) -> int:
         return self.num_clips * self.num_crops
@@ -31,17 +55,46 @@ class Views:
         """(clip, crop) of one view."""
         return divmod(view, self.num_crops)
 
+    def decode_size(self, short_side: int, crop: int) -> int:
+        """The short side to decode at, for a clip of this ``short_side`` and ``crop``."""
+        return short_side if self.scale is None else round(self.scale * crop)
+
+    def cut_size(self, short_side: int, crop: int) -> int:
+        """The short side of the frames that crops are cut from.
+
+        One crop is cut from the clip's short side, three from frames whose short side is the crop itself
+        (PySlowFast, datasets/kinetics.py), unless the protocol has a scale of its own.
+        """
+        if self.scale is not None:
+            return self.decode_size(short_side, crop)
+        return crop if self.num_crops > 1 else short_side
+
+
+_TSM = Views(1, 1, rule="tsm", scale=Fraction(256, 224), average="logits")
+PROTOCOLS: dict[str, Views] = {
+    views.protocol: views
+    for views in (
+        replace(_TSM, protocol="ssv2-1clip", grid="torchvision"),
+        replace(_TSM, protocol="ssv2-2clip-3crop", num_clips=2, num_crops=3, grid="tsm"),
+        Views(2, 3, protocol="6-view", rule="vov3d-ssv"),
+    )
+}
+"""The named protocols (sources in docs/testing.md). Sizes are stated for a crop of 224 and scale with it."""
+
 
 def parse_views(text: str) -> Views:
-    """``"10x3"`` as `Views`.
+    """``"10x3"``, or the name of a protocol, as `Views`.
 
     Raises:
-        UsageError: it is not of the form CLIPSxCROPS with 1 or 3 crops.
+        UsageError: it is neither a protocol nor of the form CLIPSxCROPS with 1 or 3 crops.
     """
+    if text.strip() in PROTOCOLS:
+        return PROTOCOLS[text.strip()]
     match = re.fullmatch(r"\s*([1-9]\d*)\s*[x×]\s*([13])\s*", text)
     if match is None:
         raise UsageError(
-            f"views {text!r} are not of the form CLIPSxCROPS with 1 or 3 crops, such as 1x1, 10x1 or 10x3"
+            f"views {text!r} are not of the form CLIPSxCROPS with 1 or 3 crops, such as 1x1, 10x1 or 10x3, "
+            f"nor one of the protocols {', '.join(PROTOCOLS)}"
         )
     return Views(int(match[1]), int(match[2]))
 
@@ -55,21 +108,30 @@ def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
     return size, math.floor(float(width) / height * size)
 
 
-def crop_box(height: int, width: int, crop: int, which: int) -> tuple[int, int]:
+def crop_box(
+    height: int, width: int, crop: int, which: int, grid: CropGrid = "pyslowfast"
+) -> tuple[int, int]:
     """(top, left) of a ``crop`` × ``crop`` square.
 
-    ``which`` 0, 1, 2 is left, centre, right; in portrait it is top, middle, bottom. The other direction is
-    centred, and a centre that falls between two pixels is rounded up.
+    ``which`` 0, 1, 2 is left, centre, right. On the grid ``pyslowfast`` it is top, middle, bottom in
+    portrait; the other direction is centred, and a centre that falls between two pixels is rounded up. On
+    the grid ``torchvision``, which has the centre alone, it is rounded to the even one (its CenterCrop). On
+    the grid ``tsm`` offsets are whole quarters of the room, 0, 2 or 4 of them from the left whatever the
+    orientation, and 2 from the top (TSM's and RubiksNet's GroupFullResSample).
 
     Raises:
         UsageError: the frame is smaller than the crop.
     """
     check_crop(height, width, crop)
+    if which not in (0, 1, 2):
+        raise ValueError(f"crop {which} is not 0, 1 or 2")
+    if grid == "tsm":
+        return 2 * ((height - crop) // 4), 2 * which * ((width - crop) // 4)
+    if grid == "torchvision":
+        return round((height - crop) / 2), round((width - crop) / 2)
     top, left = -((crop - height) // 2), -((crop - width) // 2)
     if which == 1:
         return top, left
-    if which not in (0, 2):
-        raise ValueError(f"crop {which} is not 0, 1 or 2")
     if height > width:
         return (0 if which == 0 else height - crop), left
     return top, (0 if which == 0 else width - crop)
