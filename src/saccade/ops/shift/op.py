@@ -1,15 +1,21 @@
-"""The public shift operators: arguments checked, gradients normalised."""
+"""The public shift operators, and the operator as PyTorch's compiler sees it, with its gradient.
+
+The kernels know the 3-D form alone. They stand in native.py and triton_kernel.py, with equal functions
+``forward`` and ``backward``; composed.py and naive.py are differentiated by autograd.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from saccade.errors import UsageError
-from saccade.ops.shift import naive
+from saccade.ops._backend import choose_backend
+from saccade.ops.shift import composed, naive, native
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -86,8 +92,91 @@ def shift2d(
     return _run(x.unsqueeze(2), shift, (1, *stride), (0, *padding), quantize).squeeze(2)
 
 
-def _run(x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool) -> Tensor:
-    return naive.shift3d(x, shift, stride, padding, quantize)
+def _run(
+    x: Tensor, shift: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], quantize: bool
+) -> Tensor:
+    backend = choose_backend("shift3d", x)
+    if backend == "naive":
+        return naive.shift3d(x, shift, stride, padding, quantize)
+    if backend == "torch":
+        return composed.shift3d(x, shift, stride, padding, quantize)
+    shift = shift.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+    return fused_forward(x, shift, stride, padding, quantize, backend)
+
+
+@torch.library.custom_op("saccade::shift3d", mutates_args=())
+def fused_forward(
+    x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool, backend: str
+) -> Tensor:
+    """The operator as PyTorch's compiler sees it; the output is contiguous."""
+    return _kernels(backend).forward(x, shift, stride, padding, quantize)
+
+
+@fused_forward.register_fake
+def _(
+    x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool, backend: str
+) -> Tensor:
+    return x.new_empty((*x.shape[:2], *naive.output_size(x.shape[2:], stride, padding)))
+
+
+@torch.library.custom_op("saccade::shift3d_backward", mutates_args=())
+def fused_backward(
+    grad: Tensor,
+    x: Tensor,
+    shift: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    quantize: bool,
+    need_input: bool,
+    need_shift: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of the shift; the one that is not needed is empty."""
+    grad_x, grad_shift = _kernels(backend).backward(
+        grad, x, shift, stride, padding, quantize, need_input, need_shift
+    )
+    return (
+        x.new_empty(0) if grad_x is None else grad_x,
+        shift.new_empty(0) if grad_shift is None else grad_shift,
+    )
+
+
+@fused_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    shift: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    quantize: bool,
+    need_input: bool,
+    need_shift: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape if need_input else 0), shift.new_empty(shift.shape if need_shift else 0)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, shift, *ctx.options, ctx.backend = inputs
+    ctx.save_for_backward(x, shift)
+
+
+def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, shift = ctx.saved_tensors
+    need_input, need_shift = ctx.needs_input_grad[:2]
+    grad_x, grad_shift = fused_backward(grad, x, shift, *ctx.options, need_input, need_shift, ctx.backend)
+    return grad_x if need_input else None, grad_shift if need_shift else None, None, None, None, None
+
+
+fused_forward.register_autograd(_autograd, setup_context=_setup_context)
+
+
+def _kernels(backend: str) -> ModuleType:
+    if backend == "native":
+        return native
+    from saccade.ops.shift import triton_kernel  # needs Triton
+
+    return triton_kernel
 
 
 def _check(
