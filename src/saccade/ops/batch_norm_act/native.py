@@ -1,12 +1,13 @@
 """The four passes over memory that the operator is made of, on the CPU.
 
-``triton_kernel`` has the same four functions for the GPU; op.py works out all that is between them on tensors of
-(B, C). What both sides rely on:
+``triton_kernel`` has the same four functions for the GPU; fused.py works out all that is between them on
+tensors of (B, C). What both sides rely on:
 
-* ``x`` is (B, C, T, H, W), dense, in channels-last-3d or in contiguous layout; the other big tensors (``grad_y``,
-  ``residual``, ``extra``) have its shape, data type and layout, and so have the big results. All on one device.
-* The small tensors are (B, C), contiguous, of data type `vector_dtype`: float32, or float64 where ``x`` is. All is
-  reckoned in that type, whatever ``x`` is stored in.
+* ``x`` is (B, C, T, H, W), dense, in channels-last-3d or in contiguous layout; the other big tensors
+  (``grad_y``, ``residual``, ``extra``) have its shape, data type and layout, and so have the big results. All
+  are on one device.
+* The small tensors are (B, C), contiguous, of data type `vector_dtype`: float32, or float64 where ``x`` is.
+  All is reckoned in that type, whatever ``x`` is stored in.
 * ``activation`` is "none", "relu" or "silu". A NaN stays a NaN through all of them.
 * No tensor need have elements: sums over nothing are 0, a mean of nothing may be anything.
 * The same input gives the same bits.
@@ -55,8 +56,8 @@ def affine_act_reduce(
     (sum of g, sum of g * (x - center), and g itself where ``extra`` is given, else None).
 
     Args:
-        extra: given if and only if the forward pass had a residual and an activation. For "silu" the residual;
-            for "relu" the output y: g is grad_y where y > 0, and 0 elsewhere.
+        extra: given if and only if the forward pass had a residual and an activation. For "silu" the
+            residual; for "relu" the output y: g is 0 where y <= 0, and grad_y elsewhere.
         center: subtracted from x before it is multiplied, so that a large common offset costs no digits.
 
     relu's derivative at 0 is 0. silu's is s * (1 + u * (1 - s)) with s = sigmoid(u).

@@ -1,0 +1,189 @@
+"""The public operator: arguments checked, backend chosen, running statistics moved."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saccade.errors import UsageError
+from saccade.ops._backend import Backend, choose_backend, forced_backend
+from saccade.ops.batch_norm_act import naive, native
+from saccade.ops.batch_norm_act.fused import fused_forward
+
+Activation = Literal["none", "relu", "silu"]
+SqueezeExciteWeights = tuple[Tensor, Tensor, Tensor, Tensor]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def batch_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    activation: Activation = "none",
+    squeeze_excite: SqueezeExciteWeights | None = None,
+    clip_scale: Tensor | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """Batch norm, and what follows it in a residual block, in as few passes over memory as there can be.
+
+    y = activation(clip_scale * gate * norm(x) + residual), where norm is that of `nn.BatchNorm3d` and gate is
+    sigmoid(fc2(relu(fc1(mean of norm(x) over T, H, W)))), one number per clip and channel.
+
+    Args:
+        x: (B, C, T, H, W), float32, bfloat16, float16 or float64. The output has its data type, and its
+            layout if that is channels-last-3d or contiguous. Sums and scales are float32, or float64 where x is.
+        weight, bias: (C,).
+        running_mean, running_var: (C,). In training they are moved, in place, towards the mean and the
+            unbiased variance of x by the share ``momentum``; else they take the place of these. An empty x
+            leaves them.
+        squeeze_excite: weights and biases of the two layers: fc1 (H, C) and (H,), fc2 (C, H) and (C,). The
+            weights may have further axes of length 1, as those of 1x1x1 convolutions have.
+        clip_scale: (B,), no gradient is handed to it. Stochastic depth: 0, or 1 over the share kept.
+        residual: like x.
+
+    Returns:
+        (B, C, T, H, W).
+
+    Raises:
+        UsageError: an argument has the wrong shape, data type, device or value.
+        ValueError: training on a single value per channel, as PyTorch says it.
+    """
+    _check(x, (weight, bias, running_mean, running_var), activation, squeeze_excite, clip_scale, residual)
+    if training and x.numel() == x.shape[1] > 0:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
+    backend = _backend(x)
+    if backend in ("naive", "torch"):
+        return (naive.batch_norm_act if backend == "naive" else _composition)(
+            x,
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            training=training,
+            momentum=momentum,
+            eps=eps,
+            activation=activation,
+            squeeze_excite=squeeze_excite,
+            clip_scale=clip_scale,
+            residual=residual,
+        )
+    by_batch = training and x.numel() > 0
+    y, mean, var, *_ = fused_forward(
+        x,
+        weight,
+        bias,
+        None if by_batch else running_mean,
+        None if by_batch else running_var,
+        *(squeeze_excite or (None,) * 4),
+        clip_scale,
+        residual,
+        eps,
+        activation,
+        backend,
+    )
+    if by_batch:
+        _update_running(running_mean, running_var, mean, var, x.numel() // x.shape[1], momentum)
+    return y
+
+
+def _backend(x: Tensor) -> Backend:
+    backend = choose_backend("batch_norm_act", x)
+    if backend == "native" and not native.available():
+        if forced_backend() == "native":
+            raise UsageError("batch_norm_act: the library of native operators at hand does not hold it")
+        return "torch"
+    return backend
+
+
+@torch.no_grad()
+def _update_running(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: int, momentum: float
+) -> None:
+    # outside of the registered operator, which so has no side effect that compilers need to know of
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+
+
+def _composition(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str,
+    squeeze_excite: SqueezeExciteWeights | None,
+    clip_scale: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """The same out of PyTorch's own operators."""
+    z = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    if squeeze_excite is not None:
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias = squeeze_excite
+        hidden = F.relu(F.linear(z.mean((2, 3, 4)), fc1_weight.flatten(1), fc1_bias))
+        gate = F.linear(hidden, fc2_weight.flatten(1), fc2_bias).sigmoid()
+        z = z * gate[:, :, None, None, None]
+    if clip_scale is not None:
+        z = z * clip_scale.to(z.dtype).view(-1, 1, 1, 1, 1)
+    if residual is not None:
+        z = z + residual
+    if activation == "relu":
+        return F.relu(z)
+    return F.silu(z) if activation == "silu" else z
+
+
+def _check(
+    x: Tensor,
+    vectors: tuple[Tensor, ...],
+    activation: str,
+    squeeze_excite: SqueezeExciteWeights | None,
+    clip_scale: Tensor | None,
+    residual: Tensor | None,
+) -> None:
+    if x.dim() != 5:
+        raise UsageError(f"x has shape {tuple(x.shape)}: 5 axes BCTHW are needed")
+    if x.dtype not in DTYPES:
+        raise UsageError(f"x is {x.dtype}: one of {', '.join(map(str, DTYPES))} is needed")
+    if activation not in get_args(Activation):
+        raise UsageError(f"activation is {activation!r}: one of {', '.join(get_args(Activation))} is needed")
+    batch, channels = x.shape[:2]
+    for name, vector in zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True):
+        _check_small(name, vector, (channels,), x)
+    if squeeze_excite is not None:
+        hidden = squeeze_excite[0].shape[0]
+        shapes = ((hidden, channels), (hidden,), (channels, hidden), (channels,))
+        names = ("fc1's weight", "fc1's bias", "fc2's weight", "fc2's bias")
+        for name, tensor, shape in zip(names, squeeze_excite, shapes, strict=True):
+            _check_small(f"squeeze_excite: {name}", tensor, shape, x)
+    if clip_scale is not None:
+        _check_small("clip_scale", clip_scale, (batch,), x)
+    if residual is not None:
+        if residual.shape != x.shape or residual.device != x.device:
+            got = f"{tuple(residual.shape)} on {residual.device}"
+            raise UsageError(
+                f"residual has shape {got}: that of x, {tuple(x.shape)} on {x.device}, is needed"
+            )
+        if residual.dtype != x.dtype:
+            raise UsageError(f"residual is {residual.dtype}: the data type of x, {x.dtype}, is needed")
+
+
+def _check_small(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
+    got = tuple(tensor.shape)
+    if got[: len(shape)] != shape or any(extent != 1 for extent in got[len(shape) :]):
+        raise UsageError(f"{name} has shape {got}: {shape} is needed for x of shape {tuple(x.shape)}")
+    if tensor.device != x.device:
+        raise UsageError(f"{name} is on {tensor.device} and x on {x.device}: both must be on one device")
+    if not tensor.is_floating_point():
+        raise UsageError(f"{name} is {tensor.dtype}: a floating point type is needed")
