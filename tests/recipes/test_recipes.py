@@ -49,14 +49,29 @@ def test_a_recipe_s_model_builds_for_its_clip(name: str):
     assert logits.shape == (1, 7)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# The smallest model of each family.
+TINY: dict[str, tuple[str, dict[str, int | float | str]]] = {
+    "x3d": ("x2d", {"gamma_w": 0.3, "head_width": 16}),
+    "vov3d": ("vov3d_m", {"inner_channels": 4, "depths": "1,1,1,1", "num_conv": 1, "head_width": 16}),
+}
+# Recipes that differ from one that is run only in the size of the model, the frames or the data set.
+SIBLINGS = {
+    *("vov3d_l_k400", "x3d_m_k400_256e", "x3d_l_k400_256e", "x3d_l_ssv1", "x3d_m_ssv2", "x3d_l_ssv2"),
+    *("vov3d_m_ssv1_f16", "vov3d_m_ssv1_f32", "vov3d_m_ssv1_f32_finetune", "vov3d_m_ssv2_f32"),
+    *("vov3d_l_ssv1_f16", "vov3d_l_ssv1_f32", "vov3d_l_ssv1_f32_finetune"),
+    *("vov3d_l_ssv2_f16", "vov3d_l_ssv2_f32", "vov3d_l_ssv2_f32_finetune"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIBLINGS else name for name in RECIPES]
+)
 def test_a_recipe_trains_a_step(name: str, few_clips: Path, tmp_path: Path):
     config = get_recipe(name)
-    model = replace(config.model, name="x2d", overrides={"gamma_w": 0.3, "head_width": 16})
-    if name in ("x3d_m_finetune", "x3d_m_linear_probe"):
-        save_weights(
-            create_model("x2d", 400, gamma_w=0.3, head_width=16, gamma_t=2), tmp_path / "start.safetensors"
-        )
+    tiny, overrides = TINY[config.model.name.split("_")[0]]
+    model = replace(config.model, name=tiny, overrides=overrides)
+    if name.endswith(("_finetune", "_linear_probe")):
+        save_weights(create_model(tiny, 400, **overrides), tmp_path / "start.safetensors")
         model = replace(model, weights=str(tmp_path / "start.safetensors"))
     small = config.replace(
         model=model,
