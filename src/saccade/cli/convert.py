@@ -39,7 +39,8 @@ def run(args: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade convert",
-        description="Convert a checkpoint (PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, Saccade).",
+        description="Convert a checkpoint "
+        "(PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, VoV3D, Saccade).",
     )
     parser.add_argument("checkpoint", help="file to read")
     parser.add_argument("out", help="file to write, .safetensors")
