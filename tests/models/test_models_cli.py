@@ -53,6 +53,23 @@ def test_a_narrow_terminal_loses_no_figure(
     assert row in capsys.readouterr().out.splitlines()
 
 
+def test_the_table_of_vov3d(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "vov3d_*"]) == 0
+    text = capsys.readouterr().out
+    assert [line.split() for line in text.splitlines() if line.startswith("vov3d_")] == [
+        ["vov3d_m", "16×5", "3.67", "4.92", "(224)", "6.43", "(256)", "74.7", "(10x3)"],
+        ["vov3d_l", "16×5", "6.30", "9.31", "(224)", "12.2", "(256)", "76.3", "(10x3)"],
+    ]
+    assert "vov3d_m, vov3d_l: VoV3D's repository, not measured here" in text
+
+
+def test_the_table_of_vov3d_with_latency(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "vov3d_m", "--latency", "--runs", "1"]) == 0
+    title, row = capsys.readouterr().out.splitlines()[:2]
+    assert title.split()[-1] == "ms"
+    assert float(row.split()[-1]) > 0
+
+
 def test_the_table_as_json_with_latency(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "x2d", "--json", "--latency", "--runs", "2"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
