@@ -134,9 +134,12 @@ class AttentionShift(nn.Module):
         hard = F.one_hot(self.offset + 1, 3).to(soft.dtype)
         return torch.where(self.temperature > 0, soft, hard)
 
-    def moving(self, temperature: float) -> Tensor:
-        """(C,): the share of other frames in each channel at some ``temperature``, with its gradient."""
-        return 1 - (self.logits() / temperature).softmax(dim=1)[:, 1]
+    def moving(self) -> Tensor:
+        """(C,): 1 for each channel that prefers another frame, else 0; with the gradient of the softmax's share
+        of other frames (straight-through).
+        """
+        soft = 1 - self.logits().softmax(dim=1)[:, 1]
+        return (self.preference() > 0).to(soft.dtype) + (soft - soft.detach())
 
     @torch.no_grad()
     def preference(self) -> Tensor:

@@ -65,6 +65,10 @@ class VideoModel(nn.Module, ABC):
         done.
         """
 
+    def in_final_form(self) -> bool:
+        """False while a schedule still has to change the network: the best weights are chosen after that."""
+        return True
+
     def regularization(self) -> Tensor | None:
         """What training adds to the loss, a scalar with its gradient; None for nothing."""
         return None

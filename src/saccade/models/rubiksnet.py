@@ -35,7 +35,6 @@ from saccade.models._rubiksnet_formats import RUBIKSNET_FORMATS
 NormLayer = Callable[[int], nn.Module]
 
 SHIFT_LR = 0.01  # the original's get_optim_policy: how much slower shifts learn than weights
-SHARP = 0.25  # temperature at which the shares of moving channels are counted against the budget
 
 
 # ---------------------------------------------------------------------------------------------------- config
@@ -305,14 +304,15 @@ class RubiksNet(VideoModel):
     def regularization(self) -> Tensor | None:
         """-AQ: a penalty on channels that move beyond what is allowed at this stage of training.
 
-        ``budget_weight`` x channels x (moving share - allowed share)², if that is positive; the share is
-        counted at a sharp temperature. Its gradient on a channel does not depend on how many there are.
+        ``budget_weight`` x channels x (moving share - allowed share)², where a channel moves if it prefers
+        another frame, and nothing while the share is within what is allowed. Its gradient on a channel does
+        not depend on how many there are.
         """
         config = self.config
         choices = self._learning_choices()
         if not choices or config.harden_at == 0 or config.shift_budget == 1 or not config.budget_weight:
             return None
-        moving = torch.cat([choice.moving(SHARP) for choice in choices])
+        moving = torch.cat([choice.moving() for choice in choices])
         excess = F.relu(moving.mean() - self._allowed_share)
         return config.budget_weight * len(moving) * excess.square()
 
@@ -328,10 +328,14 @@ class RubiksNet(VideoModel):
         sizes = [len(choice.weight) for choice in choices]
         for choice, chosen in zip(choices, may_move.split(sizes), strict=True):
             choice.harden(chosen)
+        self._allowed_share = 1.0  # nothing is left to regularise
 
     def is_hard(self) -> bool:
         """-AQ: whether every channel's choice of frame is final."""
         return _all_hard([choice for _, choice in self._choices()])
+
+    def in_final_form(self) -> bool:
+        return not self.config.harden_at or not self._choices() or self.is_hard()
 
     def _choices(self) -> list[tuple[str, AttentionShift]]:
         return [(name, m) for name, m in self.named_modules() if isinstance(m, AttentionShift)]

@@ -41,13 +41,14 @@ class Progress:
     """Where a run stands. All of it is in the checkpoint.
 
     ``validation_due`` is true from the step after which a validation belongs until it is done, so that a run
-    stopped in a validation begins with it again.
+    stopped in a validation begins with it again. ``best_is_final``: see `VideoModel.in_final_form`.
     """
 
     step: int = 0
     validation_due: bool = False
     best_top1: float = -1.0
     best_step: int = 0
+    best_is_final: bool = False
     epoch_failures: int = 0
     window: Window = field(default_factory=Window)
 
@@ -87,7 +88,7 @@ class Trainer:
         self.metrics = (
             MetricsFile(folder / METRICS, tensorboard=config.tensorboard) if processes.main else None
         )
-        self._gradients = GradientStep(config, model, processes)
+        self._gradients = GradientStep(config, model, processes, train_set.class_names)
         apart = model.lr_multipliers() if isinstance(model, VideoModel) else {}
         # the gradients of learned shifts have a length of their own, which would drown that of all others
         self._clipped = [p for name, p in model.named_parameters() if name not in apart]
@@ -264,9 +265,11 @@ class Trainer:
                 processes=self.processes,
             )
         progress = self.progress
-        better = result.top1 > progress.best_top1
+        final = not isinstance(self.model, VideoModel) or self.model.in_final_form()
+        better = result.top1 > progress.best_top1 or (final and not progress.best_is_final)
         if better:
             progress.best_top1, progress.best_step = result.top1, progress.step
+            progress.best_is_final = final
         if self.processes.main:
             if better:
                 self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})
