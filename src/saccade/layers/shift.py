@@ -135,8 +135,8 @@ class AttentionShift(nn.Module):
         return torch.where(self.temperature > 0, soft, hard)
 
     def moving(self) -> Tensor:
-        """(C,): 1 for each channel that prefers another frame, else 0; with the gradient of the softmax's share
-        of other frames (straight-through).
+        """(C,): 1 for each channel that prefers another frame, else 0; with the gradient of the softmax's
+        share of other frames (straight-through).
         """
         soft = 1 - self.logits().softmax(dim=1)[:, 1]
         return (self.preference() > 0).to(soft.dtype) + (soft - soft.detach())
