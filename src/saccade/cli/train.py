@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 USAGE = """usage: saccade train RECIPE [--data PATH] [--field value ...] [--resume | --overwrite]
 
-  --data PATH   the clips: a folder of class folders, or a list file
+  --data PATH   the clips: a folder of class folders, a list file, or Something-Something (docs/data.md)
+  --root DIR    where the files of a list lie, if not beside it
   --out DIR     the run folder; default runs/RECIPE
   --resume      go on with the run in that folder, with the settings it has
   --overwrite   replace the run in that folder

@@ -18,12 +18,13 @@ from saccade.data.folder import class_folder_entries, split_folders
 from saccade.data.holdout import hold_out
 from saccade.data.listfile import LIST_SUFFIXES, read_list
 from saccade.data.motion.make import UNFINISHED_FILE, read_motion_file
+from saccade.data.something import SomethingLists, find_lists, misplaced, read_lists
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
 
 _LAYOUTS = (
     "expected train/ and val/ with a folder of each class, folders of classes, clips.csv (path,label,split), "
-    "or train.csv and val.csv of 'path label' lines"
+    "train.csv and val.csv of 'path label' lines, or the lists of Something-Something"
 )
 
 
@@ -38,7 +39,8 @@ def load_dataset(
 ) -> VideoDataset:
     """The labelled videos of one split.
 
-    Recognised, in this order: a list file; a folder with ``clips.csv``; ``train``, ``val`` or ``test``
+    Recognised, in this order: a list file; a folder with ``clips.csv``; the lists of Something-Something (see
+    `saccade.data.something`), or one of them; ``train``, ``val`` or ``test``
     folders of class folders; list files named for the splits; a folder of class folders. A list file named
     for a split finds the others beside it (``train.csv``, ``val.csv``). Where nothing says what is held out,
     about ``val_fraction`` of each class is, always the same clips, those of one source video together; this
@@ -51,7 +53,8 @@ def load_dataset(
             ``test`` where only that exists.
         class_names: names in label order: a shipped list (``kinetics400``), a file, or a sequence.
         val_fraction: share to hold out where there is no split.
-        root: folder that relative paths of a list start from; None takes the list's own.
+        root: folder that relative paths of a list start from; None takes the list's own. For
+            Something-Something the folder of its videos.
         allow_missing: leave listed files that do not exist out, saying how many, instead of failing.
 
     Raises:
@@ -65,7 +68,7 @@ def load_dataset(
     names, entries = read_entries(place, split, class_names=class_names, val_fraction=val_fraction, root=root)
     chosen = _chosen(entries, place, split)
     chosen = _existing(chosen, place, allow_missing)
-    items = tuple(VideoItem(entry.path, int(entry.label)) for entry in chosen)
+    items = tuple(VideoItem(e.path, int(e.label), e.num_frames, e.fps) for e in chosen)
     return VideoDataset(items, names, split, str(place), _pairs(place, names))
 
 
@@ -85,7 +88,15 @@ def read_entries(
         raise UsageError(f"val_fraction: must lie between 0 and 1, got {val_fraction}")
     if not place.exists():
         raise UsageError(f"data {str(place)!r}: no such file or folder")
-    entries = _with_splits(_read(place, split, root), place, split, val_fraction)
+    if root is not None and not Path(root).is_dir():
+        raise UsageError(f"root {os.fspath(root)!r}: no such folder; paths of the list start from it")
+    lists = find_lists(place) if not (place / "clips.csv").is_file() else None
+    if lists is None:
+        entries = _read(place, split, root)
+    else:
+        names, entries = _read_something(lists, place, split, root)
+        class_names = names if class_names is None else class_names
+    entries = _with_splits(entries, place, split, val_fraction)
     return _labelled(entries, place, class_names)
 
 
@@ -105,10 +116,25 @@ def _read(place: Path, split: Split, root: str | os.PathLike[str] | None) -> lis
     lists = _split_lists(place)
     if lists:
         return _read_splits(lists, root)
+    meant = misplaced(place)
+    if meant is not None:
+        raise DataError(f"{place}: {meant}")
     entries = class_folder_entries(place)
     if not entries:
         raise DataError(f"{place}: no data set recognised; {_LAYOUTS}")
     return entries
+
+
+def _read_something(
+    lists: SomethingLists, place: Path, split: Split, root: str | os.PathLike[str] | None
+) -> tuple[tuple[str, ...], list[Entry]]:
+    own = next((name for name, path in lists.lists.items() if path == place), "train")
+    if own == "test" and split in ("val", "test"):
+        lists = replace(lists, lists={"test": place})
+    names, entries = read_lists(lists, only=None if split == "all" else split, root=root)
+    if own == "val" and split == "test":  # the file that was named is the one to evaluate on
+        entries = [replace(e, split="test") for e in entries if e.split == "val"]
+    return names, entries
 
 
 def _read_list_and_siblings(place: Path, split: Split, root: str | os.PathLike[str] | None) -> list[Entry]:
@@ -245,9 +271,11 @@ def _numbered(entries: list[Entry], names: tuple[str, ...]) -> list[Entry]:
 
 
 def _names_beside(place: Path, by_number: bool) -> tuple[str, ...] | None:
-    """UCF-101's ``classInd.txt`` or, for numbered labels, ``classes.txt`` next to the list."""
+    """UCF-101's ``classInd.txt`` or, for numbered labels, ``classes.txt`` or TSM's ``category.txt`` next to
+    the list.
+    """
     folder = place if place.is_dir() else place.parent
-    for name in ("classInd.txt", "classes.txt") if by_number else ("classInd.txt",):
+    for name in ("classInd.txt", "classes.txt", "category.txt") if by_number else ("classInd.txt",):
         if (folder / name).is_file():
             return tuple(parse_names((folder / name).read_text(encoding="utf-8-sig")).values())
     return None
@@ -284,7 +312,10 @@ def _existing(entries: list[Entry], place: Path, allow_missing: bool) -> list[En
     first = missing[0]
     message = f"{len(missing)} of {len(entries)} files are missing, the first is {first.path} ({first.where})"
     if not allow_missing or len(missing) == len(entries):
-        raise DataError(f"{place}: {message}; correct the list or the root folder, or allow missing files")
+        raise DataError(
+            f"{place}: {message}; correct the list, give the folder its paths start from with --root, or "
+            "leave missing files out with --allow-missing"
+        )
     warn(f"{place}: {message}; they are left out")
     gone = set(missing)
     return [entry for entry in entries if entry not in gone]

@@ -34,7 +34,7 @@ _SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 _SUFFIXES = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 _QUOTED = re.compile(r"""(["'])(?P<path>.+?)\1\s*[,;\t ]\s*(?P<label>.+)""")
 _VIDEO = re.compile(rf"(?P<path>.+?\.(?:{_SUFFIXES}))(?:\s*[,;\t]\s*|\s+)(?P<label>.+)", re.IGNORECASE)
-_FRAMES = re.compile(r"(?P<path>.+?)[\s,;]+\d+[\s,;]+(?P<label>\d+)")  # folder, number of frames, label
+_FRAMES = re.compile(r"(?P<path>.+?)[\s,;]+(?P<num_frames>\d+)[\s,;]+(?P<label>\d+)")
 _UCF_LIST = re.compile(r"(?:train|test)list\d+")
 
 
@@ -46,6 +46,8 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
     separator counts. With a header the columns are found by name: path, label, and where there are any group
     and split. A Kinetics table (label, youtube_id, time_start, time_end, split) finds its files under the
     root by ``<id>_<start>_<end>`` or ``<id>``.
+
+    Lines of three, folder, number of frames and label, are a list of frame folders (TSM, RubiksNet).
 
     Args:
         path: the list file.
@@ -71,6 +73,8 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
         return _read_table(place, text, base, *header)
     if _UCF_LIST.fullmatch(place.stem):
         return [_ucf_entry(place, number, line, base) for number, line in lines]
+    if _is_frame_list([line for _, line in lines], base):
+        return [_frames_entry(place, number, line, base) for number, line in lines]
     separator = _separator([line for _, line in lines])
     return [_plain_entry(place, number, line, base, separator) for number, line in lines]
 
@@ -164,13 +168,33 @@ def _separator(lines: list[str]) -> str | None:
     return next((mark for mark in ("\t", ";", ",") if all(mark in line for line in lines)), None)
 
 
+def _is_frame_list(lines: list[str], base: Path) -> bool:
+    """Whether the lines are folder, number of frames, label: their folders tell, or that all lines are so.
+
+    (``clip 12 7`` may also be a video called ``clip 12`` with the label 7.)
+    """
+    matches = [match for line in lines if not _VIDEO.fullmatch(line) and (match := _FRAMES.fullmatch(line))]
+    if any(os.path.isdir(base / match["path"]) for match in matches[:20]):
+        return True
+    return len(matches) == len(lines) and not any(
+        os.path.exists(base / match[0][: match.start("label")].rstrip(" \t,;")) for match in matches[:20]
+    )
+
+
+def _frames_entry(place: Path, number: int, line: str, base: Path) -> Entry:
+    where = f"{place}:{number}"
+    match = _FRAMES.fullmatch(line)
+    if match is None or int(match["num_frames"]) < 1:
+        raise DataError(
+            f"{where}: {_shown(line)!r} is not 'folder, number of frames, label', as the other lines are"
+        )
+    path = os.path.join(base, _bare(match["path"]))
+    return Entry(path, match["label"], where, num_frames=int(match["num_frames"]))
+
+
 def _plain_entry(place: Path, number: int, line: str, base: Path, separator: str | None) -> Entry:
     where = f"{place}:{number}"
     match = _QUOTED.fullmatch(line) or _VIDEO.fullmatch(line)
-    if match is None:
-        match = _FRAMES.fullmatch(line)
-        if match is not None and not os.path.isdir(os.path.join(base, match["path"])):
-            match = None
     if match is not None:
         path, label = match["path"], match["label"]
     else:

@@ -39,8 +39,9 @@ class AugmentConfig:
     """Side in pixels of the random training crop. 0: the crop of the test side, `clip.crop`."""
     inverse_uniform: bool = False
     """Draw 1/short_side uniformly instead of short_side."""
-    flip: float = 0.5
-    """Probability of a horizontal flip. 0 where left and right mean something."""
+    flip: float | None = None
+    """Probability of a horizontal flip. None: 0.5, or 0 where the names of the classes tell left from right
+    (Something-Something). Where it is given all the same, the labels of flipped clips swap with the sides."""
     brightness: float = 0.0
     """Colour jitter strength, 0 is off."""
     contrast: float = 0.0
@@ -86,7 +87,11 @@ class TrainConfig:
     recipe: str
     """Name recorded with the run."""
     data: str = ""
-    """Folder or list file of the data set."""
+    """Folder or list file of the data set; Something-Something by its published lists."""
+    root: str = ""
+    """Folder that the paths of a list start from. Empty: the list's own; for Something-Something: found."""
+    class_names: str = ""
+    """Class names in label order: a shipped list (something_v2) or a file. Empty: those of the data set."""
     out: str = ""
     """Run folder. Empty: runs/<recipe>."""
     model: ModelConfig
@@ -102,7 +107,9 @@ class TrainConfig:
     """Split each optimiser step's batch into this many forward/backward passes; batch statistics are then
     those of the parts."""
     temporal_rule: str = "saccade"
-    """How the random training clip is drawn; see saccade.video.sampling."""
+    """How the frames of a clip are chosen. segments, tsm, pyslowfast-ssv2 and vov3d-ssv take one frame of
+    each of clip.num_frames segments of the whole video, without regard to clip.stride; the others take
+    frames clip.stride apart. See docs/sampling.md."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes."""
     ema: float = 0.0
@@ -131,11 +138,11 @@ class TrainConfig:
     val_fraction: float = 0.2
     """Share of the videos held back when the data set says nothing of a validation split."""
     val_views: str = "1x1"
-    """Views per video of the validation during training, CLIPSxCROPS."""
+    """Views per video of the validation during training: CLIPSxCROPS, or a protocol such as ssv2-1clip."""
     val_every: float = 1
     """Epochs between validations. 0: none, and the last weights are the ones kept."""
     test_views: str = ""
-    """Views of a final test on the validation split, e.g. 10x1. Empty: none."""
+    """Views of a final test on the validation split, e.g. 10x1 or ssv2-2clip-3crop. Empty: none."""
     save_minutes: float = 5.0
     """Minutes between two writings of last.pt; it is also written after every validation."""
     log_every: int = 20

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from saccade.data.datasets import load_dataset
+from saccade.data.mirror import mirrored_labels
 from saccade.data.sampler import TrainSampler
 from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
@@ -36,6 +37,7 @@ from saccade.training.run_folder import (
     clear_run_folder,
     write_config,
 )
+from saccade.training.step import flip_probability
 from saccade.training.validate import validate
 from saccade.training.validation import validate_model
 
@@ -125,7 +127,7 @@ def _prepare(
         sampler=sampler,
         reporter=reporter,
     )
-    for note in notes:
+    for note in [*notes, *_flip_note(config, train_set)]:
         reporter.say(note)
     _introduce(trainer, state)
     return trainer
@@ -208,11 +210,28 @@ def _report(trainer: Trainer) -> None:
 def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
     if not config.data:
         raise UsageError(
-            f"{config.recipe} needs clips: give --data PATH (a folder of class folders or a list file)"
+            f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, or "
+            "Something-Something)"
         )
-    options: dict[str, Any] = {"val_fraction": config.val_fraction, "allow_missing": config.allow_missing}
+    options: dict[str, Any] = {
+        "val_fraction": config.val_fraction,
+        "allow_missing": config.allow_missing,
+        "root": config.root or None,
+        "class_names": config.class_names or None,
+    }
     train_set = load_dataset(config.data, "train", **options)
     return train_set, load_dataset(config.data, "val", **options) if config.val_every else None
+
+
+def _flip_note(config: TrainConfig, train_set: VideoDataset) -> list[str]:
+    """What is done about left and right, where the names of the classes tell them apart."""
+    names = train_set.class_names
+    num_sided = sum(label != mirrored for label, mirrored in enumerate(mirrored_labels(names)))
+    if not num_sided:
+        return []
+    if flip_probability(config, names) == 0:
+        return [f"no flip: {num_sided} classes tell left from right"]
+    return [f"flipped clips of {num_sided} classes that tell left from right swap their labels"]
 
 
 def _sampler(config: TrainConfig, train_set: VideoDataset, group: Processes) -> TrainSampler:

@@ -6,7 +6,7 @@ Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from saccade.data.mirror import mirrored_labels, tells_sides
 from saccade.data.types import ClipBatch
 from saccade.errors import SaccadeError
 from saccade.models import VideoModel
@@ -35,9 +36,15 @@ class GradientStep:
     part.
     """
 
-    def __init__(self, config: TrainConfig, model: nn.Module, processes: Processes) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        processes: Processes,
+        class_names: Sequence[str] = (),
+    ) -> None:
         self.config, self.processes, self.model = config, processes, model
-        self.transform = train_transform(config)
+        self.transform = train_transform(config, class_names)
         self._ddp: DistributedDataParallel | None = None
         if processes.world_size > 1:
             device_ids = [processes.device] if processes.device.type == "cuda" else None
@@ -57,7 +64,7 @@ class GradientStep:
             last = number == len(parts) - 1
             with self._exchange(last), explained_memory(part, self.config):
                 here = part.to(self.processes.device)
-                loss, right = self._loss(self.transform(here), here.labels)
+                loss, right = self._loss(*self.transform.with_labels(here))
                 extra = self._regularization()
                 total = loss if extra is None else loss + extra
                 (total * (len(part) / len(batch))).backward()
@@ -88,11 +95,20 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def train_transform(config: TrainConfig) -> TrainTransform:
+def flip_probability(config: TrainConfig, class_names: Sequence[str]) -> float:
+    """`augment.flip`, or where it is None 0.5 unless the names of the classes tell left from right."""
+    if config.augment.flip is not None:
+        return config.augment.flip
+    return 0.0 if tells_sides(class_names) else 0.5
+
+
+def train_transform(config: TrainConfig, class_names: Sequence[str] = ()) -> TrainTransform:
+    """The transform of a run; labels swap with the sides where the names of the classes tell them."""
     augment = config.augment
     return TrainTransform(
         config.clip,
-        flip=augment.flip,
+        flip=flip_probability(config, class_names),
+        mirrored=mirrored_labels(class_names) if tells_sides(class_names) else None,
         brightness=augment.brightness,
         contrast=augment.contrast,
         saturation=augment.saturation,

@@ -9,6 +9,7 @@ from typing import Any
 from saccade.errors import ConfigError, SaccadeError
 from saccade.training.config import TrainConfig
 from saccade.video.sampling import RULES
+from saccade.video.segments import check_num_clips
 from saccade.video.views import parse_views
 
 
@@ -49,7 +50,7 @@ def _clip(config: TrainConfig) -> Iterator[tuple[str, str]]:
             f"its smallest value {low} is less than the training crop {config.train_crop}; "
             "raise it or lower augment.crop",
         )
-    if not 0 <= augment.flip <= 1:
+    if augment.flip is not None and not 0 <= augment.flip <= 1:
         yield "augment.flip", f"is a probability, 0 to 1 (is {augment.flip})"
     yield from _at_least(augment, "augment", 0, "brightness", "contrast", "saturation")
 
@@ -130,7 +131,8 @@ def _views(config: TrainConfig) -> Iterator[tuple[str, str]]:
         if not text and name == "test_views":
             continue
         try:
-            parse_views(text)
+            views = parse_views(text)
+            check_num_clips(views.rule or config.temporal_rule, views.num_clips)
         except SaccadeError as error:
             yield name, str(error)
 

@@ -8,6 +8,8 @@ Layout words: B clips, T frames, S side of the crop.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,8 @@ class TrainTransform:
     Args:
         clip: mean and std of the normalisation.
         flip: probability of a horizontal flip.
+        mirrored: the label of each class's clips when they are flipped, see `saccade.data.mirror`; None: the
+            same.
         brightness, contrast, saturation: strength of the jitter in 0..1, 0 is off.
         channels_last: deliver in the memory format channels-last-3d (the faster way).
 
@@ -42,6 +46,7 @@ class TrainTransform:
         clip: ClipSpec,
         *,
         flip: float = 0.5,
+        mirrored: Sequence[int] | None = None,
         brightness: float = 0.0,
         contrast: float = 0.0,
         saturation: float = 0.0,
@@ -52,6 +57,7 @@ class TrainTransform:
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"augment.{name}: {value} is not in 0..1")
         self.flip = flip
+        self.mirrored = None if mirrored is None else torch.tensor(mirrored, dtype=torch.int64)
         self.jitter = (brightness, contrast, saturation)
         self.channels_last = channels_last
         self._mean = torch.tensor(clip.mean, dtype=torch.float64)
@@ -63,19 +69,36 @@ class TrainTransform:
         Raises:
             UsageError: a clip is smaller than the crop, or the clips differ in length.
         """
+        return self.with_labels(batch)[0]
+
+    def with_labels(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """The input of the network and its labels: int64 (B,), swapped where the clip was flipped and its
+        class has another name in the mirror. Both come from one draw per clip.
+        """
         # Every draw is made, used or not: switching the jitter on leaves the crops as they were.
         rows = [stream(seed, "transform").random(6).tolist() for seed in batch.seeds]
         draws = torch.tensor(rows, dtype=torch.float64)  # float32 would round the largest draws to 1
         pixels = self._cut(batch, draws)
         scale, offset, gray = self._linear_map(pixels, draws)
-        return affine(pixels, scale, offset, gray=gray, channels_last=self.channels_last)
+        x = affine(pixels, scale, offset, gray=gray, channels_last=self.channels_last)
+        return x, self._labels(batch.labels, self._flipped(draws))
+
+    def _flipped(self, draws: Tensor) -> Tensor:
+        """Which clips are flipped: bool (B,)."""
+        return draws[:, 2] < self.flip
+
+    def _labels(self, labels: Tensor, flipped: Tensor) -> Tensor:
+        if self.mirrored is None:
+            return labels
+        return torch.where(flipped.to(labels.device), self.mirrored.to(labels.device)[labels], labels)
 
     def _cut(self, batch: ClipBatch, draws: Tensor) -> Tensor:
         """Random crops, flipped or not: uint8 (B, T, S, S, 3)."""
         num_frames, size = len(batch.clips[0]), batch.crop
         shape = (len(batch), num_frames, size, size, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, device=batch.clips[0].device)
-        for out, clip, (down, right, flip, *_) in zip(pixels, batch.clips, draws.tolist(), strict=True):
+        places = zip(draws[:, 0].tolist(), draws[:, 1].tolist(), self._flipped(draws).tolist(), strict=True)
+        for out, clip, (down, right, flipped) in zip(pixels, batch.clips, places, strict=True):
             length, height, width, _ = clip.shape
             if length != num_frames:
                 raise UsageError(f"a batch holds clips of {num_frames} and of {length} frames")
@@ -83,7 +106,7 @@ class TrainTransform:
             top = min(int(down * (height - size + 1)), height - size)
             left = min(int(right * (width - size + 1)), width - size)
             crop = clip[:, top : top + size, left : left + size]
-            out.copy_(crop.flip(2) if flip < self.flip else crop)
+            out.copy_(crop.flip(2) if flipped else crop)
         return pixels
 
     def _linear_map(self, pixels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
