@@ -27,7 +27,7 @@ def run(args: list[str]) -> int:
     if options.model:
         model_info(options.model)  # an unknown name is the first thing to say
     state = read_state(options.checkpoint)
-    name = options.model or _guess(options.checkpoint, state)
+    name = options.model or guess(options.checkpoint, state)
     model = create_model(name, num_classes_of(state, name), **overrides)
     report = load_weights(model, options.checkpoint)
     save_weights(model, options.out, {"converted_from": report.format, "clip": asdict(clip_spec(name))})
@@ -40,7 +40,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="saccade convert",
         description="Convert a checkpoint "
-        "(PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, VoV3D, Saccade).",
+        "(PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, VoV3D, RubiksNet, Saccade).",
     )
     parser.add_argument("checkpoint", help="file to read")
     parser.add_argument("out", help="file to write, .safetensors")
@@ -65,7 +65,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         return field, value
 
 
-def _guess(path: str, state: dict[str, Tensor]) -> str:
+def guess(path: str, state: dict[str, Tensor]) -> str:
     """The model whose shapes a state dict has; where several share them, the one the file is named after."""
     from saccade.models._fit import guess_models, shorten
 

@@ -69,7 +69,8 @@ _HEAT = LinearSegmentedColormap.from_list("heat", [(0.18, 0.44, 0.87, 0.0), (0.1
 
 
 @contextmanager
-def _styled() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """Matplotlib in the style of all our pictures."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts the font lacks
         yield
@@ -89,7 +90,7 @@ def line_chart(
     ``percent`` shows shares of 1 as percentages, ``bottom`` fixes the lower end of the axis,
     ``small`` makes a picture that stays legible at a third of a page.
     """
-    with _styled():
+    with styled():
         figure = Figure(figsize=SMALL if small else SIZE, layout="constrained")
         axes = figure.add_subplot()
         colours = [GREY, BLUE, ORANGE, TEAL] if len(series) > 1 else [BLUE]
@@ -123,7 +124,7 @@ def confusion_chart(
     num = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(2.2 + 0.3 * num, 4.2, 9.0))
-    with _styled():
+    with styled():
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(shares, cmap=_HEAT, vmin=0, vmax=1, interpolation="nearest")
@@ -147,7 +148,7 @@ def per_class_chart(
     names: Sequence[str], recalls: Sequence[float], *, title: str = "Accuracy per class"
 ) -> Figure:
     """One bar per class in the order given (best read with the worst first)."""
-    with _styled():
+    with styled():
         figure = Figure(figsize=(SIZE[0], 0.9 + 0.24 * len(names)), layout="constrained")
         axes = figure.add_subplot()
         values = np.asarray(recalls, float)
@@ -176,7 +177,7 @@ def sparse_view_chart(
         points: (views as CLIPSxCROPS, GMACs per video, top-1 share of 1), any order.
         label: the model.
     """
-    with _styled():
+    with styled():
         figure = Figure(figsize=(5.4, 3.5), layout="constrained")
         axes = figure.add_subplot()
         ordered = sorted(points, key=lambda point: point[1])
@@ -207,7 +208,7 @@ def sparse_view_chart(
 
 def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 160) -> None:
     """Write the figure on white; the format is the suffix (.svg, .png, .pdf)."""
-    with _styled(), atomic_path(path) as temporary:
+    with styled(), atomic_path(path) as temporary:
         options: dict[str, Any] = {"metadata": {"Date": None}} if temporary.suffix == ".svg" else {}
         with matplotlib.rc_context({"svg.fonttype": "path"}):
             figure.savefig(temporary, dpi=dpi, facecolor="white", **options)
@@ -216,7 +217,7 @@ def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 160) ->
 def inline_svg(figure: Figure, *, label: str) -> str:
     """The figure as ``<svg>`` for a page that defines ``--ink`` and ``--line``; ``label`` is its alt text."""
     stream = io.StringIO()
-    with _styled():
+    with styled():
         figure.savefig(stream, format="svg", metadata={"Date": None})
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]

@@ -1,0 +1,100 @@
+"""``saccade visualize WHAT``: pictures of what a model has learned. Each picture is a sub-command."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saccade.cli._args import Parser
+from saccade.errors import UsageError
+
+if TYPE_CHECKING:
+    from saccade.models import VideoModel
+    from saccade.visualize.shifts import LayerShifts
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def run(args: list[str]) -> int:
+    """Draw one picture; exit code 0."""
+    options = _parser().parse_args(args)
+    code: int = options.draw(options)
+    return code
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="saccade visualize", description="Pictures of what a model has learned.")
+    pictures = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
+    shifts = pictures.add_parser(
+        "shifts",
+        help="where the learned shifts of a RubiksNet point, per layer, in time and space",
+        description="Draw where the learned shifts of every layer point in time and space; print a table.",
+    )
+    shifts.set_defaults(draw=_shifts)
+    shifts.add_argument("source", help="run folder, .safetensors, or a checkpoint of RubiksNet's authors")
+    shifts.add_argument(
+        "--model", default="", help="model such a checkpoint is of (default: whose shapes fit)"
+    )
+    shifts.add_argument(
+        "--out", default="", help=f"picture to write, {', '.join(FORMATS)} (default: shifts.png in the run)"
+    )
+    shifts.add_argument("--json", action="store_true", help="print every channel's shift as JSON")
+    return parser
+
+
+def _shifts(options: Namespace) -> int:
+    out = Path(options.out) if options.out else _default_out(Path(options.source), "shifts")
+    if out.suffix not in FORMATS:
+        raise UsageError(f"--out {out}: the picture must end in one of {', '.join(FORMATS)}")
+    model = _load(options.source, options.model)
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.shifts import learned_shifts, shift_chart
+
+    layers = learned_shifts(model)
+    save_figure(shift_chart(layers, title=f"Learned shifts of {model.model_name}"), out)
+    if options.json:
+        print(json.dumps([layer.to_dict() for layer in layers]))
+        return 0
+    _print_shifts(layers)
+    print(f"\n{out}")
+    return 0
+
+
+def _print_shifts(layers: list[LayerShifts]) -> None:
+    width = max(len(layer.name) for layer in layers)
+    print(f"{'layer':<{width}}  channels  earlier  later  frames: mean  most  pixels: mean  most")
+    for layer in layers:
+        row = layer.summary()
+        print(
+            f"{row['layer']:<{width}}  {row['channels']:8d}  {row['earlier']:7.0%}  {row['later']:5.0%}"
+            f"  {row['mean_frames']:12.2f}  {row['most_frames']:4.2f}"
+            f"  {row['mean_pixels']:12.2f}  {row['most_pixels']:4.2f}"
+        )
+    print("\nearlier, later: channels that read another frame by at least half a frame")
+
+
+def _load(source: str, name: str) -> VideoModel:
+    """The model in a run folder or weights file, whichever code base wrote it."""
+    from saccade.models import create_model, load_model, load_weights
+    from saccade.models._fit import num_classes_of
+    from saccade.models._weights import read_state
+
+    path = Path(source)
+    file = path / "best.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file; give a run folder or weights")
+    if file.suffix == ".safetensors":
+        return load_model(file)[0]
+    from saccade.cli.convert import guess
+
+    state = read_state(file)
+    name = name or guess(str(file), state)
+    model = create_model(name, num_classes_of(state, name))
+    load_weights(model, file)
+    return model.eval()
+
+
+def _default_out(source: Path, what: str) -> Path:
+    return source / f"{what}.png" if source.is_dir() else Path(f"{source.name.split('.')[0]}_{what}.png")
