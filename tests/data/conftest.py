@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.something_files import make_tsm, make_v1, make_v2
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.video import write_video
 
@@ -33,3 +34,21 @@ def broken_file(tmp_path: Path) -> str:
     path = tmp_path / "broken.mp4"
     path.write_bytes(b"this is no video")
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def ssv1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Something-Something v1 in miniature."""
+    return make_v1(tmp_path_factory.mktemp("ssv1"))
+
+
+@pytest.fixture(scope="session")
+def ssv2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Something-Something v2 in miniature."""
+    return make_v2(tmp_path_factory.mktemp("ssv2"))
+
+
+@pytest.fixture(scope="session")
+def tsm_lists(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clips as TSM users have them: lists/ and frames/."""
+    return make_tsm(tmp_path_factory.mktemp("tsm"), "img_{:05d}.jpg")

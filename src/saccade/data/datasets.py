@@ -129,12 +129,11 @@ def _read_something(
     lists: SomethingLists, place: Path, split: Split, root: str | os.PathLike[str] | None
 ) -> tuple[tuple[str, ...], list[Entry]]:
     own = next((name for name, path in lists.lists.items() if path == place), "train")
-    if own == "test" and split in ("val", "test"):
-        lists = replace(lists, lists={"test": place})
-    names, entries = read_lists(lists, only=None if split == "all" else split, root=root)
-    if own == "val" and split == "test":  # the file that was named is the one to evaluate on
-        entries = [replace(e, split="test") for e in entries if e.split == "val"]
-    return names, entries
+    if own not in ("val", "test") or split not in ("val", "test"):
+        return read_lists(lists, only=None if split == "all" else split, root=root)
+    # the file that was named is the one to evaluate on, whatever the split is called
+    names, entries = read_lists(replace(lists, lists={own: place}), only=own, root=root)
+    return names, [replace(entry, split=split) for entry in entries]
 
 
 def _read_list_and_siblings(place: Path, split: Split, root: str | os.PathLike[str] | None) -> list[Entry]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-# Two readings, as there are two words for the one turn.
-_SWAPS = tuple(
-    {"left": "right", "right": "left", "clockwise": other, other: "clockwise"}
-    for other in ("anticlockwise", "counterclockwise")
-)
+_SWAPS = {"left": "right", "right": "left", "anticlockwise": "clockwise", "counterclockwise": "clockwise"}
+_AGAINST_THE_CLOCK = ("anticlockwise", "counterclockwise")  # either may stand beside "clockwise"
 _WORD = re.compile(r"([^\W_]+)")
 
 
@@ -35,5 +32,6 @@ def tells_sides(class_names: Sequence[str]) -> bool:
 def _mirrored(name: str) -> Iterator[str]:
     """The names that the mirror image of ``name`` may have."""
     parts = _WORD.split(name)
-    for swaps in _SWAPS:
+    for turn in _AGAINST_THE_CLOCK:
+        swaps = {**_SWAPS, "clockwise": turn}
         yield "".join(swaps.get(part, part) for part in parts)

@@ -133,7 +133,8 @@ def read_lists(
                     + ("" if lists.version == "v1" else ", or put test-answers.csv beside it")
                 )
             if not answers:
-                console().print(f"{path}: no labels were published for the test split; it is left out")
+                if only is None:
+                    console().print(f"{path}: no labels were published for the test split; it is left out")
                 continue
             rows = [(video, answers.get(video, ""), where) for video, _, where in rows]
         entries += [_entry(video, label, where, split) for video, label, where in rows]
