@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from saccade.data.sampler import BatchShape, TrainSampler
+from saccade.data.sampler import TrainSampler
 from saccade.errors import ConfigError
 
 
@@ -66,22 +65,25 @@ def test_a_request_carries_the_shape() -> None:
     assert next(sampler(short_side=20).requests(0))[0].short_side == (20, 20)
 
 
-def test_a_schedule_may_give_every_batch_its_shape() -> None:
-    class Cycle(TrainSampler):
-        def batch_shapes(self, epoch: int) -> Iterator[BatchShape]:
-            for batch_size, crop in ((16, 8), (8, 16), (16, 8), (8, 16)):
-                yield BatchShape(
-                    batch_size=batch_size, num_frames=2, stride=(1, 4), short_side=(20, 26), crop=crop
-                )
+def test_a_run_goes_through_its_epochs() -> None:
+    whole = [batch for epoch in range(3) for batch in sampler().requests(epoch)]
+    assert list(sampler().run_requests(0, 18)) == whole
+    assert list(sampler().run_requests(4, 13)) == whole[4:13]
+    assert list(sampler().run_requests(6, 6)) == []
 
-    settings: dict[str, Any] = {"batch_size": 8, "seed": 3, "num_frames": 4, "stride": 2}
-    cycle = Cycle(50, short_side=(20, 26), crop=16, **settings)
-    batches = list(cycle.requests(0))
-    assert [len(batch) for batch in batches] == [16, 8, 16, 8]
-    assert [batch[0].crop for batch in batches] == [8, 16, 8, 16]
-    assert len({r.index for batch in batches for r in batch}) == 48
-    assert cycle.steps_per_epoch == 4
-    assert list(cycle.requests(0, start_step=3)) == batches[3:]
+
+def test_extra_batches_are_another_set_at_every_step() -> None:
+    draws = sampler()
+    batches = list(draws.extra_requests(7, 8, draws.shape))
+    assert [len(batch) for batch in batches] == [8] * 8
+    assert batches == list(sampler().extra_requests(7, 8, draws.shape))
+    seeds = {request.seed for batch in batches for request in batch}
+    assert len(seeds) == 64
+    others = [*draws.requests(0), *draws.requests(7), *draws.extra_requests(8, 8, draws.shape)]
+    assert not seeds & {request.seed for batch in others for request in batch}
+    assert len({request.index for batch in batches[:6] for request in batch}) == 48
+    halves = [list(sampler(rank=rank, world_size=2).extra_requests(7, 8, draws.shape)) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == batches
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
     def _clip(self, request: ClipRequest, index: int) -> Tensor:
         """Draw and read one clip: uint8 (T, H, W, 3) with its short side as drawn."""
         settings, rng = self.settings, stream(request.seed, "clip")
-        stride = int(rng.integers(request.stride[0], request.stride[1], endpoint=True))
+        steps = (request.stride[1] - request.stride[0]) // request.stride_step
+        stride = request.stride[0] + request.stride_step * int(rng.integers(0, steps, endpoint=True))
         short_side = draw_short_side(request.short_side, rng, inverse=settings.inverse_uniform)
 
         def draw(num_video_frames: int, fps: float) -> np.ndarray:

@@ -2,39 +2,116 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from saccade.data.seeds import clip_seed, epoch_order
 from saccade.data.types import ClipRequest
 from saccade.errors import ConfigError
 
+_EXTRA = 2**40  # epochs from this number on are drawn from by `ClipSampler.extra_requests` alone
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchShape:
-    """The shape of one global batch. Ranges include both ends and are drawn from per clip."""
+    """The shape of one global batch. Ranges include both ends and are drawn from per clip.
+
+    ``stride_step`` is the distance between the strides that can be drawn.
+    """
 
     batch_size: int
     num_frames: int
     stride: tuple[int, int]
     short_side: tuple[int, int]
     crop: int
+    stride_step: int = 1
 
 
-class TrainSampler:
-    """Draws every video once an epoch, in an order of its own for each epoch.
-
-    The clips that do not fill the last batch are left out of that epoch. A global batch is cut into equal,
-    contiguous parts for the processes of a distributed run. What a clip looks like depends on the seed, the
-    epoch and the clip's place in it alone, not on the number of processes.
+class ClipSampler(ABC):
+    """What all samplers share. A global batch is cut into equal, contiguous parts for the processes.
 
     Args:
         num_items: videos in the data set.
-        batch_size: clips per step over all processes.
         seed: seed of the run.
+        rank, world_size: this process and their number.
+    """
+
+    def __init__(self, num_items: int, *, seed: int, rank: int, world_size: int) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not in 0 .. {world_size - 1}")
+        if seed < 0:
+            raise ConfigError(f"seed: {seed} is negative")
+        self.num_items, self.seed = num_items, seed
+        self.rank, self.world_size = rank, world_size
+        self._orders: dict[int, list[int]] = {}
+
+    @abstractmethod
+    def run_requests(self, start: int, stop: int) -> Iterator[list[ClipRequest]]:
+        """This process's part of each batch of the steps ``start`` to ``stop - 1`` of a run."""
+
+    def extra_requests(self, step: int, num_batches: int, shape: BatchShape) -> Iterator[list[ClipRequest]]:
+        """This process's part of batches that no run draws, of one shape: another set for each ``step``."""
+        share = shape.batch_size // self.world_size
+        for batch in range(num_batches):
+            first = batch * shape.batch_size + self.rank * share
+            clips = []
+            for number in range(first, first + share):
+                again, position = divmod(number, self.num_items)
+                epoch = _EXTRA + step * num_batches + again
+                clips.append(self.request(epoch, position, self.order(epoch)[position], shape))
+            yield clips
+
+    def order(self, epoch: int) -> list[int]:
+        """The videos in the order in which ``epoch`` draws them."""
+        if epoch not in self._orders:
+            kept = {key: self._orders[key] for key in list(self._orders)[-1:]}
+            self._orders = kept | {epoch: epoch_order(self.num_items, self.seed, epoch).tolist()}
+        return self._orders[epoch]
+
+    def request(self, epoch: int, position: int, index: int, shape: BatchShape) -> ClipRequest:
+        """The clip at ``position`` of ``epoch``, of the video ``index``."""
+        return ClipRequest(
+            index=index,
+            seed=clip_seed(self.seed, epoch, position),
+            num_frames=shape.num_frames,
+            stride=shape.stride,
+            short_side=shape.short_side,
+            crop=shape.crop,
+            stride_step=shape.stride_step,
+        )
+
+    def check(self, shape: BatchShape) -> None:
+        """Raise a ConfigError if batches of this shape cannot be drawn."""
+        if shape.batch_size < 1 or shape.batch_size % self.world_size:
+            raise ConfigError(
+                f"batch_size: {shape.batch_size} cannot be divided evenly among {self.world_size} processes; "
+                f"choose a positive multiple of {self.world_size}"
+            )
+        if self.num_items < shape.batch_size:
+            raise ConfigError(
+                f"batch_size: {shape.batch_size} is larger than the {self.num_items} training clips; "
+                f"choose at most {self.num_items}"
+            )
+        if shape.short_side[0] < shape.crop:
+            raise ConfigError(
+                f"augment.short_side: {shape.short_side[0]} is smaller than the crop of {shape.crop}; "
+                f"choose at least {shape.crop}"
+            )
+
+
+class TrainSampler(ClipSampler):
+    """Draws every video once an epoch, in an order of its own for each epoch, in batches of one shape.
+
+    The clips that do not fill the last batch are left out of that epoch. What a clip looks like depends on
+    the seed, the epoch and the clip's place in it alone, not on the number of processes.
+
+    Args:
+        num_items, seed, rank, world_size: see `ClipSampler`.
+        batch_size: clips per step over all processes.
         num_frames, crop: shape of the clips.
         stride, short_side: one value, or a range (both ends included) that each clip draws from.
-        rank, world_size: this process and their number.
 
     Raises:
         ConfigError: an empty epoch, an uneven split, or a short side smaller than the crop.
@@ -53,14 +130,7 @@ class TrainSampler:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not in 0 .. {world_size - 1}")
-        if seed < 0:
-            raise ConfigError(f"seed: {seed} is negative")
-        self.num_items = num_items
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        super().__init__(num_items, seed=seed, rank=rank, world_size=world_size)
         self.shape = BatchShape(
             batch_size=batch_size,
             num_frames=num_frames,
@@ -68,62 +138,32 @@ class TrainSampler:
             short_side=_range("augment.short_side", short_side),
             crop=crop,
         )
-        self._check(self.shape)
-
-    def _check(self, shape: BatchShape) -> None:
-        if shape.batch_size < 1 or shape.batch_size % self.world_size:
-            raise ConfigError(
-                f"batch_size: {shape.batch_size} cannot be divided evenly among {self.world_size} processes; "
-                f"choose a positive multiple of {self.world_size}"
-            )
-        if self.num_items < shape.batch_size:
-            raise ConfigError(
-                f"batch_size: {shape.batch_size} is larger than the {self.num_items} training clips; "
-                f"choose at most {self.num_items}"
-            )
-        if shape.short_side[0] < shape.crop:
-            raise ConfigError(
-                f"augment.short_side: {shape.short_side[0]} is smaller than the crop of {shape.crop}; "
-                f"choose at least {shape.crop}"
-            )
-
-    def batch_shapes(self, epoch: int) -> Iterator[BatchShape]:
-        """The shape of each batch of an epoch, as many as the data set fills. A schedule overrides this."""
-        for _ in range(self.num_items // self.shape.batch_size):
-            yield self.shape
-
-    def steps(self, epoch: int) -> int:
-        """Number of batches in one epoch."""
-        return sum(1 for _ in self.batch_shapes(epoch))
+        self.check(self.shape)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of batches in every epoch, where it does not change from epoch to epoch."""
-        return self.steps(0)
+        """Number of batches that an epoch fills."""
+        return self.num_items // self.shape.batch_size
 
     def requests(self, epoch: int, start_step: int = 0) -> Iterator[list[ClipRequest]]:
         """This process's part of each batch of ``epoch``, from batch ``start_step`` on.
 
         A run that stopped after ``k`` batches goes on with exactly the same clips from ``start_step=k``.
         """
-        order = epoch_order(self.num_items, self.seed, epoch)
-        begin = 0
-        for step, shape in enumerate(self.batch_shapes(epoch)):
-            if step >= start_step:
-                share = shape.batch_size // self.world_size
-                first = begin + self.rank * share
-                yield [self._request(epoch, p, int(order[p]), shape) for p in range(first, first + share)]
-            begin += shape.batch_size
+        order = self.order(epoch)
+        share = self.shape.batch_size // self.world_size
+        for step in range(start_step, self.steps_per_epoch):
+            first = step * self.shape.batch_size + self.rank * share
+            yield [self.request(epoch, p, order[p], self.shape) for p in range(first, first + share)]
 
-    def _request(self, epoch: int, position: int, index: int, shape: BatchShape) -> ClipRequest:
-        return ClipRequest(
-            index=index,
-            seed=clip_seed(self.seed, epoch, position),
-            num_frames=shape.num_frames,
-            stride=shape.stride,
-            short_side=shape.short_side,
-            crop=shape.crop,
-        )
+    def run_requests(self, start: int, stop: int) -> Iterator[list[ClipRequest]]:
+        epoch, step = divmod(start, self.steps_per_epoch)
+        left = stop - start
+        while left > 0:
+            for request in islice(self.requests(epoch, step), left):
+                left -= 1
+                yield request
+            epoch, step = epoch + 1, 0
 
 
 def _range(field: str, value: int | tuple[int, int]) -> tuple[int, int]:

@@ -55,6 +55,7 @@ class ClipRequest:
     stride: tuple[int, int]  # inclusive range, drawn per clip
     short_side: tuple[int, int]  # inclusive range, drawn per clip
     crop: int
+    stride_step: int = 1  # distance between the strides that can be drawn
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from saccade.data.multigrid import CycleSampler, ShapeCycle, steps_that_fit
+from saccade.data.sampler import BatchShape
+from saccade.data.seeds import clip_seed
+from saccade.errors import ConfigError
+
+LARGE = BatchShape(batch_size=16, num_frames=2, stride=(2, 8), short_side=(10, 26), crop=8)
+SMALL = BatchShape(batch_size=8, num_frames=2, stride=(2, 8), short_side=(20, 26), crop=16)
+BASE = BatchShape(batch_size=4, num_frames=4, stride=(2, 2), short_side=(20, 26), crop=16)
+CYCLES = (
+    ShapeCycle(num_steps=7, shapes=(LARGE, SMALL)),
+    ShapeCycle(num_steps=0, shapes=(SMALL,)),
+    ShapeCycle(num_steps=6, shapes=(LARGE, SMALL, BASE), first=1),
+)
+SHAPES = [LARGE, SMALL, LARGE, SMALL, LARGE, SMALL, LARGE, SMALL, BASE, LARGE, SMALL, BASE, LARGE]
+
+
+def sampler(num_items: int = 25, rank: int = 0, world_size: int = 1) -> CycleSampler:
+    return CycleSampler(num_items, CYCLES, seed=3, rank=rank, world_size=world_size)
+
+
+def test_every_batch_has_its_shape():
+    draws = sampler()
+    assert draws.total_steps == 13
+    assert [draws.shape(step) for step in range(13)] == SHAPES
+    batches = list(draws.run_requests(0, 13))
+    assert [len(batch) for batch in batches] == [shape.batch_size for shape in SHAPES]
+    for batch, shape in zip(batches, SHAPES, strict=True):
+        for request in batch:
+            carried = (request.num_frames, request.stride, request.short_side, request.crop)
+            assert carried == (shape.num_frames, shape.stride, shape.short_side, shape.crop)
+
+
+def test_every_video_is_drawn_once_an_epoch_and_none_is_left_out():
+    drawn = [request for batch in sampler().run_requests(0, 13) for request in batch]
+    assert len(drawn) == sum(shape.batch_size for shape in SHAPES) == sampler().num_clips(13)
+    for epoch in range(len(drawn) // 25):
+        clips = drawn[25 * epoch : 25 * (epoch + 1)]
+        assert sorted(request.index for request in clips) == list(range(25))
+        assert [request.seed for request in clips] == [clip_seed(3, epoch, place) for place in range(25)]
+    assert max(Counter(request.seed for request in drawn).values()) == 1
+
+
+@pytest.mark.parametrize("start", range(14))
+def test_a_run_resumes_with_the_same_clips_wherever_it_stopped(start: int):
+    whole = list(sampler().run_requests(0, 13))
+    assert list(sampler().run_requests(start, 13)) == whole[start:]
+    assert sampler().num_clips(start) == sum(shape.batch_size for shape in SHAPES[:start])
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_each_batch_in_order(world_size: int):
+    whole = list(sampler().run_requests(0, 13))
+    parts = [
+        list(sampler(rank=rank, world_size=world_size).run_requests(0, 13)) for rank in range(world_size)
+    ]
+    for step, batch in enumerate(whole):
+        assert [request for part in parts for request in part[step]] == batch
+
+
+@pytest.mark.parametrize("clips", [0, 15, 16, 23, 24, 28, 44, 100, 1000])
+def test_steps_that_fit_is_what_filling_one_batch_after_the_other_gives(clips: int):
+    shapes = (LARGE, SMALL, BASE)
+    steps, left = 0, clips
+    while left >= shapes[steps % 3].batch_size:
+        left -= shapes[steps % 3].batch_size
+        steps += 1
+    assert steps_that_fit(clips, shapes) == steps
+
+
+def test_shapes_that_cannot_be_drawn_are_refused():
+    with pytest.raises(ConfigError, match="batch_size: 16 is larger than the 15 training clips"):
+        sampler(15)
+    with pytest.raises(ConfigError, match="batch_size: 4 cannot be divided evenly among 8 processes"):
+        sampler(world_size=8)
+    cut = ShapeCycle(num_steps=1, shapes=(replace(BASE, crop=21),))
+    with pytest.raises(ConfigError, match=r"augment.short_side: 20 is smaller than the crop of 21"):
+        CycleSampler(25, (cut,), seed=0)
