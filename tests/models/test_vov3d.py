@@ -146,7 +146,8 @@ def test_any_shape_builds_and_runs(shape: dict) -> None:
     logits.sum().backward()
     assert logits.shape == (2, 3)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    again = create_model(**json.loads(json.dumps(model.build_args)))
+    assert json.loads(json.dumps(model.build_args)) == model.build_args
+    again = create_model(**model.build_args)
     assert again.config == model.config  # type: ignore[attr-defined]
 
 

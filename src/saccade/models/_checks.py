@@ -22,7 +22,8 @@ def check_number(
         for word, bound in (("above", above), ("at least", at_least), ("below", below))
         if math.isfinite(bound)
     ]
-    raise ConfigError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}")
+    wanted = f"a number {' and '.join(bounds)}" if bounds else "a finite number"
+    raise ConfigError(f"{name} must be {wanted}, got {value!r}")
 
 
 def check_count(name: str, value: Any) -> None:
@@ -41,6 +42,21 @@ def check_choice(name: str, value: Any, allowed: Sequence[str]) -> None:
     """Raise `ConfigError` unless ``value`` is one of ``allowed``."""
     if value not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def checked_depths(depths: Any, *, num_stages: int = 4) -> tuple[int, ...]:
+    """Blocks of the stages as a tuple, from a sequence or from text such as "1,2,3,2"; else `ConfigError`."""
+    entries = depths.split(",") if isinstance(depths, str) else depths
+    try:
+        counts = tuple(int(entry) if isinstance(entry, str) else entry for entry in entries)
+    except (TypeError, ValueError):
+        counts = ()
+    if len(counts) != num_stages or any(type(count) is not int or count < 1 for count in counts):
+        raise ConfigError(
+            f"depths must be {num_stages} positive integers, the blocks of the stages, e.g. 1,2,3,2; "
+            f"got {depths!r}"
+        )
+    return counts
 
 
 def checked_num_classes(num_classes: int) -> int:

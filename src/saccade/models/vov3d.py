@@ -27,6 +27,7 @@ from saccade.models._checks import (
     check_flag,
     check_number,
     check_overrides,
+    checked_depths,
     checked_num_classes,
 )
 from saccade.models._formats import WeightFormat
@@ -84,7 +85,7 @@ class VoV3DConfig:
     bn_momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", _checked_depths(self.depths))
+        object.__setattr__(self, "depths", checked_depths(self.depths, num_stages=NUM_STAGES))
         for name in ("num_frames", "stride", "train_crop", "inner_channels", "num_conv", "head_width"):
             check_count(name, getattr(self, name))
         if self.inner_channels < 2:
@@ -111,21 +112,6 @@ class VoV3DConfig:
         """The map (T, H, W) the head sees in training."""
         side = math.ceil(self.train_crop / TOTAL_STRIDE)
         return self.num_frames, side, side
-
-
-def _checked_depths(depths: Any) -> tuple[int, ...]:
-    entries = depths.split(",") if isinstance(depths, str) else depths
-    try:
-        counts = tuple(int(entry) if isinstance(entry, str) else entry for entry in entries)
-    except (TypeError, ValueError):
-        counts = ()
-    good = all(isinstance(count, int) and not isinstance(count, bool) and count > 0 for count in counts)
-    if len(counts) != NUM_STAGES or not good:
-        raise ConfigError(
-            f"depths must be {NUM_STAGES} positive integers, the blocks of the stages, e.g. 1,2,3,2; "
-            f"got {depths!r}"
-        )
-    return counts
 
 
 # ---------------------------------------------------------------------------------------------------- blocks
@@ -270,6 +256,8 @@ class VoV3D(VideoModel):
     def build_args(self) -> dict[str, Any]:
         named = asdict(CONFIGS[self.model_name])
         changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
+        if "depths" in changed:
+            changed["depths"] = list(changed["depths"])  # equal to what JSON gives back
         return {"name": self.model_name, "num_classes": self.num_classes, **changed}
 
     def stages(self) -> list[nn.Module]:
