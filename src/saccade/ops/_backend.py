@@ -56,15 +56,24 @@ def choose_backend(operator: str, x: Tensor) -> Backend:
     Raises:
         UsageError: the override names a backend that cannot run on the tensor's device or dtype.
     """
+    return _chosen(operator, x.device.type, x.dtype)
+
+
+def _chosen(operator: str, device: str, dtype: torch.dtype) -> Backend:
     backend = forced_backend()
     if backend is None:
-        return _automatic(x.device.type, x.dtype)
-    if x.device.type == "meta":
+        return _automatic(device, dtype)
+    if device == "meta":
         return "torch"
-    problem = _problem(backend, x)
+    problem = _problem(backend, device, dtype)
     if problem:
         raise UsageError(f"{operator}: backend {backend!r} was asked for, but {problem}")
     return backend
+
+
+# torch.compile does not look inside, and keeps what is chosen when it compiles. This is what
+# torch.compiler.assume_constant_result does, less its import of the whole compiler.
+_chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def forced_backend() -> Backend | None:
@@ -92,21 +101,21 @@ def _automatic(device: str, dtype: torch.dtype) -> Backend:
     return "torch"
 
 
-def _problem(backend: Backend, x: Tensor) -> str | None:
+def _problem(backend: Backend, device: str, dtype: torch.dtype) -> str | None:
     if backend == "native":
-        if x.device.type != "cpu":
-            return f"the tensor is on {x.device.type}: native operators run on the CPU"
+        if device != "cpu":
+            return f"the tensor is on {device}: native operators run on the CPU"
         if not native_available():
             return "the native operators were not built"
-        if x.dtype not in DTYPE_CODES:
-            return f"it does not take {x.dtype}"
+        if dtype not in DTYPE_CODES:
+            return f"it does not take {dtype}"
     if backend == "triton":
         if not triton_available():
             return "Triton is not installed"
-        if x.device.type != "cuda" and not interpreting():
-            return f"the tensor is on {x.device.type}: Triton runs on CUDA, or with TRITON_INTERPRET=1"
-        if x.dtype not in TRITON_DTYPES:
-            return f"it does not take {x.dtype}"
+        if device != "cuda" and not interpreting():
+            return f"the tensor is on {device}: Triton runs on CUDA, or with TRITON_INTERPRET=1"
+        if dtype not in TRITON_DTYPES:
+            return f"it does not take {dtype}"
     return None
 
 
