@@ -21,11 +21,15 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        scale = self.draw(x)
+        return x if scale is None else x * scale.view(-1, *(1,) * (x.ndim - 1))
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """What each clip of ``x`` is to be multiplied by, (B,); None where that is 1 for all."""
         if self.rate == 0.0 or not self.training:
-            return x
+            return None
         keep = 1.0 - self.rate
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        return x * mask.div_(keep)
+        return x.new_empty(x.shape[0]).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}"

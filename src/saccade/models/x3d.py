@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, round_channels
+from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, norm_act, round_channels
 from saccade.models._base import VideoModel
 from saccade.models._checks import (
     check_choice,
@@ -152,7 +152,7 @@ class X3DStem(nn.Module):
         self.norm = norm_layer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv_t(self.conv_s(x))), inplace=True)
+        return norm_act(self.conv_t(self.conv_s(x)), self.norm, "relu")
 
 
 class X3DBlock(nn.Module):
@@ -190,11 +190,10 @@ class X3DBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.has_shortcut else x
-        x = F.relu(self.norm_a(self.conv_a(x)), inplace=True)
-        x = F.silu(self.se(self.norm_b(self.conv_b(x))))
-        x = self.norm_c(self.conv_c(x))
-        return F.relu(shortcut + self.drop_path(x), inplace=True)
+        shortcut = norm_act(self.shortcut_conv(x), self.shortcut_norm, "none") if self.has_shortcut else x
+        x = norm_act(self.conv_a(x), self.norm_a, "relu")
+        x = norm_act(self.conv_b(x), self.norm_b, "silu", squeeze_excite=self.se)
+        return norm_act(self.conv_c(x), self.norm_c, "relu", drop_path=self.drop_path, residual=shortcut)
 
 
 class X3DHead(nn.Module):
@@ -249,7 +248,7 @@ class X3DHead(nn.Module):
 
     def window_logits(self, x: Tensor) -> Tensor:
         """Logits of every window: (B, C, T, H, W) -> (B, windows in T, in H, in W, K)."""
-        x = F.relu(self.norm(self.conv(x)), inplace=True)
+        x = norm_act(self.conv(x), self.norm, "relu")
         x = self._pool(x).permute(0, 2, 3, 4, 1)
         x = self.dropout(F.relu(self.hidden(x), inplace=True))
         logits: Tensor = self.classifier(x)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from saccade.ops.batch_norm_act.op import batch_norm_act
+from saccade.ops.batch_norm_act.op import Activation, batch_norm_act
 
-__all__ = ["batch_norm_act"]
+__all__ = ["Activation", "batch_norm_act"]

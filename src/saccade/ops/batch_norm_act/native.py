@@ -20,7 +20,6 @@ from torch import Tensor
 
 from saccade.ops._library import DTYPE_CODES, NativeLibrary, native_library
 
-FUNCTIONS = ("row_stats", "affine_act", "affine_act_reduce", "affine_act_backward")
 _ACTIVATIONS = {"none": 0, "relu": 1, "silu": 2}  # the same numbers stand in batch_norm_act.cpp
 
 
@@ -91,12 +90,6 @@ def affine_act_backward(
 def vector_dtype(x: Tensor) -> torch.dtype:
     """The type that sums, scales and shifts have."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def available() -> bool:
-    """Whether the library at hand holds these functions."""
-    library = native_library()
-    return library is not None and all(library.has(name) for name in FUNCTIONS)
 
 
 def _vectors(x: Tensor, count: int) -> list[Tensor]:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from saccade.errors import UsageError
-from saccade.ops._backend import Backend, choose_backend, forced_backend
-from saccade.ops.batch_norm_act import naive, native
+from saccade.ops._backend import choose_backend
+from saccade.ops.batch_norm_act import naive
 from saccade.ops.batch_norm_act.fused import fused_forward
 
 Activation = Literal["none", "relu", "silu"]
@@ -40,7 +40,7 @@ def batch_norm_act(
 
     Args:
         x: (B, C, T, H, W), float32, bfloat16, float16 or float64. The output has its data type, and its
-            layout if that is channels-last-3d or contiguous. Sums and scales are float32, or float64 where x is.
+            layout if that is channels-last-3d or contiguous. Reckoned in float32, or float64 where x is that.
         weight, bias: (C,).
         running_mean, running_var: (C,). In training they are moved, in place, towards the mean and the
             unbiased variance of x by the share ``momentum``; else they take the place of these. An empty x
@@ -60,7 +60,7 @@ def batch_norm_act(
     _check(x, (weight, bias, running_mean, running_var), activation, squeeze_excite, clip_scale, residual)
     if training and x.numel() == x.shape[1] > 0:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
-    backend = _backend(x)
+    backend = choose_backend("batch_norm_act", x)
     if backend in ("naive", "torch"):
         return (naive.batch_norm_act if backend == "naive" else _composition)(
             x,
@@ -93,15 +93,6 @@ def batch_norm_act(
     if by_batch:
         _update_running(running_mean, running_var, mean, var, x.numel() // x.shape[1], momentum)
     return y
-
-
-def _backend(x: Tensor) -> Backend:
-    backend = choose_backend("batch_norm_act", x)
-    if backend == "native" and not native.available():
-        if forced_backend() == "native":
-            raise UsageError("batch_norm_act: the library of native operators at hand does not hold it")
-        return "torch"
-    return backend
 
 
 @torch.no_grad()
@@ -140,7 +131,7 @@ def _composition(
     if residual is not None:
         z = z + residual
     if activation == "relu":
-        return F.relu(z)
+        return F.relu(z, inplace=True)  # nothing before it needs z for its gradient
     return F.silu(z) if activation == "silu" else z
 
 

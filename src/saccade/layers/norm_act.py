@@ -1,0 +1,135 @@
+"""Norm, and what follows it in a block, as one operator where that can be."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+
+from saccade.layers.drop_path import DropPath
+from saccade.layers.squeeze_excite import SqueezeExcite
+from saccade.ops.batch_norm_act import Activation, batch_norm_act
+
+
+def norm_act(
+    x: Tensor,
+    norm: nn.Module,
+    activation: Activation,
+    *,
+    squeeze_excite: nn.Module | None = None,
+    drop_path: nn.Module | None = None,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """activation(drop_path(squeeze_excite(norm(x))) + residual).
+
+    With a plain `nn.BatchNorm3d` this is one operator, `saccade.ops.batch_norm_act`. Other norms, modules
+    with hooks (which somebody wants to be called) and modules it does not know run one after the other; the
+    result is the same. The random numbers of `DropPath` are those that it would draw itself.
+
+    Args:
+        squeeze_excite, drop_path: left out if None or `nn.Identity`.
+
+    Shapes: x and residual (B, C, T, H, W) -> (B, C, T, H, W).
+    """
+    squeeze_excite, drop_path = _none_if_identity(squeeze_excite), _none_if_identity(drop_path)
+    if not _can_be_fused(x, norm, squeeze_excite, drop_path, residual):
+        return _one_after_the_other(x, norm, activation, squeeze_excite, drop_path, residual)
+    assert isinstance(norm, nn.BatchNorm3d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return batch_norm_act(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        training=norm.training,
+        momentum=_momentum(norm),
+        eps=norm.eps,
+        activation=activation,
+        squeeze_excite=_weights(squeeze_excite) if isinstance(squeeze_excite, SqueezeExcite) else None,
+        clip_scale=drop_path.draw(x) if isinstance(drop_path, DropPath) else None,
+        residual=residual,
+    )
+
+
+def _one_after_the_other(
+    x: Tensor,
+    norm: nn.Module,
+    activation: Activation,
+    squeeze_excite: nn.Module | None,
+    drop_path: nn.Module | None,
+    residual: Tensor | None,
+) -> Tensor:
+    x = norm(x)
+    for module in (squeeze_excite, drop_path):
+        if module is not None:
+            x = module(x)
+    if residual is not None:
+        x = residual + x
+    if activation == "relu":
+        return F.relu(x)
+    return F.silu(x) if activation == "silu" else x
+
+
+def _can_be_fused(
+    x: Tensor,
+    norm: nn.Module,
+    squeeze_excite: nn.Module | None,
+    drop_path: nn.Module | None,
+    residual: Tensor | None,
+) -> bool:
+    if type(norm) is not nn.BatchNorm3d or norm.weight is None or norm.running_mean is None:
+        return False
+    if squeeze_excite is not None and not _is_plain(squeeze_excite):
+        return False
+    if drop_path is not None and type(drop_path) is not DropPath:
+        return False
+    if residual is not None and (residual.dtype != x.dtype or residual.shape != x.shape):
+        return False
+    modules = [norm, drop_path] if squeeze_excite is None else [norm, drop_path, *squeeze_excite.modules()]
+    return not any(_has_hooks(module) for module in modules if module is not None)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether it is a squeeze-excitation over whole clips, of convolutions with biases."""
+    if type(module) is not SqueezeExcite or module.pooled != (2, 3, 4):
+        return False
+    return all(type(fc) is nn.Conv3d and fc.bias is not None for fc in (module.fc1, module.fc2))
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    # the same that nn.Module.__call__ looks at before it calls forward() straight away
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or nn_module._global_forward_hooks
+        or nn_module._global_forward_pre_hooks
+        or nn_module._global_backward_hooks
+        or nn_module._global_backward_pre_hooks
+    )
+
+
+def _weights(module: SqueezeExcite) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    assert module.fc1.bias is not None
+    assert module.fc2.bias is not None
+    return module.fc1.weight, module.fc1.bias, module.fc2.weight, module.fc2.bias
+
+
+def _momentum(norm: nn.BatchNorm3d) -> float:
+    """As in nn.BatchNorm3d: None is the mean of all batches so far."""
+    if norm.training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    if norm.momentum is not None:
+        return norm.momentum
+    return (
+        1.0 / float(norm.num_batches_tracked)
+        if norm.training and norm.num_batches_tracked is not None
+        else 0.0
+    )
+
+
+def _none_if_identity(module: nn.Module | None) -> nn.Module | None:
+    return None if type(module) is nn.Identity and not _has_hooks(module) else module
