@@ -1,0 +1,15 @@
+"""Operators that PyTorch lacks or is slow at, each with several backends."""
+
+from __future__ import annotations
+
+from saccade.ops._backend import backend_report, use_backend
+from saccade.ops.batch_norm_act import batch_norm_act
+from saccade.ops.shift import shift2d, shift3d
+
+__all__ = [
+    "backend_report",
+    "batch_norm_act",
+    "shift2d",
+    "shift3d",
+    "use_backend",
+]
