@@ -72,6 +72,7 @@ def _parser() -> Parser:
 
 def _predictor(options: Namespace) -> Predictor:
     from saccade.inference import Predictor
+    from saccade.inference.predictor import rule_to_predict
 
     loaded = load_from_flags(options.run, options.weights, options)
     if not loaded.named:
@@ -84,6 +85,7 @@ def _predictor(options: Namespace) -> Predictor:
         loaded.device,
         views=options.views,
         clip=loaded.clip,
+        temporal_rule=rule_to_predict(loaded),
         batch_size=options.batch_size,
     )
 

@@ -128,8 +128,7 @@ class Predictor:
         views: ``CLIPSxCROPS``; ``auto`` is as many clips, cut at the centre, as it takes to cover the video
             end to end.
         clip: the clip to show the model; default: the one it was trained for.
-        temporal_rule: one of `saccade.video.sampling.RULES`; default: the rule of the training where the
-            weights say it, else ``saccade``.
+        temporal_rule: one of `saccade.video.sampling.RULES`; default: see `rule_to_predict`.
         batch_size: most views per forward pass; None chooses by memory.
 
     Raises:
@@ -162,7 +161,7 @@ class Predictor:
         )
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
-        self.temporal_rule: str = temporal_rule or self.loaded.metadata.get("temporal_rule") or "saccade"
+        self.temporal_rule = temporal_rule or rule_to_predict(self.loaded)
         if self.temporal_rule not in RULES:
             raise UsageError(f"temporal rule {self.temporal_rule!r} is unknown; known are {', '.join(RULES)}")
         if self.views is not None:
@@ -259,6 +258,14 @@ class Predictor:
     def _window(self, span: tuple[float, float], scores: NDArray[np.float32]) -> Window:
         best = int(scores.argmax())
         return Window(float(span[0]), float(span[1]), self.class_names[best], float(scores[best]))
+
+
+def rule_to_predict(loaded: LoadedModel) -> str:
+    """``saccade``, whose clips reach both ends of the video; but a model that was trained on one frame of
+    each segment of the video is shown just that.
+    """
+    trained = loaded.metadata.get("temporal_rule")
+    return trained if trained in SEGMENT_RULES else "saccade"
 
 
 def covering_clips(num_video_frames: int, fps: float, clip: ClipSpec) -> int:
