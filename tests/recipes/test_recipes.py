@@ -53,9 +53,12 @@ def test_a_recipe_s_model_builds_for_its_clip(name: str):
 TINY: dict[str, tuple[str, dict[str, int | float | str]]] = {
     "x3d": ("x2d", {"gamma_w": 0.3, "head_width": 16}),
     "vov3d": ("vov3d_m", {"inner_channels": 4, "depths": "1,1,1,1", "num_conv": 1, "head_width": 16}),
+    "rubiksnet": ("rubiksnet_tiny", {"width": 8, "depths": "1,1,1,1"}),
 }
 # Recipes that differ from one that is run only in the size of the model, the frames or the data set.
 SIBLINGS = {
+    *("rubiksnet_small_ssv2", "rubiksnet_medium_ssv2", "rubiksnet_large_ssv2", "rubiksnet_large_aq_ssv2"),
+    *("rubiksnet_small_k400", "rubiksnet_medium_k400", "rubiksnet_large_k400"),
     *("vov3d_l_k400", "x3d_m_k400_256e", "x3d_l_k400_256e", "x3d_l_ssv1", "x3d_m_ssv2", "x3d_l_ssv2"),
     *("vov3d_m_ssv1_f16", "vov3d_m_ssv1_f32", "vov3d_m_ssv1_f32_finetune", "vov3d_m_ssv2_f32"),
     *("vov3d_l_ssv1_f16", "vov3d_l_ssv1_f32", "vov3d_l_ssv1_f32_finetune"),

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable
 
 from saccade.errors import UsageError
-from saccade.recipes import vov3d
+from saccade.recipes import rubiksnet, vov3d
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.kinetics import x3d_l_k400, x3d_m_k400, x3d_s_k400, x3d_xl_k400, x3d_xs_k400
 from saccade.recipes.motion import x3d_motion
@@ -25,6 +25,9 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         x3d_motion,
         x3d_ucf10,
         vov3d.vov3d_m_motion,
+        rubiksnet.rubiksnet_tiny_motion,
+        rubiksnet.rubiksnet_tiny_aq_motion,
+        rubiksnet.rubiksnet_tiny_ucf10,
         x3d_m_finetune,
         x3d_m_linear_probe,
         x3d_xs_k400,
@@ -33,6 +36,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         x3d_l_k400,
         x3d_xl_k400,
         *vov3d.PUBLISHED,
+        *rubiksnet.PUBLISHED,
     )
 }
 
