@@ -15,11 +15,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, round_channels
+from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, norm_act, round_channels
 from saccade.models._base import VideoModel
 from saccade.models._checks import (
     check_choice,
@@ -143,13 +142,10 @@ class D2Plus1D(nn.Module):
         self.is_residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x
-        x = F.relu(self.norm_a(self.conv_a(x)), inplace=True)
-        x = F.silu(self.se(self.norm_b(self.conv_t(self.conv_s(x)))))
-        x = self.norm_c(self.conv_c(x))
-        if self.is_residual:
-            x = x + identity
-        return F.relu(x, inplace=True)
+        identity = x if self.is_residual else None
+        x = norm_act(self.conv_a(x), self.norm_a, "relu")
+        x = norm_act(self.conv_t(self.conv_s(x)), self.norm_b, "silu", squeeze_excite=self.se)
+        return norm_act(self.conv_c(x), self.norm_c, "relu", residual=identity)
 
 
 class TOSABlock(nn.Module):
@@ -197,13 +193,13 @@ class TOSABlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = self.shortcut_norm(self.shortcut_conv(x)) if self.has_shortcut else x
+        shortcut = norm_act(self.shortcut_conv(x), self.shortcut_norm, "none") if self.has_shortcut else x
         outputs = [x] if self.joins_input else []
         for layer in self.layers:
             x = layer(x)
             outputs.append(x)
-        x = self.norm(self.conv(torch.cat(outputs, 1)))
-        return F.relu(shortcut + self.drop_path(x), inplace=True)
+        x = self.conv(torch.cat(outputs, 1))
+        return norm_act(x, self.norm, "relu", drop_path=self.drop_path, residual=shortcut)
 
 
 # ----------------------------------------------------------------------------------------------------- model
