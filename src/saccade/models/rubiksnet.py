@@ -19,7 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.layers import AttentionShift, DropPath, RubiksShift2d, RubiksShift3d, SqueezeExcite
+from saccade.layers import (
+    AttentionShift,
+    DropPath,
+    RubiksShift2d,
+    RubiksShift3d,
+    SqueezeExcite,
+    norm_act,
+)
 from saccade.layers.shift import init_space_, init_time_
 from saccade.models._base import VideoModel
 from saccade.models._checks import (
@@ -96,7 +103,7 @@ class RubiksNetConfig:
             if getattr(self, name) > 1:
                 raise ConfigError(f"{name} is a share, 0 to 1, got {getattr(self, name)!r}")
         if self.normalize_t_factor != "auto":
-            check_number("normalize_t_factor", self.normalize_t_factor)
+            check_number('normalize_t_factor, if not "auto",', self.normalize_t_factor)
         if not isinstance(self.se_reduction, int) or not 0 <= self.se_reduction <= self.width:
             raise ConfigError(f"se_reduction must be an integer of 0 to width, got {self.se_reduction!r}")
         init_space_(torch.empty(2, 9), str(self.space_init))
@@ -119,11 +126,6 @@ def _depths(depths: Any) -> tuple[int, ...]:
 
 
 # ---------------------------------------------------------------------------------------------------- blocks
-
-
-def norm_relu(norm: nn.Module, x: Tensor) -> Tensor:
-    """Norm, then ReLU: what every convolution of this network reads."""
-    return F.relu(norm(x), inplace=True)
 
 
 class RubiksBlock(nn.Module):
@@ -167,9 +169,9 @@ class RubiksBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        active = norm_relu(self.norm_a, x)
+        active = norm_act(x, self.norm_a, "relu")
         shortcut = self.shortcut_conv(active) if self.has_shortcut else x
-        y = norm_relu(self.norm_b, self.conv_a(self.time(active)))
+        y = norm_act(self.conv_a(self.time(active)), self.norm_b, "relu")
         y = self.conv_b(self.se(self.shift(y)))
         total: Tensor = shortcut + self.drop_path(y)
         return total
@@ -202,7 +204,7 @@ class RubiksHead(nn.Module):
         self.classifier: nn.Module = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = norm_relu(self.norm, x).mean((3, 4)).transpose(1, 2)
+        x = norm_act(x, self.norm, "relu").mean((3, 4)).transpose(1, 2)
         logits: Tensor = self.classifier(self.dropout(x))
         return logits.mean(1)
 
