@@ -30,11 +30,16 @@ class ShapeCycle:
         """The shape of batch ``step`` of this cycle."""
         return self.shapes[(self.first + step) % len(self.shapes)]
 
+    def uses(self, num_steps: int) -> list[int]:
+        """How often each shape is used in the first ``num_steps`` batches."""
+        rounds, rest = divmod(num_steps, len(self.shapes))
+        first = [(self.first + step) % len(self.shapes) for step in range(rest)]
+        return [rounds + (place in first) for place in range(len(self.shapes))]
+
     def num_clips(self, num_steps: int) -> int:
         """Clips in the first ``num_steps`` batches, over all processes."""
-        rounds, rest = divmod(num_steps, len(self.shapes))
-        whole = sum(shape.batch_size for shape in self.shapes)
-        return rounds * whole + sum(self.shape(step).batch_size for step in range(rest))
+        used = zip(self.uses(num_steps), self.shapes, strict=True)
+        return sum(count * shape.batch_size for count, shape in used)
 
 
 def steps_that_fit(num_clips: int, shapes: Sequence[BatchShape]) -> int:

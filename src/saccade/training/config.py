@@ -83,6 +83,31 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """What `TrainConfig.multigrid` does; without effect while that is off."""
+
+    epoch_factor: float = 1.5
+    """Epochs of the run as a multiple of `epochs`. Not for x3d-multigrid, whose length is that of the run
+    without multigrid in steps."""
+    short_factors: tuple[float, ...] = (0.5, 0.5**0.5)
+    """Crops of the short cycle as multiples of the training crop; the phase's own crop ends each round."""
+    long_frames: tuple[float, ...] = (0.25, 0.5, 0.5, 1.0)
+    """Frames of the long cycle as multiples of the clip's. The last is 1."""
+    long_crops: tuple[float, ...] = (0.5**0.5, 0.5**0.5, 1.0, 1.0)
+    """Crops of the long cycle as multiples of the training crop, as many as long_frames. The last is 1."""
+    cycle_ends: tuple[float, ...] = (0.4, 0.65, 0.85)
+    """Where long cycles end when the schedule has no steps (cosine, constant), as shares of the run without
+    multigrid; the rest trains at the base shape. A step schedule has one long cycle before each step."""
+    lr_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
+    """How the rate grows with the batch of a phase: linear for sgd, the square root for adamw."""
+    bn_base_size: int = 8
+    """Clips that batch statistics are taken over: a larger batch on a device is split, a smaller one joined
+    with those of other devices, whatever `sync_bn` says. 0 leaves the batch norm as it is."""
+    evals: int = 3
+    """Validations in each phase of a long cycle. 0: every `val_every` epochs instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     recipe: str
     """Name recorded with the run."""
@@ -103,6 +128,11 @@ class TrainConfig:
     """Passes over the training split; fractions are allowed."""
     batch_size: int
     """Clips per optimiser step over all processes, before accumulation splits it."""
+    multigrid: Literal["off", "short", "long", "both", "x3d-multigrid"] = "off"
+    """Train in batches of many small clips first and of few large ones last: shapes change from batch to
+    batch (short), from phase to phase (long), or both (Wu et al. 2020, as PySlowFast does it); or by the
+    schedule of X3D-Multigrid. --dry-run shows the plan."""
+    grid: GridConfig = field(default_factory=GridConfig)
     accumulate: int = 1
     """Split each optimiser step's batch into this many forward/backward passes; batch statistics are then
     those of the parts."""
@@ -122,6 +152,9 @@ class TrainConfig:
     """Run the model through torch.compile."""
     sync_bn: bool = False
     """Batch statistics over all processes."""
+    precise_bn: int = 0
+    """Batches of the base shape from which the batch statistics are taken anew before each validation; 0
+    keeps their running averages."""
     seed: int = 0
     """Every random choice of the run comes from this number."""
     deterministic: bool = False

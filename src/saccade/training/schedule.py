@@ -17,12 +17,13 @@ def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size
     """
     scale = batch_size / optim.reference_batch
     if epoch < optim.warmup_epochs:
-        end = _after_warmup(optim.warmup_epochs, optim, epochs)
+        end = decayed_rate(optim.warmup_epochs, optim, epochs)
         return scale * (optim.warmup_lr + (end - optim.warmup_lr) * epoch / optim.warmup_epochs)
-    return scale * _after_warmup(epoch, optim, epochs)
+    return scale * decayed_rate(epoch, optim, epochs)
 
 
-def _after_warmup(epoch: float, optim: OptimConfig, epochs: float) -> float:
+def decayed_rate(epoch: float, optim: OptimConfig, epochs: float) -> float:
+    """The rate for the reference batch as the schedule alone has it, without warm-up."""
     if optim.schedule == "cosine":
         return optim.min_lr + (optim.lr - optim.min_lr) * (math.cos(math.pi * epoch / epochs) + 1) / 2
     if optim.schedule == "step":

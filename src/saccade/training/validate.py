@@ -8,6 +8,7 @@ from typing import Any
 
 from saccade.errors import ConfigError, SaccadeError
 from saccade.training.config import TrainConfig
+from saccade.training.multigrid.fields import grid_problems
 from saccade.video.sampling import RULES
 from saccade.video.segments import check_num_clips
 from saccade.video.views import parse_views
@@ -28,6 +29,7 @@ def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]
     yield from _model(config)
     yield from _optim(config)
     yield from _run(config, world_size)
+    yield from grid_problems(config)
 
 
 def _clip(config: TrainConfig) -> Iterator[tuple[str, str]]:
@@ -98,6 +100,7 @@ def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
         yield "epochs", f"must be above 0 (is {config.epochs})"
     yield from _at_least(config, "", 1, "batch_size", "accumulate", "log_every")
     yield from _at_least(config, "", 0, "workers", "cache_mb", "threads", "seed", "max_failures")
+    yield from _at_least(config, "", 0, "precise_bn")
     yield from _at_least(config, "", 0, "save_minutes", "val_every")
     parts = world_size * config.accumulate
     if config.batch_size % parts:

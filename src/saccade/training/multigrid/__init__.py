@@ -1,0 +1,55 @@
+"""Multigrid training as a plan: which shape, rate and batch norm every step of a run has.
+
+Wu et al., "A Multigrid Method for Efficiently Training Video Models", CVPR 2020, arXiv 1912.00998, by the
+rules of PySlowFast (utils/multigrid.py, datasets/multigrid_helper.py), and the schedule of X3D-Multigrid
+(github.com/kkahatapitiya/X3D-Multigrid). All of it is a function of the config, the number of clips and the
+number of devices; docs/multigrid.md explains the rules and names where they differ from those of PySlowFast.
+
+Words: a *long cycle* goes through a few shapes, each for a *phase* of many epochs; the *short cycle* changes
+the crop and the batch at every step within a phase. B0, T0, S0 are the batch, frames and crop of the config,
+the *base shape*.
+"""
+
+from __future__ import annotations
+
+from saccade.errors import ConfigError
+from saccade.training.config import TrainConfig
+from saccade.training.multigrid.plan import NormChoice, Phase, Plan
+from saccade.training.multigrid.pyslowfast import long_plan, short_plan
+from saccade.training.multigrid.x3d_multigrid import x3d_multigrid_plan
+
+__all__ = ["NormChoice", "Phase", "Plan", "make_plan"]
+
+
+def make_plan(
+    config: TrainConfig, num_clips: int, *, num_devices: int = 1, multiple: tuple[int, int] = (1, 1)
+) -> Plan:
+    """The plan of ``config``, whose ``multigrid`` is not "off".
+
+    Args:
+        num_clips: training clips of the data set.
+        num_devices: processes of the run.
+        multiple: (frames, pixels) that the model's clips must be multiples of.
+
+    Raises:
+        ConfigError: the data set is too small for the largest batch or for the schedule.
+    """
+    if config.multigrid == "x3d-multigrid":
+        plan = x3d_multigrid_plan(config, num_clips, num_devices, multiple)
+    elif config.multigrid == "short":
+        plan = short_plan(config, num_clips, num_devices, multiple)
+    else:
+        plan = long_plan(config, num_clips, num_devices, multiple)
+    largest = max((s for phase in plan.phases for s in phase.cycle.shapes), key=lambda s: s.batch_size)
+    if largest.batch_size > num_clips:
+        most = num_clips * config.batch_size // largest.batch_size
+        raise ConfigError(
+            f"batch_size: with multigrid {config.multigrid} it grows from {config.batch_size} to "
+            f"{largest.batch_size} clips of {largest.num_frames} frames x {largest.crop} pixels, more than "
+            f"the {num_clips} training clips; choose at most {most}"
+        )
+    if not plan.total_steps:
+        raise ConfigError(
+            f"epochs: {config.epochs:g} epochs of {num_clips} clips are not one step of multigrid"
+        )
+    return plan

@@ -1,0 +1,244 @@
+"""A run in advance: the shape, the learning rate and the batch norm of its every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from saccade.data.multigrid import ShapeCycle, steps_that_fit
+from saccade.data.sampler import BatchShape
+from saccade.training.config import TrainConfig
+from saccade.training.multigrid.shapes import base_shape
+from saccade.training.schedule import decayed_rate
+
+NormKind = Literal["as built", "plain", "sub", "sync"]
+
+
+@dataclass(frozen=True)
+class NormChoice:
+    """How batch statistics are taken: over the clips of a device, of each of its ``num`` splits (sub), or of
+    ``num`` devices together (sync). "as built" leaves the model as it is.
+    """
+
+    kind: NormKind
+    num: int = 1
+
+    def __str__(self) -> str:
+        names = {"sub": f"sub-BN, {self.num} splits", "sync": f"sync-BN, {self.num} devices", "plain": "BN"}
+        return names.get(self.kind, self.kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Consecutive steps that share everything but the shapes of the short cycle.
+
+    Attributes:
+        cycle: the shapes of its steps. The last shape is the phase's own.
+        first_step: its first step in the run.
+        start_epoch, end_epoch: in epochs of the run; of a schedule in steps, what these come to.
+        batch_factor: its batch as a multiple of B0.
+        lr_factor: what the batch does to the learning rate.
+        lr_decay: what the steps of the learning rate have done to it by then.
+        clips_per_device: clips of a forward pass of its own shape on one device.
+        norm: how batch statistics are taken.
+    """
+
+    cycle: ShapeCycle
+    first_step: int
+    start_epoch: float
+    end_epoch: float
+    batch_factor: int
+    lr_factor: float
+    lr_decay: float
+    clips_per_device: int
+    norm: NormChoice
+
+    @property
+    def shape(self) -> BatchShape:
+        return self.cycle.shapes[-1]
+
+    @property
+    def end_step(self) -> int:
+        return self.first_step + self.cycle.num_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All of a run in advance.
+
+    Attributes:
+        config: what it is the plan of.
+        num_clips: training clips in an epoch.
+        phases: in order; one without steps is possible in short runs.
+        epochs: epochs of the whole run.
+        validations: the steps after which the model is validated.
+        warmup_steps: steps of warm-up where it counts in steps (x3d-multigrid), else 0.
+    """
+
+    config: TrainConfig
+    num_clips: int
+    phases: tuple[Phase, ...]
+    epochs: float
+    validations: frozenset[int]
+    warmup_steps: int = 0
+
+    @property
+    def total_steps(self) -> int:
+        return self.phases[-1].end_step
+
+    @property
+    def total_clips(self) -> int:
+        """Clips drawn in the whole run."""
+        return sum(phase.cycle.num_clips(phase.cycle.num_steps) for phase in self.phases)
+
+    @property
+    def cost(self) -> float:
+        """Frames times pixels of the whole run, as a multiple of the run without multigrid."""
+        whole = (
+            self.config.epochs * self.num_clips * _volume(base_shape(self.config)) / self.config.batch_size
+        )
+        cycles = [phase.cycle for phase in self.phases]
+        used = (zip(cycle.uses(cycle.num_steps), cycle.shapes, strict=True) for cycle in cycles)
+        return sum(count * _volume(shape) for pairs in used for count, shape in pairs) / whole
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase of a step; at the end of the run, the last."""
+        return next((phase for phase in self.phases if step < phase.end_step), self.phases[-1])
+
+    def phase_at_epoch(self, epoch: float) -> Phase:
+        return next((phase for phase in self.phases if epoch < phase.end_epoch), self.phases[-1])
+
+    def rate(self, step: int, epoch: float) -> float:
+        """The learning rate of step ``step``, which begins at ``epoch``."""
+        config, optim = self.config, self.config.optim
+        scale = config.batch_size / optim.reference_batch
+        share = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
+        if not self.warmup_steps and optim.warmup_epochs:
+            share = epoch / optim.warmup_epochs
+        if share >= 1:
+            return scale * self._after_warmup(self.phase_at(step), epoch)
+        if self.warmup_steps:
+            after = self.phase_at(self.warmup_steps)
+            end = self._after_warmup(after, after.start_epoch)
+        else:
+            end = self._after_warmup(self.phase_at_epoch(optim.warmup_epochs), optim.warmup_epochs)
+        return scale * (optim.warmup_lr + (end - optim.warmup_lr) * share)
+
+    def _after_warmup(self, phase: Phase, epoch: float) -> float:
+        optim = self.config.optim
+        if self.config.multigrid == "x3d-multigrid" or optim.schedule == "step":
+            return phase.lr_factor * max(optim.lr * phase.lr_decay, optim.min_lr)
+        return phase.lr_factor * decayed_rate(epoch, optim, self.epochs)
+
+
+class PlanBuilder:
+    """Adds phase after phase and keeps count of steps and clips."""
+
+    def __init__(self, config: TrainConfig, clips_per_epoch: int, num_devices: int) -> None:
+        self.config, self.clips_per_epoch, self.num_devices = config, clips_per_epoch, num_devices
+        self.phases: list[Phase] = []
+        self.num_clips = self.num_steps = 0
+        self._end_epoch = 0.0
+
+    def add(self, shapes: tuple[BatchShape, ...], factor: int, end_epoch: float, decay: float) -> None:
+        """A phase that lasts until ``end_epoch`` epochs of clips are drawn."""
+        steps = steps_that_fit(max(self._clips_by(end_epoch) - self.num_clips, 0), shapes)
+        self._add(ShapeCycle(num_steps=steps, shapes=shapes), factor, end_epoch, decay)
+
+    def add_steps(
+        self, shapes: tuple[BatchShape, ...], factor: int, num_steps: int, decay: float, *, first: int
+    ) -> None:
+        cycle = ShapeCycle(num_steps=num_steps, shapes=shapes, first=first)
+        end = (self.num_clips + cycle.num_clips(num_steps)) / self.clips_per_epoch
+        self._add(cycle, factor, end, decay)
+
+    def _add(self, cycle: ShapeCycle, factor: int, end_epoch: float, decay: float) -> None:
+        config = self.config
+        per_device = cycle.shapes[-1].batch_size // (self.num_devices * config.accumulate)
+        self.phases.append(
+            Phase(
+                cycle=cycle,
+                first_step=self.num_steps,
+                start_epoch=self._end_epoch,
+                end_epoch=end_epoch,
+                batch_factor=factor,
+                lr_factor=_lr_factor(config, factor),
+                lr_decay=decay,
+                clips_per_device=per_device,
+                norm=batch_norm_for(per_device, self.num_devices, config.grid.bn_base_size),
+            )
+        )
+        self.num_steps += cycle.num_steps
+        self.num_clips += cycle.num_clips(cycle.num_steps)
+        self._end_epoch = end_epoch
+
+    def _clips_by(self, epoch: float) -> int:
+        return int(epoch * self.clips_per_epoch + 1e-6)
+
+    def steps_at(self, epochs: Sequence[float]) -> set[int]:
+        """How many steps are done at these epochs: as many as fit, at most to the end of the phase."""
+        found = set()
+        for epoch in epochs:
+            phase, clips = self.phases[0], 0
+            for phase in self.phases:
+                if epoch <= phase.end_epoch + 1e-9:
+                    break
+                clips += phase.cycle.num_clips(phase.cycle.num_steps)
+            cycle = phase.cycle
+            order = cycle.shapes[cycle.first :] + cycle.shapes[: cycle.first]
+            steps = steps_that_fit(max(self._clips_by(epoch) - clips, 0), order)
+            found.add(phase.first_step + min(steps, cycle.num_steps))
+        return found - {0}
+
+    def plan(self, epochs: float, validations: Sequence[float]) -> Plan:
+        steps = self.steps_at(validations)
+        if self.config.val_every:
+            steps.add(self.num_steps)
+        return Plan(
+            config=self.config,
+            num_clips=self.clips_per_epoch,
+            phases=tuple(self.phases),
+            epochs=epochs,
+            validations=frozenset(steps if self.config.val_every else ()),
+        )
+
+
+def batch_norm_for(clips_per_device: int, num_devices: int, base_size: int) -> NormChoice:
+    """Batch statistics over about ``base_size`` clips, whatever the number of clips on a device.
+
+    PySlowFast's rule, made to work for every batch: the largest number of splits that divides the clips, the
+    largest number of neighbouring devices that divides all.
+    """
+    if not base_size:
+        return NormChoice("as built")
+    if clips_per_device >= base_size:
+        splits = _divisor(clips_per_device, clips_per_device // base_size)
+        return NormChoice("sub", splits) if splits > 1 else NormChoice("plain")
+    devices = _divisor(num_devices, base_size // clips_per_device)
+    return NormChoice("sync", devices) if devices > 1 else NormChoice("plain")
+
+
+def regular_epochs(config: TrainConfig, epochs: float) -> list[float]:
+    """Every `val_every` epochs, and the end."""
+    if not config.val_every:
+        return []
+    count = math.ceil(epochs / config.val_every - 1e-9)
+    return [*(number * config.val_every for number in range(1, count)), epochs]
+
+
+def _lr_factor(config: TrainConfig, batch_factor: int) -> float:
+    scaling = config.grid.lr_scaling
+    if scaling == "auto":
+        scaling = "linear" if config.optim.name == "sgd" else "sqrt"
+    return {"linear": float(batch_factor), "sqrt": math.sqrt(batch_factor), "none": 1.0}[scaling]
+
+
+def _volume(shape: BatchShape) -> int:
+    return shape.batch_size * shape.num_frames * shape.crop**2
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of ``number`` that is not above ``most``."""
+    return next(divisor for divisor in range(most, 0, -1) if number % divisor == 0)

@@ -1,0 +1,46 @@
+"""The shapes of batches, from the clip of a config."""
+
+from __future__ import annotations
+
+from saccade.data.sampler import BatchShape
+from saccade.training.config import TrainConfig
+
+
+def base_shape(config: TrainConfig) -> BatchShape:
+    """The shape of a batch without multigrid."""
+    return BatchShape(
+        batch_size=config.batch_size,
+        num_frames=config.clip.num_frames,
+        stride=(config.clip.stride, config.clip.stride),
+        short_side=config.augment.short_side,
+        crop=config.train_crop,
+    )
+
+
+def smaller_shape(
+    config: TrainConfig, *, batch_size: int, num_frames: int, crop: int, stride_step: int = 1
+) -> BatchShape:
+    """A batch of shorter or smaller clips than the base.
+
+    The stride of a clip is drawn between that of the config and the largest with which it lasts no longer
+    than a clip of the config. The smallest short side follows the crop, the largest stays (PySlowFast,
+    datasets/kinetics.py).
+    """
+    base = base_shape(config)
+    stride, smallest = base.stride[0], max(crop, round(base.short_side[0] * crop / base.crop))
+    return BatchShape(
+        batch_size=batch_size,
+        num_frames=num_frames,
+        stride=(stride, stride * max(1, base.num_frames // num_frames)),
+        short_side=(smallest, max(smallest, base.short_side[1])),
+        crop=crop,
+        stride_step=stride_step,
+    )
+
+
+def rounded(size: float, multiple: int) -> int:
+    return max(1, round(size / multiple)) * multiple
+
+
+def floored(size: float, multiple: int) -> int:
+    return max(1, int(size // multiple)) * multiple

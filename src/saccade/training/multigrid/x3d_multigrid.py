@@ -1,0 +1,79 @@
+"""The schedule of X3D-Multigrid (github.com/kkahatapitiya/X3D-Multigrid)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+from saccade.data.sampler import BatchShape
+from saccade.training.config import TrainConfig
+from saccade.training.multigrid.plan import Plan, PlanBuilder, regular_epochs
+from saccade.training.multigrid.shapes import floored, smaller_shape
+
+_FACTORS = (8, 4, 2, 1)
+_ROOT = 0.5**0.5
+_MILESTONES = (0.0, 0.4, 0.65, 0.925, 1.0)
+
+
+def x3d_multigrid_plan(
+    config: TrainConfig, num_clips: int, num_devices: int, multiple: tuple[int, int]
+) -> Plan:
+    """The schedule of train_x3d_kinetics_multigrid.py: as many steps as the run without multigrid has, three
+    long cycles of four equal phases, the base shape, the rate divided by 10 after each cycle.
+
+    The boundaries are those its code really has: it means the third cycle to end at 0.85 and the rate to fall
+    at 0.925, but moves both, because one list serves for both.
+    """
+    iterations = int(config.epochs * (num_clips // config.batch_size))
+    builder = PlanBuilder(config, num_clips, num_devices)
+    bounds = [int(iterations * share + 1e-6) for share in _MILESTONES]
+    start = 0
+    for cycle, (low, high) in enumerate(pairwise(bounds)):
+        if cycle == len(bounds) - 2:
+            phases = [(3, iterations)]
+        else:
+            inner = [math.ceil(low + part * (high - low) / 4) for part in (1, 2, 3)]
+            phases = list(enumerate([*inner, min(high + 1, iterations)]))
+        for index, end in phases:
+            shapes = _shapes(config, index, multiple)
+            first = start % len(shapes)
+            decay = config.optim.gamma**cycle
+            builder.add_steps(shapes, _FACTORS[index], max(end - start, 0), decay, first=first)
+            start = max(start, end)
+    plan = builder.plan(builder.num_clips / num_clips, [])
+    evals = config.grid.evals
+    validations = {
+        step
+        for phase in plan.phases
+        for step in range(phase.end_step, phase.first_step, -(phase.cycle.num_steps // max(evals, 1) + 1))
+    }
+    if not evals:
+        validations = builder.steps_at(regular_epochs(config, plan.epochs))
+    warmup = round(config.optim.warmup_epochs * (num_clips // config.batch_size))
+    return replace(
+        plan,
+        validations=frozenset(validations | {plan.total_steps} if config.val_every else ()),
+        warmup_steps=warmup,
+    )
+
+
+def _shapes(config: TrainConfig, index: int, multiple: tuple[int, int]) -> tuple[BatchShape, ...]:
+    """Phase ``index`` of a cycle: two shapes where the crop is small, else three. Sizes are rounded down."""
+    side = config.train_crop
+    frames = floored(config.clip.num_frames * (0.25, 0.5, 0.5, 1.0)[index], multiple[0])
+    own = side if index > 1 else floored(side * _ROOT, multiple[1])
+    crops = [floored(own * _ROOT, multiple[1]), own]
+    if index > 1:
+        crops.insert(0, floored(own / 2, multiple[1]))
+    batch = config.batch_size * _FACTORS[index]
+    return tuple(
+        smaller_shape(
+            config,
+            batch_size=batch * 2 ** (len(crops) - 1 - place),
+            num_frames=frames,
+            crop=crop,
+            stride_step=config.clip.stride,
+        )
+        for place, crop in enumerate(crops)
+    )
