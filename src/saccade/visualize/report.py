@@ -14,6 +14,7 @@ from typing import Any
 from saccade.errors import SaccadeError, UsageError, VideoError
 from saccade.evaluation.result import TestResult
 from saccade.files import write_text
+from saccade.video.segments import SEGMENT_RULES
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
 from saccade.visualize.strips import data_uri, frame_strip
 
@@ -187,11 +188,13 @@ def _protocol_facts(records: RunRecords) -> list[tuple[str, str]]:
         clip = vars(result.clip)
     if not clip:
         return []
-    text = (
-        f"{clip.get('num_frames')} frames x stride {clip.get('stride')} at {clip.get('target_fps', 30):g} fps"
-    )
-    facts = [("Clip", text), ("Size", f"short side {clip.get('short_side')}, crop {clip.get('crop')} px")]
     rule = result.temporal_rule if result is not None else records.config.get("temporal_rule")
+    text = f"{clip.get('num_frames')} frames"
+    if rule in SEGMENT_RULES:
+        text += ", one of each segment of the video"
+    else:
+        text += f" x stride {clip.get('stride')} at {clip.get('target_fps', 30):g} fps"
+    facts = [("Clip", text), ("Size", f"short side {clip.get('short_side')}, crop {clip.get('crop')} px")]
     return [*facts, ("Temporal rule", str(rule or ""))]
 
 
