@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 
 from data.something_files import CLASSES, NUM_TRAIN, NUM_VAL, clips, make_tsm, make_v2, write_frames
+from saccade.clip import ClipSpec
 from saccade.data import check_data, class_names, load_dataset
-from saccade.data.types import VideoDataset
+from saccade.data.clips import ClipSettings, TrainClips
+from saccade.data.types import ClipRequest, VideoDataset
 from saccade.errors import DataError, UsageError, VideoError
+from saccade.evaluation.decoding import DecodedVideo, VideosToTest
 from saccade.video import open_video
+from saccade.video.views import parse_views
 
 LEFT_RIGHT = list(CLASSES.values())[:2]
 
@@ -399,3 +403,19 @@ def test_a_list_named_for_no_split_is_held_out_from(ssv2: Path, tmp_path: Path) 
     shutil.copy(ssv2 / "something-something-v2-train.json", tmp_path / "mine.json")
     parts = [load_dataset(tmp_path / "mine.json", split, root=ssv2) for split in ("train", "val", "all")]
     assert [len(part) for part in parts] == [8, 4, 12]
+
+
+def test_only_the_listed_frames_are_trained_and_tested_on(tsm_lists: Path, tmp_path: Path) -> None:
+    names = class_names("something_v2")
+    video, name, pixels = next((video, name, pixels) for _, video, name, pixels in clips())
+    shutil.copytree(tsm_lists / "frames" / video, tmp_path / video)
+    (tmp_path / "all.txt").write_text(f"{video} 3 {names.index(name)}\n")
+    dataset = load_dataset(tmp_path / "all.txt", "all", class_names=names)
+    request = ClipRequest(index=0, seed=1, num_frames=3, stride=(1, 1), short_side=(40, 40), crop=40)
+    batch = TrainClips(dataset, ClipSettings(rule="tsm")).read([request])
+    clip = ClipSpec(num_frames=3, stride=1, crop=40, short_side=40)
+    tested = VideosToTest(dataset.items, [0], clip, [parse_views("1x1")], rule="tsm", shuffle_seed=None)[0]
+    assert isinstance(tested, DecodedVideo)
+    for frames in (batch.unpack().clips[0], tested.sizes[0].frames):
+        assert np.abs(frames.numpy().astype(int) - pixels[:3]).mean() < 10
+        assert np.abs(frames.numpy().astype(int) - pixels[-3:]).mean() > 10

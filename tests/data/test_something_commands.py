@@ -139,6 +139,28 @@ def test_frame_lists_train_and_test_with_their_root(
     assert main(["test", str(tmp_path / "run"), *named, "--root", str(frames)]) == 0
 
 
+def test_views_that_a_rule_does_not_have_are_refused_before_the_start(
+    ssv1: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag in ("--val-views", "--test-views"):
+        args = [
+            "train",
+            "x3d_ucf10",
+            *TINY,
+            "--data",
+            str(ssv1),
+            "--out",
+            str(tmp_path / "run"),
+            flag,
+            "10x1",
+        ]
+        assert main(args) == 2
+        told = capsys.readouterr().err
+        assert (
+            f"{flag[2:].replace('-', '_')}: temporal rule 'tsm' knows one or two test clips, not 10" in told
+        )
+
+
 def test_frames_x_stride_on_the_frames_of_v1(ssv1: Path, tmp_path: Path) -> None:
     train(ssv1, tmp_path / "run", "--temporal-rule", "saccade", "--val-views", "2x3", "--clip.stride", "3")
     assert (tmp_path / "run" / "best.safetensors").is_file()
