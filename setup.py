@@ -16,7 +16,7 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src/saccade/ops/native")
 FLAGS = [
-    "-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-math-errno",
+    "-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-math-errno",
     "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wno-psabi", "-Wno-unused-function",
     "-Wno-maybe-uninitialized",
 ]  # fmt: skip

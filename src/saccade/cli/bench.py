@@ -58,7 +58,7 @@ def _print_info(as_json: bool) -> None:
 
     import torch
 
-    from saccade import __version__
+    from saccade._version import __version__
     from saccade.ops import backend_report
 
     report: dict[str, Any] = {
