@@ -2,7 +2,7 @@
 
 The passes are those of native.py or triton_kernel.py; here all is on (B, C) or smaller. README.md derives it.
 
-Shape letters: B clips, C channels, H hidden units of the squeeze-excitation.
+Shape letters: B clips, C channels, S splits, H hidden units of the squeeze-excitation.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ def fused_forward(
     residual: Tensor | None,
     eps: float,
     activation: str,
+    num_splits: int,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Without ``mean`` and ``var`` they are taken from x.
+    """Without ``mean`` and ``var`` they are taken from x, of every split by itself.
 
     Returns:
-        y; mean and biased variance (C,); of the squeeze-excitation, if there is one (else empty), the mean
+        y; mean and biased variance (S, C); of the squeeze-excitation, if there is one (else empty), the mean
         of x per clip and the gate, each (B, C). All but y have no gradient.
     """
     kernels = _kernels(backend)
@@ -50,14 +51,14 @@ def fused_forward(
         if mean is None or fc is not None:
             clip_mean, m2 = kernels.row_stats(x)
         if mean is None or var is None:
-            mean, var = _batch_statistics(clip_mean, m2, _count(x))
+            mean, var = _batch_statistics(clip_mean, m2, _count(x), num_splits)
         else:
-            mean, var = mean.to(dtype, copy=True), var.to(dtype, copy=True)
+            mean, var = (value.to(dtype, copy=True)[None] for value in (mean, var))
         slope = weight.to(dtype) * torch.rsqrt(var + eps)
         empty = x.new_empty((0, 0), dtype=dtype)
         gate = None
         if fc is not None:
-            gate = fc.gate(fc.hidden(torch.addcmul(bias.to(dtype), slope, clip_mean - mean)))
+            gate = fc.gate(fc.hidden(_normalised(clip_mean, mean, slope, bias)))
         scale, shift = _fold(slope, bias, mean, _factor(gate, clip_scale), x.shape[0])
     y = kernels.affine_act(x, scale, shift, _like(residual, x), activation)
     if gate is None:
@@ -77,7 +78,8 @@ def _(
 ) -> tuple[Tensor, ...]:
     dtype = native.vector_dtype(x)
     rows = tuple(x.shape[:2]) if fc1_weight is not None else (0, 0)
-    vectors = (x.new_empty(shape, dtype=dtype) for shape in ((x.shape[1],), (x.shape[1],), rows, rows))
+    splits = (rest[-2] if mean is None else 1, x.shape[1])
+    vectors = (x.new_empty(shape, dtype=dtype) for shape in (splits, splits, rows, rows))
     return (torch.empty_like(_dense(x)), *vectors)
 
 
@@ -112,11 +114,13 @@ def fused_backward(
     grad_y, extra = _like(grad_y, x), _like(extra, x)
     dtype = native.vector_dtype(x)
     fc = _Excitation.of(dtype, fc1_weight, fc1_bias, fc2_weight, fc2_bias)
+    num_splits = mean.shape[0]
     inv_std = torch.rsqrt(var + eps)
     slope = weight.to(dtype) * inv_std
     factor = _factor(gate if fc is not None else None, clip_scale)
     scale, shift = _fold(slope, bias, mean, factor, x.shape[0])
-    center = mean.expand(x.shape[:2]).contiguous()
+    center = _per_clip(mean, x.shape[0]).contiguous()
+    slopes = _per_clip(slope, x.shape[0])
     sum_g, sum_gx, g = kernels.affine_act_reduce(grad_y, x, extra, scale, shift, center, activation)
 
     # the gradient of z = norm(x) is factor * g, plus the same number all over the clip: flat
@@ -124,21 +128,21 @@ def fused_backward(
     grads_fc: tuple[Tensor, ...] = tuple(x.new_empty(0) for _ in range(4))
     q = torch.zeros_like(scale)
     if fc is not None:
-        grad_gate = slope * sum_gx + bias.to(dtype) * sum_g
+        grad_gate = slopes * sum_gx + bias.to(dtype) * sum_g
         if clip_scale is not None:
             grad_gate = grad_gate * clip_scale.to(dtype)[:, None]
-        squeezed = torch.addcmul(bias.to(dtype), slope, clip_mean - mean)
+        squeezed = _normalised(clip_mean, mean, slope, bias)
         with _full_precision(x):
             grad_mean, grads_fc = fc.backward(grad_gate, squeezed, gate)
-        sum_z, sum_zx = sum_z + grad_mean, sum_zx + grad_mean * (clip_mean - mean)
-        q = slope * (grad_mean / max(_count(x), 1))
-    grad_bias = sum_z.sum(0)
-    grad_weight = sum_zx.sum(0) * inv_std
+        sum_z, sum_zx = sum_z + grad_mean, sum_zx + grad_mean * (clip_mean - center)
+        q = slopes * (grad_mean / max(_count(x), 1))
+    grad_bias = _split(sum_z, num_splits).sum(0)
+    grad_weight = _split(sum_zx, num_splits).sum(0) * inv_std
     if by_batch:
-        num_values = x.shape[0] * _count(x)
+        num_values = x.shape[0] // num_splits * _count(x)
         slant = slope * inv_std * grad_weight / -num_values
-        q = q - (slope * grad_bias / num_values + slant * mean)
-        r = slant.expand_as(q).contiguous()
+        q = q - _per_clip(slope * grad_bias / num_values + slant * mean, x.shape[0])
+        r = _per_clip(slant, x.shape[0]).contiguous()
     else:
         r = torch.zeros_like(q)
 
@@ -147,6 +151,7 @@ def fused_backward(
         g = x.new_empty(0)
     else:
         grad_x = kernels.affine_act_backward(g, x, scale, shift, scale, q, r, "none")
+    grad_weight, grad_bias = grad_weight.sum(0), grad_bias.sum(0)
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), *grads_fc, g
 
 
@@ -177,7 +182,7 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, mean, _, *fc, clip_scale, residual, eps, activation, backend = inputs
+    x, weight, bias, mean, _, *fc, clip_scale, residual, eps, activation, _, backend = inputs
     y, *saved = output
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*saved)
@@ -191,7 +196,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _autograd(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if grad_y is None:
-        return (None,) * 14
+        return (None,) * 15
     grad_x, grad_weight, grad_bias, *grads_fc, grad_residual = fused_backward(
         grad_y, *ctx.saved_tensors, *ctx.options
     )
@@ -203,7 +208,7 @@ def _autograd(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None,
         *(grads_fc if ctx.has_excitation else (None,) * 4),
         None,
         (grad_y if ctx.options[2] == "none" else grad_residual) if ctx.has_residual else None,
-        *(None,) * 3,
+        *(None,) * 4,
     )
 
 
@@ -250,10 +255,29 @@ class _Excitation(NamedTuple):
         return grad1 @ self.weight1, shaped
 
 
-def _batch_statistics(clip_mean: Tensor, m2: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of all clips together, from those of each, ``count`` values long."""
+def _batch_statistics(clip_mean: Tensor, m2: Tensor, count: int, num_splits: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (S, C) of the clips of each split together, from those of each clip, ``count``
+    values long.
+    """
+    clip_mean, m2 = _split(clip_mean, num_splits), _split(m2, num_splits)
     mean = clip_mean.mean(0)
     return mean, m2.mean(0) / count + (clip_mean - mean).square().mean(0)
+
+
+def _split(rows: Tensor, num_splits: int) -> Tensor:
+    """(B, C) -> (B / S, S, C): clip j is in split j mod S."""
+    return rows.view(-1 if rows.numel() else 0, num_splits, rows.shape[1])
+
+
+def _per_clip(values: Tensor, batch: int) -> Tensor:
+    """(S, C) -> (B, C): what belongs to the split of each clip."""
+    return values.expand(batch, -1) if values.shape[0] == 1 else values.repeat(batch // values.shape[0], 1)
+
+
+def _normalised(clip_mean: Tensor, mean: Tensor, slope: Tensor, bias: Tensor) -> Tensor:
+    """The mean over T, H, W of norm(x), (B, C)."""
+    batch = clip_mean.shape[0]
+    return torch.addcmul(bias.to(slope.dtype), _per_clip(slope, batch), clip_mean - _per_clip(mean, batch))
 
 
 def _factor(gate: Tensor | None, clip_scale: Tensor | None) -> Tensor | None:
@@ -268,9 +292,10 @@ def _fold(
     slope: Tensor, bias: Tensor, mean: Tensor, factor: Tensor | None, batch: int
 ) -> tuple[Tensor, Tensor]:
     """The scale and shift (B, C) that norm, gate and clip scale make together."""
-    offset = torch.addcmul(bias.to(slope.dtype), slope, mean, value=-1)
+    offset = _per_clip(torch.addcmul(bias.to(slope.dtype), slope, mean, value=-1), batch)
+    slope = _per_clip(slope, batch)
     if factor is None:
-        return slope.expand(batch, -1).contiguous(), offset.expand(batch, -1).contiguous()
+        return slope.contiguous(), offset.contiguous()
     factor = factor.to(slope.dtype)
     return factor * slope, factor * offset
 

@@ -27,7 +27,29 @@ def batch_norm_act(
     squeeze_excite: tuple[Tensor, Tensor, Tensor, Tensor] | None,
     clip_scale: Tensor | None,
     residual: Tensor | None,
+    num_splits: int,
 ) -> Tensor:
+    if num_splits > 1:
+        # clip j is in split j mod num_splits, and no split knows of the others
+        splits = [
+            batch_norm_act(
+                x[split::num_splits],
+                weight,
+                bias,
+                running_mean[split],
+                running_var[split],
+                training=training,
+                momentum=momentum,
+                eps=eps,
+                activation=activation,
+                squeeze_excite=squeeze_excite,
+                clip_scale=None if clip_scale is None else clip_scale[split::num_splits],
+                residual=None if residual is None else residual[split::num_splits],
+                num_splits=1,
+            )
+            for split in range(num_splits)
+        ]
+        return torch.stack(splits, dim=1).flatten(0, 1)
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     values = x.to(compute)
     if training and x.numel():

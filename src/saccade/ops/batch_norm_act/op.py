@@ -32,6 +32,7 @@ def batch_norm_act(
     squeeze_excite: SqueezeExciteWeights | None = None,
     clip_scale: Tensor | None = None,
     residual: Tensor | None = None,
+    num_splits: int = 1,
 ) -> Tensor:
     """Batch norm, and what follows it in a residual block, in as few passes over memory as there can be.
 
@@ -49,6 +50,8 @@ def batch_norm_act(
             weights may have further axes of length 1, as those of 1x1x1 convolutions have.
         clip_scale: (B,), no gradient is handed to it. Stochastic depth: 0, or 1 over the share kept.
         residual: like x.
+        num_splits: in training, clip j is normalised by the statistics of the clips of split j mod S alone,
+            and the running statistics are (S, C), a row for each. S divides the number of clips.
 
     Returns:
         (B, C, T, H, W).
@@ -57,8 +60,9 @@ def batch_norm_act(
         UsageError: an argument has the wrong shape, data type, device or value.
         ValueError: training on a single value per channel, as PyTorch says it.
     """
-    _check(x, (weight, bias, running_mean, running_var), activation, squeeze_excite, clip_scale, residual)
-    if training and x.numel() == x.shape[1] > 0:
+    _check(x, (weight, bias), activation, squeeze_excite, clip_scale, residual)
+    _check_statistics(x, (running_mean, running_var), training, num_splits)
+    if training and x.numel() == num_splits * x.shape[1] > 0:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
     backend = choose_backend("batch_norm_act", x)
     if backend in ("naive", "torch"):
@@ -75,23 +79,26 @@ def batch_norm_act(
             squeeze_excite=squeeze_excite,
             clip_scale=clip_scale,
             residual=residual,
+            num_splits=num_splits,
         )
     by_batch = training and x.numel() > 0
     y, mean, var, *_ = fused_forward(
         x,
         weight,
         bias,
-        None if by_batch else running_mean,
-        None if by_batch else running_var,
+        None if by_batch else running_mean.view(-1, x.shape[1])[0],
+        None if by_batch else running_var.view(-1, x.shape[1])[0],
         *(squeeze_excite or (None,) * 4),
         clip_scale,
         residual,
         eps,
         activation,
+        num_splits if by_batch else 1,
         backend,
     )
     if by_batch:
-        _update_running(running_mean, running_var, mean, var, x.numel() // x.shape[1], momentum)
+        count = x.numel() // (num_splits * x.shape[1])
+        _update_running(running_mean, running_var, mean, var, count, momentum)
     return y
 
 
@@ -100,8 +107,8 @@ def _update_running(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: int, momentum: float
 ) -> None:
     # outside of the registered operator, which so has no side effect that compilers need to know of
-    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-    running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+    running_mean.lerp_(mean.view_as(running_mean).to(running_mean.dtype), momentum)
+    running_var.lerp_((var.view_as(running_var) * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
 def _composition(
@@ -118,9 +125,19 @@ def _composition(
     squeeze_excite: SqueezeExciteWeights | None,
     clip_scale: Tensor | None,
     residual: Tensor | None,
+    num_splits: int,
 ) -> Tensor:
     """The same out of PyTorch's own operators."""
-    z = F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    if num_splits > 1 and training and x.numel():
+        # the splits become channels, which have statistics of their own
+        groups = x.reshape(-1, num_splits * x.shape[1], *x.shape[2:])
+        mean, var = running_mean.view(-1), running_var.view(-1)
+        z = F.batch_norm(
+            groups, mean, var, weight.repeat(num_splits), bias.repeat(num_splits), True, momentum, eps
+        ).reshape(x.shape)
+    else:
+        mean, var = (value.view(-1, x.shape[1])[0] for value in (running_mean, running_var))
+        z = F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
     if squeeze_excite is not None:
         fc1_weight, fc1_bias, fc2_weight, fc2_bias = squeeze_excite
         hidden = F.relu(F.linear(z.mean((2, 3, 4)), fc1_weight.flatten(1), fc1_bias))
@@ -150,7 +167,7 @@ def _check(
     if activation not in get_args(Activation):
         raise UsageError(f"activation is {activation!r}: one of {', '.join(get_args(Activation))} is needed")
     batch, channels = x.shape[:2]
-    for name, vector in zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True):
+    for name, vector in zip(("weight", "bias"), vectors, strict=True):
         _check_small(name, vector, (channels,), x)
     if squeeze_excite is not None:
         hidden = squeeze_excite[0].shape[0]
@@ -168,6 +185,17 @@ def _check(
             )
         if residual.dtype != x.dtype:
             raise UsageError(f"residual is {residual.dtype}: the data type of x, {x.dtype}, is needed")
+
+
+def _check_statistics(x: Tensor, statistics: tuple[Tensor, Tensor], training: bool, num_splits: int) -> None:
+    batch, channels = x.shape[:2]
+    if num_splits < 1 or batch % num_splits:
+        raise UsageError(f"num_splits is {num_splits}: a divisor of the {batch} clips is needed")
+    if num_splits > 1 and not training:
+        raise UsageError(f"num_splits is {num_splits}: only in training are there splits")
+    shape = (channels,) if num_splits == 1 else (num_splits, channels)
+    for name, tensor in zip(("running_mean", "running_var"), statistics, strict=True):
+        _check_small(name, tensor, shape, x)
 
 
 def _check_small(name: str, tensor: Tensor, shape: tuple[int, ...], x: Tensor) -> None:
