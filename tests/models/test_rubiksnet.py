@@ -182,6 +182,21 @@ def test_init_is_that_of_the_original() -> None:
     assert create_model("rubiksnet_tiny_aq").state_dict()["res1.0.time.temperature"] == 2
 
 
+@pytest.mark.parametrize("name", ["rubiksnet_tiny", "rubiksnet_tiny_aq"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_bfloat16_autocast_trains(name: str, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    model = small(name, dropout=0.1).eval()
+    x = torch.randn(2, 3, 4, 32, 32)
+    expected = model(x).detach()
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(x.to(memory_format=layout))
+    logits.float().sum().backward()
+    torch.testing.assert_close(logits.float(), expected, rtol=0, atol=0.03 * float(expected.abs().max()))
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
 # PyTorch's compiler makes an instance of every autograd function it meets, and its own warning says not to
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["rubiksnet_tiny", "rubiksnet_tiny_aq"])
@@ -234,7 +249,7 @@ def test_a_hard_network_is_one_of_whole_shifts(tmp_path: Path) -> None:
     model = small("rubiksnet_tiny_aq", shift_budget=0.5).eval()
     model.on_train_progress(1.0)
     x = torch.randn(2, 3, 6, 32, 32)
-    expected = model(x)
+    expected = model(x).detach()
     save_weights(model, tmp_path / "hard.safetensors")
     loaded, _ = load_model(tmp_path / "hard.safetensors")
     assert torch.equal(loaded(x), expected)

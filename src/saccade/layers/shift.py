@@ -157,8 +157,11 @@ class AttentionShift(nn.Module):
         self.temperature.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        taps = self.taps().to(x.dtype).view(-1, 1, 3, 1, 1)
-        return F.conv3d(x, taps, padding=(1, 0, 0), groups=taps.shape[0])
+        kernel = self.taps().view(-1, 1, 3, 1, 1)
+        if x.device.type == "cpu" and torch.is_grad_enabled():  # for the reason that DepthwiseConv3d gives
+            with torch.autocast("cpu", enabled=False):
+                return F.conv3d(x.to(kernel.dtype), kernel, padding=(1, 0, 0), groups=len(kernel))
+        return F.conv3d(x, kernel, padding=(1, 0, 0), groups=len(kernel))
 
     def extra_repr(self) -> str:
         return f"channels={self.weight.shape[0]}"
