@@ -134,6 +134,30 @@ template <> SACCADE_INLINE Vec<float>::V load_part<float>(const float* p, int n)
 template <> SACCADE_INLINE void store_part<float>(float* p, Vec<float>::V v, int n) {
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1u), (__m512)v);
 }
+template <> SACCADE_INLINE Vec<double>::V load_part<double>(const double* p, int n) {
+    return (Vec<double>::V)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1u), p);
+}
+template <> SACCADE_INLINE void store_part<double>(double* p, Vec<double>::V v, int n) {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1u), (__m512d)v);
+}
+// 16-bit types, from and to a whole buffer of the stack.
+template <class T> SACCADE_INLINE Vec<float>::V load_part16(const T* p, int n) {
+    T buffer[F32];
+    __m256i h = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), p);
+    memcpy(buffer, &h, sizeof h);
+    return load(buffer);
+}
+template <class T> SACCADE_INLINE void store_part16(T* p, Vec<float>::V v, int n) {
+    T buffer[F32];
+    store(buffer, v);
+    __m256i h;
+    memcpy(&h, buffer, sizeof h);
+    _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1u), h);
+}
+template <> SACCADE_INLINE Vec<float>::V load_part<BFloat16>(const BFloat16* p, int n) { return load_part16(p, n); }
+template <> SACCADE_INLINE Vec<float>::V load_part<Float16>(const Float16* p, int n) { return load_part16(p, n); }
+template <> SACCADE_INLINE void store_part<BFloat16>(BFloat16* p, Vec<float>::V v, int n) { store_part16(p, v, n); }
+template <> SACCADE_INLINE void store_part<Float16>(Float16* p, Vec<float>::V v, int n) { store_part16(p, v, n); }
 #endif
 
 // Sum of a vector's elements, always in the same order.
