@@ -9,6 +9,12 @@ from saccade.layers.norm_act import norm_act
 from saccade.layers.rounding import round_channels
 from saccade.layers.shift import AttentionShift, RubiksShift2d, RubiksShift3d
 from saccade.layers.squeeze_excite import SqueezeExcite
+from saccade.layers.sub_batch_norm import (
+    SubBatchNorm3d,
+    load_split_statistics,
+    split_batch_norm,
+    split_statistics,
+)
 
 __all__ = [
     "AttentionShift",
@@ -17,8 +23,12 @@ __all__ = [
     "RubiksShift2d",
     "RubiksShift3d",
     "SqueezeExcite",
+    "SubBatchNorm3d",
     "SyncBatchNorm3d",
     "convert_sync_batchnorm",
+    "load_split_statistics",
     "norm_act",
     "round_channels",
+    "split_batch_norm",
+    "split_statistics",
 ]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import torch
@@ -54,23 +55,42 @@ def convert_sync_batchnorm(model: _Module, process_group: Any = None) -> _Module
 
     Returns the model; if it is itself a batch norm, its replacement.
     """
-    if type(model) is nn.BatchNorm3d:
-        return cast(_Module, _synchronised(cast(nn.BatchNorm3d, model), process_group))
+
+    def synchronised(module: nn.Module) -> nn.Module | None:
+        if type(module) is not nn.BatchNorm3d:
+            return None
+        norm = module
+        assert isinstance(norm, nn.BatchNorm3d)
+        new = SyncBatchNorm3d(
+            norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
+        )
+        new.process_group = process_group
+        return share_tensors(new, norm)
+
+    return replace_modules(model, synchronised)
+
+
+def replace_modules(model: _Module, replacement: Callable[[nn.Module], nn.Module | None]) -> _Module:
+    """Put in place of each module of ``model`` what ``replacement`` gives for it; None keeps it.
+
+    Returns the model, or its own replacement.
+    """
+    own = replacement(model)
+    if own is not None:
+        return cast(_Module, own)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm3d:
-                setattr(parent, name, _synchronised(child, process_group))
+            new = replacement(child)
+            if new is not None:
+                setattr(parent, name, new)
     return model
 
 
-def _synchronised(norm: nn.BatchNorm3d, process_group: Any) -> SyncBatchNorm3d:
-    new = SyncBatchNorm3d(
-        norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
-    )
+def share_tensors(new: nn.BatchNorm3d, norm: nn.BatchNorm3d) -> nn.BatchNorm3d:
+    """``new`` with the very parameters and statistics of ``norm``, in its mode."""
     new.weight, new.bias = norm.weight, norm.bias
     new.running_mean, new.running_var = norm.running_mean, norm.running_var
     new.num_batches_tracked = norm.num_batches_tracked
-    new.process_group = process_group
     return new.train(norm.training)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
 from saccade.layers.drop_path import DropPath
 from saccade.layers.squeeze_excite import SqueezeExcite
+from saccade.layers.sub_batch_norm import SubBatchNorm3d
 from saccade.ops.batch_norm_act import Activation, batch_norm_act
 
 
@@ -22,9 +25,9 @@ def norm_act(
 ) -> Tensor:
     """activation(drop_path(squeeze_excite(norm(x))) + residual).
 
-    With a plain `nn.BatchNorm3d` this is one operator, `saccade.ops.batch_norm_act`. Other norms, modules
-    with hooks (which somebody wants to be called) and modules it does not know run one after the other; the
-    result is the same. The random numbers of `DropPath` are those that it would draw itself.
+    With an `nn.BatchNorm3d` or `SubBatchNorm3d` this is one operator, `saccade.ops.batch_norm_act`. Other
+    norms, modules with hooks (which somebody wants to be called) and modules it does not know run one after
+    the other; the result is the same. The random numbers of `DropPath` are those that it would draw itself.
 
     Args:
         squeeze_excite, drop_path: left out if None or `nn.Identity`.
@@ -35,16 +38,12 @@ def norm_act(
     if not _can_be_fused(x, norm, squeeze_excite, drop_path, residual):
         return _one_after_the_other(x, norm, activation, squeeze_excite, drop_path, residual)
     assert isinstance(norm, nn.BatchNorm3d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     return batch_norm_act(
         x,
         norm.weight,
         norm.bias,
-        norm.running_mean,
-        norm.running_var,
+        **_statistics(norm),
         training=norm.training,
-        momentum=_momentum(norm),
         eps=norm.eps,
         activation=activation,
         squeeze_excite=_weights(squeeze_excite) if isinstance(squeeze_excite, SqueezeExcite) else None,
@@ -79,7 +78,10 @@ def _can_be_fused(
     drop_path: nn.Module | None,
     residual: Tensor | None,
 ) -> bool:
-    if type(norm) is not nn.BatchNorm3d or norm.weight is None or norm.running_mean is None:
+    if type(norm) is SubBatchNorm3d:
+        if norm.training and not norm.divides(x.shape[0]):
+            return False
+    elif type(norm) is not nn.BatchNorm3d or norm.weight is None or norm.running_mean is None:
         return False
     if squeeze_excite is not None and not _is_plain(squeeze_excite):
         return False
@@ -116,6 +118,17 @@ def _weights(module: SqueezeExcite) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert module.fc1.bias is not None
     assert module.fc2.bias is not None
     return module.fc1.weight, module.fc1.bias, module.fc2.weight, module.fc2.bias
+
+
+def _statistics(norm: nn.BatchNorm3d) -> dict[str, Any]:
+    """The running statistics and how they move. A batch of training is counted."""
+    if isinstance(norm, SubBatchNorm3d) and norm.training:
+        return norm.begin_batch()
+    return {
+        "running_mean": norm.running_mean,
+        "running_var": norm.running_var,
+        "momentum": _momentum(norm),
+    }
 
 
 def _momentum(norm: nn.BatchNorm3d) -> float:

@@ -102,9 +102,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
     mapped = {theirs[key]: key for key in loaded if key in theirs}
     if not mapped:
         raise WeightsError(f"{source}: none of its {format_name} tensors fits {_name(model)}")
-    with torch.no_grad():
-        for key, value in loaded.items():
-            target[key].copy_(value)
+    model.load_state_dict(loaded, strict=False)
     left_out |= dict.fromkeys(unexpected, "the model has no such tensor")
     left_out |= {theirs.get(key, key): shape for key, shape in shapes.items()}
     filled = {key: how for key, how in conversion.filled.items() if key in loaded}
