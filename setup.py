@@ -16,9 +16,9 @@ from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src/saccade/ops/native")
 FLAGS = [
-    "-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-math-errno",
-    "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wno-psabi", "-Wno-unused-function",
-    "-Wno-maybe-uninitialized",
+    "-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
+    "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wno-psabi",
+    "-Wno-unused-function", "-Wno-maybe-uninitialized",
 ]  # fmt: skip
 INSTRUCTION_SETS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
