@@ -133,7 +133,7 @@ def crashes_on_b(file: FileFacts) -> FileFacts:
 
 def test_a_crashing_decoder_is_pinned_to_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_module, "examine", crashes_on_b)
-    files = [FileFacts(path=name, split="train", label=0) for name in "acbdef"]
+    files = [FileFacts(path=name, split="train", labels=(0,)) for name in "acbdef"]
     found = {file.path: file.cause for file in check_module._examine_all(files, 2)}
     assert sorted(found) == list("abcdef")
     assert "decoder crashed" in str(found["b"])

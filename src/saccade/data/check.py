@@ -17,6 +17,7 @@ import numpy as np
 
 from saccade.console import progress_bar
 from saccade.data.datasets import read_entries
+from saccade.data.entries import Entry
 from saccade.data.folder import is_video_name
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.video.sampling import RULES
@@ -35,7 +36,8 @@ class FileFacts:
     """What one file turned out to hold. With a ``cause`` it could not be read and the rest is unknown.
 
     Attributes:
-        label: position in the report's class names, None where the folder has no classes.
+        labels: positions in the report's class names, one but where a video has any number of actions;
+            none where the folder has no classes.
         listed_frames, listed_fps: what the data set says of a folder of frames, None where it says nothing.
         size: height and width in pixels.
         sha256: of the file's bytes; empty for a folder of frames.
@@ -44,7 +46,7 @@ class FileFacts:
 
     path: str
     split: str
-    label: int | None
+    labels: tuple[int, ...]
     listed_frames: int | None = None
     listed_fps: float | None = None
     num_frames: int = 0
@@ -121,15 +123,15 @@ class CheckReport:
     @property
     def contradictions(self) -> list[list[FileFacts]]:
         """Groups of files with the same bytes and different labels."""
-        return [group for group in self.duplicates if len({file.label for file in group}) > 1]
+        return [group for group in self.duplicates if len({file.labels for file in group}) > 1]
 
     @property
     def class_counts(self) -> dict[str, list[int]]:
         """Readable files per class, for each split."""
         counts = {split: [0] * len(self.class_names) for split in self.splits}
         for file in self.files:
-            if file.label is not None and file.cause is None:
-                counts[file.split][file.label] += 1
+            for label in file.labels if file.cause is None else ():
+                counts[file.split][label] += 1
         return counts
 
     @property
@@ -246,17 +248,23 @@ def _files(
         found = _loose_videos(place)
         if not found:
             raise
-        return (), [FileFacts(path=path, split="all", label=None) for path in found]
+        return (), [FileFacts(path=path, split="all", labels=()) for path in found]
     return names, [
         FileFacts(
             path=entry.path,
             split=entry.split or "all",
-            label=int(entry.label),
+            labels=_labels(entry),
             listed_frames=entry.num_frames,
             listed_fps=entry.fps,
         )
         for entry in entries
     ]
+
+
+def _labels(entry: Entry) -> tuple[int, ...]:
+    if entry.actions is None:
+        return (int(entry.label),)
+    return tuple(sorted({action.label for action in entry.actions}))
 
 
 def _loose_videos(place: Path) -> list[str]:

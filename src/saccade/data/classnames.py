@@ -24,7 +24,7 @@ LABEL_LISTS: tuple[str, ...] = (
 )
 """The shipped lists, each in the order of its data set's own label numbers."""
 
-_WITH_ID = re.compile(r"(\d+)\s*(?:[:,;\t]|\s)\s*(.+)")
+_WITH_ID = re.compile(r"(?:c(?=\d{3}\b))?(\d+)\s*(?:[:,;\t]|\s)\s*(.+)")
 
 
 def class_names(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ...]:
@@ -32,7 +32,8 @@ def class_names(source: str | os.PathLike[str] | Sequence[str]) -> tuple[str, ..
 
     Args:
         source: a name of `LABEL_LISTS`; or a file with one name a line; or a sequence of names, kept as it
-            is. A file may number its lines (``0 name``, ``1: name``); it is then ordered by the numbers.
+            is. A file may number its lines (``0 name``, ``1: name``, Charades' ``c000 name``); it is then
+            ordered by the numbers.
 
     Raises:
         UsageError: neither a shipped list nor a file.

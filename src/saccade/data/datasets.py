@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from saccade.console import console, warn
+from saccade.data import charades
 from saccade.data.classnames import LabelFinder, parse_names
 from saccade.data.classnames import class_names as read_class_names
 from saccade.data.entries import Entry, Split, split_of
@@ -24,7 +25,7 @@ from saccade.errors import DataError, UsageError
 
 _LAYOUTS = (
     "expected train/ and val/ with a folder of each class, folders of classes, clips.csv (path,label,split), "
-    "train.csv and val.csv of 'path label' lines, or the lists of Something-Something"
+    "train.csv and val.csv of 'path label' lines, or the lists of Something-Something or Charades"
 )
 
 
@@ -39,12 +40,12 @@ def load_dataset(
 ) -> VideoDataset:
     """The labelled videos of one split.
 
-    Recognised, in this order: a list file; a folder with ``clips.csv``; the lists of Something-Something (see
-    `saccade.data.something`), or one of them; ``train``, ``val`` or ``test``
-    folders of class folders; list files named for the splits; a folder of class folders. A list file named
-    for a split finds the others beside it (``train.csv``, ``val.csv``). Where nothing says what is held out,
-    about ``val_fraction`` of each class is, always the same clips, those of one source video together; this
-    is said on the console. Classes are those of the training split, sorted by name, so every split agrees on
+    Recognised, in this order: a list file; a folder with ``clips.csv``; the lists of Charades and
+    Something-Something (see `saccade.data.charades`, `saccade.data.something`), or one of them; ``train``,
+    ``val`` or ``test`` folders of class folders; list files named for the splits; a folder of class folders.
+    A list file named for a split finds the others beside it (``train.csv``, ``val.csv``). Where nothing says
+    what is held out, about ``val_fraction`` of each class is, always the same clips, those of one source
+    video together; this is said on the console. Classes are those of the training split, sorted by name, so every split agrees on
     the labels.
 
     Args:
@@ -54,7 +55,7 @@ def load_dataset(
         class_names: names in label order: a shipped list (``kinetics400``), a file, or a sequence.
         val_fraction: share to hold out where there is no split.
         root: folder that relative paths of a list start from; None takes the list's own. For
-            Something-Something the folder of its videos.
+            Something-Something and Charades the folder of the videos.
         allow_missing: leave listed files that do not exist out, saying how many, instead of failing.
 
     Raises:
@@ -68,8 +69,14 @@ def load_dataset(
     names, entries = read_entries(place, split, class_names=class_names, val_fraction=val_fraction, root=root)
     chosen = _chosen(entries, place, split)
     chosen = _existing(chosen, place, allow_missing)
-    items = tuple(VideoItem(e.path, int(e.label), e.num_frames, e.fps) for e in chosen)
-    return VideoDataset(items, names, split, str(place), _pairs(place, names))
+    multi_label = any(entry.actions is not None for entry in chosen)
+    items = tuple(
+        VideoItem(
+            e.path, -1 if multi_label else int(e.label), e.num_frames, e.fps, e.actions or (), e.duration
+        )
+        for e in chosen
+    )
+    return VideoDataset(items, names, split, str(place), _pairs(place, names), multi_label)
 
 
 def read_entries(
@@ -80,7 +87,8 @@ def read_entries(
     val_fraction: float = 0.2,
     root: str | os.PathLike[str] | None = None,
 ) -> tuple[tuple[str, ...], list[Entry]]:
-    """The class names and the entries of every split, each with a split and its label as a number.
+    """The class names and the entries of every split, each with a split and its label as a number, or with
+    actions instead.
 
     What `load_dataset` does before it chooses among them; whether the files exist is not looked at.
     """
@@ -90,7 +98,12 @@ def read_entries(
         raise UsageError(f"data {str(place)!r}: no such file or folder")
     if root is not None and not Path(root).is_dir():
         raise UsageError(f"root {os.fspath(root)!r}: no such folder; paths of the list start from it")
-    lists = find_lists(place) if not (place / "clips.csv").is_file() else None
+    published = place.is_file() or not (place / "clips.csv").is_file()
+    actions = charades.find_lists(place) if published else None
+    if actions is not None:
+        names, entries = charades.read_lists(actions, class_names=class_names, root=root)
+        return names, _with_splits(entries, place, split, val_fraction)
+    lists = find_lists(place) if published else None
     if lists is None:
         entries = _read(place, split, root)
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from saccade.data.types import Action
+
 Split = Literal["train", "val", "test", "all"]
 SPLITS: tuple[str, ...] = get_args(Split)
 
@@ -53,6 +55,8 @@ class Entry:
         split: ``train``, ``val``, ``test``; None where the source does not say.
         group: clips of one group come from one source video and belong in one split.
         num_frames, fps: frames of a folder of frames, and their rate, where the source says them.
+        actions: what happens in the video and when, instead of one label; None where there is a label.
+        duration: seconds that the source says the video lasts.
     """
 
     path: str
@@ -62,6 +66,8 @@ class Entry:
     group: str | None = None
     num_frames: int | None = None
     fps: float | None = None
+    actions: tuple[Action, ...] | None = None
+    duration: float | None = None
 
 
 def split_of(word: str) -> str | None:

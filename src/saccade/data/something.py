@@ -21,7 +21,8 @@ from typing import Any
 
 from saccade.console import console, warn
 from saccade.data.classnames import class_names, parse_names
-from saccade.data.entries import VIDEO_SUFFIXES, Entry, split_of
+from saccade.data.entries import Entry, split_of
+from saccade.data.ids import files_by_id, fullest
 from saccade.errors import DataError
 
 FRAME_RATE = 12.0
@@ -34,7 +35,7 @@ _SUFFIX = {"v1": ".csv", "v2": ".json"}
 _SAID_VERSION = re.compile(r"(?:something|sth|ss)[-_]?(v[12])(?![0-9])")
 _SUBFOLDERS = ("labels", "annotations")
 _HOMES = ("videos", "frames", "rawframes")
-_TRIED = 20  # videos looked for to find out in which folder they lie
+_TRIED = 20  # entries of a folder looked at to find out what it holds
 
 
 @dataclass(frozen=True)
@@ -244,14 +245,7 @@ def _shown(line: str) -> str:
 def _placed(entries: list[Entry], lists: SomethingLists, root: str | os.PathLike[str] | None) -> list[Entry]:
     """The entries with the files of their videos in place of their ids."""
     folder = _video_folder(entries, lists, root)
-    files: dict[str, str] = {}
-    with os.scandir(folder) as scan:
-        for entry in scan:
-            stem, suffix = os.path.splitext(entry.name)
-            is_video = suffix.lower() in VIDEO_SUFFIXES
-            preferred = suffix == (".webm" if lists.version == "v2" else "")
-            if (is_video or (not suffix and entry.is_dir())) and (stem not in files or preferred):
-                files[stem] = entry.name
+    files = files_by_id(folder, preferred=".webm" if lists.version == "v2" else "")
     _check_version(folder, files, entries, lists)
     missing = "{}" if lists.version == "v1" else "{}.webm"
     return [
@@ -265,10 +259,10 @@ def _video_folder(
 ) -> Path:
     """The first of the likely folders that has the most of some of the videos."""
     candidates = list(_likely_folders(lists, root))
-    some = [entry.path for entry in entries[:: max(1, len(entries) // _TRIED)]]
-    counts = [sum(_holds(folder, video) for video in some) for folder in candidates]
-    if not any(counts):
-        kind = f"a folder {some[0]} of JPEG frames" if lists.version == "v1" else f"{some[0]}.webm"
+    folder = fullest(candidates, [entry.path for entry in entries])
+    if folder is None:
+        first = entries[0].path
+        kind = f"a folder {first} of JPEG frames" if lists.version == "v1" else f"{first}.webm"
         tried = ", ".join(map(str, candidates))
         raise DataError(
             f"{next(iter(lists.lists.values()))}: the videos are not to be found: no {kind} in {tried}; "
@@ -278,7 +272,7 @@ def _video_folder(
                 else f"--root is to be the folder {_SETS[lists.version]}, or the one it lies in"
             )
         )
-    return candidates[counts.index(max(counts))]
+    return folder
 
 
 def _likely_folders(lists: SomethingLists, root: str | os.PathLike[str] | None) -> Iterator[Path]:
@@ -293,10 +287,6 @@ def _likely_folders(lists: SomethingLists, root: str | os.PathLike[str] | None) 
         yield from (path for path in own if _version_said(path) == lists.version)
         yield from (base / name for name in _HOMES if (base / name).is_dir())
         yield base
-
-
-def _holds(folder: Path, video: str) -> bool:
-    return any((folder / f"{video}{suffix}").exists() for suffix in ("", ".webm", ".mp4", ".avi", ".mkv"))
 
 
 def _version_said(folder: Path) -> str | None:

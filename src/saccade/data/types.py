@@ -10,17 +10,31 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Action:
+    """Something that happens in a part of a video: its class, and from when to when in seconds."""
+
+    label: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
 class VideoItem:
     """One labelled video of a data set.
 
     ``num_frames`` and ``fps`` are what the data set says of a *folder* of frames, which does not say it
     itself: how many of its files count, and their rate. None: all of them, and open_video's default.
+
+    Where a video has any number of ``actions`` (`VideoDataset.multi_label`), ``label`` is -1. ``duration`` is
+    then the length in seconds that the data set states, if it does.
     """
 
     path: str
     label: int
     num_frames: int | None = None
     fps: float | None = None
+    actions: tuple[Action, ...] = ()
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class VideoDataset:
     """A list of labelled videos and the names of their classes, in label order.
 
     ``pairs`` holds pairs of labels that differ in the direction of time alone (only `motion` has them).
+    ``multi_label``: a video has any number of actions with times instead of one label.
     """
 
     items: tuple[VideoItem, ...]
@@ -35,6 +50,7 @@ class VideoDataset:
     split: str
     root: str
     pairs: tuple[tuple[int, int], ...] = ()
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -73,11 +89,13 @@ class ClipBatch:
 
     Attributes:
         clips: uint8 tensors of shape (T, H, W, 3); H and W may differ between clips.
-        labels: int64 of shape (B,).
+        labels: int64 of shape (B,); of several labels float32 of shape (B, K), or (B, K, L) at L points in
+            time, 1 where the class is there.
         seeds: one integer per clip, for the transforms.
         indices: position of each video in the data set.
         crop: side in pixels of the square the transforms cut out.
         failures: files that could not be read and were replaced.
+        inside: bool (B, L), which points in time lie within the video; None without such points.
     """
 
     clips: Sequence[Tensor]
@@ -86,6 +104,7 @@ class ClipBatch:
     indices: tuple[int, ...]
     crop: int
     failures: tuple[ReadFailure, ...] = field(default=())
+    inside: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -99,4 +118,5 @@ class ClipBatch:
             self.indices,
             self.crop,
             self.failures,
+            None if self.inside is None else self.inside.to(device, non_blocking=True),
         )
