@@ -1,8 +1,9 @@
 // The four passes over memory of batch_norm_act. What they compute stands in ops/batch_norm_act/native.py.
 //
-// A tensor is a number of rows of (positions x channels). In channels-last-3d layout a row is a clip; in contiguous layout
-// it is one channel of one clip, with a single "channel". A coefficient per channel repeats along the row: a table holds it
-// written out over a period that is a multiple of both the channels and the vector, so that all vectors are whole.
+// A tensor is a number of rows of (positions x channels). In channels-last-3d layout a row is a clip; in contiguous
+// layout it is one channel of one clip, with a single "channel". A coefficient per channel repeats along the row: a
+// table holds it written out over a period that is a multiple of both the channels and the vector, so that all vectors
+// are whole.
 //
 // Rows are cut into chunks whose length depends on the shape alone. Within a chunk sums run in vectors of Acc<T>; those
 // of the chunks are joined in double, in order: the same bits whatever the number of threads.
@@ -58,98 +59,120 @@ struct Part {
     }
 };
 
-template <class A, int ACT>
-SACCADE_INLINE typename Vec<A>::V activate(typename Vec<A>::V u) {
-    if constexpr (ACT == RELU) return u <= 0 ? splat<A>(0) : u;  // NaN stays
-    if constexpr (ACT == SILU) return u * sigmoid<A>(u);
-    return u;
+template <class A, int ACT, int U>
+SACCADE_INLINE void activate(typename Vec<A>::V (&u)[U]) {
+    if constexpr (ACT == RELU) {
+        SACCADE_EACH u[k] = u[k] <= 0 ? splat<A>(0) : u[k];  // NaN stays
+    } else if constexpr (ACT == SILU) {
+        typename Vec<A>::V s[U];
+        sigmoid<A>(u, s);
+        SACCADE_EACH u[k] *= s[k];
+    }
 }
 
-// grad_y * act'(u)
-template <class A, int ACT>
-SACCADE_INLINE typename Vec<A>::V derive(typename Vec<A>::V grad_y, typename Vec<A>::V u) {
-    if constexpr (ACT == RELU) return u <= 0 ? splat<A>(0) : grad_y;
-    if constexpr (ACT == SILU) {
-        typename Vec<A>::V s = sigmoid<A>(u);
-        return grad_y * (s * (u * (1 - s) + 1));
+// g *= act'(u)
+template <class A, int ACT, int U>
+SACCADE_INLINE void derive(typename Vec<A>::V (&g)[U], const typename Vec<A>::V (&u)[U]) {
+    if constexpr (ACT == RELU) {
+        SACCADE_EACH g[k] = u[k] <= 0 ? splat<A>(0) : g[k];
+    } else if constexpr (ACT == SILU) {
+        typename Vec<A>::V s[U];
+        sigmoid<A>(u, s);
+        SACCADE_EACH g[k] *= s[k] * (u[k] * (1 - s[k]) + 1);
     }
-    return grad_y;
 }
 
 // ------------------------------------------------------------------------------------------------------- the kernels
-// Each names its coefficients, (B, C) each, and how many sums it makes. step() does one vector: that at value i of the big
-// tensors, with c the tables at the place that belongs to it, `stride` apart, and so the sums.
+// Each names its coefficients, (B, C) each, and how many sums it makes. step() does U vectors: those at value i of the
+// big tensors, with c the tables at the place that belongs to it, `stride` apart, and so the sums.
+
+// As many as the registers hold.
+constexpr int vectors_of(int activation) { return activation == SILU && VECTOR_BYTES == 64 ? 4 : 2; }
 
 template <class T>
 struct RowStats {
     using A = Acc<T>;
-    static constexpr int COEFFICIENTS = 1, SUMS = 2;
+    static constexpr int COEFFICIENTS = 1, SUMS = 2, VECTORS = 2, N = Vec<A>::N;
     const A* coefficients[COEFFICIENTS];  // a value near the mean: differences from it are small
     const T* x;
 
-    template <class IO>
+    template <int U, class IO>
     SACCADE_INLINE void step(IO io, int64_t i, const A* c, A* sums, int64_t stride) const {
-        typename Vec<A>::V d = io.read(x + i) - load(c);
-        io.add(sums, d);
-        io.add(sums + stride, d * d);
+        typename Vec<A>::V d[U];
+        SACCADE_EACH d[k] = io.read(x + i + k * N) - load(c + k * N);
+        SACCADE_EACH io.add(sums + k * N, d[k]);
+        SACCADE_EACH io.add(sums + stride + k * N, d[k] * d[k]);
     }
 };
 
 template <class T, int ACT, bool RESIDUAL>
 struct AffineAct {
     using A = Acc<T>;
-    static constexpr int COEFFICIENTS = 2, SUMS = 0;
+    static constexpr int COEFFICIENTS = 2, SUMS = 0, VECTORS = vectors_of(ACT), N = Vec<A>::N;
     const A* coefficients[COEFFICIENTS];  // scale, shift
     const T* x;
     const T* residual;
     T* y;
 
-    template <class IO>
+    template <int U, class IO>
     SACCADE_INLINE void step(IO io, int64_t i, const A* c, A*, int64_t stride) const {
-        typename Vec<A>::V u = io.read(x + i) * load(c) + load(c + stride);
-        if constexpr (RESIDUAL) u += io.read(residual + i);
-        io.write(y + i, activate<A, ACT>(u));
+        typename Vec<A>::V u[U];
+        SACCADE_EACH u[k] = io.read(x + i + k * N) * load(c + k * N) + load(c + stride + k * N);
+        if constexpr (RESIDUAL) {
+            SACCADE_EACH u[k] += io.read(residual + i + k * N);
+        }
+        activate<A, ACT>(u);
+        SACCADE_EACH io.write(y + i + k * N, u[k]);
     }
 };
 
 template <class T, int ACT, bool EXTRA>
 struct AffineActReduce {
     using A = Acc<T>;
-    static constexpr int COEFFICIENTS = 3, SUMS = 2;
+    static constexpr int COEFFICIENTS = 3, SUMS = 2, VECTORS = vectors_of(ACT), N = Vec<A>::N;
     const A* coefficients[COEFFICIENTS];  // scale, shift, center
     const T* grad_y;
     const T* x;
     const T* extra;
     T* grad;
 
-    template <class IO>
+    template <int U, class IO>
     SACCADE_INLINE void step(IO io, int64_t i, const A* c, A* sums, int64_t stride) const {
-        typename Vec<A>::V v = io.read(x + i), u = v;
-        if constexpr (ACT == RELU && EXTRA) u = io.read(extra + i);
-        else if constexpr (ACT != NONE) u = v * load(c) + load(c + stride);
-        if constexpr (ACT == SILU && EXTRA) u += io.read(extra + i);
-        typename Vec<A>::V g = derive<A, ACT>(io.read(grad_y + i), u);
-        if constexpr (EXTRA) io.write(grad + i, g);
-        io.add(sums, g);
-        io.add(sums + stride, g * (v - load(c + 2 * stride)));
+        typename Vec<A>::V v[U], u[U], g[U];
+        SACCADE_EACH v[k] = io.read(x + i + k * N);
+        SACCADE_EACH u[k] = ACT == RELU && EXTRA ? io.read(extra + i + k * N)
+                                                 : v[k] * load(c + k * N) + load(c + stride + k * N);
+        if constexpr (ACT == SILU && EXTRA) {
+            SACCADE_EACH u[k] += io.read(extra + i + k * N);
+        }
+        SACCADE_EACH g[k] = io.read(grad_y + i + k * N);
+        derive<A, ACT>(g, u);
+        if constexpr (EXTRA) {
+            SACCADE_EACH io.write(grad + i + k * N, g[k]);
+        }
+        SACCADE_EACH io.add(sums + k * N, g[k]);
+        SACCADE_EACH io.add(sums + stride + k * N, g[k] * (v[k] - load(c + 2 * stride + k * N)));
     }
 };
 
 template <class T, int ACT>
 struct AffineActBackward {
     using A = Acc<T>;
-    static constexpr int COEFFICIENTS = 5, SUMS = 0;
+    static constexpr int COEFFICIENTS = 5, SUMS = 0, VECTORS = vectors_of(ACT), N = Vec<A>::N;
     const A* coefficients[COEFFICIENTS];  // scale, shift, p, q, r
     const T* grad_y;
     const T* x;
     T* grad_x;
 
-    template <class IO>
+    template <int U, class IO>
     SACCADE_INLINE void step(IO io, int64_t i, const A* c, A*, int64_t stride) const {
-        typename Vec<A>::V v = io.read(x + i), u = v;
-        if constexpr (ACT != NONE) u = v * load(c) + load(c + stride);
-        typename Vec<A>::V g = derive<A, ACT>(io.read(grad_y + i), u);
-        io.write(grad_x + i, g * load(c + 2 * stride) + (v * load(c + 4 * stride) + load(c + 3 * stride)));
+        typename Vec<A>::V v[U], u[U], g[U];
+        SACCADE_EACH v[k] = io.read(x + i + k * N);
+        SACCADE_EACH u[k] = v[k] * load(c + k * N) + load(c + stride + k * N);
+        SACCADE_EACH g[k] = io.read(grad_y + i + k * N);
+        derive<A, ACT>(g, u);
+        SACCADE_EACH v[k] = v[k] * load(c + 4 * stride + k * N) + load(c + 3 * stride + k * N);
+        SACCADE_EACH io.write(grad_x + i + k * N, g[k] * load(c + 2 * stride + k * N) + v[k]);
     }
 };
 
@@ -188,8 +211,11 @@ void run_chunk(const K& kernel, const Layout& l, int64_t chunk, typename K::A* t
     for (int64_t o = 0; o < length; o += l.period) {
         const int64_t span = min_of(l.period, length - o);
         int64_t j = 0;
-        for (; j + N <= span; j += N) kernel.step(Whole{}, begin + o + j, tables + j, sums + j, stride);
-        if (j < span) kernel.step(Part{static_cast<int>(span - j)}, begin + o + j, tables + j, sums + j, stride);
+        for (; j + K::VECTORS * N <= span; j += K::VECTORS * N)
+            kernel.template step<K::VECTORS>(Whole{}, begin + o + j, tables + j, sums + j, stride);
+        for (; j + N <= span; j += N) kernel.template step<1>(Whole{}, begin + o + j, tables + j, sums + j, stride);
+        if (j < span)
+            kernel.template step<1>(Part{static_cast<int>(span - j)}, begin + o + j, tables + j, sums + j, stride);
     }
     for (int i = 0; i < K::SUMS; ++i) fold(partial + (chunk * K::SUMS + i) * l.channels, sums + i * stride, l);
 }
@@ -322,8 +348,9 @@ SACCADE_EXPORT(affine_act)
             using T = decltype(t);
             using A = Acc<T>;
             if (residual == nullptr)
-                return run(AffineAct<T, act.value, false>{{in<A>(scale), in<A>(shift)}, in<T>(x), nullptr, out<T>(y)}, l,
-                           threads);
+                return run(
+                    AffineAct<T, act.value, false>{{in<A>(scale), in<A>(shift)}, in<T>(x), nullptr, out<T>(y)}, l,
+                    threads);
             return run(
                 AffineAct<T, act.value, true>{{in<A>(scale), in<A>(shift)}, in<T>(x), in<T>(residual), out<T>(y)}, l,
                 threads);

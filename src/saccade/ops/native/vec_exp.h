@@ -28,33 +28,54 @@ constexpr double INVERSE_FACTORIAL[] = {
     1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0,
 };
 
-// exp(x) for x <= 0: 2^n * exp(r) with |r| <= ln(2) / 2. NaN stays NaN.
+// x * 2^n for the whole number n = shifted - ROUND, in two factors: the result may be subnormal where 2^n is no number.
 template <class A>
-SACCADE_INLINE typename Vec<A>::V exp_of_negative(typename Vec<A>::V x) {
+SACCADE_INLINE typename Vec<A>::V scaled(typename Vec<A>::V x, typename Vec<A>::V shifted) {
     using V = typename Vec<A>::V;
     using E = ExpOf<A>;
-    using Int = typename E::Int;
-    x = x < E::LOWEST ? splat<A>(E::LOWEST) : x;
-    V shifted = x * static_cast<A>(1.44269504088896340736) + E::ROUND;
-    V n = shifted - E::ROUND;
-    V r = x - n * E::LN2_HIGH;
-    r = r - n * E::LN2_LOW;
-    V sum = splat<A>(static_cast<A>(INVERSE_FACTORIAL[E::TERMS]));
+    typename E::Int exponent = (typename E::Int)shifted - E::ROUND_BITS + 2 * E::BIAS, half = exponent >> 1;
+    return x * (V)(half << E::MANTISSA) * (V)((exponent - half) << E::MANTISSA);
+}
+#if defined(__AVX512F__)
+template <> SACCADE_INLINE Vec<float>::V scaled<float>(Vec<float>::V x, Vec<float>::V shifted) {
+    return (Vec<float>::V)_mm512_scalef_ps((__m512)x, (__m512)(shifted - ExpOf<float>::ROUND));
+}
+template <> SACCADE_INLINE Vec<double>::V scaled<double>(Vec<double>::V x, Vec<double>::V shifted) {
+    return (Vec<double>::V)_mm512_scalef_pd((__m512d)x, (__m512d)(shifted - ExpOf<double>::ROUND));
+}
+#endif
+
+// Each step is done for U vectors before the next: a single vector's chain of dependent steps is longer than what a
+// processor looks ahead.
+#define SACCADE_EACH _Pragma("GCC unroll 8") for (int k = 0; k < U; ++k)
+
+// exp(x) for x <= 0: 2^n * exp(r) with |r| <= ln(2) / 2. NaN stays NaN.
+template <class A, int U>
+SACCADE_INLINE void exp_of_negative(const typename Vec<A>::V (&x)[U], typename Vec<A>::V (&result)[U]) {
+    using V = typename Vec<A>::V;
+    using E = ExpOf<A>;
+    V r[U], shifted[U];
+    SACCADE_EACH r[k] = x[k] < E::LOWEST ? splat<A>(E::LOWEST) : x[k];
+    SACCADE_EACH shifted[k] = r[k] * static_cast<A>(1.44269504088896340736) + E::ROUND;
+    SACCADE_EACH r[k] -= (shifted[k] - E::ROUND) * E::LN2_HIGH;
+    SACCADE_EACH r[k] -= (shifted[k] - E::ROUND) * E::LN2_LOW;
+    SACCADE_EACH result[k] = r[k] * static_cast<A>(INVERSE_FACTORIAL[E::TERMS]) +
+                             static_cast<A>(INVERSE_FACTORIAL[E::TERMS - 1]);
 #pragma GCC unroll 16
-    for (int i = E::TERMS - 1; i >= 0; --i) sum = sum * r + static_cast<A>(INVERSE_FACTORIAL[i]);
-    // 2^n in two factors: the result may be subnormal where 2^n is none of the normal numbers
-    Int exponent = (Int)shifted - E::ROUND_BITS + 2 * E::BIAS;
-    Int half = exponent >> 1;
-    return sum * (V)(half << E::MANTISSA) * (V)((exponent - half) << E::MANTISSA);
+    for (int i = E::TERMS - 2; i >= 0; --i) {
+        SACCADE_EACH result[k] = result[k] * r[k] + static_cast<A>(INVERSE_FACTORIAL[i]);
+    }
+    SACCADE_EACH result[k] = scaled<A>(result[k], shifted[k]);
 }
 
 // 1 / (1 + exp(-x)) without overflow, and exact for both tails.
-template <class A>
-SACCADE_INLINE typename Vec<A>::V sigmoid(typename Vec<A>::V x) {
-    using V = typename Vec<A>::V;
-    V e = exp_of_negative<A>(x < 0 ? x : -x);
-    V numerator = x < 0 ? e : splat<A>(1);
-    return numerator / (e + 1);
+template <class A, int U>
+SACCADE_INLINE void sigmoid(const typename Vec<A>::V (&x)[U], typename Vec<A>::V (&result)[U]) {
+    typename Vec<A>::V e[U];
+    SACCADE_EACH result[k] = x[k] < 0 ? x[k] : -x[k];
+    exp_of_negative<A>(result, e);
+    SACCADE_EACH result[k] = x[k] < 0 ? e[k] : splat<A>(1);
+    SACCADE_EACH result[k] /= e[k] + 1;
 }
 
 }  // namespace
