@@ -25,7 +25,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def untimed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    timing = {"clips_per_s", "data_wait", "val_seconds"}
+    timing = {"clips_per_s", "data_wait", "val_seconds", "data_seconds", "compute_seconds"}
     return [{key: value for key, value in record.items() if key not in timing} for record in records]
 
 

@@ -22,12 +22,14 @@ class VideoModel(nn.Module, ABC):
         num_classes: classes of the head; 0 means the head returns the features before the classifier.
         classifier_prefix: what the names of the classifier's parameters begin with.
         weight_formats: checkpoints of other code bases that `load_weights` can map onto it.
+        clip_multiple: (frames, pixels): sizes of a clip must be multiples of these.
     """
 
     model_name: str
     num_classes: int
     weight_formats: ClassVar[tuple[WeightFormat, ...]] = ()
     classifier_prefix: ClassVar[str] = "head.classifier."
+    clip_multiple: tuple[int, int] = (1, 1)
 
     head: nn.Module
 

@@ -24,14 +24,17 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.num_updates = 0
+        self.num_updates = 0.0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the present weights of ``model``."""
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        self.num_updates += 1
+    def update(self, model: nn.Module, num_updates: float = 1) -> None:
+        """Move towards the present weights of ``model``, as far as ``num_updates`` times would.
+
+        A step of a batch k times as large counts as k updates (Busbridge et al. 2023, arXiv 2307.13813).
+        """
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates)) ** num_updates
+        self.num_updates += num_updates
         copied: set[str] = model.not_averaged() if isinstance(model, VideoModel) else set()
         averages: list[Tensor] = []
         values: list[Tensor] = []
@@ -48,5 +51,5 @@ class WeightAverage:
         return {"num_updates": self.num_updates, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]
+        self.num_updates = float(state["num_updates"])  # type: ignore[arg-type]
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from saccade.data.loader import TrainLoader
-from saccade.data.sampler import TrainSampler
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
+from saccade.layers import load_split_statistics, split_statistics
 from saccade.models import VideoModel, save_weights
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
@@ -29,10 +29,14 @@ from saccade.training.ema import WeightAverage
 from saccade.training.failures import FailureLimit
 from saccade.training.interrupt import Interrupts, RunInterrupted
 from saccade.training.metrics import MetricsFile, Reporter, Stopwatch, Window
+from saccade.training.multigrid import NormChoice, Phase
+from saccade.training.multigrid.norms import NormSwitch
+from saccade.training.multigrid.shapes import base_shape
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
+from saccade.training.precise_bn import batch_norms, measure_batch_norm
 from saccade.training.run_folder import BEST, LAST, METRICS, SCORES
-from saccade.training.schedule import learning_rate
 from saccade.training.step import GradientStep, TrainingError, step_seed
+from saccade.training.timetable import Timetable
 from saccade.training.validation import validate_model
 
 
@@ -72,14 +76,13 @@ class Trainer:
         *,
         processes: Processes,
         folder: Path,
-        sampler: TrainSampler,
+        timetable: Timetable,
         reporter: Reporter,
     ) -> None:
         self.config, self.model, self.folder = config, model, folder
         self.train_set, self.val_set = train_set, val_set
-        self.processes, self.reporter, self.sampler = processes, reporter, sampler
-        self.steps_per_epoch = sampler.steps_per_epoch
-        self.total_steps = total_steps(config, self.steps_per_epoch)
+        self.processes, self.reporter, self.timetable = processes, reporter, timetable
+        self.total_steps = timetable.total_steps
         self.progress = Progress()
         self.optimizer = create_optimizer(model, config.optim, backbone_lr=config.model.backbone_lr)
         self.average = WeightAverage(model, config.ema) if config.ema else None
@@ -88,6 +91,9 @@ class Trainer:
         self.metrics = (
             MetricsFile(folder / METRICS, tensorboard=config.tensorboard) if processes.main else None
         )
+        self._batch_norms = batch_norms(model)
+        self._switch_norms = NormSwitch(model, processes)
+        self._phase: Phase | None = None
         self._gradients = GradientStep(config, model, processes, train_set.class_names)
         apart = model.lr_multipliers() if isinstance(model, VideoModel) else {}
         # the gradients of learned shifts have a length of their own, which would drown that of all others
@@ -104,12 +110,13 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        return self.progress.step / self.steps_per_epoch
+        return self.timetable.epoch(self.progress.step)
 
     def state(self) -> dict[str, Any]:
         """What `load_state` needs to go on exactly; `torch.save` and ``weights_only=True`` can hold it."""
         return {
             "model": self.model.state_dict(),
+            "splits": split_statistics(self.model),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "progress": self.progress.to_dict(),
@@ -120,6 +127,7 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        load_split_statistics(self.model, state["splits"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -153,7 +161,7 @@ class Trainer:
             self.watch.reset()
             while True:
                 if self.progress.validation_due:
-                    self._validate()
+                    self._validate(batches)
                 if self.progress.step >= self.total_steps:
                     break
                 self._step(batches)
@@ -161,14 +169,22 @@ class Trainer:
             self.metrics.close()
 
     def _requests(self) -> Iterator[list[ClipRequest]]:
-        """The requests from the present step to the last, so that one set of workers serves all epochs."""
-        left = self.total_steps - self.progress.step
-        epoch, start = divmod(self.progress.step, self.steps_per_epoch)
-        while left > 0:
-            for request in islice(self.sampler.requests(epoch, start), left):
-                left -= 1
-                yield request
-            epoch, start = epoch + 1, 0
+        """The requests from the present step to the last, so that one set of workers serves all epochs. What
+        a validation needs comes where the validation does.
+        """
+        step, sampler = self.progress.step, self.timetable.sampler
+        if self.progress.validation_due:
+            yield from self._extra_requests(step)
+        for request in sampler.run_requests(step, self.total_steps):
+            yield request
+            step += 1
+            if self._validates_after(step):
+                yield from self._extra_requests(step)
+
+    def _extra_requests(self, step: int) -> Iterator[list[ClipRequest]]:
+        """Batches of the base shape to take the batch statistics from."""
+        shape = base_shape(self.config)
+        return self.timetable.sampler.extra_requests(step, self.config.precise_bn, shape)
 
     def _loader(self) -> TrainLoader:
         config = self.config
@@ -188,7 +204,8 @@ class Trainer:
             batch = next(batches)
         progress, config = self.progress, self.config
         torch.manual_seed(step_seed(config.seed, progress.step, self.processes.rank))
-        lr = learning_rate(self.epoch, config.optim, epochs=config.epochs, batch_size=config.batch_size)
+        self._enter(self.timetable.phase(progress.step))
+        lr = self.timetable.rate(progress.step)
         set_learning_rate(self.optimizer, lr)
         loss, correct = self._gradients(batch)
         stop, broken, failures, loss, correct, clips = self._shared(batch, loss, correct)
@@ -200,7 +217,8 @@ class Trainer:
         self.optimizer.zero_grad()
         self._tell_progress(progress.step + 1)
         if self.average:
-            self.average.update(self.model)
+            growth = self.timetable.shape(progress.step).batch_size / config.batch_size
+            self.average.update(self.model, num_updates=growth)
         self.watch.clips += int(clips)
         progress.window.add(loss=loss, correct=correct, clips=int(clips), failures=int(failures))
         progress.epoch_failures += int(failures)
@@ -226,9 +244,12 @@ class Trainer:
     def _after_step(self, lr: float) -> None:
         progress = self.progress
         record = {**progress.window.record(), **self.watch.record(), "lr": lr}
-        epoch_ends = progress.step % self.steps_per_epoch == 0
+        record["clips"] = self.timetable.num_clips(progress.step)
+        if self._phase:
+            record["phase"] = self._phase.number
+        epoch_ends = self.timetable.ends_epoch(progress.step)
         ends = epoch_ends or progress.step == self.total_steps
-        progress.validation_due = self._validates_at(progress.step)
+        progress.validation_due = self._validates_after(progress.step)
         self.reporter.step(progress.step, self.epoch, record)
         self._failure_limit.check(progress.epoch_failures)
         if ends or progress.validation_due or progress.step % self.config.log_every == 0:
@@ -244,22 +265,39 @@ class Trainer:
         if late or progress.validation_due or progress.step == self.total_steps:
             self.save()
 
-    def _validates_at(self, step: int) -> bool:
+    def _validates_after(self, step: int) -> bool:
+        """Whether a validation follows on ``step`` steps, or what is left of it without a validation split:
+        batch statistics taken anew at the end.
+        """
         if self.val_set is None:
-            return False
-        period = self.config.val_every * self.steps_per_epoch
-        # the small number keeps 3 * (1/3) from falling short of 1
-        return step == self.total_steps or math.floor(step / period + 1e-9) > math.floor(
-            (step - 1) / period + 1e-9
-        )
+            return step == self.total_steps and self.config.precise_bn > 0
+        return self.timetable.validates(step)
 
-    def _validate(self) -> None:
-        assert self.val_set is not None
+    def _validate(self, batches: Iterator[ClipBatch]) -> None:
         start = time.perf_counter()
+        if self.config.precise_bn:
+            self._measure_batch_norm(batches)
+        self.processes.agree(self.tested_model.buffers())
+        if self.val_set is not None:
+            self._test(self.val_set, start)
+        self.progress.validation_due = False
+        self.save()
+        set_train_mode(self.model)
+        self.watch.reset()
+
+    def _measure_batch_norm(self, batches: Iterator[ClipBatch]) -> None:
+        self._switch_norms(NormChoice("plain"))
+        if self._phase:
+            self._phase = None  # the next step enters its phase again
+        clips = (self._gradients.prepare(batch) for batch in islice(batches, self.config.precise_bn))
+        with self._interruptible(), self._gradients.autocast():
+            measure_batch_norm(self.tested_model, clips, norms=self._batch_norms, processes=self.processes)
+
+    def _test(self, val_set: VideoDataset, start: float) -> None:
         with self._interruptible(), self.reporter.paused():
             result = validate_model(
                 self.tested_model,
-                self.val_set,
+                val_set,
                 self.config.val_views,
                 config=self.config,
                 processes=self.processes,
@@ -289,10 +327,6 @@ class Trainer:
             self.epoch,
             [f"validation {self.config.val_views}: top-1 {100 * result.top1:.1f} % ({best})"],
         )
-        progress.validation_due = False
-        self.save()
-        set_train_mode(self.model)
-        self.watch.reset()
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -320,13 +354,20 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------- details
 
+    def _enter(self, phase: Phase | None) -> None:
+        """Make ready for a step of this multigrid phase."""
+        if phase is None or phase is self._phase:
+            return
+        self._switch_norms(phase.norm)
+        self._phase = phase
+        self.reporter.note(f"step {self.progress.step}: {phase}")
+
     def _tell_progress(self, num_steps: int) -> None:
         if isinstance(self.model, VideoModel):
             self.model.on_train_progress(num_steps / self.total_steps)
 
     def _new_failure_limit(self) -> FailureLimit:
-        clips = self.steps_per_epoch * self.config.batch_size
-        return FailureLimit(self.config.max_failures, clips, self.processes)
+        return FailureLimit(self.config.max_failures, self.timetable.clips_per_epoch, self.processes)
 
     def _note_failures(self, batch: ClipBatch) -> None:
         for failure in batch.failures:
@@ -364,10 +405,6 @@ class Trainer:
             f"{self.folder / LAST} keeps the last good state. Try a lower --optim.lr, a longer "
             "--optim.warmup-epochs or --optim.clip-grad 1"
         )
-
-
-def total_steps(config: TrainConfig, steps_per_epoch: int) -> int:
-    return max(1, round(config.epochs * steps_per_epoch))
 
 
 def data_fingerprint(dataset: VideoDataset) -> dict[str, Any]:

@@ -65,7 +65,12 @@ class Stopwatch:
 
     def record(self) -> dict[str, float]:
         total = max(time.perf_counter() - self.start, 1e-9)
-        return {"clips_per_s": round(self.clips / total, 3), "data_wait": round(self.waited / total, 4)}
+        return {
+            "clips_per_s": round(self.clips / total, 3),
+            "data_wait": round(self.waited / total, 4),
+            "data_seconds": round(self.waited, 4),
+            "compute_seconds": round(total - self.waited, 4),
+        }
 
 
 class MetricsFile:

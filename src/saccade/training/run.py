@@ -25,8 +25,9 @@ from saccade.models.x3d import BASE_CROP
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes, processes
-from saccade.training.loop import Trainer, data_fingerprint, total_steps
+from saccade.training.loop import Trainer, data_fingerprint
 from saccade.training.metrics import Reporter, format_seconds
+from saccade.training.multigrid import make_plan
 from saccade.training.optim import freeze
 from saccade.training.run_folder import (
     BEST,
@@ -38,6 +39,7 @@ from saccade.training.run_folder import (
     write_config,
 )
 from saccade.training.step import flip_probability
+from saccade.training.timetable import MultigridTimetable, PlainTimetable
 from saccade.training.validate import validate
 from saccade.training.validation import validate_model
 
@@ -103,7 +105,7 @@ def _prepare(
         raise DataError(
             f"{config.data}: not the clips this run began with (their number, labels or classes differ)"
         )
-    sampler = _sampler(config, train_set, group)
+    timetable = make_timetable(config, len(train_set), rank=group.rank, world_size=group.world_size)
     model, notes = _model(config, train_set, group, start_weights=state is None)
     if group.main:
         if overwrite:
@@ -113,8 +115,8 @@ def _prepare(
             write_config(folder, config, group)
     reporter = Reporter(
         folder / LOG,
-        total_steps=total_steps(config, sampler.steps_per_epoch),
-        epochs=config.epochs,
+        total_steps=timetable.total_steps,
+        epochs=timetable.epochs,
         active=group.main,
     )
     trainer = Trainer(
@@ -124,7 +126,7 @@ def _prepare(
         val_set,
         processes=group,
         folder=folder,
-        sampler=sampler,
+        timetable=timetable,
         reporter=reporter,
     )
     for note in [*notes, *_flip_note(config, train_set)]:
@@ -147,10 +149,12 @@ def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
         if trainer.val_set
         else "no validation split: the last weights are kept"
     )
+    smallest, largest = trainer.timetable.batch_sizes
+    batch = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
     reporter.say(
         f"{config.recipe}: {config.model.name} with {num_params / 1e6:.2f} M parameters on "
         f"{len(trainer.train_set)} clips ({val}), {len(trainer.train_set.class_names)} classes; "
-        f"{trainer.total_steps} steps of {config.batch_size} clips on {group.world_size} x {group.device}"
+        f"{trainer.total_steps} steps of {batch} clips on {group.world_size} x {group.device}"
     )
 
 
@@ -170,7 +174,7 @@ def _finish(trainer: Trainer, start: float) -> RunResult:
         run_dir=folder,
         num_steps=progress.step,
         best_top1=best,
-        best_epoch=progress.best_step / trainer.steps_per_epoch,
+        best_epoch=trainer.timetable.epoch(progress.best_step),
         test=test,
         seconds=seconds,
     )
@@ -234,18 +238,34 @@ def _flip_note(config: TrainConfig, train_set: VideoDataset) -> list[str]:
     return [f"flipped clips of {num_sided} classes that tell left from right swap their labels"]
 
 
-def _sampler(config: TrainConfig, train_set: VideoDataset, group: Processes) -> TrainSampler:
-    return TrainSampler(
-        len(train_set),
+def make_timetable(
+    config: TrainConfig, num_clips: int, *, rank: int = 0, world_size: int = 1
+) -> PlainTimetable | MultigridTimetable:
+    """The steps of a run on ``num_clips`` training clips, and the sampler that draws them.
+
+    Raises:
+        ConfigError: the clips do not fill a batch.
+    """
+    if config.multigrid != "off":
+        plan = make_plan(config, num_clips, num_devices=world_size, multiple=_clip_multiple(config))
+        return MultigridTimetable(plan, rank=rank, world_size=world_size)
+    sampler = TrainSampler(
+        num_clips,
         batch_size=config.batch_size,
         seed=config.seed,
         num_frames=config.clip.num_frames,
         stride=config.clip.stride,
         short_side=config.augment.short_side,
         crop=config.train_crop,
-        rank=group.rank,
-        world_size=group.world_size,
+        rank=rank,
+        world_size=world_size,
     )
+    return PlainTimetable(config, sampler)
+
+
+def _clip_multiple(config: TrainConfig) -> tuple[int, int]:
+    with torch.device("meta"):
+        return create_model(config.model.name, num_classes=2, **config.model.overrides).clip_multiple
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
@@ -283,7 +303,8 @@ def _model(
     if config.model.weights and start_weights:
         notes.append(load_weights(model, config.model.weights).summary())
     freeze(model, config.model.freeze)
-    if config.sync_bn and group.world_size > 1:
+    chosen_by_plan = config.multigrid != "off" and config.grid.bn_base_size > 0
+    if config.sync_bn and group.world_size > 1 and not chosen_by_plan:
         model = convert_sync_batchnorm(model)
     model = model.to(group.device)
     if config.channels_last:

@@ -23,6 +23,9 @@ from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
 from saccade.transforms import TrainTransform
 
+# what PyTorch says on a CPU, and cuDNN and cuBLAS on a GPU, when there is no memory left
+_NO_MEMORY = ("t allocate memory", "STATUS_ALLOC_FAILED")
+
 
 class TrainingError(SaccadeError):
     """A run cannot go on: the loss is no number any more, or the memory is too small."""
@@ -52,7 +55,7 @@ class GradientStep:
             # The layouts differ in name alone: in the strides of axes of length 1.
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         network: nn.Module = self._ddp or model
-        self.network: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+        self.network: Callable[[Tensor], Tensor] = _compiled(network, config) if config.compile else network
 
     def __call__(self, batch: ClipBatch) -> tuple[float, float]:
         """Returns the sum of the clips' losses, without regularisation, and the number of clips whose first
@@ -72,12 +75,22 @@ class GradientStep:
         return float(sums[0]), float(sums[1])
 
     def _loss(self, x_BCTHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x_BCTHW.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with self.autocast():
             logits_BK = self.network(x_BCTHW)
         logits_BK = logits_BK.float()
         loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
         right = (logits_BK.detach().argmax(dim=1) == labels_B).sum().to(loss.dtype)
         return loss, right
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision that the network runs in."""
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
+
+    def prepare(self, batch: ClipBatch) -> Tensor:
+        """The input that the network has in training, (B, 3, T, H, W)."""
+        with explained_memory(batch, self.config):
+            return self.transform(batch.to(self.processes.device))
 
     def _regularization(self) -> Tensor | None:
         return self.model.regularization() if isinstance(self.model, VideoModel) else None
@@ -85,6 +98,16 @@ class GradientStep:
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
         """The processes exchange gradients in the last backward pass of a step alone."""
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
+
+
+def _compiled(network: nn.Module, config: TrainConfig) -> Callable[[Tensor], Tensor]:
+    if config.multigrid == "off":
+        compiled: Callable[[Tensor], Tensor] = torch.compile(network)
+        return compiled
+    # each of a few shapes and batch norms is worth code of its own
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 128)
+    compiled = torch.compile(network, dynamic=False)
+    return compiled
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -133,13 +156,14 @@ def explained_memory(batch: ClipBatch, config: TrainConfig) -> Iterator[None]:
     """Turn running out of memory into an error that says what to change."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "t allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and not any(text in str(error) for text in _NO_MEMORY):
             raise
-        shape = (len(batch), 3, config.clip.num_frames, batch.crop, batch.crop)
+        shape = (len(batch), 3, len(batch.clips[0]), batch.crop, batch.crop)
         other = "" if config.precision == "bfloat16" else " or use --precision bfloat16"
         raise TrainingError(
             f"out of memory with a batch of shape {shape} (clips, RGB, frames, height, width); "
-            f"raise --accumulate (now {config.accumulate}), lower --batch-size (now {config.batch_size})"
-            f"{other}"
+            f"raise --accumulate (now {config.accumulate}), lower --batch-size (now {config.batch_size}"
+            f"{', which multigrid multiplies' if config.multigrid != 'off' else ''}){other}"
         ) from error

@@ -35,6 +35,7 @@ class Phase:
     """Consecutive steps that share everything but the shapes of the short cycle.
 
     Attributes:
+        number: its place in the plan, from 1.
         cycle: the shapes of its steps. The last shape is the phase's own.
         first_step: its first step in the run.
         start_epoch, end_epoch: in epochs of the run; of a schedule in steps, what these come to.
@@ -45,6 +46,7 @@ class Phase:
         norm: how batch statistics are taken.
     """
 
+    number: int
     cycle: ShapeCycle
     first_step: int
     start_epoch: float
@@ -62,6 +64,10 @@ class Phase:
     @property
     def end_step(self) -> int:
         return self.first_step + self.cycle.num_steps
+
+    def __str__(self) -> str:
+        shapes = ", ".join(f"{s.batch_size} x {s.num_frames} x {s.crop}" for s in self.cycle.shapes)
+        return f"phase {self.number}: batches of {shapes} (clips x frames x pixels), {self.norm}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +165,7 @@ class PlanBuilder:
         per_device = cycle.shapes[-1].batch_size // (self.num_devices * config.accumulate)
         self.phases.append(
             Phase(
+                number=len(self.phases) + 1,
                 cycle=cycle,
                 first_step=self.num_steps,
                 start_epoch=self._end_epoch,
