@@ -11,8 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["clip", "transform", "replacement"]
-_PURPOSES: dict[Purpose, int] = {"clip": 0, "transform": 1, "replacement": 2}
+Purpose = Literal["clip", "transform", "replacement", "randaugment", "erasing", "mixing"]
+_PURPOSES: dict[Purpose, int] = {
+    "clip": 0,
+    "transform": 1,
+    "replacement": 2,
+    "randaugment": 3,
+    "erasing": 4,
+    "mixing": 5,
+}
 _EPOCH_ORDER, _CLIP_SEED = 0, 1
 
 

@@ -1,4 +1,4 @@
-"""From decoded clips to the network's input while training: crop, flip, colour, normalise.
+"""From decoded clips to the network's input while training: crop, flip, RandAugment, colour, erasing.
 
 It works on the whole batch on the model's device. Each clip has its own draws, which come from its own
 number (`ClipBatch.seeds`), so a clip looks the same in whatever batch, process and device it is.
@@ -17,7 +17,9 @@ from saccade.clip import ClipSpec
 from saccade.data.seeds import stream
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError, UsageError
+from saccade.transforms.erasing import RandomErasing
 from saccade.transforms.normalize import GRAY, affine, batch_layout
+from saccade.transforms.randaugment import RandAugment
 from saccade.video.views import check_crop
 
 
@@ -35,6 +37,8 @@ class TrainTransform:
         mirrored: the label of each class's clips when they are flipped, see `saccade.data.mirror`; None: the
             same.
         brightness, contrast, saturation: strength of the jitter in 0..1, 0 is off.
+        rand_augment: applied to the crop before the jitter.
+        erasing: applied last.
         channels_last: deliver in the memory format channels-last-3d (the faster way).
 
     Raises:
@@ -50,6 +54,8 @@ class TrainTransform:
         brightness: float = 0.0,
         contrast: float = 0.0,
         saturation: float = 0.0,
+        rand_augment: RandAugment | None = None,
+        erasing: RandomErasing | None = None,
         channels_last: bool = False,
     ) -> None:
         strengths = {"flip": flip, "brightness": brightness, "contrast": contrast, "saturation": saturation}
@@ -59,6 +65,7 @@ class TrainTransform:
         self.flip = flip
         self.mirrored = None if mirrored is None else torch.tensor(mirrored, dtype=torch.int64)
         self.jitter = (brightness, contrast, saturation)
+        self.rand_augment, self.erasing = rand_augment, erasing
         self.channels_last = channels_last
         self._mean = torch.tensor(clip.mean, dtype=torch.float64)
         self._std = torch.tensor(clip.std, dtype=torch.float64)
@@ -79,8 +86,12 @@ class TrainTransform:
         rows = [stream(seed, "transform").random(6).tolist() for seed in batch.seeds]
         draws = torch.tensor(rows, dtype=torch.float64)  # float32 would round the largest draws to 1
         pixels = self._cut(batch, draws)
+        if self.rand_augment:
+            pixels = self.rand_augment(pixels, batch.seeds)
         scale, offset, gray = self._linear_map(pixels, draws)
         x = affine(pixels, scale, offset, gray=gray, channels_last=self.channels_last)
+        if self.erasing:
+            x = self.erasing(x, batch.seeds)
         return x, self._labels(batch.labels, self._flipped(draws))
 
     def _flipped(self, draws: Tensor) -> Tensor:

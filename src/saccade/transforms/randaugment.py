@@ -1,0 +1,272 @@
+"""RandAugment for clips: a few random picture operations in a row, the same for all frames of a clip.
+
+Cubuk et al. 2019, "RandAugment: Practical automated data augmentation with a reduced search space", arXiv
+1909.13719, section 3: each operation is drawn uniformly from 14, all have one magnitude. Their ranges are
+those of AutoAugment (Cubuk et al. 2018, arXiv 1805.09501, table 6); as in PySlowFast and timm ("inc1") every
+operation grows stronger with the magnitude, in a direction drawn at random where it has two.
+
+What an operation reads off the picture (extremes, histogram, mean grey) is read off the whole clip, so that
+it does the same to all frames. Everything works on batches of uint8 (B, T, S, S, 3) on their device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from saccade.data.seeds import stream
+from saccade.errors import ConfigError
+from saccade.transforms.normalize import GRAY
+
+MAX_MAGNITUDE = 10.0
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of the 14.
+
+    Attributes:
+        apply: batch (B, T, S, S, 3) in uint8, strength (B,) and fill -> batch in uint8.
+        strength: of a level in 0..1 and a direction, -1 or 1.
+    """
+
+    apply: Callable[[Tensor, Tensor, float], Tensor]
+    strength: Callable[[float, int], float]
+
+
+class RandAugment:
+    """Draws ``num_ops`` operations for each clip, from the clip's own seed, and applies them in turn.
+
+    Args:
+        num_ops: N of the paper.
+        magnitude: M of the paper, 0..10.
+        magnitude_std: standard deviation of a normal distribution that each operation's magnitude is drawn
+            from around ``magnitude`` (kept within 0..10), timm's "mstd". 0: the paper's constant.
+        fill: value 0..255 of what moves into the picture from outside.
+
+    Raises:
+        ConfigError: no operation, a magnitude outside its range, or a negative deviation.
+    """
+
+    def __init__(
+        self, num_ops: int, magnitude: float, *, magnitude_std: float = 0.0, fill: float = 128.0
+    ) -> None:
+        if num_ops < 1:
+            raise ConfigError(f"augment.rand_ops: {num_ops} operations are none; 0 switches it off")
+        if not 0 <= magnitude <= MAX_MAGNITUDE:
+            raise ConfigError(f"augment.rand_magnitude: {magnitude} is not in 0..{MAX_MAGNITUDE:g}")
+        if magnitude_std < 0:
+            raise ConfigError(f"augment.rand_magnitude_std: {magnitude_std} is negative")
+        self.num_ops, self.magnitude, self.magnitude_std, self.fill = num_ops, magnitude, magnitude_std, fill
+
+    def draw(self, seed: int) -> list[tuple[str, float]]:
+        """The operations of the clip with this seed, in order, each with its strength."""
+        random = stream(seed, "randaugment")
+        drawn = []
+        for _ in range(self.num_ops):
+            which, direction = random.random(2)
+            level = self.magnitude + self.magnitude_std * random.standard_normal()
+            level = min(max(level, 0.0), MAX_MAGNITUDE) / MAX_MAGNITUDE
+            name = _NAMES[int(which * len(_NAMES))]
+            drawn.append((name, OPERATIONS[name].strength(level, 1 if direction < 0.5 else -1)))
+        return drawn
+
+    def __call__(self, pixels: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Augment ``pixels``, uint8 (B, T, S, S, 3), in place, each clip as its seed says; returns them."""
+        drawn = [self.draw(seed) for seed in seeds]
+        for place in range(self.num_ops):
+            groups: dict[str, list[int]] = {}
+            for clip, operations in enumerate(drawn):
+                groups.setdefault(operations[place][0], []).append(clip)
+            groups.pop("identity", None)
+            for name, clips in groups.items():
+                where = torch.tensor(clips, device=pixels.device)
+                strength = torch.tensor([drawn[clip][place][1] for clip in clips], device=pixels.device)
+                changed = OPERATIONS[name].apply(pixels.index_select(0, where), strength, self.fill)
+                pixels.index_copy_(0, where, changed)
+        return pixels
+
+
+# ------------------------------------------------------------------------------------------------ operations
+# Each follows Pillow's operation of that name.
+
+
+def identity(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    return pixels
+
+
+def auto_contrast(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Stretch each channel so that its darkest value becomes 0 and its brightest 255."""
+    flat = pixels.flatten(1, 3)
+    low, high = (extreme[:, None, None, None].float() for extreme in (flat.amin(1), flat.amax(1)))
+    scale = torch.where(high > low, 255.0 / (high - low).clamp_min(1.0), 1.0)
+    return _rounded((pixels.float() - torch.where(high > low, low, 0.0)).mul_(scale))
+
+
+def equalize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Give each channel a flat histogram."""
+    batch = len(pixels)
+    channel = torch.arange(3 * batch, device=pixels.device).view(batch, 1, 3)
+    places = pixels.flatten(1, 3).long().add_(channel * 256)
+    counts = _histogram(places, 3 * batch * 256).view(3 * batch, 256)
+    last = counts.gather(1, 255 - (counts.flip(1) > 0).int().argmax(1, keepdim=True).long())
+    step = (counts.sum(1, keepdim=True) - last) // 255
+    before = counts.cumsum(1) - counts
+    table = ((before + step // 2) // step.clamp_min(1)).clamp_max(255)
+    unchanged = torch.arange(256, device=pixels.device).expand_as(table)
+    table = torch.where(step > 0, table, unchanged).to(torch.uint8)
+    return table.view(-1).gather(0, places.view(-1)).view_as(pixels)
+
+
+def solarize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Invert all values from a threshold on."""
+    return torch.where(pixels >= _per_clip(strength), 255 - pixels, pixels)
+
+
+def posterize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Keep the highest bits of each value."""
+    mask = (256 - 2 ** (8 - strength.round())).to(torch.uint8)
+    return pixels & _per_clip(mask)
+
+
+def color(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Away from (factor above 1) or towards (below) the grey picture."""
+    x = pixels.float()
+    return _blend(_gray(x)[..., None], x, strength)
+
+
+def contrast(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Away from or towards the mean grey."""
+    x = pixels.float()
+    sums = pixels.flatten(1, 3).sum(1, dtype=torch.int64).double()  # exact, whatever the batch
+    mean = (sums @ sums.new_tensor(GRAY)) / pixels[0, ..., 0].numel()
+    return _blend(_per_clip(mean.round().float()), x, strength)
+
+
+def brightness(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Multiply all values."""
+    return _rounded(pixels.float().mul_(_per_clip(strength)))
+
+
+def sharpness(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Away from or towards the picture smoothed over 3x3 pixels; the outermost pixels stay."""
+    x = pixels.float()
+    rows = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
+    inner = x[:, :, 1:-1, 1:-1]
+    smooth = rows[:, :, :, :-2] + rows[:, :, :, 1:-1] + rows[:, :, :, 2:]
+    smooth = smooth.add_(inner, alpha=4.0).div_(13.0)
+    sharp = pixels.clone()
+    sharp[:, :, 1:-1, 1:-1] = _blend(smooth, inner, strength)
+    return sharp
+
+
+def rotate(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Turn counter-clockwise by an angle in degrees about the centre."""
+    angle = strength * (math.pi / 180)
+    return _warp(pixels, _rows((angle.cos(), -angle.sin(), 0), (angle.sin(), angle.cos(), 0)), fill)
+
+
+def shear_x(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Slant along the rows, about the centre."""
+    return _warp(pixels, _rows((1, strength, 0), (0, 1, 0)), fill)
+
+
+def shear_y(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Slant along the columns, about the centre."""
+    return _warp(pixels, _rows((1, 0, 0), (strength, 1, 0)), fill)
+
+
+def translate_x(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Move along the rows by a share of the width."""
+    return _warp(pixels, _rows((1, 0, 2 * strength), (0, 1, 0)), fill)
+
+
+def translate_y(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """Move along the columns by a share of the height."""
+    return _warp(pixels, _rows((1, 0, 0), (0, 1, 2 * strength)), fill)
+
+
+def _factor(level: float, direction: int) -> float:
+    return 1.0 + 0.9 * level * direction
+
+
+def _up_to(most: float) -> Callable[[float, int], float]:
+    return lambda level, direction: most * level * direction
+
+
+def _nothing(level: float, direction: int) -> float:
+    return 0.0
+
+
+OPERATIONS: dict[str, Operation] = {
+    "identity": Operation(identity, _nothing),
+    "auto_contrast": Operation(auto_contrast, _nothing),
+    "equalize": Operation(equalize, _nothing),
+    "rotate": Operation(rotate, _up_to(30.0)),
+    "solarize": Operation(solarize, lambda level, _: 256.0 * (1.0 - level)),
+    "color": Operation(color, _factor),
+    "posterize": Operation(posterize, lambda level, _: float(8 - round(4 * level))),
+    "contrast": Operation(contrast, _factor),
+    "brightness": Operation(brightness, _factor),
+    "sharpness": Operation(sharpness, _factor),
+    "shear_x": Operation(shear_x, _up_to(0.3)),
+    "shear_y": Operation(shear_y, _up_to(0.3)),
+    "translate_x": Operation(translate_x, _up_to(150 / 331)),
+    "translate_y": Operation(translate_y, _up_to(150 / 331)),
+}
+_NAMES = tuple(OPERATIONS)
+
+
+# --------------------------------------------------------------------------------------------------- helpers
+
+
+def _per_clip(values: Tensor) -> Tensor:
+    """(B,) as (B, 1, 1, 1, 1)."""
+    return values.view(-1, 1, 1, 1, 1)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.add_(0.5).clamp_(0.0, 255.0).to(torch.uint8)
+
+
+def _blend(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
+    """``base + factor * (x - base)``, rounded."""
+    return _rounded((x - base).mul_(_per_clip(factor)).add_(base))
+
+
+def _gray(x: Tensor) -> Tensor:
+    return x[..., 0] * GRAY[0] + x[..., 1] * GRAY[1] + x[..., 2] * GRAY[2]
+
+
+def _histogram(places: Tensor, num: int) -> Tensor:
+    """How often each number below ``num`` occurs, int64."""
+    ones = torch.ones_like(places, dtype=torch.int64).view(-1)
+    return torch.zeros(num, dtype=torch.int64, device=places.device).scatter_add_(0, places.view(-1), ones)
+
+
+def _rows(*rows: tuple[Tensor | int, Tensor | int, Tensor | int]) -> Tensor:
+    """The affine maps (B, 2, 3) whose entries are numbers or (B,)."""
+    like = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
+    return torch.stack(
+        [
+            torch.stack(
+                [entry if isinstance(entry, Tensor) else torch.full_like(like, entry) for entry in row]
+            )
+            for row in rows
+        ]
+    ).permute(2, 0, 1)
+
+
+def _warp(pixels: Tensor, maps: Tensor, fill: float) -> Tensor:
+    """Each place of the result shows what ``maps`` (B, 2, 3; both run over -1..1) says, bilinearly."""
+    batch, length, height, width, _ = pixels.shape
+    planes = pixels.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
+    planes = planes.view(batch, length * 3, height, width).sub_(fill)
+    grid = F.affine_grid(maps, [batch, 1, height, width], align_corners=False)
+    warped = _rounded(F.grid_sample(planes, grid, align_corners=False).add_(fill))
+    return warped.view(batch, length, 3, height, width).permute(0, 1, 3, 4, 2)
