@@ -1,6 +1,7 @@
-"""The shift operator out of PyTorch's own operators: for where no kernel was built. Differentiated by autograd.
+"""The shift operator out of PyTorch's own operators, for where no kernel was built.
 
-One axis after the other: the two neighbours are gathered, and blended by the channel's weight.
+One axis after the other: the two neighbours are gathered, and blended by the channel's weight. Autograd
+differentiates it.
 """
 
 from __future__ import annotations

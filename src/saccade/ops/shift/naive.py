@@ -1,7 +1,7 @@
 """The definition of the shift operator in plain PyTorch, to be read and to be tested against.
 
-RubiksNet's learnable shift (ECCV 2020, section 3; github.com/StanfordVL/RubiksNet): every channel of a clip is moved
-by a real number of frames and pixels of its own, and read off between the grid points by linear interpolation.
+RubiksNet's learnable shift (ECCV 2020, section 3; github.com/StanfordVL/RubiksNet): every channel of a clip is
+moved by a real number of frames and pixels of its own, and read between the grid points by linear interpolation.
 
 Shapes: x (B, C, T, H, W), shift (3, C) with the rows T, H and W, in frames and pixels.
 Any device; differentiated by autograd.
@@ -19,10 +19,10 @@ from torch import Tensor
 def shift3d(
     x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool = False
 ) -> Tensor:
-    """Output position o reads the input at o * stride - padding + shift[:, c]; outside the frame there are zeros.
+    """Output o reads the input at o * stride - padding + shift[:, c]; outside the frame there are zeros.
 
-    With ``quantize`` the shift is rounded half up. The gradient with respect to x is then the exact adjoint of
-    this, the gradient with respect to the shift that of the operator without rounding (straight-through).
+    With ``quantize`` the shift is rounded half up. The gradient of x is then the exact adjoint of that, the
+    gradient of the shift that of the operator without rounding (straight-through).
     """
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     values, shift = x.to(compute), shift.to(compute)

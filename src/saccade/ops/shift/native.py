@@ -1,6 +1,6 @@
 """The native CPU kernels of the shift operator: contiguous memory, outputs allocated, the library called.
 
-Layout is (B, C, T, H, W) contiguous: the shift is constant over a channel, so both directions blend whole rows.
+Layout is (B, C, T, H, W) contiguous: the shift is one for a whole channel, so whole rows are blended.
 Channels-last input is copied first; the output is contiguous in every case.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from saccade.ops._library import DTYPE_CODES, native_library
+from saccade.ops._memory import allocate
 from saccade.ops.shift.naive import output_size
 
 
@@ -37,7 +37,7 @@ def backward(
     need_input: bool,
     need_shift: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x and of the shift, each or both; of x only the shape and type matter without ``need_shift``."""
+    """Gradients of x and of the shift, as asked for. Without ``need_shift`` x is not read."""
     grad, shift = grad.contiguous(), shift.contiguous()
     grad_x = allocate(x, x.shape) if need_input else None
     grad_shift = allocate(shift, shift.shape) if need_shift else None
@@ -55,11 +55,6 @@ def backward(
         quantize,
     )
     return grad_x, grad_shift
-
-
-def allocate(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Memory that nothing has written; tests fill it with NaN."""
-    return like.new_empty(shape)
 
 
 def _call(
