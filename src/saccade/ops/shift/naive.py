@@ -1,7 +1,8 @@
 """The definition of the shift operator in plain PyTorch, to be read and to be tested against.
 
-RubiksNet's learnable shift (ECCV 2020, section 3; github.com/StanfordVL/RubiksNet): every channel of a clip is
-moved by a real number of frames and pixels of its own, and read between the grid points by linear interpolation.
+RubiksNet's learnable shift (ECCV 2020, section 3; github.com/StanfordVL/RubiksNet): every channel of a clip
+is moved by a real number of frames and pixels of its own, and read between the grid points by linear
+interpolation.
 
 Shapes: x (B, C, T, H, W), shift (3, C) with the rows T, H and W, in frames and pixels.
 Any device; differentiated by autograd.

@@ -37,15 +37,16 @@ def shift3d(
 
     Args:
         x: (B, C, T, H, W), float32, bfloat16, float16 or float64. The output has its data type.
-        shift: (3, C), the rows T (in frames), H and W (in pixels). Reckoned with in float32 (float64 where x is).
+        shift: (3, C), the rows T (in frames), H and W (in pixels). It is reckoned with in float32, or in
+            float64 where x is.
         stride: steps between the source positions of two outputs, on T, H and W.
         padding: how far before the clip the first source position lies.
         quantize: round the shift to whole numbers, halves up. The gradient of x is the exact adjoint of that,
             the gradient of the shift is that of the operator without rounding (straight-through).
-        normalize_grad: divide each channel's shift gradient by its length, so that the learning rate alone sets
-            the step; a zero gradient stays zero. It is summed over the batch first, and over this process alone.
-        normalize_t_factor: multiplies the T row before that. Negative: the T row alone, H and W become zero.
-            "auto": T / H of the input.
+        normalize_grad: divide each channel's shift gradient, summed over the batch of this process, by its
+            length, so that the learning rate alone sets the step. A zero gradient stays zero.
+        normalize_t_factor: multiplies the T row before that. Negative: the T row alone, H and W become
+            zero. "auto": T / H of the input.
 
     Returns:
         (B, C, T', H', W') with L' = floor((L + 2 * padding - 1) / stride) + 1.
@@ -66,7 +67,7 @@ def shift3d(
         else:
             factor = float(normalize_t_factor)
         shift = _NormalizeGrad.apply(shift, factor)
-    return _run(x, shift, stride, padding, quantize)
+    return _run("shift3d", x, shift, stride, padding, quantize)
 
 
 def shift2d(
@@ -89,13 +90,18 @@ def shift2d(
     if normalize_grad:
         shift = _NormalizeGrad.apply(shift, None)
     shift = torch.cat([shift.new_zeros(1, shift.shape[1]), shift])
-    return _run(x.unsqueeze(2), shift, (1, *stride), (0, *padding), quantize).squeeze(2)
+    return _run("shift2d", x.unsqueeze(2), shift, (1, *stride), (0, *padding), quantize).squeeze(2)
 
 
 def _run(
-    x: Tensor, shift: Tensor, stride: tuple[int, ...], padding: tuple[int, ...], quantize: bool
+    operator: str,
+    x: Tensor,
+    shift: Tensor,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    quantize: bool,
 ) -> Tensor:
-    backend = choose_backend("shift3d", x)
+    backend = choose_backend(operator, x)
     if backend == "naive":
         return naive.shift3d(x, shift, stride, padding, quantize)
     if backend == "torch":
@@ -197,10 +203,8 @@ def _check(
     if shift.device != x.device:
         raise UsageError(f"shift is on {shift.device} and x on {x.device}: both must be on one device")
     for name, values, least in (("stride", stride, 1), ("padding", padding, 0)):
-        if len(values) != axes or any(value < least for value in values):
-            raise UsageError(
-                f"{name} is {tuple(values)}: {axes} whole numbers of at least {least} are needed"
-            )
+        if not isinstance(values, Sequence) or len(values) != axes or any(value < least for value in values):
+            raise UsageError(f"{name} is {values}: {axes} whole numbers of at least {least} are needed")
     if 0 in x.shape[2:]:
         raise UsageError(f"x has shape {tuple(x.shape)}: at least one frame and one pixel are needed")
     return tuple(stride), tuple(padding)
@@ -219,6 +223,6 @@ class _NormalizeGrad(torch.autograd.Function):
         factor = ctx.t_factor
         if factor is not None:
             time, space = grad[:1], grad[1:]
-            grad = torch.cat([time, space * 0] if factor < 0 else [time * factor, space])
+            grad = torch.cat([time, torch.zeros_like(space)] if factor < 0 else [time * factor, space])
         length = torch.linalg.vector_norm(grad, dim=0, keepdim=True)
         return grad / length.where(length > 0, torch.ones_like(length)), None
