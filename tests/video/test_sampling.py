@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -9,19 +10,25 @@ import pytest
 import torch
 
 from saccade.errors import UsageError
-from saccade.video.sampling import RULES, _linspace, sample_test, sample_train
+from saccade.video.sampling import RULES, _linspace, frame_grid, sample_test, sample_train
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "views.json").read_text())
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = json.loads((FOLDER / "views.json").read_text())
+
+
+class Fixed(random.Random):
+    """An rng whose uniform draws lie at one share of the interval."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def uniform(self, a: float, b: float) -> float:
+        return a + self.share * (b - a)
 
 
 def middle() -> random.Random:
-    """An rng whose uniform draws are the middle of the interval."""
-
-    class Middle(random.Random):
-        def uniform(self, a: float, b: float) -> float:
-            return (a + b) / 2
-
-    return Middle()
+    return Fixed(0.5)
 
 
 @pytest.mark.parametrize(
@@ -184,3 +191,38 @@ def test_unknown_rule_lists_the_known_ones() -> None:
 def test_impossible_frame_rate_is_refused(fps: float) -> None:
     with pytest.raises(ValueError, match="fps"):
         sample_test(10, fps, num_frames=4, stride=1, num_clips=1)
+
+
+def test_pyslowfast_charades_clips_as_recorded() -> None:
+    with gzip.open(FOLDER / "charades.json.gz", "rt") as file:
+        cases = json.load(file)["test_frames"]
+    for case in cases:
+        num_frames = case["NUM_FRAMES"]
+        clips = sample_test(
+            case["video_frames"],
+            24,
+            num_frames=num_frames,
+            stride=case["SAMPLING_RATE"],
+            num_clips=case["NUM_ENSEMBLE_VIEWS"],
+            rule="pyslowfast-charades",
+        )
+        assert clips[:, [0, 1, num_frames // 2, -1]].tolist() == case["clips"]
+
+
+def test_pyslowfast_charades_training_clips() -> None:
+    options = {"num_frames": 8, "stride": 4, "rule": "pyslowfast-charades"}
+    starts = {int(sample_train(40, 24, rng=Fixed(draw), **options)[0]) for draw in (0.0, 0.5, 0.999999)}
+    assert starts == {0, 6, 11}  # 40 frames less the 29 that the clip spans
+    early = sample_train(20, 24, rng=Fixed(0.0), **options)  # begins 9 frames before the video
+    assert early.tolist() == [0, 0, 0, 3, 7, 11, 15, 19]
+    assert sample_test(40, 24, num_clips=1, **options)[0, 0] == 5
+
+
+@pytest.mark.parametrize(
+    ("fps", "stride", "expected"), [(30.0, 4, [0, 4, 8]), (15.0, 4, [0, 2, 4, 6, 8, 10])]
+)
+def test_a_grid_is_one_clip_as_long_as_the_video(fps: float, stride: int, expected: list[int]) -> None:
+    grid = frame_grid(11, fps, stride=stride)
+    assert grid.tolist() == expected
+    clip = sample_test(11, fps, num_frames=len(grid), stride=stride, num_clips=1)[0]
+    np.testing.assert_array_equal(grid, clip - clip[0])

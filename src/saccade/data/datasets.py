@@ -45,8 +45,8 @@ def load_dataset(
     ``val`` or ``test`` folders of class folders; list files named for the splits; a folder of class folders.
     A list file named for a split finds the others beside it (``train.csv``, ``val.csv``). Where nothing says
     what is held out, about ``val_fraction`` of each class is, always the same clips, those of one source
-    video together; this is said on the console. Classes are those of the training split, sorted by name, so every split agrees on
-    the labels.
+    video together; this is said on the console. Classes are those of the training split, sorted by name, so
+    every split agrees on the labels.
 
     Args:
         path: the folder or list file.

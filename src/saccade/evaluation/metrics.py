@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Float = NDArray[np.float64]
+Absent = Literal["left out", "zero"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class ClassRow:
     precision: float
     confused_with: int
     num_confused: int
+
+
+@dataclass(frozen=True)
+class PrecisionRow:
+    """How one class of several fared: how many rows have it, and its average precision."""
+
+    label: int
+    num_positives: int
+    average_precision: float
 
 
 def ranks(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
@@ -124,17 +135,43 @@ def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
     return float((precision * recall_steps).sum())
 
 
-def mean_average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
+def mean_average_precision(scores: ArrayLike, positives: ArrayLike, *, absent: Absent = "left out") -> float:
     """Mean of the classes' average precision (mAP), both arguments (num_videos, num_classes).
 
-    Classes without a positive are left out of the mean, as PySlowFast does for Charades (X3D-Multigrid
-    counts them as zero, which lowers the figure).
+    Classes without a positive are left out of the mean, as PySlowFast does for Charades, or count as zero, as
+    in X3D-Multigrid, which lowers the figure.
     """
+    return mean_over_classes(average_precisions(scores, positives), absent=absent)
+
+
+def average_precisions(scores: ArrayLike, positives: ArrayLike) -> Float:
+    """Average precision of each class, ``nan`` of one without a positive: (num_classes,)."""
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     if values.shape != truth.shape or values.ndim != 2:
         raise ValueError(f"mAP needs two matrices of one shape, got {values.shape} and {truth.shape}")
-    each = [average_precision(values[:, c], truth[:, c]) for c in range(values.shape[1]) if truth[:, c].any()]
-    return float(np.mean(each)) if each else float("nan")
+    return np.array([average_precision(values[:, c], truth[:, c]) for c in range(values.shape[1])])
+
+
+def mean_over_classes(each: ArrayLike, *, absent: Absent = "left out") -> float:
+    """The mean of average precisions (num_classes,), of which those of absent classes are ``nan``."""
+    values = np.asarray(each, np.float64)
+    kept = np.nan_to_num(values) if absent == "zero" else values[~np.isnan(values)]
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def pair_preference(scores: ArrayLike, positives: ArrayLike, pairs: Sequence[tuple[int, int]]) -> float:
+    """`pair_accuracy` where there may be several labels: among the rows that are of one class of a pair and
+    not of the other, the share that prefers the right one. Both arguments (num_rows, num_classes).
+    """
+    values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
+    right, total = 0.0, 0
+    for first, second in pairs:
+        for own, other in ((first, second), (second, first)):
+            rows = truth[:, own] & ~truth[:, other]
+            total += int(rows.sum())
+            right += float((values[rows, own] > values[rows, other]).sum())
+            right += 0.5 * float((values[rows, own] == values[rows, other]).sum())
+    return right / total if total else float("nan")
 
 
 def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[int, int]]) -> float:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +32,13 @@ class Failure:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TestResult:
-    """Scores of one view set over a data set, with the protocol that made them.
+class Result(ABC):
+    """What a test yields whatever the task: the protocol and the cost.
 
     Attributes:
-        scores: float32 (num_videos, num_classes), mean of the views' softmax, or softmax of the mean of their
-            logits where the protocol says so (`average`); rows add up to 1.
-        labels: int64 (num_videos,).
         paths: file of every row.
         class_names: in label order.
-        views: ``CLIPSxCROPS``, or the name of a protocol.
+        views: ``CLIPSxCROPS``, the name of a protocol, or ``windows``.
         clip, temporal_rule, shuffled: the rest of the protocol.
         failures: videos that could not be read; not among the rows.
         pairs: pairs of classes that differ in one thing alone, or none.
@@ -51,10 +49,8 @@ class TestResult:
         data_wait: share of the time spent waiting for decoded video, 0..1.
     """
 
-    __test__ = False  # the name begins with Test; pytest shall not collect it
+    task: ClassVar[str]
 
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
     paths: tuple[str, ...]
     class_names: tuple[str, ...]
     views: str
@@ -71,20 +67,138 @@ class TestResult:
 
     @property
     def num_videos(self) -> int:
-        return len(self.labels)
+        return len(self.paths)
 
     @property
-    def num_views(self) -> int:
+    def num_views(self) -> float:
+        """Forward passes a video."""
         return len(parse_views(self.views))
+
+    @property
+    def gmacs_per_video(self) -> float:
+        return self.gmacs_per_view * self.num_views
+
+    @property
+    @abstractmethod
+    def figures(self) -> dict[str, float]:
+        """The figures by name; the first is the one that models are chosen by. ``nan``: there is none."""
+
+    @property
+    @abstractmethod
+    def loss(self) -> float:
+        """The mean loss, without label smoothing."""
+
+    @property
+    def score_name(self) -> str:
+        """What the headline figure is called."""
+        return next(iter(self.figures))
+
+    @property
+    def score(self) -> float:
+        """The headline figure, a share of 1."""
+        return self.figures[self.score_name]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures and the protocol, ready for JSON (a figure that does not exist is None)."""
+        values = {
+            "task": self.task,
+            "views": self.views,
+            **self._own_summary(),
+            "loss": self.loss,
+            "num_videos": self.num_videos,
+            "num_failures": len(self.failures),
+            "failures": [asdict(failure) for failure in self.failures],
+            "gmacs_per_view": self.gmacs_per_view,
+            "gmacs_per_video": self.gmacs_per_video,
+            "num_params": self.num_params,
+            "clips_per_second": self.clips_per_second,
+            "data_wait": self.data_wait,
+            "seconds": self.seconds,
+            "clip": asdict(self.clip) if self.clip else None,
+            "temporal_rule": self.temporal_rule,
+            "shuffled_frames": self.shuffled,
+        }
+        return {key: None if _is_nan(value) else value for key, value in values.items()}
+
+    @abstractmethod
+    def _own_summary(self) -> dict[str, Any]:
+        """What `summary` says of this task alone."""
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, Any]:
+        """What `save` writes of this task alone."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write paths, class names, views, the arrays of the task and the rest (as JSON under ``info``) to
+        .npz.
+        """
+        info = {**self.summary(), "pairs": [list(pair) for pair in self.pairs]}
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                paths=_text(self.paths),
+                class_names=_text(self.class_names),
+                views=np.array(self.views),
+                info=np.array(json.dumps(info)),
+                **self._arrays(),
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is not there, is not such a file, or is of another task.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                data = {name: stored[name] for name in stored.files}
+            info = json.loads(str(data.pop("info"))) if "info" in data else {}
+            if info.get("task", "single-label") != cls.task:
+                raise KeyError(f"of task {info['task']}, not {cls.task}")
+            return cls(
+                paths=tuple(map(str, data.pop("paths"))),
+                class_names=tuple(map(str, data.pop("class_names"))),
+                views=str(data.pop("views")),
+                **data,
+                **_fields(info),
+                **cls._own_fields(info),
+            )
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{os.fspath(path)}: not a file of scores written by saccade test ({error})"
+            ) from error
+
+    @classmethod
+    def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
+        """The fields of this task that are no arrays, from what `summary` said."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TestResult(Result):
+    """Scores of one view set over a data set where every video has one label.
+
+    Attributes:
+        scores: float32 (num_videos, num_classes), mean of the views' softmax, or softmax of the mean of their
+            logits where the protocol says so (`average`); rows add up to 1.
+        labels: int64 (num_videos,).
+    """
+
+    __test__ = False  # the name begins with Test; pytest shall not collect it
+    task: ClassVar[str] = "single-label"
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class_accuracy}
 
     @property
     def average(self) -> Average:
         """What was averaged over the views: ``softmax`` or ``logits``."""
         return parse_views(self.views).average
-
-    @property
-    def gmacs_per_video(self) -> float:
-        return self.gmacs_per_view * self.num_views
 
     @cached_property
     def top1(self) -> float:
@@ -123,70 +237,17 @@ class TestResult:
     def loss(self) -> float:
         return float(self.losses.mean()) if self.num_videos else float("nan")
 
-    def summary(self) -> dict[str, Any]:
-        """The figures and the protocol, ready for JSON (a figure that does not exist is None)."""
-        figures = {
-            "views": self.views,
+    def _own_summary(self) -> dict[str, Any]:
+        return {
             "average": self.average,
             "top1": self.top1,
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,
             "pair_accuracy": self.pair_accuracy,
-            "loss": self.loss,
-            "num_videos": self.num_videos,
-            "num_failures": len(self.failures),
-            "failures": [asdict(failure) for failure in self.failures],
-            "gmacs_per_view": self.gmacs_per_view,
-            "gmacs_per_video": self.gmacs_per_video,
-            "num_params": self.num_params,
-            "clips_per_second": self.clips_per_second,
-            "data_wait": self.data_wait,
-            "seconds": self.seconds,
-            "clip": asdict(self.clip) if self.clip else None,
-            "temporal_rule": self.temporal_rule,
-            "shuffled_frames": self.shuffled,
         }
-        return {key: None if _is_nan(value) else value for key, value in figures.items()}
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``scores, labels, paths, class_names, views`` and the rest (as JSON under ``info``) to
-        .npz.
-        """
-        info = {**self.summary(), "pairs": [list(pair) for pair in self.pairs]}
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(
-                stream,
-                scores=self.scores,
-                labels=self.labels,
-                paths=_text(self.paths),
-                class_names=_text(self.class_names),
-                views=np.array(self.views),
-                info=np.array(json.dumps(info)),
-            )
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> TestResult:
-        """Read what `save` wrote.
-
-        Raises:
-            DataError: the file is not there or is not such a file.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                data = {name: stored[name] for name in stored.files}
-            info = json.loads(str(data["info"])) if "info" in data else {}
-            return cls(
-                scores=data["scores"],
-                labels=data["labels"],
-                paths=tuple(map(str, data["paths"])),
-                class_names=tuple(map(str, data["class_names"])),
-                views=str(data["views"]),
-                **_fields(info),
-            )
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(
-                f"{os.fspath(path)}: not a file of scores written by saccade test ({error})"
-            ) from error
+    def _arrays(self) -> dict[str, Any]:
+        return {"scores": self.scores, "labels": self.labels}
 
 
 def clip_from_dict(fields: Mapping[str, Any]) -> ClipSpec:

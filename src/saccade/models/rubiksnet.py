@@ -81,6 +81,8 @@ class RubiksNetConfig:
     """-AQ: largest share of the channels, over all layers, that may read another frame."""
     budget_weight: float = 0.1
     """-AQ: strength with which channels beyond the budget are drawn to stay before the choice is hard."""
+    localization: bool = False
+    """Logits per frame, (B, K, T), instead of per clip."""
     dropout: float = 0.0
     """Before the classifier."""
     drop_path: float = 0.0
@@ -91,7 +93,7 @@ class RubiksNetConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", _depths(self.depths))
         check_count("width", self.width)
-        for name in ("attention", "quantize", "normalize_grad"):
+        for name in ("attention", "quantize", "normalize_grad", "localization"):
             check_flag(name, getattr(self, name))
         for name in ("temperature", "final_temperature", "bn_eps"):
             check_number(name, getattr(self, name), above=0.0)
@@ -194,11 +196,15 @@ def _shift(channels: int, stride: int, config: RubiksNetConfig) -> nn.Module:
 class RubiksHead(nn.Module):
     """Norm, ReLU, mean over space, dropout and classifier for every frame; the mean over frames.
 
-    Shapes: (B, C, T, H, W) -> (B, K); without a classifier, features (B, C).
+    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``; without a classifier, the features
+    in place of the K.
     """
 
-    def __init__(self, channels: int, num_classes: int, *, dropout: float, norm_layer: NormLayer) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, *, localization: bool, dropout: float, norm_layer: NormLayer
+    ) -> None:
         super().__init__()
+        self.localization = localization
         self.norm = norm_layer(channels)
         self.dropout = nn.Dropout(dropout)
         self.classifier: nn.Module = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
@@ -206,7 +212,7 @@ class RubiksHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = norm_act(x, self.norm, "relu").mean((3, 4)).transpose(1, 2)
         logits: Tensor = self.classifier(self.dropout(x))
-        return logits.mean(1)
+        return logits.transpose(1, 2) if self.localization else logits.mean(1)
 
 
 # ----------------------------------------------------------------------------------------------------- model
@@ -240,7 +246,11 @@ class RubiksNet(VideoModel):
         self.stem = nn.Conv3d(3, config.width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
         self.res1, self.res2, self.res3, self.res4, self.res5 = _stages(config, norm)
         self.head: RubiksHead = RubiksHead(
-            config.widths[-1], num_classes, dropout=config.dropout, norm_layer=norm
+            config.widths[-1],
+            num_classes,
+            localization=config.localization,
+            dropout=config.dropout,
+            norm_layer=norm,
         )
         self._allowed_share = 1.0  # of moving channels at the present stage of training
         init_weights(self)

@@ -34,6 +34,7 @@ from saccade.models._vov3d_formats import VOV3D_FORMATS
 from saccade.models.x3d import (
     TOTAL_STRIDE,
     HeadPool,
+    HeadScores,
     NormLayer,
     X3DHead,
     X3DStem,
@@ -73,6 +74,8 @@ class VoV3DConfig:
     """Features before the classifier."""
     head_pool: HeadPool = "pyslowfast"
     """What the head does with a map larger than the training window; see `X3DHead`."""
+    head_scores: HeadScores = "softmax"
+    """What logits are made scores with, which pool pyslowfast averages: sigmoid for several labels a clip."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
     dropout: float = 0.5
@@ -95,6 +98,7 @@ class VoV3DConfig:
         check_number("se_ratio", self.se_ratio, at_least=0.0)
         check_flag("localization", self.localization)
         check_choice("head_pool", self.head_pool, get_args(HeadPool))
+        check_choice("head_scores", self.head_scores, get_args(HeadScores))
 
     @property
     def inner_widths(self) -> tuple[int, ...]:
@@ -242,6 +246,7 @@ class VoV3D(VideoModel):
             num_classes,
             window=config.window,
             pool=config.head_pool,
+            scores=config.head_scores,
             localization=config.localization,
             dropout=config.dropout,
             norm_layer=norm,

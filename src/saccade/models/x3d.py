@@ -33,6 +33,7 @@ from saccade.models._formats import WeightFormat
 from saccade.models._x3d_formats import X3D_FORMATS
 
 HeadPool = Literal["pyslowfast", "pytorchvideo", "global"]
+HeadScores = Literal["softmax", "sigmoid"]
 Init = Literal["pyslowfast", "x3d-multigrid"]
 NormLayer = Callable[[int], nn.Module]
 
@@ -72,6 +73,8 @@ class X3DConfig:
     """Features before the classifier."""
     head_pool: HeadPool = "pyslowfast"
     """What the head does with a map larger than the training window; see `X3DHead`."""
+    head_scores: HeadScores = "softmax"
+    """What logits are made scores with, which pool pyslowfast averages: sigmoid for several labels a clip."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
     dropout: float = 0.5
@@ -96,6 +99,7 @@ class X3DConfig:
         check_count("head_width", self.head_width)
         check_flag("localization", self.localization)
         check_choice("head_pool", self.head_pool, get_args(HeadPool))
+        check_choice("head_scores", self.head_scores, get_args(HeadScores))
         check_choice("init", self.init, get_args(Init))
         if self.train_crop < 2:
             raise ConfigError(f"gamma_s={self.gamma_s:g} gives a crop of {self.train_crop} pixels")
@@ -202,10 +206,10 @@ class X3DHead(nn.Module):
     A map not larger than the training window is pooled whole. For a larger one, as the test crop gives, the
     code bases differ, and ``pool`` names the rule:
 
-    * ``pyslowfast``: windows of the training size slide over the map; the softmax of each is averaged. In
-      eval mode the result is the logarithm of that mean, so ``softmax(logits)`` is PySlowFast's output. In
-      training mode, where a logarithm of means would be no place to put a loss other than cross entropy, the
-      windows' logits are averaged.
+    * ``pyslowfast``: windows of the training size slide over the map; the softmax of each, or the sigmoid
+      where ``scores`` says so, is averaged. In eval mode the result is the logarithm of that mean (of its
+      odds), so that ``softmax(logits)`` (``sigmoid(logits)``) is PySlowFast's output. In training mode, where
+      that would be no place to put a loss, the windows' logits are averaged.
     * ``pytorchvideo``: the same windows; their logits are averaged.
     * ``global``: the whole map is pooled, whatever its size (X3D-Multigrid, MMAction2).
 
@@ -222,12 +226,13 @@ class X3DHead(nn.Module):
         *,
         window: tuple[int, int, int],
         pool: HeadPool,
+        scores: HeadScores = "softmax",
         localization: bool,
         dropout: float,
         norm_layer: NormLayer,
     ) -> None:
         super().__init__()
-        self.window, self.pool, self.localization = window, pool, localization
+        self.window, self.pool, self.scores, self.localization = window, pool, scores, localization
         self.conv = nn.Conv3d(in_channels, inner, 1, bias=False)
         self.norm = norm_layer(inner)
         self.hidden = nn.Linear(inner, hidden, bias=False)
@@ -242,9 +247,11 @@ class X3DHead(nn.Module):
         num_windows = logits.shape[1]
         if num_windows == 1:
             return logits[:, 0]
-        if self.pool == "pyslowfast" and not self.training and not isinstance(self.classifier, nn.Identity):
-            return logits.log_softmax(2).logsumexp(1) - math.log(num_windows)
-        return logits.mean(1)
+        if self.pool != "pyslowfast" or self.training or isinstance(self.classifier, nn.Identity):
+            return logits.mean(1)
+        if self.scores == "sigmoid":
+            return F.logsigmoid(logits).logsumexp(1) - F.logsigmoid(-logits).logsumexp(1)
+        return logits.log_softmax(2).logsumexp(1) - math.log(num_windows)
 
     def window_logits(self, x: Tensor) -> Tensor:
         """Logits of every window: (B, C, T, H, W) -> (B, windows in T, in H, in W, K)."""
@@ -303,6 +310,7 @@ class X3D(VideoModel):
             num_classes,
             window=config.window,
             pool=config.head_pool,
+            scores=config.head_scores,
             localization=config.localization,
             dropout=config.dropout,
             norm_layer=norm,

@@ -9,6 +9,8 @@ accuracy belongs to its rule, so the rules of others can be chosen by name (docs
     pyslowfast-offset     PySlowFast with TEST.USE_OFFSET_SAMPLING
     vov3d                 VoV3D's default (its PyAV backend); with whole-video decoding it equals pyslowfast
     x3d-multigrid         X3D-Multigrid: raw frames whatever their rate; short videos loop
+    pyslowfast-charades   PySlowFast on Charades: raw frames whatever their rate; the last test clip ends with
+                          the video; a training clip longer than the video may repeat its first frame too
 
 Of the *segment rules* each cuts the whole video into ``num_frames`` equal segments and takes one frame of
 each, whatever the stride (`saccade.video.segments`):
@@ -39,6 +41,7 @@ Rule = Literal[
     "pyslowfast-offset",
     "vov3d",
     "x3d-multigrid",
+    "pyslowfast-charades",
     "segments",
     "tsm",
     "pyslowfast-ssv2",
@@ -84,6 +87,11 @@ def sample_train(
         slack = _slack(num_video_frames, offsets)
         start = min(int(rng.uniform(0.0, slack + 1.0)), slack)
         return np.minimum(start + offsets, num_video_frames - 1)
+    if rule == "pyslowfast-charades":
+        room = num_video_frames - ((num_frames - 1) * stride + 1)
+        low, high = min(room, 0), max(room, 0)
+        begin = low + min(int(rng.uniform(0.0, high - low + 1.0)), high - low)
+        return _clamped(num_video_frames, begin, num_frames, stride)
     if rule == "x3d-multigrid":
         # The last start is one short of what would fit, as in its TemporalRandomCrop.
         last = max(num_video_frames - num_frames * stride - 1, 0)
@@ -123,6 +131,11 @@ def sample_test(
         slack = _slack(num_video_frames, offsets)
         starts = [slack // 2] if num_clips == 1 else [i * slack // (num_clips - 1) for i in range(num_clips)]
         return np.minimum(np.array(starts)[:, None] + offsets, num_video_frames - 1)
+    if rule == "pyslowfast-charades":
+        room = max(num_video_frames - ((num_frames - 1) * stride + 1), 0)
+        gap = room / max(num_clips - 1, 1)  # upstream divides by zero for one clip (here: the centre)
+        begins = [room // 2] if num_clips == 1 else [round(gap * i) for i in range(num_clips)]
+        return np.stack([_clamped(num_video_frames, begin, num_frames, stride) for begin in begins])
     if rule == "x3d-multigrid":
         return _x3d_multigrid_test(num_video_frames, num_frames, stride, num_clips)
     length = _clip_length(fps, num_frames, stride, target_fps)
@@ -168,6 +181,17 @@ def _offsets(fps: float, num_frames: int, stride: int, target_fps: float) -> Ind
 def _slack(num_video_frames: int, offsets: Indices) -> int:
     """The last frame at which a clip can start and still end inside the video."""
     return max(num_video_frames - 1 - int(offsets[-1]), 0)
+
+
+def frame_grid(num_video_frames: int, fps: float, *, stride: int, target_fps: float = 30.0) -> Indices:
+    """Every frame of a video that is a ``stride`` from the one before, from the first frame to the end.
+
+    Frames are those of the rule ``saccade``: the grid is one clip as long as the video.
+    """
+    _check(num_video_frames, fps, 1, stride, target_fps, "saccade")
+    step = stride * fps / target_fps
+    offsets = _offsets(fps, math.ceil(num_video_frames / step) + 1, stride, target_fps)
+    return offsets[offsets < num_video_frames]
 
 
 # --- PySlowFast and VoV3D --------------------------------------------------------------------------------
@@ -231,6 +255,11 @@ def _linspace(start: float, end: float, num: int) -> NDArray[np.float32]:
     forward = np.float64(first) + np.float64(step) * k
     backward = np.float64(last) - np.float64(step) * (num - 1 - k)
     return np.where(k < num // 2, forward, backward).astype(np.float32)
+
+
+def _clamped(num_video_frames: int, begin: int, num_frames: int, stride: int) -> Indices:
+    """Every ``stride``-th frame from ``begin``, which may lie before the video; its first and last repeat."""
+    return np.clip(begin + stride * np.arange(num_frames, dtype=np.int64), 0, num_video_frames - 1)
 
 
 # --- X3D-Multigrid ---------------------------------------------------------------------------------------
