@@ -1,0 +1,486 @@
+"""batch_norm_act: every backend against the definition, values, gradients and running statistics."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from decimal import Decimal, localcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.library import opcheck
+
+from saccade.errors import UsageError
+from saccade.ops import batch_norm_act, use_backend
+from saccade.ops._library import ISAS, native_library
+from saccade.ops.batch_norm_act.fused import fused_backward, fused_forward
+
+needs_native = pytest.mark.skipif(native_library() is None, reason="the native operators are not built")
+PLANES, ROWS = torch.contiguous_format, torch.channels_last_3d
+HIDDEN = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs in float64, drawn from a seed; `run` rounds them to a data type first."""
+
+    shape: tuple[int, int, int, int, int]
+    activation: str = "none"
+    training: bool = True
+    excite: bool = False
+    clip_scale: bool = False
+    residual: bool = False
+    offset: float = 0.0
+    layout: torch.memory_format = ROWS
+
+    def __str__(self) -> str:
+        words = ["x".join(map(str, self.shape)), self.activation, "train" if self.training else "eval"]
+        words += [name for name in ("excite", "clip_scale", "residual") if getattr(self, name)]
+        return "-".join([*words, "planes" if self.layout == PLANES else "rows"])
+
+    def run(
+        self, backend: Any, rounded: torch.dtype, compute: torch.dtype | None = None
+    ) -> dict[str, Tensor]:
+        """Output, running statistics and every gradient."""
+        generator = torch.Generator().manual_seed(0)
+
+        def draw(*shape: int) -> Tensor:
+            value = torch.randn(*shape, generator=generator, dtype=torch.float64)
+            return value.to(rounded).to(compute or rounded)
+
+        batch, channels = self.shape[:2]
+        leaves = {
+            "x": (draw(*self.shape) * 2 + self.offset).contiguous(memory_format=self.layout),
+            "weight": draw(channels),
+            "bias": draw(channels),
+        }
+        running = [draw(channels), draw(channels).abs() + 0.5]
+        fc = [
+            draw(HIDDEN, channels, 1, 1, 1) / 4,
+            draw(HIDDEN),
+            draw(channels, HIDDEN, 1, 1, 1),
+            draw(channels),
+        ]
+        if self.excite:
+            leaves |= dict(zip(("fc1", "fc1_bias", "fc2", "fc2_bias"), fc, strict=True))
+        if self.residual:
+            leaves["residual"] = draw(*self.shape)
+        for leaf in leaves.values():
+            leaf.requires_grad_()
+        with use_backend(backend):
+            y = batch_norm_act(
+                *(leaves["x"], leaves["weight"], leaves["bias"], *running),
+                training=self.training,
+                activation=self.activation,  # type: ignore[arg-type]
+                squeeze_excite=tuple(fc) if self.excite else None,  # type: ignore[arg-type]
+                clip_scale=draw(batch).abs() if self.clip_scale else None,
+                residual=leaves.get("residual"),
+            )
+        grads = torch.autograd.grad(y, list(leaves.values()), draw(*self.shape))
+        return {
+            "y": y.detach(),
+            "running_mean": running[0],
+            "running_var": running[1],
+            **{f"gradient of {name}": grad for name, grad in zip(leaves, grads, strict=True)},
+        }
+
+
+def assert_no_worse_than_torch(case: Case, backend: str, dtype: torch.dtype) -> None:
+    """Errors against float64 are at most twice those of PyTorch's own operators, or of a few roundings."""
+    exact = case.run("naive", dtype, torch.float64)
+    got = case.run(backend, dtype)
+    plain = [case.run("torch", dtype), case.run("naive", dtype)]
+    rounding = torch.finfo(dtype).eps * (4 if dtype in (torch.bfloat16, torch.float16) else 16)
+    for name, wanted in exact.items():
+        assert got[name].dtype == dtype
+        assert got[name].shape == wanted.shape
+        scale = max(wanted.abs().max().item(), 1e-6)
+        error = (got[name].double() - wanted).abs().max().item()
+        allowed = max((other[name].double() - wanted).abs().max().item() for other in plain)
+        assert error <= max(2 * allowed, rounding * scale), f"{name}: {error:.3g} > 2 * {allowed:.3g}"
+
+
+SIZES = [(2, 54, 3, 7, 5), (3, 7, 2, 9, 7), (2, 3, 1, 1, 63), (1, 24, 2, 16, 16), (2, 1, 1, 3, 7)]
+FORMS = [
+    {"activation": "relu"},
+    {"activation": "silu", "excite": True},
+    {"activation": "none"},
+    {"activation": "relu", "clip_scale": True, "residual": True},
+    {"activation": "silu", "clip_scale": True, "residual": True, "excite": True},
+    {"activation": "none", "residual": True},
+    {"activation": "silu", "training": False, "excite": True},
+    {"activation": "relu", "training": False, "residual": True},
+]
+CASES = [
+    Case(size, layout=layout, **form)  # type: ignore[arg-type]
+    for size in SIZES
+    for form in FORMS
+    for layout in (PLANES, ROWS)
+]
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_native_is_as_defined(case: Case, dtype: torch.dtype):
+    assert_no_worse_than_torch(case, "native", dtype)
+
+
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+def test_torch_is_as_defined(case: Case):
+    wanted, got = case.run("naive", torch.float64), case.run("torch", torch.float64)
+    for name in wanted:
+        torch.testing.assert_close(got[name], wanted[name], rtol=1e-9, atol=1e-10, msg=name)
+
+
+@needs_native
+@pytest.mark.parametrize("layout", [PLANES, ROWS], ids=str)
+def test_far_from_zero(layout: torch.memory_format):
+    """A mean a thousand times the deviation: a difference of sums of squares would have no digit left."""
+    case = Case((2, 5, 4, 33, 33), "silu", excite=True, offset=2000.0, layout=layout)
+    assert_no_worse_than_torch(case, "native", torch.float32)
+
+
+@needs_native
+@pytest.mark.parametrize("isa", ISAS)
+def test_lesser_instruction_sets(isa: str):
+    library = native_library()
+    assert library is not None
+    if ISAS.index(isa) >= ISAS.index(library.isa):
+        pytest.skip(f"the other tests run on {library.isa}")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    command += ["-k", "54x3x7x5 and as_defined or exp or far_from_zero"]
+    environment = os.environ | {"SACCADE_ISA": isa, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "skipped" not in run.stdout
+
+
+# --------------------------------------------------------------------------------------------- single kernels
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_silu_and_its_exp_to_the_last_digits(dtype: torch.dtype):
+    """x * sigmoid(x) within four units in the last place, from the smallest to the largest numbers."""
+    largest = 700.0 if dtype == torch.float64 else 85.0
+    powers = torch.logspace(-30, 1, 1001, dtype=torch.float64)
+    grid = torch.linspace(-largest, largest, 200_001 if dtype == torch.float32 else 5001, dtype=torch.float64)
+    x = torch.cat([grid, powers, -powers]).to(dtype)
+    y = _activated(x, "silu")
+    exact = _silu_of(x)
+    unit = torch.finfo(dtype).eps * exact.abs() + torch.finfo(dtype).tiny
+    assert ((y.double() - exact).abs() / unit).max() <= 4
+    ends = _activated(torch.tensor([-1e5, 1e5, math.inf, math.nan, 0.0], dtype=dtype), "silu")
+    assert ends[0] == 0
+    assert ends[1] == 1e5
+    assert ends[2] == math.inf
+    assert ends[3].isnan()
+    assert ends[4] == 0
+
+
+def _silu_of(x: Tensor) -> Tensor:
+    if x.dtype == torch.float32:
+        wide = x.double()
+        return wide / (1 + (-wide).exp())
+    with localcontext(prec=30):
+        values = [float(Decimal(v) / (1 + (-Decimal(v)).exp())) for v in x.tolist()]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _activated(x: Tensor, activation: Any) -> Tensor:
+    one, zero = torch.ones(1, dtype=x.dtype), torch.zeros(1, dtype=x.dtype)
+    with use_backend("native"):
+        y = batch_norm_act(
+            *(x.view(1, 1, 1, 1, -1), one, zero, zero, one), training=False, eps=0.0, activation=activation
+        )
+    return y.view(-1)
+
+
+@needs_native
+@pytest.mark.parametrize("activation", ["none", "relu", "silu"])
+@pytest.mark.parametrize("layout", [PLANES, ROWS], ids=str)
+def test_nan_and_infinity_stay(activation: Any, layout: torch.memory_format):
+    x = torch.zeros(1, 2, 1, 1, 33).contiguous(memory_format=layout)
+    x[0, 0, 0, 0, 17], x[0, 0, 0, 0, 32], x[0, 1, 0, 0, 3] = math.nan, math.inf, math.inf
+    vectors = (torch.ones(2), torch.zeros(2), torch.zeros(2), torch.ones(2))
+    with use_backend("native"):
+        y = batch_norm_act(x, *vectors, training=False, activation=activation)
+        trained = batch_norm_act(x, *vectors, training=True, activation=activation)
+    assert y.isnan().nonzero().tolist() == [[0, 0, 0, 0, 17]]
+    assert y.isinf().nonzero().tolist() == [[0, 0, 0, 0, 32], [0, 1, 0, 0, 3]]
+    assert trained[0, 0].isnan().all()
+
+
+@needs_native
+@pytest.mark.parametrize("layout", [PLANES, ROWS], ids=str)
+def test_same_bits_whatever_the_threads(layout: torch.memory_format):
+    case = Case((2, 54, 5, 31, 33), "silu", excite=True, residual=True, layout=layout)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(case.run("native", torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(other[name], value) for name, value in results[0].items())
+
+
+# ----------------------------------------------------------------------------------------------------- memory
+
+
+@pytest.fixture
+def poisoned():
+    """Memory that nothing has written holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@needs_native
+@pytest.mark.parametrize("layout", [PLANES, ROWS], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_element_is_written(poisoned: None, size: Any, layout: torch.memory_format):
+    assert torch.empty(3).isnan().all()
+    for form in FORMS:
+        for name, value in Case(size, layout=layout, **form).run("native", torch.float32).items():  # type: ignore[arg-type]
+            assert value.isfinite().all(), (form, name)
+
+
+@needs_native
+@pytest.mark.parametrize("layout", [PLANES, ROWS], ids=str)
+def test_layouts_of_outputs(layout: torch.memory_format):
+    x = torch.randn(2, 6, 3, 4, 5).contiguous(memory_format=layout).requires_grad_()
+    residual = torch.randn(2, 6, 3, 5, 4).transpose(3, 4).requires_grad_()
+    norm = nn.BatchNorm3d(6)
+    y = _apply(norm, x, "relu", residual=residual)
+    assert y.is_contiguous(memory_format=layout)
+    grads = torch.autograd.grad(y, (x, residual), torch.randn_like(y))
+    assert all(grad.is_contiguous(memory_format=layout) for grad in grads)
+
+
+def _apply(
+    norm: nn.BatchNorm3d, x: Tensor, activation: Any, backend: Any = "native", **others: Any
+) -> Tensor:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    with use_backend(backend):
+        return batch_norm_act(
+            *(x, norm.weight, norm.bias, norm.running_mean, norm.running_var),
+            training=norm.training,
+            activation=activation,
+            **others,
+        )
+
+
+@needs_native
+def test_other_strides_of_input_and_gradient():
+    """Sliced, transposed, expanded: as their dense copies."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm3d(5)
+    wide = torch.randn(2, 9, 3, 4, 6)
+    gradients = [torch.ones(()).expand(2, 5, 3, 4, 6), torch.randn(6, 4, 3, 5, 2).permute(4, 3, 2, 1, 0)]
+    for x in (wide[:, 2:7], wide[:, :5].transpose(3, 4).contiguous().transpose(3, 4), wide[:, ::2]):
+        for gradient in gradients:
+            results = []
+            for copy in (x, x.contiguous()):
+                leaf = copy.detach().requires_grad_()
+                y = _apply(norm, leaf, "silu")
+                dense = gradient if copy is x else gradient.contiguous()
+                results.append((y, *torch.autograd.grad(y, (leaf, norm.weight, norm.bias), dense)))
+            for a, b in zip(*results, strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", [pytest.param("native", marks=needs_native), "torch", "naive"])
+@pytest.mark.parametrize("training", [True, False])
+def test_empty_batch(backend: Any, training: bool):
+    norm = nn.BatchNorm3d(4).train(training)
+    assert norm.running_mean is not None
+    norm.running_mean.fill_(0.5)
+    x = torch.randn(0, 4, 2, 3, 3, requires_grad=True)
+    residual = torch.randn(0, 4, 2, 3, 3, requires_grad=True)
+    fc = (torch.randn(2, 4), torch.randn(2), torch.randn(4, 2), torch.randn(4))
+    y = _apply(norm, x, "relu", backend, residual=residual, squeeze_excite=fc)
+    y.sum().backward()
+    assert y.shape == x.shape
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+    assert norm.weight.grad is not None
+    assert not norm.weight.grad.any()
+    assert (norm.running_mean == 0.5).all()
+
+
+# -------------------------------------------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_of_the_definition(training: bool):
+    torch.manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    inputs = (
+        draw(2, 3, 2, 2, 2),
+        draw(3),
+        draw(3),
+        draw(2, 3),
+        draw(2),
+        draw(3, 2),
+        draw(3),
+        draw(2, 3, 2, 2, 2),
+    )
+
+    def function(x: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> Tensor:
+        running = (torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+        return batch_norm_act(
+            *(x, weight, bias, *running),
+            training=training,
+            activation="silu",
+            squeeze_excite=rest[:4],  # type: ignore[arg-type]
+            clip_scale=torch.tensor([0.0, 1.5], dtype=torch.float64),
+            residual=rest[4],
+        )
+
+    with use_backend("naive"):
+        assert torch.autograd.gradcheck(function, inputs)
+    if native_library() is not None:
+        with use_backend("native"):
+            assert torch.autograd.gradcheck(function, inputs)
+
+
+@needs_native
+@pytest.mark.parametrize("activation", ["none", "relu", "silu"])
+def test_only_what_is_asked_for(activation: Any):
+    """Frozen weights, an input or a residual without gradient: the other gradients stay what they are."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm3d(6).double()
+    x, residual = (torch.randn(2, 6, 2, 5, 5, dtype=torch.float64) for _ in range(2))
+    wanted = [x.clone().requires_grad_(), norm.weight, norm.bias, residual.clone().requires_grad_()]
+    y = _apply(norm, wanted[0], activation, residual=wanted[3])
+    gradient = torch.randn_like(y)
+    grads = torch.autograd.grad(y, wanted, gradient)
+    norm.requires_grad_(False)
+    for index, names in ((0, (wanted[0], residual)), (3, (x, wanted[3]))):
+        y = _apply(norm, names[0], activation, residual=names[1])
+        (grad,) = torch.autograd.grad(y, wanted[index], gradient)
+        torch.testing.assert_close(grad, grads[index])
+
+
+@needs_native
+def test_a_second_derivative_is_refused():
+    x = torch.randn(2, 3, 2, 2, 2, requires_grad=True)
+    y = _apply(nn.BatchNorm3d(3), x, "silu")
+    (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="autograd"):
+        grad.sum().backward()
+
+
+# -------------------------------------------------------------------------------------------------- compilers
+
+
+@needs_native
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of opcheck's own
+@pytest.mark.parametrize("layout", [PLANES, ROWS], ids=str)
+@pytest.mark.parametrize("by_batch", [True, False])
+def test_the_registered_operators_are_sound(layout: torch.memory_format, by_batch: bool):
+    torch.manual_seed(0)
+    x, residual = (torch.randn(2, 5, 2, 3, 4).contiguous(memory_format=layout) for _ in range(2))
+    weight, bias, mean, var = (torch.rand(5) + 0.1 for _ in range(4))
+    fc = [torch.randn(3, 5, 1, 1, 1), torch.randn(3), torch.randn(5, 3, 1, 1, 1), torch.randn(5)]
+    leaves = [tensor.requires_grad_() for tensor in (x, weight, bias, *fc, residual)]
+    statistics = (None, None) if by_batch else (mean, var)
+    scale = torch.tensor([0.0, 2.0])
+    options = (1e-5, "relu", 1, "native")
+    opcheck(fused_forward, (*leaves[:3], *statistics, *leaves[3:7], scale, leaves[7], *options))
+    opcheck(fused_forward, (*leaves[:3], *statistics, *[None] * 6, 1e-5, "silu", 1, "native"))
+    plain = [tensor.detach() for tensor in leaves]
+    y, *saved = fused_forward(*plain[:3], *statistics, *plain[3:7], scale, plain[7], *options)
+    grad = torch.randn_like(y)
+    opcheck(
+        fused_backward,
+        (grad, *plain[:3], *saved, *plain[3:7], scale, y, by_batch, 1e-5, "relu", "native"),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm3d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        vectors = (self.norm.weight, self.norm.bias, self.norm.running_mean, self.norm.running_var)
+        return batch_norm_act(x, *vectors, training=self.training, activation="silu", residual=x)
+
+
+@needs_native
+def test_compile_keeps_it_whole():
+    torch.manual_seed(0)
+    block, twin = Block(), Block()
+    x = torch.randn(2, 6, 3, 4, 5)
+    compiled = torch.compile(twin, backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        results = []
+        for module in (block, compiled):
+            leaf = x.clone().requires_grad_()
+            y = module(leaf)
+            results.append((y, *torch.autograd.grad(y.square().sum(), (leaf,))))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b)
+    for a, b in zip(block.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@needs_native
+def test_export_keeps_it_whole():
+    block = Block().eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(block, (torch.randn(2, 6, 3, 4, 5),), dynamic_shapes=({0: batch},))
+    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert "saccade.batch_norm_act.default" in names
+    x = torch.randn(5, 6, 3, 4, 5)
+    torch.testing.assert_close(program.module()(x), block(x))
+
+
+# ------------------------------------------------------------------------------------------------------ users
+
+
+def test_bad_arguments() -> None:
+    x = torch.randn(2, 4, 1, 2, 2)
+    good = [torch.ones(4) for _ in range(4)]
+    with pytest.raises(UsageError, match=r"x has shape \(2, 4\): 5 axes BCTHW are needed"):
+        batch_norm_act(torch.randn(2, 4), *good, training=True)
+    with pytest.raises(UsageError, match=r"x is torch.int64: one of"):
+        batch_norm_act(x.long(), *good, training=True)
+    with pytest.raises(UsageError, match=r"bias has shape \(3,\): \(4,\) is needed"):
+        batch_norm_act(x, good[0], torch.ones(3), *good[2:], training=True)
+    with pytest.raises(UsageError, match="activation is 'gelu': one of none, relu, silu"):
+        batch_norm_act(x, *good, training=True, activation="gelu")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"residual has shape \(2, 4, 1, 2, 1\)"):
+        batch_norm_act(x, *good, training=True, residual=x[..., :1])
+    with pytest.raises(UsageError, match=r"residual is torch\.float64: the data type of x"):
+        batch_norm_act(x, *good, training=True, residual=x.double())
+    with pytest.raises(UsageError, match=r"clip_scale has shape \(4,\): \(2,\) is needed"):
+        batch_norm_act(x, *good, training=True, clip_scale=good[0])
+    fc = (torch.ones(3, 4), torch.ones(3), torch.ones(4, 2), torch.ones(4))
+    with pytest.raises(UsageError, match=r"fc2's weight has shape \(4, 2\): \(4, 3\) is needed"):
+        batch_norm_act(x, *good, training=True, squeeze_excite=fc)
+
+
+@pytest.mark.parametrize("backend", [pytest.param("native", marks=needs_native), "torch", "naive"])
+def test_a_single_value_per_channel_cannot_train(backend: Any):
+    x = torch.randn(1, 4, 1, 1, 1)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        _apply(nn.BatchNorm3d(4), x, "none", backend)
+    assert _apply(nn.BatchNorm3d(4).eval(), x, "none", backend).shape == x.shape
