@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from saccade.data.actions import ActionTable
 from saccade.data.cache import FrameCache, pick
 from saccade.data.seeds import stream
-from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, VideoDataset
+from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, Task, VideoDataset
 from saccade.errors import DataError, SaccadeError, VideoError
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.resize import resize_short_side
@@ -30,6 +31,9 @@ class ClipSettings:
         backend: see saccade.video.open_video.
         frames_fps: rate of folders of images whose data set does not say it, None for open_video's default.
         attempts: videos tried for one clip before the run is stopped.
+        task: which labels come with a clip: its video's one label; the classes that are there between its
+            first and its last frame; or those at moments spread evenly over the clip, one for every frame at
+            the target rate (of the largest stride where strides are drawn).
     """
 
     target_fps: float = 30.0
@@ -38,6 +42,7 @@ class ClipSettings:
     backend: Backend = "auto"
     frames_fps: float | None = None
     attempts: int = 10
+    task: Task = "single-label"
 
 
 class TrainClips(Dataset["PackedBatch | SaccadeError"]):
@@ -59,6 +64,7 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         self.labels = np.array([item.label for item in dataset.items], dtype=np.int64)
         self._num_frames = np.array([item.num_frames or 0 for item in dataset.items], dtype=np.int64)
         self._fps = np.array([item.fps or 0.0 for item in dataset.items])
+        self._actions = ActionTable(dataset.items, len(dataset.class_names))
         self.settings = settings
         self.cache = cache
 
@@ -77,46 +83,52 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         failures: list[ReadFailure] = []
         clips: list[Tensor] = []
         indices: list[int] = []
+        labels: list[_Labels] = []
         for request in requests:
-            index, clip = self._clip_or_another(request, failures)
+            index, clip, label = self._clip_or_another(request, failures)
             indices.append(index)
             clips.append(clip)
+            labels.append(label)
+        inside = [label.inside for label in labels if label.inside is not None]
         return PackedBatch(
             pixels=torch.cat([clip.reshape(-1) for clip in clips]),
             shapes=tuple(tuple(clip.shape) for clip in clips),
-            labels=torch.from_numpy(self.labels[indices]),
+            labels=torch.from_numpy(np.stack([label.values for label in labels])),
             seeds=tuple(request.seed for request in requests),
             indices=tuple(indices),
             crop=requests[0].crop,
             failures=tuple(failures),
+            inside=torch.from_numpy(np.stack(inside)) if inside else None,
         )
 
-    def _clip_or_another(self, request: ClipRequest, failures: list[ReadFailure]) -> tuple[int, Tensor]:
+    def _clip_or_another(
+        self, request: ClipRequest, failures: list[ReadFailure]
+    ) -> tuple[int, Tensor, _Labels]:
         """The clip asked for, or of another video drawn in its place, with its index."""
         broken: list[VideoError] = []
         index = request.index
         for attempt in range(1, self.settings.attempts + 1):
             try:
-                clip = self._clip(request, index)
+                clip, label = self._clip(request, index)
             except VideoError as error:
                 broken.append(error)
                 index = int(stream(request.seed, "replacement", attempt).integers(len(self.paths)))
                 continue
             taken = self.paths[index]
             failures.extend(ReadFailure(error.path, error.cause, taken) for error in broken)
-            return index, clip
+            return index, clip, label
         listed = "\n".join(f"  {error}" for error in broken)
         raise DataError(f"{len(broken)} videos in a row cannot be read:\n{listed}")
 
-    def _clip(self, request: ClipRequest, index: int) -> Tensor:
-        """Draw and read one clip: uint8 (T, H, W, 3) with its short side as drawn."""
+    def _clip(self, request: ClipRequest, index: int) -> tuple[Tensor, _Labels]:
+        """Draw and read one clip: uint8 (T, H, W, 3) with its short side as drawn, and its labels."""
         settings, rng = self.settings, stream(request.seed, "clip")
         steps = (request.stride[1] - request.stride[0]) // request.stride_step
         stride = request.stride[0] + request.stride_step * int(rng.integers(0, steps, endpoint=True))
         short_side = draw_short_side(request.short_side, rng, inverse=settings.inverse_uniform)
 
-        def draw(num_video_frames: int, fps: float) -> np.ndarray:
-            return sample_train(
+        def draw(num_video_frames: int, fps: float) -> tuple[np.ndarray, _Labels]:
+            frames = sample_train(
                 num_video_frames,
                 fps,
                 num_frames=request.num_frames,
@@ -125,17 +137,41 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
                 rule=settings.rule,
                 rng=rng,
             )
+            return frames, self._labels_of(request, index, frames, stride, num_video_frames, fps)
 
         if self.cache is None:
             with self._open(index, short_side) as video:
-                return video.frames(draw(len(video), video.fps).tolist())
+                frames, labels = draw(len(video), video.fps)
+                return video.frames(frames.tolist()), labels
         kept = self.cache.get(index)
         if kept is not None:
-            frames, fps = kept
-            return resize_short_side(pick(frames, draw(len(frames), fps)), short_side)
+            pixels, fps = kept
+            frames, labels = draw(len(pixels), fps)
+            return resize_short_side(pick(pixels, frames), short_side), labels
         with self._open(index, self.cache.short_side) as video:
-            clip = self._clip_and_keep(self.cache, video, index, draw(len(video), video.fps))
-        return resize_short_side(clip, short_side)
+            frames, labels = draw(len(video), video.fps)
+            clip = self._clip_and_keep(self.cache, video, index, frames)
+        return resize_short_side(clip, short_side), labels
+
+    def _labels_of(
+        self,
+        request: ClipRequest,
+        index: int,
+        frames: np.ndarray,
+        stride: int,
+        num_video_frames: int,
+        fps: float,
+    ) -> _Labels:
+        if self.settings.task == "multi-label":
+            there = self._actions.between(index, frames.min() / fps, frames.max() / fps)
+            return _Labels(there.astype(np.float32))
+        if self.settings.task != "localization":
+            return _Labels(self.labels[index])
+        num_points = request.num_frames * request.stride[1]
+        span = request.num_frames * stride / self.settings.target_fps
+        times = frames[0] / fps + np.arange(num_points) * (span / num_points)
+        there = self._actions.at(index, times)
+        return _Labels(there.astype(np.float32), times < num_video_frames / fps)
 
     def _clip_and_keep(self, cache: FrameCache, video: VideoReader, index: int, wanted: np.ndarray) -> Tensor:
         height, width = video.size
@@ -160,6 +196,14 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         )
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """What `ClipBatch` calls labels and ``inside``, of one clip."""
+
+    values: np.ndarray | np.int64
+    inside: np.ndarray | None = None
+
+
 @dataclass
 class PackedBatch:
     """A `ClipBatch` whose clips lie in one tensor: one block of shared memory a batch, not one a clip."""
@@ -171,16 +215,18 @@ class PackedBatch:
     indices: tuple[int, ...]
     crop: int
     failures: tuple[ReadFailure, ...]
+    inside: Tensor | None = None
 
     def pin_memory(self) -> PackedBatch:
         self.pixels = self.pixels.pin_memory()
         self.labels = self.labels.pin_memory()
+        self.inside = None if self.inside is None else self.inside.pin_memory()
         return self
 
     def unpack(self) -> ClipBatch:
         parts = self.pixels.split([int(np.prod(shape)) for shape in self.shapes])
         clips = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
-        return ClipBatch(clips, self.labels, self.seeds, self.indices, self.crop, self.failures)
+        return ClipBatch(clips, self.labels, self.seeds, self.indices, self.crop, self.failures, self.inside)
 
 
 class _Strings:

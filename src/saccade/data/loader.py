@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from saccade.data.cache import FrameCache
 from saccade.data.clips import ClipSettings, PackedBatch, TrainClips
-from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
+from saccade.data.types import ClipBatch, ClipRequest, Task, VideoDataset
 from saccade.errors import ConfigError, DataError, SaccadeError
 from saccade.video import Backend
 from saccade.video.sampling import RULES
@@ -33,7 +33,7 @@ class TrainLoader:
     Args:
         dataset: the training videos.
         workers: decoding processes; 0 decodes in this process.
-        target_fps, rule, inverse_uniform, backend, frames_fps, attempts: see `ClipSettings`.
+        target_fps, rule, inverse_uniform, backend, frames_fps, attempts, task: see `ClipSettings`.
         cache_mb: memory in MiB for decoded frames, shared by the workers; 0 is off.
         cache_short_side: the short side frames are kept at: the largest that clips ask for.
         prefetch: batches each worker prepares ahead.
@@ -54,6 +54,7 @@ class TrainLoader:
         backend: Backend = "auto",
         frames_fps: float | None = None,
         attempts: int = 10,
+        task: Task = "single-label",
         cache_mb: int = 0,
         cache_short_side: int | None = None,
         prefetch: int = 2,
@@ -76,6 +77,7 @@ class TrainLoader:
             backend=backend,
             frames_fps=frames_fps,
             attempts=attempts,
+            task=task,
         )
         self.cache = cache
         self._workers = workers

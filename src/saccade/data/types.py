@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Task = Literal["single-label", "multi-label", "localization", "detection"]
+"""What a run learns: one label a clip, several a clip, several at every moment, several for every person."""
 
 
 @dataclass(frozen=True)
