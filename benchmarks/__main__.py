@@ -1,17 +1,25 @@
-"""``python -m benchmarks [NAME ...] [--gpu]``: run all benchmarks, or the named ones; write their results."""
+"""``python -m benchmarks [NAME ...] [--gpu]``: run all benchmarks, or the named ones; write their results.
+
+With ``--gpu`` those for a CUDA device, after the tests of its operators have passed on it.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 CPU = {
     "video_decode": "a random 16x5 clip: ours against torchcodec (exact) and decord, one thread",
     "x3d_peer": "X3D-S's training step against PyTorchVideo's",
     "model_step": "X3D forward and training step by memory layout",
 }
-GPU = {"model_step": CPU["model_step"]}
+GPU = {
+    "ops_gpu": "the operators: Triton against PyTorch's own and against a copy",
+    "model_step_gpu": "training steps of whole models: Triton against PyTorch's own operators",
+}
 
 
 def main(args: list[str]) -> int:
@@ -28,10 +36,19 @@ def main(args: list[str]) -> int:
             return 1
         print("no CUDA device: nothing to measure")
         return 0
+    if gpu and not _gpu_tests_pass():
+        print("the operators are not right on this GPU: nothing is measured", file=sys.stderr)
+        return 1
     for name in names or known:
         print(f"== {name}: {known[name]}", flush=True)
-        importlib.import_module(f"benchmarks.{name}").main(["--device", "cuda"] if gpu else [])
+        importlib.import_module(f"benchmarks.{name}").main([])
     return 0
+
+
+def _gpu_tests_pass() -> bool:
+    tests = Path(__file__).parent.parent / "tests" / "ops"
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(tests)]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def _cuda() -> bool:

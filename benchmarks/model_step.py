@@ -24,7 +24,6 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last_3d": torch.chan
 
 def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks model_step", description=__doc__)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--models", nargs="+", default=["x3d_xs", "x3d_s"])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -32,23 +31,18 @@ def main(args: list[str]) -> None:
     rows: list[dict[str, object]] = []
     for name in options.models:
         for mode in ("forward", "train"):
-            rows += measure(name, mode, options.batch, options.repeats, options.device)
-    path = write_results(
-        "model_step" if options.device == "cpu" else "model_step_gpu", rows, device=options.device
-    )
-    print(f"wrote {path.name}")
+            rows += measure(name, mode, options.batch, options.repeats)
+    print(f"wrote {write_results('model_step', rows).name}")
 
 
-def measure(name: str, mode: str, batch: int, repeats: int, device: str) -> list[dict[str, object]]:
+def measure(name: str, mode: str, batch: int, repeats: int) -> list[dict[str, object]]:
     """Interleaved timings of every layout; one row a layout."""
     info = model_info(name)
     steps = {}
     for layout, memory_format in LAYOUTS.items():
-        model = create_model(name).to(device, memory_format=memory_format)
-        clips = torch.randn(batch, 3, info.frames, info.train_crop, info.train_crop, device=device)
-        steps[layout] = _step(
-            model.train(mode == "train"), clips.contiguous(memory_format=memory_format), device
-        )
+        model = create_model(name).to(memory_format=memory_format)
+        clips = torch.randn(batch, 3, info.frames, info.train_crop, info.train_crop)
+        steps[layout] = _step(model.train(mode == "train"), clips.contiguous(memory_format=memory_format))
         steps[layout]()
     seconds: dict[str, list[float]] = {layout: [] for layout in LAYOUTS}
     for _ in range(repeats):
@@ -75,11 +69,10 @@ def measure(name: str, mode: str, batch: int, repeats: int, device: str) -> list
     return rows
 
 
-def _step(model: nn.Module, clips: Tensor, device: str) -> Callable[[], float]:
-    labels = torch.zeros(len(clips), dtype=torch.long, device=device)
+def _step(model: nn.Module, clips: Tensor) -> Callable[[], float]:
+    labels = torch.zeros(len(clips), dtype=torch.long)
 
     def step() -> float:
-        _synchronise(device)
         start = time.perf_counter()
         if model.training:
             nn.functional.cross_entropy(model(clips), labels).backward()
@@ -87,12 +80,6 @@ def _step(model: nn.Module, clips: Tensor, device: str) -> Callable[[], float]:
         else:
             with torch.inference_mode():
                 model(clips)
-        _synchronise(device)
         return time.perf_counter() - start
 
     return step
-
-
-def _synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
