@@ -82,3 +82,20 @@ def test_shapes_that_cannot_be_drawn_are_refused():
     cut = ShapeCycle(num_steps=1, shapes=(replace(BASE, crop=21),))
     with pytest.raises(ConfigError, match=r"augment.short_side: 20 is smaller than the crop of 21"):
         CycleSampler(25, (cut,), seed=0)
+
+
+def test_repeats_go_through_the_stream_whatever_the_shapes():
+    """Each video four times behind each other; a pass over the videos takes four epochs of clips."""
+    draws = CycleSampler(25, CYCLES, seed=3, repeats=4)
+    batches = list(draws.run_requests(0, 13))
+    assert [len(batch) for batch in batches] == [shape.batch_size for shape in SHAPES]
+    for batch in batches:
+        indices = [request.index for request in batch]
+        assert indices == [index for index in indices[::4] for _ in range(4)]
+    drawn = [request for batch in batches for request in batch]
+    assert len({request.seed for request in drawn}) == len(drawn)
+    assert sorted(request.index for request in drawn[: 4 * 25 : 4]) == list(range(25))
+    assert list(draws.run_requests(5, 9)) == batches[5:9]
+    parts = [CycleSampler(25, CYCLES, seed=3, rank=r, world_size=2, repeats=4) for r in range(2)]
+    halves = [list(part.run_requests(0, 13)) for part in parts]
+    assert [a + b for a, b in zip(*halves, strict=True)] == batches

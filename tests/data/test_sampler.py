@@ -101,3 +101,37 @@ def test_extra_batches_are_another_set_at_every_step() -> None:
 def test_settings_that_cannot_work_name_their_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         sampler(**changes)
+
+
+# --- repeated augmentation: Hoffer et al. 2019, arXiv 1901.09335 --------------------------------------------
+
+
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_repeats_draw_each_video_so_often_in_a_batch_each_time_anew(repeats: int) -> None:
+    draws = sampler(repeats=repeats)
+    assert draws.steps_per_epoch == 6  # clips are counted, as without
+    for batch in draws.requests(0):
+        indices = [r.index for r in batch]
+        assert indices == [i for i in indices[::repeats] for _ in range(repeats)]
+        assert len(set(indices)) == 8 // repeats
+        assert len({r.seed for r in batch}) == 8
+
+
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_with_repeats_a_pass_over_the_videos_takes_as_many_epochs(repeats: int) -> None:
+    draws = sampler(48, repeats=repeats)
+    for start in (0, repeats):
+        seen = [r.index for e in range(start, start + repeats) for batch in draws.requests(e) for r in batch]
+        assert sorted(seen) == [i for i in range(48) for _ in range(repeats)]
+
+
+def test_repeats_share_and_resume_as_ever() -> None:
+    whole = list(sampler(repeats=2).requests(3))
+    assert list(sampler(repeats=2).requests(3, start_step=4)) == whole[4:]
+    parts = [list(sampler(repeats=2, rank=rank, world_size=2).requests(3)) for rank in range(2)]
+    assert [[r for part in parts for r in part[step]] for step in range(6)] == whole
+
+
+def test_repeats_that_do_not_fill_a_batch_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"augment.repeats: 3 clips of each video do not fill batches of 8"):
+        sampler(repeats=3)

@@ -48,7 +48,12 @@ def test_every_recipe_is_valid_but_for_its_weights(name: str):
         ({"optim__momentum": 1.0}, r"^optim\.momentum"),
         ({"epochs": 0.0, "optim__warmup_epochs": 0.0}, r"^epochs: must be above 0"),
         ({"batch_size": 0}, r"^batch_size: must be 1 or more"),
-        ({"batch_size": 10, "accumulate": 4}, r"^batch_size: 10 cannot be divided by 4 \(1 process x acc"),
+        (
+            {"batch_size": 10, "accumulate": 4, "multigrid": "both"},
+            r"^batch_size: 10 cannot be divided by 4 \(1 process x accumulate 4\), which multigrid needs",
+        ),
+        ({"batch_size": 4, "accumulate": 5}, r"^accumulate: 5 passes are more than the 4 clips"),
+        ({"batch_size": 7, "accumulate": 4}, r"^batch_size: each pass needs at least 2 clips"),
         ({"batch_size": 4, "accumulate": 4}, r"^batch_size: each pass needs at least 2 clips"),
         ({"label_smoothing": 1.0}, r"^label_smoothing: must be 0 to below 1"),
         ({"ema": -0.1}, r"^ema: must be 0 to below 1"),
@@ -57,6 +62,26 @@ def test_every_recipe_is_valid_but_for_its_weights(name: str):
         ({"val_every": 0.0, "test_views": "1x1"}, r"^test_views: "),
         ({"val_views": "ten"}, r"^val_views: "),
         ({"test_views": "3x2"}, r"^test_views: "),
+        ({"augment__rand_ops": -1}, r"^augment\.rand_ops: must be 0 or more \(is -1\)"),
+        ({"augment__rand_magnitude": 11.0}, r"^augment\.rand_magnitude: must be 0 to 10 \(is 11\.0\)"),
+        ({"augment__rand_magnitude_std": -1.0}, r"^augment\.rand_magnitude_std: must be 0 or more"),
+        ({"augment__erasing": 1.1}, r"^augment\.erasing: must be 0 to 1"),
+        ({"augment__mixup": -0.5}, r"^augment\.mixup: must be 0 or more"),
+        ({"augment__cutmix": float("nan")}, r"^augment\.cutmix: must be 0 or more"),
+        ({"augment__mix_switch": 2.0}, r"^augment\.mix_switch: must be 0 to 1"),
+        ({"augment__mix_probability": -1.0}, r"^augment\.mix_probability: must be 0 to 1"),
+        ({"augment__repeats": 0}, r"^augment\.repeats: must be 1 or more"),
+        ({"augment__repeats": 3}, r"^augment\.repeats: 3 clips of each video do not fill batches of 8"),
+        (
+            {"augment__repeats": 4, "augment__mixup": 0.8, "accumulate": 2},
+            r"^augment\.repeats: a pass of 4 clips holds one video",
+        ),
+        ({"model__layer_decay": 0.0}, r"^model\.layer_decay: must be above 0 and at most 1"),
+        (
+            {"checkpoint_activations": True, "compile": True},
+            r"^checkpoint_activations: torch\.compile plans memory itself",
+        ),
+        ({"shard": True}, r"^shard: there is one process"),
         ({"temporal_rule": "random"}, r"^temporal_rule: 'random' is not a rule; rules are saccade,"),
     ],
 )
@@ -67,8 +92,20 @@ def test_what_cannot_work_is_named(changes: dict, message: str):
 
 def test_the_batch_is_divided_among_processes():
     validate(changed(batch_size=16), world_size=8)
-    with pytest.raises(ConfigError, match=r"^batch_size: 16 .* by 3 \(3 processes x accumulate 1\)"):
+    with pytest.raises(ConfigError, match=r"^batch_size: 16 cannot be divided by 3 processes"):
         validate(changed(batch_size=16), world_size=3)
+
+
+def test_uneven_passes_are_fine():
+    validate(changed(batch_size=10, accumulate=4))
+
+
+@pytest.mark.parametrize("field", ["compile", "multigrid", "precise_bn"])
+def test_what_does_not_go_with_shards_is_named(field: str):
+    value = {"compile": True, "multigrid": "long", "precise_bn": 8}[field]
+    validate(changed(shard=True), world_size=2)
+    with pytest.raises(ConfigError, match=rf"^shard: does not go with {field}: "):
+        validate(changed(shard=True, **{field: value}), world_size=2)
 
 
 def test_tensorboard_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):

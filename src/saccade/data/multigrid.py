@@ -65,6 +65,8 @@ class CycleSampler(ClipSampler):
         cycles: what the batches look like, in order.
         seed: seed of the run.
         rank, world_size: this process and their number.
+        repeats: clips of each video behind each other in the stream, see `ClipSampler`; a pass over the
+            videos then takes that many epochs.
 
     Raises:
         ConfigError: a batch that is larger than an epoch or cannot be divided among the processes, or a short
@@ -79,8 +81,9 @@ class CycleSampler(ClipSampler):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        repeats: int = 1,
     ) -> None:
-        super().__init__(num_items, seed=seed, rank=rank, world_size=world_size)
+        super().__init__(num_items, seed=seed, rank=rank, world_size=world_size, repeats=repeats)
         for cycle in cycles:
             for shape in cycle.shapes if cycle.num_steps else ():
                 self.check(shape)
@@ -118,4 +121,5 @@ class CycleSampler(ClipSampler):
 
     def _clip(self, number: int, shape: BatchShape) -> ClipRequest:
         epoch, position = divmod(number, self.num_items)
-        return self.request(epoch, position, self.order(epoch)[position], shape)
+        pass_, video = divmod(number // self.repeats, self.num_items)
+        return self.request(epoch, position, self.order(pass_)[video], shape)

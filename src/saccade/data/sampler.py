@@ -36,15 +36,17 @@ class ClipSampler(ABC):
         num_items: videos in the data set.
         seed: seed of the run.
         rank, world_size: this process and their number.
+        repeats: clips of each video in a batch, behind each other (Hoffer et al. 2019, "Augment your batch",
+            arXiv 1901.09335). An epoch has as many clips as without, of fewer videos.
     """
 
-    def __init__(self, num_items: int, *, seed: int, rank: int, world_size: int) -> None:
+    def __init__(self, num_items: int, *, seed: int, rank: int, world_size: int, repeats: int = 1) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not in 0 .. {world_size - 1}")
         if seed < 0:
             raise ConfigError(f"seed: {seed} is negative")
         self.num_items, self.seed = num_items, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.repeats = rank, world_size, repeats
         self._orders: dict[int, list[int]] = {}
 
     @abstractmethod
@@ -89,6 +91,11 @@ class ClipSampler(ABC):
                 f"batch_size: {shape.batch_size} cannot be divided evenly among {self.world_size} processes; "
                 f"choose a positive multiple of {self.world_size}"
             )
+        if self.repeats < 1 or shape.batch_size % self.repeats:
+            raise ConfigError(
+                f"augment.repeats: {self.repeats} clips of each video do not fill batches of "
+                f"{shape.batch_size}"
+            )
         if self.num_items < shape.batch_size:
             raise ConfigError(
                 f"batch_size: {shape.batch_size} is larger than the {self.num_items} training clips; "
@@ -105,10 +112,11 @@ class TrainSampler(ClipSampler):
     """Draws every video once an epoch, in an order of its own for each epoch, in batches of one shape.
 
     The clips that do not fill the last batch are left out of that epoch. What a clip looks like depends on
-    the seed, the epoch and the clip's place in it alone, not on the number of processes.
+    the seed, the epoch and the clip's place in it alone, not on the number of processes. With ``repeats`` it
+    takes that many epochs to draw every video.
 
     Args:
-        num_items, seed, rank, world_size: see `ClipSampler`.
+        num_items, seed, rank, world_size, repeats: see `ClipSampler`.
         batch_size: clips per step over all processes.
         num_frames, crop: shape of the clips.
         stride, short_side: one value, or a range (both ends included) that each clip draws from.
@@ -129,8 +137,9 @@ class TrainSampler(ClipSampler):
         crop: int,
         rank: int = 0,
         world_size: int = 1,
+        repeats: int = 1,
     ) -> None:
-        super().__init__(num_items, seed=seed, rank=rank, world_size=world_size)
+        super().__init__(num_items, seed=seed, rank=rank, world_size=world_size, repeats=repeats)
         self.shape = BatchShape(
             batch_size=batch_size,
             num_frames=num_frames,
@@ -150,11 +159,14 @@ class TrainSampler(ClipSampler):
 
         A run that stopped after ``k`` batches goes on with exactly the same clips from ``start_step=k``.
         """
-        order = self.order(epoch)
+        pass_, part = divmod(epoch, self.repeats)
+        videos = self.steps_per_epoch * self.shape.batch_size // self.repeats
+        order = self.order(pass_)[part * videos : (part + 1) * videos]
         share = self.shape.batch_size // self.world_size
         for step in range(start_step, self.steps_per_epoch):
             first = step * self.shape.batch_size + self.rank * share
-            yield [self.request(epoch, p, order[p], self.shape) for p in range(first, first + share)]
+            clips = range(first, first + share)
+            yield [self.request(epoch, p, order[p // self.repeats], self.shape) for p in clips]
 
     def run_requests(self, start: int, stop: int) -> Iterator[list[ClipRequest]]:
         epoch, step = divmod(start, self.steps_per_epoch)

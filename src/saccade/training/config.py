@@ -29,6 +29,9 @@ class ModelConfig:
     classifier (linear probe)."""
     backbone_lr: float = 1.0
     """Multiplier on the learning rate of everything but the classifier."""
+    layer_decay: float = 1.0
+    """Each stage (each block, for transformers) learns this many times as fast as the next; the head at the
+    full rate. 1 is off, 0.75 usual in fine-tuning transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,27 @@ class AugmentConfig:
     """Colour jitter strength, 0 is off."""
     saturation: float = 0.0
     """Colour jitter strength, 0 is off."""
+    rand_ops: int = 0
+    """RandAugment: operations drawn for each clip, 0 is off."""
+    rand_magnitude: float = 7.0
+    """RandAugment: how strong they are, 0 to 10."""
+    rand_magnitude_std: float = 0.0
+    """RandAugment: deviation of the magnitude from operation to operation; 0.5 is usual with PySlowFast."""
+    erasing: float = 0.0
+    """Random erasing: probability that a clip loses a rectangle."""
+    mixup: float = 0.0
+    """MixUp: the share of a clip in its mix with another comes from Beta(mixup, mixup); 0 is off."""
+    cutmix: float = 0.0
+    """CutMix: likewise the share that is not cut out and replaced by another clip; 0 is off."""
+    cutmix_shape: Literal["tube", "box"] = "tube"
+    """What CutMix cuts out: a rectangle of all frames alike (tube), or of some frames (box)."""
+    mix_switch: float = 0.5
+    """Share of clips that CutMix mixes, not MixUp, where both are on."""
+    mix_probability: float = 1.0
+    """Share of clips that are mixed at all."""
+    repeats: int = 1
+    """Repeated augmentation: clips of each video in a batch. A batch then holds that many fewer videos, and
+    `epochs` counts clips as before: each pass over the videos takes that many epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,14 +158,14 @@ class TrainConfig:
     schedule of X3D-Multigrid. --dry-run shows the plan."""
     grid: GridConfig = field(default_factory=GridConfig)
     accumulate: int = 1
-    """Split each optimiser step's batch into this many forward/backward passes; batch statistics are then
-    those of the parts."""
+    """Split each optimiser step's batch into this many forward/backward passes, as even as they come; batch
+    statistics are then those of the parts."""
     temporal_rule: str = "saccade"
     """How the frames of a clip are chosen. segments, tsm, pyslowfast-ssv2 and vov3d-ssv take one frame of
     each of clip.num_frames segments of the whole video, without regard to clip.stride; the others take
     frames clip.stride apart. See docs/sampling.md."""
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes."""
+    """Share of the target spread evenly over all classes; of each label of several, over yes and no."""
     ema: float = 0.0
     """Decay of the moving average of the weights, 0 is off. The average is then what is tested and kept."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -150,6 +174,12 @@ class TrainConfig:
     """Store activations as channels-last-3d."""
     compile: bool = False
     """Run the model through torch.compile."""
+    checkpoint_activations: bool = False
+    """Keep the input of each block alone and compute the rest again in the backward pass: less memory, about
+    a third more time, the same gradients."""
+    shard: bool = False
+    """With several processes: each keeps its share of weights, gradients and optimiser state (FSDP2), for
+    models that are large beside their activations."""
     sync_bn: bool = False
     """Batch statistics over all processes."""
     precise_bn: int = 0

@@ -111,6 +111,7 @@ class MultigridTimetable(Timetable):
             seed=plan.config.seed,
             rank=rank,
             world_size=world_size,
+            repeats=plan.config.augment.repeats,
         )
         self.total_steps, self.epochs = plan.total_steps, plan.epochs
         self.clips_per_epoch = plan.num_clips

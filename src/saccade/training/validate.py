@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from saccade.errors import ConfigError, SaccadeError
+from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
 from saccade.training.multigrid.fields import grid_problems
 from saccade.video.sampling import RULES
@@ -29,6 +30,7 @@ def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]
     yield from _model(config)
     yield from _optim(config)
     yield from _run(config, world_size)
+    yield from recipe_problems(config, world_size)
     yield from grid_problems(config)
 
 
@@ -102,18 +104,7 @@ def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
     yield from _at_least(config, "", 0, "workers", "cache_mb", "threads", "seed", "max_failures")
     yield from _at_least(config, "", 0, "precise_bn")
     yield from _at_least(config, "", 0, "save_minutes", "val_every")
-    parts = world_size * config.accumulate
-    if config.batch_size % parts:
-        yield (
-            "batch_size",
-            f"{config.batch_size} cannot be divided by {parts} "
-            f"({world_size} process{'es' * (world_size > 1)} x accumulate {config.accumulate})",
-        )
-    if config.batch_size == parts and world_size == 1:
-        yield (
-            "batch_size",
-            "each pass needs at least 2 clips for batch statistics; raise it or lower accumulate",
-        )
+    yield from _batch(config, world_size)
     for name in ("label_smoothing", "ema"):
         if not 0 <= getattr(config, name) < 1:
             yield name, f"must be 0 to below 1 (is {getattr(config, name)})"
@@ -126,6 +117,27 @@ def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
     yield from _views(config)
     if config.tensorboard and find_spec("tensorboard") is None:
         yield "tensorboard", 'is not installed; run: pip install "saccade[tensorboard]"'
+
+
+def _batch(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
+    share, rest = divmod(config.batch_size, world_size)
+    parts = world_size * config.accumulate
+    if rest:
+        yield "batch_size", f"{config.batch_size} cannot be divided by {world_size} processes"
+    if share < config.accumulate:
+        yield "accumulate", f"{config.accumulate} passes are more than the {share} clips of a process"
+    if config.batch_size % parts and config.multigrid != "off":
+        yield (
+            "batch_size",
+            f"{config.batch_size} cannot be divided by {parts} "
+            f"({world_size} process{'es' * (world_size > 1)} x accumulate {config.accumulate}), "
+            "which multigrid needs to split the batch statistics evenly",
+        )
+    if share < 2 * config.accumulate and world_size == 1:
+        yield (
+            "batch_size",
+            "each pass needs at least 2 clips for batch statistics; raise it or lower accumulate",
+        )
 
 
 def _views(config: TrainConfig) -> Iterator[tuple[str, str]]:
