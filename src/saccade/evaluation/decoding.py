@@ -29,10 +29,13 @@ class DecodedFrames:
 
 @dataclass(frozen=True)
 class DecodedVideo:
-    """One video at every size that the view sets ask for, mostly one. ``position``: in the data set."""
+    """One video at every size that the view sets ask for, mostly one. ``position``: in the data set;
+    ``duration``: seconds that the file lasts.
+    """
 
     position: int
     sizes: tuple[DecodedFrames, ...]
+    duration: float
 
     def pin_memory(self) -> DecodedVideo:
         return replace(
@@ -72,12 +75,12 @@ class VideosToTest(Dataset[DecodedVideo | UnreadVideo]):
         position = self.positions[index]
         item = self.items[position]
         try:
-            sizes = decode_sizes(self.clip, self.view_sets)
-            return DecodedVideo(position, tuple(self._decode(item, position, size) for size in sizes))
+            decoded = [self._decode(item, position, size) for size in decode_sizes(self.clip, self.view_sets)]
+            return DecodedVideo(position, tuple(frames for frames, _ in decoded), decoded[0][1])
         except VideoError as error:
             return UnreadVideo(position, Failure(item.path, error.cause))
 
-    def _decode(self, item: VideoItem, position: int, size: int) -> DecodedFrames:
+    def _decode(self, item: VideoItem, position: int, size: int) -> tuple[DecodedFrames, float]:
         seed = None if self.shuffle_seed is None else (self.shuffle_seed, position)
         with open_video(item.path, short_side=size, fps=item.fps, num_frames=item.num_frames) as reader:
             check_crop(*reader.size, self.clip.crop)
@@ -90,21 +93,21 @@ class VideosToTest(Dataset[DecodedVideo | UnreadVideo]):
                 rule=self.rule,
                 shuffle_seed=seed,
             )
-            return DecodedFrames(reader.frames(plan.indices.tolist()), plan.clips)
+            frames = DecodedFrames(reader.frames(plan.indices.tolist()), plan.clips)
+            return frames, len(reader) / reader.fps
 
 
-def decoded_videos(
-    videos: VideosToTest, *, workers: int, pin_memory: bool
-) -> Iterator[DecodedVideo | UnreadVideo]:
-    """The videos in order, decoded ahead by ``workers`` processes (0: in this one)."""
-    options: dict[str, Any] = {"prefetch_factor": 2} if workers else {}
+def read_ahead(videos: Dataset[Any], *, workers: int, pin_memory: bool) -> Iterator[Any]:
+    """The items of ``videos`` in order, decoded ahead by ``workers`` processes (0: in this one)."""
+    num_workers = min(workers, len(videos))  # type: ignore[arg-type]
+    options: dict[str, Any] = {"prefetch_factor": 2} if num_workers else {}
     loader = DataLoader(
         videos,
         batch_size=None,
-        num_workers=min(workers, len(videos)),
+        num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=_one_thread,
-        **(options if min(workers, len(videos)) else {}),
+        **options,
     )
     return iter(loader)
 

@@ -34,7 +34,8 @@ class ViewScorer:
         batch_size: most views per forward pass; None chooses by memory. Out of memory on a GPU halves it,
             aloud.
         precision: ``bfloat16`` runs under autocast.
-        logits: give the model's logits as they are, for a caller that averages them.
+        logits: give the model's logits as they are, for a caller that makes scores of them.
+        per_frame: the model localises: it gives logits (B, num_classes, T), and so does this.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class ViewScorer:
         batch_size: int | None = None,
         precision: Precision = "float32",
         logits: bool = False,
+        per_frame: bool = False,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
@@ -54,7 +56,8 @@ class ViewScorer:
         self.device = torch.device(device) if device is not None else model_device(model)
         self.batch_size = batch_size
         self.precision = precision
-        self.logits = logits
+        self.logits = logits or per_frame
+        self.per_frame = per_frame
         self.memory_format = _memory_format(model)
 
     def __call__(self, views: Tensor) -> NDArray[np.float32]:
@@ -78,7 +81,9 @@ class ViewScorer:
         return np.concatenate(parts)
 
     def stream(self, views: Iterable[tuple[Tag, Tensor]]) -> Iterator[tuple[Tag, NDArray[np.float32]]]:
-        """Tagged views (3, T, H, W) -> the same tags with their scores (num_classes,), in order."""
+        """Tagged views (3, T, H, W) -> the same tags with their scores (num_classes,), or logits
+        (num_classes, T), in order.
+        """
         tags: list[Tag] = []
         waiting: list[Tensor] = []
         for tag, view in views:
@@ -109,10 +114,11 @@ class ViewScorer:
         views = views.contiguous(memory_format=self.memory_format)
         with torch.no_grad(), self._autocast():
             logits = self.model(views)
-        if logits.ndim != 2:
-            raise WeightsError(
-                f"the model gives {tuple(logits.shape)}, but (views, classes) is needed to classify"
-            )
+        if logits.ndim != (3 if self.per_frame else 2):
+            needed = "(views, classes, frames) is needed to localise"
+            if not self.per_frame:
+                needed = "(views, classes) is needed to classify"
+            raise WeightsError(f"the model gives {tuple(logits.shape)}, but {needed}")
         values: NDArray[np.float32] = logits.float().cpu().numpy()
         scores = softmax(values)
         if not np.isfinite(scores).all():

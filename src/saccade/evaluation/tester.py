@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
-from saccade.console import progress_bar, warn
+from saccade.data.actions import active_at
 from saccade.data.types import VideoDataset
 from saccade.errors import DataError, UsageError
 from saccade.evaluation.cutting import cut_views
-from saccade.evaluation.decoding import DecodedVideo, UnreadVideo, VideosToTest, decoded_videos
-from saccade.evaluation.result import Failure, TestResult
+from saccade.evaluation.decoding import DecodedVideo, VideosToTest, read_ahead
+from saccade.evaluation.multilabel import Ensemble, MultiLabelResult
+from saccade.evaluation.points import charades_times
+from saccade.evaluation.result import TestResult
 from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device, softmax
+from saccade.evaluation.share import Share, check_classes, counted, gather, ranks
+from saccade.evaluation.submission import sigmoid
 from saccade.models.counts import count_macs
 from saccade.video.sampling import RULES
 from saccade.video.segments import check_num_clips
-from saccade.video.views import Average, Views, parse_views
+from saccade.video.views import Views, parse_views
 
-_LOUD_FAILURES = 20  # each is named as it happens up to here; all of them are in the result
+Scores = NDArray[np.float64]
+Merge = Callable[[Scores | None, NDArray[np.float32], tuple[int, ...], Sequence[Views]], Scores]
 
 
 def evaluate(
@@ -78,10 +81,171 @@ def evaluate(
         UsageError: views, rule or sizes that cannot work.
         DataError: no video, none that can be read, or labels the model does not have.
     """
+    tested = _tested(
+        model,
+        dataset,
+        clip,
+        views,
+        _sum_of_means,
+        device=device,
+        workers=workers,
+        batch_size=batch_size,
+        temporal_rule=temporal_rule,
+        shuffle_frames=shuffle_frames,
+        seed=seed,
+        precision=precision,
+        progress=progress,
+        on_video=on_video,
+        distributed=distributed,
+        group=group,
+    )
+    results = {}
+    for place, (name, own) in enumerate(tested.sets.items()):
+        scores = tested.scores(place) / len(own)
+        if own.average == "logits":
+            scores = softmax(scores)
+        results[name] = TestResult(
+            scores=scores.astype(np.float32),
+            labels=np.array([dataset.items[i].label for i in tested.order], np.int64),
+            **tested.protocol(name),
+        )
+    return results
+
+
+def evaluate_multilabel(
+    model: nn.Module,
+    dataset: VideoDataset,
+    clip: ClipSpec,
+    views: str | Sequence[str] = "1x1",
+    *,
+    ensemble: Ensemble = "max",
+    **options: Any,
+) -> dict[str, MultiLabelResult]:
+    """`evaluate` where a video has any number of labels: sigmoid per view, and of each class the largest over
+    the views (``max``, as PySlowFast on Charades) or the mean.
+
+    Raises:
+        UsageError: the ensemble is unknown, or the views average logits.
+        DataError: the data set has one label a video.
+    """
+    if ensemble not in get_args(Ensemble):
+        raise UsageError(f"ensemble {ensemble!r} is unknown; it is one of {', '.join(get_args(Ensemble))}")
+    if not dataset.multi_label:
+        raise DataError(f"{dataset.root}: has one label a video; a model of several is tested on others")
+    wrong = next((own for own in _view_sets(views).values() if own.average == "logits"), None)
+    if wrong is not None:
+        raise UsageError(f"views {wrong}: this protocol is for one label a video; give CLIPSxCROPS")
+    merge = _highest_sigmoid if ensemble == "max" else _sum_of_sigmoids
+    tested = _tested(model, dataset, clip, views, merge, **options)
+    num_classes = len(dataset.class_names)
+    items = [dataset.items[i] for i in tested.order]
+    durations = [
+        item.duration or tested.whole.durations[i] for i, item in zip(tested.order, items, strict=True)
+    ]
+    truth = [
+        active_at(item.actions, charades_times(duration), num_classes).T
+        for item, duration in zip(items, durations, strict=True)
+    ]
+    positives = np.zeros((len(items), num_classes), np.bool_)
+    for row, item in zip(positives, items, strict=True):
+        row[[action.label for action in item.actions]] = True
+    results = {}
+    for place, (name, own) in enumerate(tested.sets.items()):
+        scores = tested.scores(place) / (1 if ensemble == "max" else len(own))
+        results[name] = MultiLabelResult(
+            scores=scores.astype(np.float32),
+            positives=positives,
+            truth=np.stack(truth),
+            ensemble=ensemble,
+            **tested.protocol(name),
+        )
+    return results
+
+
+# --- what is made of the views' logits -------------------------------------------------------------------
+
+
+def _sum_of_means(
+    before: Scores | None, logits: NDArray[np.float32], counts: tuple[int, ...], sets: Sequence[Views]
+) -> Scores:
+    own = [(logits if views.average == "logits" else softmax(logits)) for views in sets]
+    return _added(before, np.stack(own), counts)
+
+
+def _sum_of_sigmoids(
+    before: Scores | None, logits: NDArray[np.float32], counts: tuple[int, ...], sets: Sequence[Views]
+) -> Scores:
+    return _added(before, np.stack([sigmoid(logits)] * len(sets)), counts)
+
+
+def _added(before: Scores | None, own: NDArray[np.float32], counts: tuple[int, ...]) -> Scores:
+    weights = np.asarray(counts, np.float64)[:, None]
+    return (0.0 if before is None else before) + weights * own.astype(np.float64)
+
+
+def _highest_sigmoid(
+    before: Scores | None, logits: NDArray[np.float32], counts: tuple[int, ...], sets: Sequence[Views]
+) -> Scores:
+    has = np.asarray(counts)[:, None] > 0
+    own: Scores = np.where(has, sigmoid(logits).astype(np.float64), -np.inf)
+    return own if before is None else np.maximum(before, own)
+
+
+# --- the pass over the videos ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """A finished pass. ``whole.scores`` has (num_view_sets, num_classes) for every video that was read."""
+
+    sets: dict[str, Views]
+    whole: Share[Scores]
+    common: dict[str, Any]
+    clip: ClipSpec
+    rule: str
+
+    @property
+    def order(self) -> list[int]:
+        return sorted(self.whole.scores)
+
+    def scores(self, place: int) -> Scores:
+        """What the views of one set add up to: (num_videos, num_classes)."""
+        return np.stack([self.whole.scores[i][place] for i in self.order])
+
+    def protocol(self, name: str) -> dict[str, Any]:
+        """What the result of one view set says of the test."""
+        own = self.sets[name]
+        size = own.decode_size(self.clip.short_side, self.clip.crop)
+        return self.common | {
+            "views": name,
+            "clip": self.clip.replace(short_side=size),
+            "temporal_rule": own.rule or self.rule,
+        }
+
+
+def _tested(
+    model: nn.Module,
+    dataset: VideoDataset,
+    clip: ClipSpec,
+    views: str | Sequence[str],
+    merge: Merge,
+    *,
+    device: torch.device | str | None = None,
+    workers: int = 2,
+    batch_size: int | None = None,
+    temporal_rule: str = "saccade",
+    shuffle_frames: bool = False,
+    seed: int = 0,
+    precision: Precision = "float32",
+    progress: bool = False,
+    on_video: Callable[[int, int], None] | None = None,
+    distributed: bool = False,
+    group: Any = None,
+) -> _Tested:
     sets = _view_sets(views)
     _check_protocol(dataset, clip, temporal_rule, list(sets.values()))
     home = torch.device(device) if device is not None else model_device(model)
-    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if distributed else (0, 1)
+    rank, world = ranks(distributed, group)
     videos = VideosToTest(
         dataset.items,
         range(rank, len(dataset), world),
@@ -91,163 +255,61 @@ def evaluate(
         shuffle_seed=seed if shuffle_frames else None,
     )
     scorer = ViewScorer(model, device=home, batch_size=batch_size, precision=precision, logits=True)
-    macs = count_macs(model, (1, 3, clip.num_frames, clip.crop, clip.crop)) / 1e9
-    with evaluating(model):
-        share = _test_share(videos, scorer, workers, progress and rank == 0, on_video)
-    whole = _gather(share, world, group)
-    if not whole.scores:
-        first = whole.failures[min(whole.failures)]
-        raise DataError(
-            f"none of the {len(dataset)} videos could be read; the first: {first.path}: {first.cause}"
-        )
-    common: dict[str, Any] = {
-        "class_names": dataset.class_names,
-        "shuffled": shuffle_frames,
-        "failures": tuple(whole.failures[i] for i in sorted(whole.failures)),
-        "pairs": dataset.pairs,
-        "gmacs_per_view": macs,
+    cost = {
+        "gmacs_per_view": count_macs(model, (1, 3, clip.num_frames, clip.crop, clip.crop)) / 1e9,
         "num_params": sum(p.numel() for p in model.parameters()),
-        "seconds": whole.seconds,
-        "clips_per_second": whole.num_clips / max(whole.seconds, 1e-9),
-        "data_wait": whole.waited / max(whole.seconds * world, 1e-9),
+        "shuffled": shuffle_frames,
     }
-    results = {}
-    for place, (name, own) in enumerate(sets.items()):
-        protocol = {
-            "clip": clip.replace(short_side=own.decode_size(clip.short_side, clip.crop)),
-            "temporal_rule": own.rule or temporal_rule,
-        }
-        results[name] = _result(own, place, whole, dataset, common | protocol)
-    return results
-
-
-@dataclass
-class _Share:
-    """What one rank has found. Scores by position in the data set: (num_view_sets, num_classes), the sum over
-    the views of what the set averages.
-    """
-
-    scores: dict[int, NDArray[np.float64]] = field(default_factory=dict)
-    failures: dict[int, Failure] = field(default_factory=dict)
-    num_clips: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
+    with evaluating(model):
+        share = _test_share(videos, scorer, merge, workers, progress and rank == 0, on_video)
+    whole = gather(share, dataset, world, group)
+    check_classes(next(iter(whole.scores.values())).shape[1], dataset)
+    return _Tested(sets, whole, whole.protocol(dataset, world) | cost, clip, temporal_rule)
 
 
 def _test_share(
     videos: VideosToTest,
     scorer: ViewScorer,
+    merge: Merge,
     workers: int,
     progress: bool,
     on_video: Callable[[int, int], None] | None,
-) -> _Share:
-    share = _Share()
+) -> Share[Scores]:
+    share: Share[Scores] = Share()
     if not len(videos):
         return share
     start = time.perf_counter()
     # The workers are started before the bar: forking a process that draws from a thread is asking for
     # trouble.
-    stream = decoded_videos(videos, workers=workers, pin_memory=scorer.device.type == "cuda")
-    bar = progress_bar(unit="videos") if progress else None
-    with bar or nullcontext():
-        task = bar.add_task("testing", total=len(videos)) if bar else None
-
-        def done(count: int) -> None:
-            if bar is not None and task is not None:
-                bar.update(task, completed=count)
-            if on_video is not None:
-                on_video(count, len(videos))
-
-        views = _views(stream, share, scorer, videos.clip, done)
+    stream = read_ahead(videos, workers=workers, pin_memory=scorer.device.type == "cuda")
+    with counted(len(videos), progress=progress, on_video=on_video) as done:
+        views = _views(share.readable(stream, done), share, scorer, videos.clip)
         for (position, counts), logits in scorer.stream(views):
-            weights = np.asarray(counts, np.float64)[:, None]
-            own = np.stack([_averaged(logits, views.average) for views in videos.view_sets])
-            share.scores[position] = share.scores.get(position, 0.0) + weights * own
+            before = share.scores.get(position)
+            share.scores[position] = merge(before, logits, counts, videos.view_sets)
             share.num_clips += 1
     share.seconds = time.perf_counter() - start
     return share
 
 
-def _averaged(logits: NDArray[np.float32], average: Average) -> NDArray[np.float64]:
-    """What is averaged over the views, for one of them: (num_classes,)."""
-    return (logits if average == "logits" else softmax(logits)).astype(np.float64)
-
-
 def _views(
-    stream: Iterator[DecodedVideo | UnreadVideo],
-    share: _Share,
-    scorer: ViewScorer,
-    clip: ClipSpec,
-    done: Callable[[int], None],
+    stream: Iterator[DecodedVideo], share: Share[Scores], scorer: ViewScorer, clip: ClipSpec
 ) -> Iterator[tuple[tuple[int, tuple[int, ...]], Tensor]]:
     """Every view of every video, cut and normalised on the device just before it is needed."""
-    for count, video in enumerate(_timed(stream, share), start=1):
-        if isinstance(video, UnreadVideo):
-            share.failures[video.position] = video.failure
-            if len(share.failures) <= _LOUD_FAILURES:
-                warn(f"{video.failure.path}: {video.failure.cause}: left out of the test")
-        else:
-            for size in video.sizes:
-                frames = size.frames.to(scorer.device, non_blocking=True)
-                for planned in size.clips:
-                    views = cut_views(
-                        frames[list(planned.frames)],
-                        clip,
-                        planned.crops,
-                        short_side=planned.short_side,
-                        grid=planned.grid,
-                        like=scorer,
-                    )
-                    yield from (((video.position, planned.crops[crop]), view) for crop, view in views)
-        done(count)
-
-
-def _timed(
-    stream: Iterable[DecodedVideo | UnreadVideo], share: _Share
-) -> Iterator[DecodedVideo | UnreadVideo]:
-    source = iter(stream)
-    while True:
-        start = time.perf_counter()
-        try:
-            video = next(source)
-        except StopIteration:
-            return
-        finally:
-            share.waited += time.perf_counter() - start
-        yield video
-
-
-def _gather(share: _Share, world: int, group: Any) -> _Share:
-    if world == 1:
-        return share
-    shares: list[Any] = [None] * world
-    dist.all_gather_object(shares, share, group=group)
-    whole = _Share(seconds=max(part.seconds for part in shares))
-    for part in shares:
-        whole.scores |= part.scores
-        whole.failures |= part.failures
-        whole.num_clips += part.num_clips
-        whole.waited += part.waited
-    return whole
-
-
-def _result(
-    views: Views, place: int, whole: _Share, dataset: VideoDataset, common: dict[str, Any]
-) -> TestResult:
-    order = sorted(whole.scores)
-    scores = np.stack([whole.scores[i][place] for i in order]) / len(views)
-    if views.average == "logits":
-        scores = softmax(scores)
-    num_classes = len(dataset.class_names)
-    if scores.shape[1] != num_classes:
-        raise DataError(f"the model has {scores.shape[1]} classes, {dataset.root} has {num_classes}")
-    return TestResult(
-        scores=scores.astype(np.float32),
-        labels=np.array([dataset.items[i].label for i in order], np.int64),
-        paths=tuple(dataset.items[i].path for i in order),
-        views=str(views),
-        **common,
-    )
+    for video in stream:
+        share.durations[video.position] = video.duration
+        for size in video.sizes:
+            frames = size.frames.to(scorer.device, non_blocking=True)
+            for planned in size.clips:
+                views = cut_views(
+                    frames[list(planned.frames)],
+                    clip,
+                    planned.crops,
+                    short_side=planned.short_side,
+                    grid=planned.grid,
+                    like=scorer,
+                )
+                yield from (((video.position, planned.crops[crop]), view) for crop, view in views)
 
 
 def _view_sets(views: str | Sequence[str]) -> dict[str, Views]:
