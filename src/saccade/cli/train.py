@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from saccade.cli._args import Parser
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ USAGE = """usage: saccade train RECIPE [--data PATH] [--field value ...] [--resu
   --out DIR     the run folder; default runs/RECIPE
   --resume      go on with the run in that folder, with the settings it has
   --overwrite   replace the run in that folder
+  --dry-run     print the plan of the run as a table and draw it, and stop there; no clips are read.
+                [--num-clips N] instead of --data, [--devices N], [--picture FILE.png]
 
 saccade train RECIPE --help shows every field of a recipe with its value.
 With several GPUs: torchrun --nproc_per_node N -m saccade train RECIPE ...
@@ -40,12 +43,17 @@ def run(args: list[str]) -> int:
     if args[0].startswith("-"):
         raise UsageError(f"the recipe comes first: saccade train RECIPE {args[0]} ...")
     config = get_recipe(args[0])
-    rest, flags = _split_flags(args[1:])
+    rest, plan = _split_plan_flags(args[1:])
+    rest, flags = _split_flags(rest)
     if flags["resume"]:
         config = _settings_of_run(config, rest)
     parsed = parse_fields(config, rest, prog=f"saccade train {args[0]}")
     if parsed is None:
         return 0
+    if plan is not None:
+        from saccade.cli._plan import show_plan
+
+        return show_plan(parsed, **plan)
     return start_run(parsed, **flags)
 
 
@@ -154,6 +162,23 @@ def _number(text: str) -> int | float | str:
 def _split_flags(args: list[str]) -> tuple[list[str], dict[str, bool]]:
     flags = {name: f"--{name}" in args for name in ("resume", "overwrite")}
     return [arg for arg in args if arg not in ("--resume", "--overwrite")], flags
+
+
+def _split_plan_flags(args: list[str]) -> tuple[list[str], dict[str, Any] | None]:
+    """The other arguments; what --dry-run shows, None without it."""
+    parser = Parser(prog="saccade train RECIPE --dry-run", add_help=False)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--num-clips", type=int)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--picture", default="")
+    if "--dry-run" not in args:
+        return args, None
+    known, rest = parser.parse_known_args(args)
+    for name, value in (("--num-clips", known.num_clips), ("--devices", known.devices)):
+        if value is not None and value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")
+    picture = {"num_clips": known.num_clips, "num_devices": known.devices, "picture": known.picture}
+    return rest, picture
 
 
 def _settings_of_run(config: TrainConfig, args: list[str]) -> TrainConfig:

@@ -28,11 +28,13 @@ from saccade.training.distributed import Processes, processes
 from saccade.training.loop import Trainer, data_fingerprint
 from saccade.training.metrics import Reporter, format_seconds
 from saccade.training.multigrid import make_plan
+from saccade.training.multigrid.show import chart_data, plan_text
 from saccade.training.optim import freeze
 from saccade.training.run_folder import (
     BEST,
     LAST,
     LOG,
+    PLAN,
     TEST,
     check_run_folder,
     clear_run_folder,
@@ -132,6 +134,8 @@ def _prepare(
     for note in [*notes, *_flip_note(config, train_set)]:
         reporter.say(note)
     _introduce(trainer, state)
+    if isinstance(timetable, MultigridTimetable) and state is None:
+        _show_plan(timetable, folder, reporter)
     return trainer
 
 
@@ -211,18 +215,38 @@ def _report(trainer: Trainer) -> None:
         trainer.reporter.say(f"no report could be written: {error!r}", style="yellow")
 
 
+def _show_plan(timetable: MultigridTimetable, folder: Path, reporter: Reporter) -> None:
+    for line in plan_text(timetable).splitlines():
+        reporter.say(line)
+    if reporter.active:
+        draw_plan(timetable, folder / PLAN)
+
+
+def draw_plan(timetable: MultigridTimetable, path: Path) -> None:
+    """Draw a multigrid plan."""
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.plan import plan_chart
+
+    save_figure(plan_chart(**chart_data(timetable)), path)
+
+
+def dataset_options(config: TrainConfig) -> dict[str, Any]:
+    """What `load_dataset` is told."""
+    return {
+        "val_fraction": config.val_fraction,
+        "allow_missing": config.allow_missing,
+        "root": config.root or None,
+        "class_names": config.class_names or None,
+    }
+
+
 def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
     if not config.data:
         raise UsageError(
             f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, or "
             "Something-Something)"
         )
-    options: dict[str, Any] = {
-        "val_fraction": config.val_fraction,
-        "allow_missing": config.allow_missing,
-        "root": config.root or None,
-        "class_names": config.class_names or None,
-    }
+    options = dataset_options(config)
     train_set = load_dataset(config.data, "train", **options)
     return train_set, load_dataset(config.data, "val", **options) if config.val_every else None
 
@@ -259,6 +283,7 @@ def make_timetable(
         crop=config.train_crop,
         rank=rank,
         world_size=world_size,
+        repeats=config.augment.repeats,
     )
     return PlainTimetable(config, sampler)
 

@@ -22,7 +22,8 @@ from saccade.training.metrics import command_line
 
 CONFIG, LAST, BEST, METRICS = "config.json", "last.pt", "best.safetensors", "metrics.jsonl"
 LOG, SCORES, TEST, REPORT = "log.txt", "val_scores.npz", "test.json", "report.html"
-_WRITTEN = (CONFIG, LAST, BEST, METRICS, LOG, SCORES, TEST, REPORT)
+PLAN = "plan.png"
+_WRITTEN = (CONFIG, LAST, BEST, METRICS, LOG, SCORES, TEST, REPORT, PLAN)
 
 
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
