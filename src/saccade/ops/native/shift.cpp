@@ -86,13 +86,13 @@ template <class T>
 int backward_of(const Sizes& sizes, const void* grad, const void* x, const void* shift, void* grad_x,
                 void* grad_shift, bool quantize, int64_t threads) {
     using A = Acc<T>;
-    auto run = [&](auto kernel) {
+    auto run = [&](auto kernel, bool rounded) {
         return kernel(sizes, static_cast<const T*>(grad), static_cast<const T*>(x), static_cast<const A*>(shift),
-                      static_cast<T*>(grad_x), static_cast<A*>(grad_shift), quantize, threads);
+                      static_cast<T*>(grad_x), static_cast<A*>(grad_shift), rounded, threads);
     };
-    if (!grad_shift) return run(backward<T, true, false, false>);
-    if (!grad_x) return run(backward<T, false, true, false>);
-    return quantize ? run(backward<T, true, true, true>) : run(backward<T, true, true, false>);
+    if (!grad_shift) return run(backward<T, true, false, false>, quantize);
+    if (!grad_x) return run(backward<T, false, true, false>, false);  // the shift gradient ignores rounding
+    return quantize ? run(backward<T, true, true, true>, true) : run(backward<T, true, true, false>, false);
 }
 
 }  // namespace
