@@ -93,10 +93,10 @@ def test_other_settings_need_force(tmp_path: Path) -> None:
 def test_interrupted_set_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from saccade.data.motion import make
+    from saccade.data.motion import files
 
     tiny = {**SMALL, "clips_per_class": 1}
-    real = make.write_video
+    real = files.write_video
     written: list[str] = []
 
     def stops_after_seven(path: str, *args: object, **options: object) -> None:
@@ -105,13 +105,13 @@ def test_interrupted_set_is_finished(
         written.append(path)
         real(path, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(make, "write_video", stops_after_seven)
+    monkeypatch.setattr(files, "write_video", stops_after_seven)
     with pytest.raises(KeyboardInterrupt):
         make_motion(tmp_path / "set", **tiny)
     assert not (tmp_path / "set" / "motion.json").exists()
     with pytest.raises(DataError, match="not finished"):
         load_dataset(tmp_path / "set", "train")
-    monkeypatch.setattr(make, "write_video", real)
+    monkeypatch.setattr(files, "write_video", real)
     capsys.readouterr()
     root = make_motion(tmp_path / "set", **tiny)
     assert "17 of 24 clips" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saccade.cli._args import Parser
+from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from saccade.data.check import CheckReport, FileFacts
@@ -66,12 +67,15 @@ def _parser() -> Parser:
         "direction of time alone. The same settings give the same clips; an interrupted set is finished.",
     )
     motion.add_argument("out", metavar="OUT", help="folder to make")
+    motion.add_argument("--clips-per-class", type=int, metavar="N", help="training clips (default 48)")
+    motion.add_argument("--val-per-class", type=int, metavar="N", help="held-out clips (default 20)")
     motion.add_argument(
-        "--clips-per-class", type=int, default=48, metavar="N", help="training clips (default 48)"
+        "--untrimmed",
+        action="store_true",
+        help="longer videos in which several events happen, with their times, in the format of Charades",
     )
-    motion.add_argument(
-        "--val-per-class", type=int, default=20, metavar="N", help="held-out clips (default 20)"
-    )
+    motion.add_argument("--videos", type=int, metavar="N", help="of --untrimmed, to train (default 240)")
+    motion.add_argument("--val-videos", type=int, metavar="N", help="of --untrimmed, held out (default 80)")
     motion.add_argument("--seed", type=int, default=0, metavar="N", help="determines every clip (default 0)")
     motion.add_argument(
         "--size",
@@ -101,12 +105,18 @@ def _size(text: str) -> tuple[int, int]:
 
 def _motion(options: argparse.Namespace) -> int:
     from saccade.console import console
-    from saccade.data.motion import make_motion
+    from saccade.data.motion import make_motion, make_untrimmed
 
-    root = make_motion(
+    clips = {"clips_per_class": options.clips_per_class, "val_per_class": options.val_per_class}
+    videos = {"num_videos": options.videos, "num_val_videos": options.val_videos}
+    own, others = (videos, clips) if options.untrimmed else (clips, videos)
+    if any(value is not None for value in others.values()):
+        counts = "--videos and --val-videos" if options.untrimmed else "--clips-per-class and --val-per-class"
+        raise UsageError(f"{'with' if options.untrimmed else 'without'} --untrimmed the counts are {counts}")
+    make = make_untrimmed if options.untrimmed else make_motion
+    root = make(
         options.out,
-        clips_per_class=options.clips_per_class,
-        val_per_class=options.val_per_class,
+        **{name: value for name, value in own.items() if value is not None},
         seed=options.seed,
         size=options.size,
         workers=options.workers,

@@ -18,7 +18,7 @@ from saccade.data.entries import Entry, Split, split_of
 from saccade.data.folder import class_folder_entries, split_folders
 from saccade.data.holdout import hold_out
 from saccade.data.listfile import LIST_SUFFIXES, read_list
-from saccade.data.motion.make import UNFINISHED_FILE, read_motion_file
+from saccade.data.motion.files import UNFINISHED_FILE, read_motion_file
 from saccade.data.something import SomethingLists, find_lists, misplaced, read_lists
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError

@@ -6,6 +6,7 @@ Shape letters: K classes, M frames of the video that are looked at (a stride apa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,8 +47,8 @@ class Windows:
             return np.ones(self.size)
         place = np.arange(self.size) + 0.5
         edge, rise = self.overlap / 4, self.overlap / 2
-        left: NDArray[np.float64] = np.ones(self.size)
-        right: NDArray[np.float64] = np.ones(self.size)
+        left: NDArray[Any] = np.ones(self.size)
+        right: NDArray[Any] = np.ones(self.size)
         if start > 0:
             left = (place - edge) / rise
         if start + self.size < self.num_points:

@@ -1,0 +1,167 @@
+"""Sets of clips on disk: the same for the same settings, never half made unnoticed, nothing else touched."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from saccade.console import console, progress_bar
+from saccade.errors import DataError, UsageError
+from saccade.files import write_json, write_text
+from saccade.video.write import write_video
+
+MOTION_FILE = "motion.json"
+UNFINISHED_FILE = ".motion-unfinished.json"
+_CONTENTS = ("train", "val", "videos", "train.csv", "val.csv", "classes.txt")  # of any motion set
+_CHUNK = 4
+# Constant quantiser and no lead of key frames over the others: the quality of a frame says nothing of its
+# place in the clip, so not even the encoder tells a model of single frames the direction of time.
+_ENCODER = {"preset": "veryfast", "qp": "20", "x264-params": "ipratio=1:pbratio=1"}
+
+
+class ClipFile(Protocol):
+    @property
+    def path(self) -> str: ...
+
+
+Clip = TypeVar("Clip", bound=ClipFile)
+
+
+def finish_set(
+    folder: Path,
+    clips: Sequence[Clip],
+    render: Callable[[Clip], np.ndarray],
+    description: dict[str, Any],
+    *,
+    fps: int,
+    lists: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    force: bool = False,
+) -> None:
+    """Make the clips of a set, or the ones that are missing, or find it made.
+
+    Args:
+        clips: what to make; each has the path of its file.
+        render: a clip's frames, uint8 (T, H, W, 3). It is called in other processes.
+        description: all that determines the set; written last, to ``motion.json``.
+        lists: text files of the set by name.
+        workers: processes; None takes one per available CPU, 0 renders in this process.
+        force: replace a set of other settings.
+
+    Raises:
+        UsageError: a negative number of workers.
+        DataError: ``folder`` holds something else, or (without ``force``) a set of other settings.
+    """
+    if _prepare(folder, description, force=force):
+        if all(os.path.exists(clip.path) for clip in clips):
+            console().print(f"motion: {len(clips)} clips found in {folder}")
+            return
+        (folder / MOTION_FILE).replace(folder / UNFINISHED_FILE)  # clips were removed: make them again
+    missing = [clip for clip in clips if not os.path.exists(clip.path)]
+    if len(missing) < len(clips):
+        console().print(
+            f"motion: {folder} is unfinished, {len(missing)} of {len(clips)} clips are to be made"
+        )
+    for parent in {os.path.dirname(clip.path) for clip in clips}:
+        os.makedirs(parent, exist_ok=True)
+    with progress_bar(unit="clips") as bar:
+        task = bar.add_task("motion clips", total=len(missing))
+        for count in _write_all(missing, render, fps, workers):
+            bar.advance(task, count)
+    for name, text in (lists or {}).items():
+        write_text(folder / name, text)
+    write_json(folder / MOTION_FILE, description)
+    (folder / UNFINISHED_FILE).unlink(missing_ok=True)
+
+
+def read_motion_file(root: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The contents of ``root/motion.json``, None if there is none.
+
+    Raises:
+        DataError: the file is not the JSON that `finish_set` writes.
+    """
+    path = Path(root) / MOTION_FILE
+    if not path.is_file():
+        return None
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in description["pairs"]):
+            raise KeyError("pairs")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a description of a motion data set ({error!r}); make it anew"
+        ) from error
+    return dict(description)
+
+
+def _prepare(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
+    """Make ``folder`` ready to be written. True if a finished set of the same settings is there."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; give a folder for the motion clips")
+    for name in (MOTION_FILE, UNFINISHED_FILE):
+        if not (folder / name).is_file():
+            continue
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except ValueError:
+            found = {}
+        if found == wanted:
+            return name == MOTION_FILE
+        if not force:
+            raise DataError(
+                f"{folder}: holds a motion data set of other settings ({_difference(found, wanted)}); "
+                "give another folder, or --force to replace it"
+            )
+        for part in (folder / name for name in _CONTENTS):
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
+        (folder / name).unlink()
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder}: is not empty and holds no motion data set; give a new folder")
+    write_json(folder / UNFINISHED_FILE, wanted)
+    return False
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    old, new = found.get("settings"), wanted["settings"]
+    if found.get("kind") != wanted.get("kind"):
+        return f"{found.get('kind', 'trimmed')} clips, asked {wanted.get('kind', 'trimmed')}"
+    if not isinstance(old, dict) or found.get("version") != wanted["version"] or old == new:
+        return f"version {found.get('version')}, here {wanted['version']}"
+    return ", ".join(f"{key} {old.get(key)}, asked {new[key]}" for key in new if old.get(key) != new[key])
+
+
+def _write_all(
+    clips: Sequence[Clip], render: Callable[[Clip], np.ndarray], fps: int, workers: int | None
+) -> Iterator[int]:
+    """Render and encode ``clips``; yields how many more are done."""
+    chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
+    num_workers = len(os.sched_getaffinity(0)) if workers is None else workers
+    if num_workers < 0:
+        raise UsageError(f"workers: must not be negative, got {workers}")
+    if num_workers < 2 or len(chunks) < 4:  # starting processes takes longer than a few clips
+        for chunk in chunks:
+            yield _write_chunk(chunk, render, fps)
+        return
+    # spawn: a forked copy of a process whose libraries run threads may hang
+    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield from pool.map(_write_chunk, chunks, [render] * len(chunks), [fps] * len(chunks))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_chunk(clips: Sequence[Clip], render: Callable[[Clip], np.ndarray], fps: int) -> int:
+    for clip in clips:
+        write_video(clip.path, render(clip), fps=fps, options=_ENCODER)
+    return len(clips)
