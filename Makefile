@@ -8,6 +8,9 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/saccade
 NATIVE := $(wildcard src/saccade/ops/native/*)
 
+# PyTorch for CUDA brings a Triton along. With one for a CPU this one runs and compiles GPU kernels in the tests.
+TRITON = $(BIN)/pip install -q --disable-pip-version-check --no-deps triton==3.6.0
+
 .PHONY: quickstart test test-slow test-gpu lint format bench bench-gpu clean
 .DEFAULT_GOAL := quickstart
 
@@ -47,6 +50,7 @@ $(VENV)/.base: pyproject.toml constraints.txt setup.py $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(BIN)/python -c "import triton" 2>/dev/null || $(TRITON) || echo "no Triton: its tests will be skipped"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

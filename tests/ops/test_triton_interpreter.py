@@ -199,6 +199,7 @@ def launch_batch_norm(kernels: Any) -> None:
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION:UserWarning")  # newer ones than 3.6
 def test_the_kernels_compile_for_a_gpu(
     operator: str,
     names: list[str],

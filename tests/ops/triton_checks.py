@@ -150,7 +150,7 @@ def check_batch_norm(
     residual: bool = False,
     channels_last: bool = True,
     num_splits: int = 1,
-    tile: int = 8192,
+    tile: int = 4096,
     gradient: str = "dense",
     device: str = "cpu",
 ) -> None:

@@ -106,12 +106,13 @@ def _grad_weight(
     batch, channels, *size = grad.shape
     constants = _constants(channels, weight.shape[2:], stride, padding)
     # No tuning: the brick is part of the order of summation.
-    shape = {"BT": 2 if constants["BLOCK_C"] > 32 else 4, "BH": 8, "BW": 8}
+    wide = constants["BLOCK_C"] > 32
+    shape = {"BT": 2 if wide else 4, "BH": 8, "BW": 8}
     num_bricks = batch * _bricks(size, shape)
     taps = weight[0].numel()
     partial = allocate(weight.new_empty(0, dtype=torch.float32), (num_bricks, taps, channels))
     _weight_gradient[(num_bricks * triton.cdiv(channels, constants["BLOCK_C"]),)](
-        *(grad, x, partial, *x.shape[2:], *size), **constants, **shape, num_warps=8
+        *(grad, x, partial, *x.shape[2:], *size), **constants, **shape, num_warps=16 if wide else 8
     )
     return partial.sum(0).T.contiguous().view(weight.shape).to(weight.dtype)
 

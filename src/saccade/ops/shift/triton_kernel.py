@@ -1,6 +1,6 @@
 """The shift on a GPU, in Triton; the same functions as native.py, on contiguous memory.
 
-A program takes one channel of one clip and up to 1024 positions of its frames, and goes through the frames
+A program takes one channel of one clip and up to 512 positions of its frames, and goes through the frames
 in order. A channel has one shift, so all weights and offsets are single numbers, and the blend of a frame's
 four neighbours serves two outputs: as the later frame of one and the earlier frame of the next.
 
@@ -116,8 +116,8 @@ def _blocks(size: Sequence[int]) -> tuple[int, int, int]:
     A fixed choice: the blocks are part of the order of summation.
     """
     positions = size[1] * size[2]
-    block = min(1024, triton.next_power_of_2(positions))
-    return block, triton.cdiv(positions, block), max(1, min(4, block // 256))
+    block = min(512, triton.next_power_of_2(positions))
+    return block, triton.cdiv(positions, block), max(1, block // 128)
 
 
 def _constants(
@@ -168,18 +168,24 @@ def _divide(position, stride: tl.constexpr, size):
 
 
 @triton.jit
+def _all_if(exists, known):
+    # what "known & exists" says; of that the interpreter of Triton 3.9 makes numbers, which are no mask
+    return tl.where(exists, known, False)
+
+
+@triton.jit
 def _four(
     base, t, T, row, H, column, W, inside,
     step: tl.constexpr, ST: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
 ):  # fmt: skip
     """What frame t / ST has at (row, row + step) / SH and (column, column + step) / SW; zeros outside."""
-    t, known = _divide(t, ST, T)
+    t, exists = _divide(t, ST, T)
     row_1, known_1 = _divide(row, SH, H)
     row_2, known_2 = _divide(row + step, SH, H)
     column_1, known_3 = _divide(column, SW, W)
     column_2, known_4 = _divide(column + step, SW, W)
     frame = base + t * (H.to(tl.int64) * W)
-    known_1, known_2 = known_1 & inside & known, known_2 & inside & known
+    known_1, known_2 = _all_if(exists, known_1 & inside), _all_if(exists, known_2 & inside)
     a = tl.load(frame + row_1 * W + column_1, mask=known_1 & known_3, other=0.0).to(tl.float32)
     b = tl.load(frame + row_1 * W + column_2, mask=known_1 & known_4, other=0.0).to(tl.float32)
     c = tl.load(frame + row_2 * W + column_1, mask=known_2 & known_3, other=0.0).to(tl.float32)
@@ -238,10 +244,9 @@ def _forward(
         known = inside & (row >= 0) & (row < H) & (column >= 0) & (column < W)
         x += row * W + column
         for t in range(OT):
-            source = first + t * ST
-            value = tl.load(
-                x + source * (H.to(tl.int64) * W), mask=known & (source >= 0) & (source < T), other=0.0
-            )
+            source, exists = _divide(first + t * ST, 1, T)
+            pointer = x + source * (H.to(tl.int64) * W)
+            value = tl.load(pointer, mask=_all_if(exists, known), other=0.0)
             tl.store(out + t * (OH.to(tl.int64) * OW), value, mask=inside)
     else:
         near = _blend_frame(x, first, T, row, H, column, W, inside, rh, rw, 1, 1, 1, 1)
@@ -301,11 +306,12 @@ def _adjoint(
     if QUANTIZE:
         out_row, known_row = _divide(row, SH, OH)
         out_column, known_column = _divide(column, SW, OW)
+        known = inside & known_row & known_column
         grad += out_row * OW + out_column
         for t in range(T):
-            source, known = _divide(first + t, ST, OT)
+            source, exists = _divide(first + t, ST, OT)
             pointer = grad + source * (OH.to(tl.int64) * OW)
-            value = tl.load(pointer, mask=inside & known_row & known_column & known, other=0.0)
+            value = tl.load(pointer, mask=_all_if(exists, known), other=0.0)
             tl.store(grad_x + t * (H.to(tl.int64) * W), value, mask=inside)
     else:
         before = _blend_frame(grad, first - 1, OT, row, OH, column, OW, inside, rh, rw, -1, ST, SH, SW)
