@@ -2,12 +2,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
+from test_loader import assert_same
 
+from saccade.data.clips import ClipSettings, TrainClips
+from saccade.data.loader import TrainLoader
 from saccade.data.multigrid import CycleSampler, ShapeCycle, steps_that_fit
 from saccade.data.sampler import BatchShape
 from saccade.data.seeds import clip_seed
+from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import ConfigError
 
 LARGE = BatchShape(batch_size=16, num_frames=2, stride=(2, 8), short_side=(10, 26), crop=8)
@@ -99,3 +105,59 @@ def test_repeats_go_through_the_stream_whatever_the_shapes():
     parts = [CycleSampler(25, CYCLES, seed=3, rank=r, world_size=2, repeats=4) for r in range(2)]
     halves = [list(part.run_requests(0, 13)) for part in parts]
     assert [a + b for a, b in zip(*halves, strict=True)] == batches
+
+
+def read(videos: VideoDataset, cycles: tuple[ShapeCycle, ...], **options: Any) -> list[ClipBatch]:
+    draws = CycleSampler(len(videos), cycles, seed=5)
+    with TrainLoader(videos, **options) as loader:
+        return list(loader.batches(draws.run_requests(0, draws.total_steps)))
+
+
+@pytest.fixture(scope="module")
+def many_shapes() -> tuple[ShapeCycle, ...]:
+    small = BatchShape(batch_size=6, num_frames=2, stride=(1, 4), short_side=(20, 36), crop=16)
+    large = BatchShape(batch_size=3, num_frames=4, stride=(2, 2), short_side=(32, 36), crop=32)
+    return (
+        ShapeCycle(num_steps=3, shapes=(small, replace(small, batch_size=3, crop=20))),
+        ShapeCycle(num_steps=3, shapes=(large,)),
+    )
+
+
+def test_batches_of_every_shape_are_the_same_from_workers_and_from_the_cache(
+    small_videos: VideoDataset, many_shapes: tuple[ShapeCycle, ...]
+):
+    plain = read(small_videos, many_shapes)
+    shapes = [(len(batch), len(batch.clips[0]), batch.crop) for batch in plain]
+    assert shapes == [(6, 2, 16), (3, 2, 20), (6, 2, 16), (3, 4, 32), (3, 4, 32), (3, 4, 32)]
+    assert all(min(clip.shape[1:3]) >= batch.crop for batch in plain for clip in batch.clips)
+    assert_same(read(small_videos, many_shapes, workers=2), plain)
+    options: dict[str, Any] = {"cache_mb": 64, "cache_short_side": 36}
+    cached = read(small_videos, many_shapes, **options)
+    assert_same(read(small_videos, many_shapes, workers=2, **options), cached)
+    # decoded once at the largest size, then resized: of the same sizes, the long side but for rounding
+    sizes = [
+        [(len(clip), min(clip.shape[1:3])) for batch in batches for clip in batch.clips]
+        for batches in (plain, cached)
+    ]
+    assert sizes[0] == sizes[1]
+
+
+def test_strides_are_drawn_per_clip_over_the_whole_range(small_videos: VideoDataset):
+    def strides(step: int) -> set[int]:
+        shape = BatchShape(
+            batch_size=12, num_frames=2, stride=(2, 6), short_side=(20, 20), crop=16, stride_step=step
+        )
+        draws = CycleSampler(12, (ShapeCycle(num_steps=5, shapes=(shape,)),), seed=5)
+        found = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "saccade.data.clips.sample_train",
+                lambda *_, stride, **__: found.append(stride) or np.zeros(2, dtype=np.int64),
+            )
+            clips = TrainClips(small_videos, ClipSettings())
+            for requests in draws.run_requests(0, 5):
+                clips.read(requests)
+        return set(found)
+
+    assert strides(1) == {2, 3, 4, 5, 6}
+    assert strides(2) == {2, 4, 6}

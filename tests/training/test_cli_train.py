@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,3 +126,36 @@ def test_resume_takes_the_settings_of_the_run(
     assert main(["train", "x3d_ucf10", "--out", config.out]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert json.loads((Path(config.out) / "config.json").read_text())["config"]["epochs"] == 1
+
+
+def test_dry_run_shows_a_plan_without_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    picture = tmp_path / "new folder" / "plan.png"
+    recipe = ["train", "x3d_motion", "--multigrid", "both", "--dry-run"]
+    out = ["--out", str(tmp_path / "run")]
+    assert main([*recipe, "--num-clips", "800", "--devices", "2", "--picture", str(picture), *out]) == 0
+    told = capsys.readouterr().out
+    assert "256x2x32  128x2x45  128x2x45" in told
+    assert "sub-BN, 8 splits" in told  # of the 64 clips on each of two devices
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "run").exists()
+    assert main([*recipe[:2], "--dry-run", "--num-clips", "800", *out]) == 0
+    assert "2250 steps of 16 clips x 8 frames x 64 pixels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--dry-run"], "--dry-run needs to know how many clips there are: give --num-clips N or --data"),
+        (["--dry-run", "--num-clips", "0"], "--num-clips must be at least 1, got 0"),
+        (["--dry-run", "--num-clips", "many"], "--num-clips: invalid int value: 'many'"),
+        (["--dry-run", "--num-clips", "100"], "batch_size: .* choose at most 6"),
+        (["--num-clips", "100"], "unknown flag --num-clips"),
+        (["--multigrid", "tall"], "invalid choice 'tall' for argument '--multigrid'"),
+    ],
+)
+def test_a_dry_run_that_cannot_work_says_why(
+    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    multigrid = [] if "--multigrid" in args else ["--multigrid", "both"]
+    assert main(["train", "x3d_motion", *multigrid, *args]) in (1, 2)
+    assert re.search(message, capsys.readouterr().err)

@@ -39,3 +39,16 @@ def test_the_average_is_apart_from_the_model_and_restores():
         one.update(model(5.0))
     for a, b in zip(average.model.parameters(), restored.model.parameters(), strict=True):
         assert a.equal(b)
+
+
+def test_a_large_batch_counts_as_many_updates():
+    one, many = (WeightAverage(model(1.0), decay=0.9) for _ in range(2))
+    for average in (one, many):
+        for _ in range(200):  # past the growth of the decay
+            average.update(model(0.5))
+    for _ in range(8):
+        one.update(model(4.0))
+    many.update(model(4.0), num_updates=8)
+    for a, b in zip(one.model.parameters(), many.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert one.state_dict()["num_updates"] == many.state_dict()["num_updates"] == 208

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade.recipes import get_recipe
+from saccade.training.multigrid import make_plan
+from saccade.training.multigrid.show import chart_data, plan_text
+from saccade.training.timetable import MultigridTimetable
+from saccade.visualize.charts import save_figure
+from saccade.visualize.plan import plan_chart
+
+
+def table() -> MultigridTimetable:
+    return MultigridTimetable(make_plan(get_recipe("x3d_motion").replace(multigrid="both"), 800))
+
+
+def test_a_picture_of_every_quantity(tmp_path: Path):
+    figure = plan_chart(**chart_data(table()))
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == ["clips a batch", "frames", "crop (pixels)", "learning rate"]
+    assert [f"{tick:g}" for tick in figure.axes[1].get_yticks()] == ["2", "4", "8"]
+    assert [f"{tick:g}" for tick in figure.axes[2].get_yticks()] == ["32", "45", "64"]
+    save_figure(figure, tmp_path / "plan.png", dpi=60)
+    assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_has_a_line_for_each_phase():
+    lines = plan_text(table()).splitlines()
+    assert " ".join(lines[0].split()) == (
+        "phase epochs steps clips x frames x pixels stride rate per device batch norm"
+    )
+    assert lines[1].split()[0] == "1"
+    assert "256x2x32  128x2x45  128x2x45" in lines[1]
+    assert "sub-BN, 16 splits" in lines[1]
+    assert lines[13].split()[0] == "13"
+    assert lines[-2].startswith("658 steps (without multigrid 2250)")
+    assert lines[-1] == "validated 32 times, always with 8 frames x 64 pixels"
