@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from saccade.layers.batch_norm import SyncBatchNorm3d, convert_sync_batchnorm
+from saccade.layers.checkpointing import checkpoint_activations
 from saccade.layers.depthwise_conv import DepthwiseConv3d
 from saccade.layers.drop_path import DropPath
 from saccade.layers.norm_act import norm_act
@@ -25,6 +26,7 @@ __all__ = [
     "SqueezeExcite",
     "SubBatchNorm3d",
     "SyncBatchNorm3d",
+    "checkpoint_activations",
     "convert_sync_batchnorm",
     "load_split_statistics",
     "norm_act",

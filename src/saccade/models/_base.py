@@ -42,6 +42,24 @@ class VideoModel(nn.Module, ABC):
     def stages(self) -> list[nn.Module]:
         """The parts before the head in the order a clip passes them, the stem first; for freezing."""
 
+    def blocks(self) -> list[nn.Module]:
+        """What the stages are made of: the units that activations are recomputed by and weights sharded by.
+        Each is called as a module, its parameters used in that call alone.
+        """
+        return [
+            block
+            for stage in self.stages()
+            for block in (stage if isinstance(stage, nn.Sequential) else [stage])
+        ]
+
+    def layer_ids(self) -> dict[str, int]:
+        """Names of parameters -> depth of their layer, 0 for the stem, the head deepest; for learning rates
+        that fall with the distance from the head. Here a layer is a stage.
+        """
+        stages = self.stages()
+        depths = {id(p): depth for depth, stage in enumerate(stages) for p in stage.parameters()}
+        return {name: depths.get(id(p), len(stages)) for name, p in self.named_parameters()}
+
     @abstractmethod
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a newly initialised one on the same device. 0 removes it."""

@@ -41,8 +41,8 @@ class WeightAverage:
         present = model.state_dict()
         for name, average in self.model.state_dict().items():
             if average.is_floating_point() and name not in copied:
-                averages.append(average)
-                values.append(present[name])
+                averages.append(_own_share(average))
+                values.append(_own_share(present[name]))
             else:
                 average.copy_(present[name])
         torch._foreach_lerp_(averages, values, 1 - decay)
@@ -53,3 +53,11 @@ class WeightAverage:
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.num_updates = float(state["num_updates"])  # type: ignore[arg-type]
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+
+
+def _own_share(value: Tensor) -> Tensor:
+    """What this process holds of a tensor; of most, all. (Asking whether it is a shared one by its class
+    would import what only sharded runs need.)
+    """
+    share: Tensor = value.to_local() if hasattr(value, "to_local") else value
+    return share

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -35,9 +35,12 @@ from saccade.training.multigrid.shapes import base_shape
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
 from saccade.training.precise_bn import batch_norms, measure_batch_norm
 from saccade.training.run_folder import BEST, LAST, METRICS, SCORES
-from saccade.training.step import GradientStep, TrainingError, step_seed
+from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
 from saccade.training.timetable import Timetable
 from saccade.training.validation import validate_model
+
+if TYPE_CHECKING:
+    from saccade.training.shard import Shards
 
 
 @dataclass
@@ -84,8 +87,16 @@ class Trainer:
         self.processes, self.reporter, self.timetable = processes, reporter, timetable
         self.total_steps = timetable.total_steps
         self.progress = Progress()
-        self.optimizer = create_optimizer(model, config.optim, backbone_lr=config.model.backbone_lr)
+        if config.checkpoint_activations:
+            checkpoint_blocks(model)
         self.average = WeightAverage(model, config.ema) if config.ema else None
+        self._shards = self._share_out() if config.shard else None
+        self.optimizer = create_optimizer(
+            model,
+            config.optim,
+            backbone_lr=config.model.backbone_lr,
+            layer_decay=config.model.layer_decay,
+        )
         self.watch = Stopwatch()
         self.interrupts = Interrupts()
         self.metrics = (
@@ -94,7 +105,7 @@ class Trainer:
         self._batch_norms = batch_norms(model)
         self._switch_norms = NormSwitch(model, processes)
         self._phase: Phase | None = None
-        self._gradients = GradientStep(config, model, processes, train_set.class_names)
+        self._gradients = GradientStep(config, model, processes, train_set.class_names, shards=self._shards)
         apart = model.lr_multipliers() if isinstance(model, VideoModel) else {}
         # the gradients of learned shifts have a length of their own, which would drown that of all others
         self._clipped = [p for name, p in model.named_parameters() if name not in apart]
@@ -105,7 +116,11 @@ class Trainer:
 
     @property
     def tested_model(self) -> nn.Module:
-        """The weights that are validated and kept: the average where there is one."""
+        """The weights that are validated and kept: the average where there is one. Of shards, the copy that
+        was last gathered.
+        """
+        if self._shards:
+            return self._shards.whole
         return self.average.model if self.average else self.model
 
     @property
@@ -114,7 +129,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """What `load_state` needs to go on exactly; `torch.save` and ``weights_only=True`` can hold it."""
-        return {
+        state = {
             "model": self.model.state_dict(),
             "splits": split_statistics(self.model),
             "optimizer": self.optimizer.state_dict(),
@@ -124,8 +139,11 @@ class Trainer:
             "config": self.config.to_dict(),
             "data": data_fingerprint(self.train_set),
         }
+        return self._shards.gathered(state) if self._shards else state
 
     def load_state(self, state: dict[str, Any]) -> None:
+        if self._shards:
+            state = self._shards.scattered(state, self.optimizer)
         self.model.load_state_dict(state["model"])
         load_split_statistics(self.model, state["splits"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -138,11 +156,14 @@ class Trainer:
     def save(self) -> None:
         """Write last.pt, unless the weights are no numbers any more."""
         self._last_save = time.monotonic()
-        if not self.processes.main:
+        if not (self.processes.main or self._shards):
             return
-        if not all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
+        state = self.state()
+        weights = [state["model"][name] for name, _ in self.model.named_parameters()]
+        if not all(bool(torch.isfinite(value).all()) for value in weights):
             raise self._diverged("the weights are not finite")
-        save_checkpoint(self.folder / LAST, self.state())
+        if self.processes.main:
+            save_checkpoint(self.folder / LAST, state)
 
     # --------------------------------------------------------------------------------------------- run
 
@@ -165,6 +186,8 @@ class Trainer:
                 if self.progress.step >= self.total_steps:
                     break
                 self._step(batches)
+        if self._shards:
+            self._shards.refresh()
         if self.metrics:
             self.metrics.close()
 
@@ -208,7 +231,7 @@ class Trainer:
         lr = self.timetable.rate(progress.step)
         set_learning_rate(self.optimizer, lr)
         loss, correct = self._gradients(batch)
-        stop, broken, failures, loss, correct, clips = self._shared(batch, loss, correct)
+        stop, broken, late, failures, loss, correct, clips = self._shared(batch, loss, correct)
         if broken:
             raise self._diverged("the loss is not finite")
         if config.optim.clip_grad:
@@ -224,16 +247,20 @@ class Trainer:
         progress.epoch_failures += int(failures)
         progress.step += 1
         self._note_failures(batch)
-        self._after_step(lr)
+        self._after_step(lr, late=bool(late))
         if stop:
             self._stop()
 
     def _shared(self, batch: ClipBatch, loss: float, correct: float) -> list[float]:
-        """What all processes must agree on after the gradients: stop? broken? and the sums of the step."""
+        """What all processes must agree on after the gradients: stop? broken? time to save? and the sums of
+        the step.
+        """
         self._failure_limit.see(batch.failures)
+        late = time.monotonic() - self._last_save >= 60 * self.config.save_minutes
         own = [
             float(self.interrupts.requested),
             float(not math.isfinite(loss)),
+            float(late and self.processes.main),
             float(len(batch.failures)),
             loss,
             correct,
@@ -241,7 +268,7 @@ class Trainer:
         ]
         return self.processes.sum(own)
 
-    def _after_step(self, lr: float) -> None:
+    def _after_step(self, lr: float, *, late: bool) -> None:
         progress = self.progress
         record = {**progress.window.record(), **self.watch.record(), "lr": lr}
         record["clips"] = self.timetable.num_clips(progress.step)
@@ -261,7 +288,6 @@ class Trainer:
         if epoch_ends:
             progress.epoch_failures = 0
             self._failure_limit = self._new_failure_limit()
-        late = time.monotonic() - self._last_save >= 60 * self.config.save_minutes
         if late or progress.validation_due or progress.step == self.total_steps:
             self.save()
 
@@ -275,11 +301,15 @@ class Trainer:
 
     def _validate(self, batches: Iterator[ClipBatch]) -> None:
         start = time.perf_counter()
+        if self._shards:
+            self._shards.refresh()
         if self.config.precise_bn:
             self._measure_batch_norm(batches)
         self.processes.agree(self.tested_model.buffers())
         if self.val_set is not None:
             self._test(self.val_set, start)
+        if self._shards:
+            self._shards.rest()
         self.progress.validation_due = False
         self.save()
         set_train_mode(self.model)
@@ -353,6 +383,11 @@ class Trainer:
         )
 
     # ----------------------------------------------------------------------------------------- details
+
+    def _share_out(self) -> Shards:
+        from saccade.training.shard import Shards  # takes a second to import
+
+        return Shards(self.model, self.average.model if self.average else None, self.processes)
 
     def _enter(self, phase: Phase | None) -> None:
         """Make ready for a step of this multigrid phase."""

@@ -20,6 +20,9 @@ class Trainable(Protocol):
     def lr_multipliers(self) -> dict[str, float]:
         """Names of parameters that learn at another rate -> the factor."""
 
+    def layer_ids(self) -> dict[str, int]:
+        """Names of parameters -> depth of their layer, the head deepest."""
+
     def stages(self) -> list[nn.Module]:
         """The parts in order, stem first."""
 
@@ -28,12 +31,20 @@ class Trainable(Protocol):
 
 
 def parameter_groups(
-    model: nn.Module, *, weight_decay: float, backbone_lr: float = 1.0, shift_lr: float | None = None
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    backbone_lr: float = 1.0,
+    shift_lr: float | None = None,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Optimiser groups of the parameters that learn: {backbone, classifier} x {decayed, not decayed}.
 
     Vectors and scalars (biases, every kind of norm) and what the model names in ``no_weight_decay()`` do not
     decay. What it names in ``lr_multipliers()`` makes groups of its own; ``shift_lr`` replaces those factors.
+    With a ``layer_decay`` below 1 there are groups for each depth of ``layer_ids()``: the rate of a layer is
+    ``layer_decay`` times that of the next, the deepest have the full rate (Clark et al. 2020, ELECTRA, arXiv
+    2003.10555; Bao et al. 2021, BEiT, arXiv 2106.08254).
     Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty groups are
     left out.
 
@@ -47,6 +58,8 @@ def parameter_groups(
         if not factors:
             raise ConfigError("optim.shift_lr: the model has no learned shifts; leave it out")
         factors = dict.fromkeys(factors, shift_lr)
+    depths = traits.layer_ids() if layer_decay != 1 else {}
+    deepest = max(depths.values(), default=0)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -56,13 +69,16 @@ def parameter_groups(
         decayed = parameter.ndim > 1 and name not in spared
         factor = factors.get(name, 1.0)
         part = ("classifier" if head else "backbone") + (f" at {factor:g} x lr" if name in factors else "")
+        part += f" in layer {depths[name]}" if depths else ""
         group_name = f"{part}, {'decayed' if decayed else 'not decayed'}"
         group = groups.setdefault(
             group_name,
             {
                 "name": group_name,
                 "params": [],
-                "lr_scale": factor * (1.0 if head else backbone_lr),
+                "lr_scale": factor
+                * (1.0 if head else backbone_lr)
+                * layer_decay ** (deepest - depths.get(name, deepest)),
                 "weight_decay": weight_decay if decayed else 0.0,
             },
         )
@@ -71,11 +87,15 @@ def parameter_groups(
 
 
 def create_optimizer(
-    model: nn.Module, config: OptimConfig, *, backbone_lr: float = 1.0
+    model: nn.Module, config: OptimConfig, *, backbone_lr: float = 1.0, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW, over `parameter_groups`."""
     groups = parameter_groups(
-        model, weight_decay=config.weight_decay, backbone_lr=backbone_lr, shift_lr=config.shift_lr
+        model,
+        weight_decay=config.weight_decay,
+        backbone_lr=backbone_lr,
+        shift_lr=config.shift_lr,
+        layer_decay=layer_decay,
     )
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)

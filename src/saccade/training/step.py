@@ -8,6 +8,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,10 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 from saccade.data.mirror import mirrored_labels, tells_sides
 from saccade.data.types import ClipBatch
 from saccade.errors import SaccadeError
+from saccade.layers import checkpoint_activations
 from saccade.models import VideoModel
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
-from saccade.transforms import TrainTransform
+from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransform
+
+if TYPE_CHECKING:
+    from saccade.training.shard import Shards
 
 # what PyTorch says on a CPU, and cuDNN and cuBLAS on a GPU, when there is no memory left
 _NO_MEMORY = ("t allocate memory", "STATUS_ALLOC_FAILED")
@@ -34,9 +41,9 @@ class TrainingError(SaccadeError):
 class GradientStep:
     """Adds the gradients of a batch's mean loss, and of the model's regularisation, to its parameters.
 
-    The batch is cut into `accumulate` equal parts, each weighted by its share, so that the sum is the
-    gradient of the mean over the whole batch. With several processes DDP averages the gradients in the last
-    part.
+    The batch is cut into `accumulate` parts, each weighted by its share, so that the sum is the gradient of
+    the mean over the whole batch, even or not. With several processes DDP, or what shares out the weights,
+    averages the gradients in the last part.
     """
 
     def __init__(
@@ -45,11 +52,15 @@ class GradientStep:
         model: nn.Module,
         processes: Processes,
         class_names: Sequence[str] = (),
+        *,
+        shards: Shards | None = None,
     ) -> None:
         self.config, self.processes, self.model = config, processes, model
         self.transform = train_transform(config, class_names)
+        self.mixing = mixing(config, len(class_names))
+        self._shards = shards
         self._ddp: DistributedDataParallel | None = None
-        if processes.world_size > 1:
+        if processes.world_size > 1 and not shards:
             device_ids = [processes.device] if processes.device.type == "cuda" else None
             self._ddp = DistributedDataParallel(model, device_ids=device_ids)
             # The layouts differ in name alone: in the strides of axes of length 1.
@@ -66,8 +77,7 @@ class GradientStep:
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with self._exchange(last), explained_memory(part, self.config):
-                here = part.to(self.processes.device)
-                loss, right = self._loss(*self.transform.with_labels(here))
+                loss, right = self._loss(*self.inputs(part))
                 extra = self._regularization()
                 total = loss if extra is None else loss + extra
                 (total * (len(part) / len(batch))).backward()
@@ -79,8 +89,16 @@ class GradientStep:
             logits_BK = self.network(x_BCTHW)
         logits_BK = logits_BK.float()
         loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
-        right = (logits_BK.detach().argmax(dim=1) == labels_B).sum().to(loss.dtype)
+        expected_B = labels_B if labels_B.ndim == 1 else labels_B.argmax(dim=1)  # of a mix, its larger part
+        right = (logits_BK.detach().argmax(dim=1) == expected_B).sum().to(loss.dtype)
         return loss, right
+
+    def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """What the network is shown of a batch, (B, 3, T, H, W), and the labels: int64 (B,), or where clips
+        are mixed their shares of the classes, float32 (B, K).
+        """
+        x_BCTHW, labels = self.transform.with_labels(batch.to(self.processes.device))
+        return self.mixing(x_BCTHW, labels, batch.seeds) if self.mixing else (x_BCTHW, labels)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision that the network runs in."""
@@ -97,6 +115,8 @@ class GradientStep:
 
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
         """The processes exchange gradients in the last backward pass of a step alone."""
+        if self._shards:
+            self._shards.exchange(last)
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
 
 
@@ -135,19 +155,65 @@ def train_transform(config: TrainConfig, class_names: Sequence[str] = ()) -> Tra
         brightness=augment.brightness,
         contrast=augment.contrast,
         saturation=augment.saturation,
+        rand_augment=_rand_augment(config),
+        erasing=RandomErasing(augment.erasing, config.clip) if augment.erasing else None,
         channels_last=config.channels_last,
     )
 
 
+def mixing(config: TrainConfig, num_classes: int) -> Mixing | None:
+    """How the clips of a run are mixed; None if they are not."""
+    augment = config.augment
+    if not (augment.mixup or augment.cutmix):
+        return None
+    return Mixing(
+        mixup=augment.mixup,
+        cutmix=augment.cutmix,
+        shape=augment.cutmix_shape,
+        switch=augment.mix_switch,
+        probability=augment.mix_probability,
+        num_classes=num_classes,
+        repeats=augment.repeats,
+    )
+
+
+def _rand_augment(config: TrainConfig) -> RandAugment | None:
+    augment = config.augment
+    if not augment.rand_ops:
+        return None
+    return RandAugment(
+        augment.rand_ops,
+        augment.rand_magnitude,
+        magnitude_std=augment.rand_magnitude_std,
+        fill=255.0 * sum(config.clip.mean) / 3,
+    )
+
+
+def checkpoint_blocks(model: nn.Module) -> None:
+    """Let the blocks of ``model`` compute again for the backward pass what they need not keep."""
+    blocks = model.blocks() if isinstance(model, VideoModel) else []
+    for block in blocks:
+        if any(block.children()):  # a single layer keeps little more than its input as it is
+            checkpoint_activations(block)
+
+
 def split_batch(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:
-    """Consecutive equal parts; the record of failures stays with the whole."""
+    """Consecutive parts, as even as they come; the record of failures stays with the whole."""
     if num_parts == 1:
         return [batch]
-    size = len(batch) // num_parts
-    slices = [slice(start, start + size) for start in range(0, size * num_parts, size)]
+    size, larger = divmod(len(batch), num_parts)
+    ends = [number * size + min(number, larger) for number in range(num_parts + 1)]
     return [
-        ClipBatch(batch.clips[part], batch.labels[part], batch.seeds[part], batch.indices[part], batch.crop)
-        for part in slices
+        replace(
+            batch,
+            clips=batch.clips[start:stop],
+            labels=batch.labels[start:stop],
+            seeds=batch.seeds[start:stop],
+            indices=batch.indices[start:stop],
+            inside=None if batch.inside is None else batch.inside[start:stop],
+            failures=(),
+        )
+        for start, stop in pairwise(ends)
     ]
 
 

@@ -1,0 +1,126 @@
+"""Weights, gradients and optimiser state shared out among the processes (FSDP2), and gathered again.
+
+Zhao et al. 2023, "PyTorch FSDP", arXiv 2304.11277; `torch.distributed.fsdp.fully_shard`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from saccade.errors import ConfigError
+from saccade.models import VideoModel
+from saccade.training.distributed import Processes
+
+
+class Shards:
+    """Shares out a model, and its average, and keeps a whole copy to test with.
+
+    Each process keeps a share of every weight. Those of a block are gathered while it computes; gradients are
+    averaged over the processes, as DDP does. Buffers are not shared out; those of the first process count, as
+    with DDP. What is gathered for a checkpoint are plain tensors, so a file does not know how it was made.
+    All processes must call each method together.
+
+    Raises:
+        ConfigError: the model changes weights outside of its forward pass.
+    """
+
+    def __init__(self, model: nn.Module, average: nn.Module | None, processes: Processes) -> None:
+        if not isinstance(model, VideoModel) or not model.in_final_form():
+            name = getattr(model, "model_name", type(model).__name__)
+            raise ConfigError(
+                f"shard: {name} changes weights by a schedule, outside of its forward pass; leave it off"
+            )
+        self._device = processes.device
+        self._whole = copy.deepcopy(model).cpu()
+        mesh = init_device_mesh(processes.device.type, (processes.world_size,))
+        for one in (model, average):
+            if one is not None:
+                _share_out(cast(VideoModel, one), mesh)
+        self._model, self._average = cast(FSDPModule, model), average
+
+    def exchange(self, now: bool) -> None:
+        """Whether the next backward pass averages the gradients over the processes or only adds to them."""
+        self._model.set_requires_gradient_sync(now)
+
+    def refresh(self) -> None:
+        """Give the whole copy the present weights, of the average where there is one."""
+        tested = self._average or cast(nn.Module, self._model)
+        self._whole.load_state_dict(gathered(tested.state_dict()))
+
+    @property
+    def whole(self) -> nn.Module:
+        """The whole copy, on the device of this process, with the weights it was last given."""
+        return self._whole.to(self._device)
+
+    def rest(self) -> None:
+        """Take the whole copy off the device."""
+        self._whole.cpu()
+
+    def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A training state with whole tensors in place of shares."""
+        whole: dict[str, Any] = gathered(state)
+        return whole
+
+    def scattered(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+        """A training state of whole tensors, shared out as the weights are."""
+        parts = {
+            "model": _like(state["model"], cast(nn.Module, self._model)),
+            "optimizer": _like_moved(state["optimizer"], optimizer),
+        }
+        if self._average is not None:
+            average = state["average"]
+            parts["average"] = {**average, "model": _like(average["model"], self._average)}
+        return {**state, **parts}
+
+
+def gathered(state: Any) -> Any:
+    """``state``, nested dictionaries and lists, with a whole tensor in place of every shared one."""
+    if isinstance(state, DTensor):
+        return state.full_tensor()
+    if isinstance(state, Mapping):
+        return {key: gathered(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [gathered(value) for value in state]
+    return state
+
+
+def _share_out(model: VideoModel, mesh: DeviceMesh) -> None:
+    for parameter in model.parameters():  # in the plain layout, which alone can be cut into shares
+        parameter.data = parameter.data.contiguous()
+    for block in model.blocks():
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def _like(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    targets = model.state_dict()
+    return {name: _share(value, targets.get(name)) for name, value in state.items()}
+
+
+def _like_moved(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """An optimiser's state, shared out as the weights it moves are; the numbers in it stay."""
+    moved = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = {
+        place: {
+            name: _share(value, moved[place] if value.shape == moved[place].shape else None)
+            for name, value in entries.items()
+        }
+        for place, entries in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
+def _share(value: Tensor, target: Tensor | None) -> Tensor:
+    if not isinstance(target, DTensor):
+        return value
+    # every process has the whole tensor, so none needs to send anything
+    here = value.to(target.device)
+    return distribute_tensor(here, target.device_mesh, target.placements, src_data_rank=None)
