@@ -71,7 +71,7 @@ def test_a_run_leaves_a_complete_folder(
     ]
     validations = [record for record in records if "val_top1" in record]
     assert [record["epoch"] for record in validations] == [1, 2, 3, 4]
-    assert result.best_top1 == max(record["val_top1"] for record in validations)
+    assert result.best_score == max(record["val_top1"] for record in validations)
     for record in records:
         if "loss" in record:
             assert record.keys() >= {"lr", "top1", "clips_per_s", "data_wait", "failures"}
@@ -87,10 +87,10 @@ def test_the_best_weights_are_a_model_on_their_own(tiny_config: MakeConfig):
     assert metadata["class_names"] == ["brightening", "darkening"]
     assert metadata["clip"]["num_frames"] == 2
     assert metadata["recipe"] == "x3d_ucf10"
-    assert metadata["metrics"]["val"]["top1"] == result.best_top1
+    assert metadata["metrics"]["val"]["top1"] == result.best_score
     val = load_dataset(config.data, "val")
     again = evaluate(model, val, config.clip, ["1x1", "2x1"], workers=0)
-    assert again["1x1"].top1 == result.best_top1
+    assert again["1x1"].top1 == result.best_score
     stored = TestResult.load(result.run_dir / "test_scores_2x1.npz")
     torch.testing.assert_close(torch.tensor(again["2x1"].scores), torch.tensor(stored.scores))
 
@@ -159,7 +159,7 @@ def test_a_run_stopped_in_a_validation_begins_with_it_again(
     resumed = train(config, resume=True)
     assert untimed(lines(whole.run_dir)) == untimed(lines(resumed.run_dir))
     assert_same(weights(whole.run_dir), weights(resumed.run_dir))
-    assert resumed.best_top1 == whole.best_top1
+    assert resumed.best_score == whole.best_score
 
 
 def test_a_finished_run_resumes_to_itself(tiny_config: MakeConfig):
@@ -167,7 +167,7 @@ def test_a_finished_run_resumes_to_itself(tiny_config: MakeConfig):
     first = train(config)
     before = lines(first.run_dir)
     again = train(config, resume=True)
-    assert again.best_top1 == first.best_top1
+    assert again.best_score == first.best_score
     assert lines(first.run_dir) == before
 
 
@@ -273,7 +273,7 @@ def test_too_many_unreadable_files_stop_the_run(tiny_config: MakeConfig, clips_c
 )
 def test_options_run(tiny_config: MakeConfig, flags: tuple[str, ...]):
     result = train(tiny_config("run", "--epochs", "1", *flags))
-    assert result.best_top1 is not None
+    assert result.best_score is not None
     assert all(value.isfinite().all() for value in weights(result.run_dir).values())
 
 

@@ -19,6 +19,18 @@ from saccade.evaluation import metrics
 from saccade.files import atomic_path
 from saccade.video.views import Average, parse_views
 
+FIGURE_NAMES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "mean_class": "class mean",
+    "map": "mAP",
+    "charades25": "charades-25",
+    "per_frame": "per-frame",
+    "repeated_charades25": "charades-25 repeated",
+}
+"""What `Result.figures` are called in print. "Repeated": the control in which the scores of a whole video
+stand at every moment of it."""
+
 
 @dataclass(frozen=True)
 class Failure:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from saccade.clip import ClipSpec
+from saccade.data.types import Task
 from saccade.errors import ConfigError
 
 
@@ -139,6 +140,10 @@ class TrainConfig:
     """Folder or list file of the data set; Something-Something by its published lists."""
     root: str = ""
     """Folder that the paths of a list start from. Empty: the list's own; for Something-Something: found."""
+    task: Task = "single-label"
+    """single-label: one class a clip. multi-label: any number of classes a clip, binary cross entropy, chosen
+    by mAP. localization: which classes at every moment of a video; chosen by charades-25, the loss is that of
+    X3D-Multigrid. The last two need a data set that says when actions happen, as Charades does."""
     class_names: str = ""
     """Class names in label order: a shipped list (something_v2) or a file. Empty: those of the data set."""
     out: str = ""
@@ -164,6 +169,12 @@ class TrainConfig:
     """How the frames of a clip are chosen. segments, tsm, pyslowfast-ssv2 and vov3d-ssv take one frame of
     each of clip.num_frames segments of the whole video, without regard to clip.stride; the others take
     frames clip.stride apart. See docs/sampling.md."""
+    ensemble: Literal["max", "mean"] = "max"
+    """What a multi-label test makes of a class's scores in several views: the largest, as PySlowFast on
+    Charades, or the mean."""
+    positive_weight: float = 1.0
+    """How much a label that is there counts against one that is not, in a binary cross entropy. 0: for each
+    class as many times as it is more often absent than present in the training split."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes; of each label of several, over yes and no."""
     ema: float = 0.0

@@ -95,7 +95,7 @@ class MetricsFile:
             except json.JSONDecodeError:  # the line that was being written when the process died
                 continue
             later = record["step"] > step or (
-                validation_due and record["step"] == step and "val_top1" in record
+                validation_due and record["step"] == step and "val_loss" in record
             )
             if not later:
                 kept.append(line + "\n")

@@ -41,9 +41,10 @@ from saccade.training.run_folder import (
     write_config,
 )
 from saccade.training.step import flip_probability
+from saccade.training.tasks import check_task
 from saccade.training.timetable import MultigridTimetable, PlainTimetable
 from saccade.training.validate import validate
-from saccade.training.validation import validate_model
+from saccade.training.validation import figures_text, validate_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class RunResult:
     Attributes:
         run_dir: the run folder.
         num_steps: optimiser steps of the whole run.
-        best_top1: best validation accuracy, 0..1; None without a validation split.
+        best_score: best validation figure, 0..1: top-1, or that of the task; None without a validation split.
         best_epoch: after how many epochs that was.
         test: figures of the final test by view set, as `TestResult.summary`; empty if none was asked for.
         seconds: wall time of this call.
@@ -61,7 +62,7 @@ class RunResult:
 
     run_dir: Path
     num_steps: int
-    best_top1: float | None
+    best_score: float | None
     best_epoch: float
     test: dict[str, dict[str, Any]] = field(default_factory=dict)
     seconds: float
@@ -167,17 +168,18 @@ def _finish(trainer: Trainer, start: float) -> RunResult:
     config, folder, group, progress = trainer.config, trainer.folder, trainer.processes, trainer.progress
     if trainer.val_set is None and group.main:
         trainer.save_best({"epoch": trainer.epoch, "step": progress.step})
-    test = _final_test(trainer) if config.test_views and trainer.val_set else {}
+    tests = bool(config.test_views) or config.task == "localization"
+    test = _final_test(trainer) if tests and trainer.val_set else {}
     seconds = time.perf_counter() - start
     if group.main:
         _report(trainer)
-    best = progress.best_top1 if trainer.val_set else None
-    told = f"best top-1 {100 * best:.1f} %, " if best is not None else ""
+    best = progress.best_score if trainer.val_set else None
+    told = f"best {progress.score_name} {100 * best:.1f} %, " if best is not None else ""
     trainer.reporter.say(f"done in {format_seconds(seconds)}: {told}everything is in {folder}")
     return RunResult(
         run_dir=folder,
         num_steps=progress.step,
-        best_top1=best,
+        best_score=best,
         best_epoch=trainer.timetable.epoch(progress.best_step),
         test=test,
         seconds=seconds,
@@ -194,14 +196,15 @@ def _final_test(trainer: Trainer) -> dict[str, dict[str, Any]]:
     result = validate_model(
         model, trainer.val_set, config.test_views, config=config, processes=trainer.processes
     )
-    top5 = f"top-5 {100 * result.top5:.1f} %, " if len(result.class_names) > 5 else ""
+    views = result.views if config.task == "localization" else config.test_views
+    kind = views if config.task == "localization" else f"{views} views"
     trainer.reporter.say(
-        f"test of the best weights, {config.test_views} views of {result.num_videos} videos: "
-        f"top-1 {100 * result.top1:.1f} %, {top5}{result.gmacs_per_video:.3g} GMACs a video"
+        f"test of the best weights, {kind} of {result.num_videos} videos: {figures_text(result)}, "
+        f"{result.gmacs_per_video:.3g} GMACs a video"
     )
-    figures = {config.test_views: result.summary()}
+    figures = {views: result.summary()}
     if trainer.processes.main:
-        result.save(folder / f"test_scores_{config.test_views}.npz")
+        result.save(folder / f"test_scores_{views}.npz")
         write_json(folder / TEST, figures)
     return figures
 
@@ -243,11 +246,12 @@ def dataset_options(config: TrainConfig) -> dict[str, Any]:
 def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
     if not config.data:
         raise UsageError(
-            f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, or "
-            "Something-Something)"
+            f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, "
+            "Something-Something or Charades)"
         )
     options = dataset_options(config)
     train_set = load_dataset(config.data, "train", **options)
+    check_task(config, train_set)
     return train_set, load_dataset(config.data, "val", **options) if config.val_every else None
 
 
@@ -312,7 +316,11 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         "stride": config.clip.stride,
         "num_frames": config.clip.num_frames,
         "train_crop": config.train_crop,
+        "localization": config.task == "localization",
+        "head_scores": "sigmoid" if config.task == "multi-label" else "softmax",
     }
+    if config.task == "localization" and "localization" not in known:
+        raise ConfigError(f"task: {config.model.name} gives no scores per frame, so it cannot localise")
     if config.model.drop_path and "drop_path" not in known:
         raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")
     return {name: value for name, value in options.items() if name in known} | config.model.overrides

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, get_args
 
+from saccade.data.types import Task
 from saccade.errors import ConfigError, SaccadeError
 from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
@@ -29,6 +30,7 @@ def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]
     yield from _clip(config)
     yield from _model(config)
     yield from _optim(config)
+    yield from _task(config)
     yield from _run(config, world_size)
     yield from recipe_problems(config, world_size)
     yield from grid_problems(config)
@@ -95,6 +97,27 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "optim.steps", "the step schedule needs the epochs at which the rate falls, e.g. 30 40"
     if list(optim.steps) != sorted(set(optim.steps)):
         yield "optim.steps", f"must go up (is {optim.steps})"
+
+
+def _task(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    if config.task not in get_args(Task):
+        yield "task", f"{config.task!r} is none of {', '.join(get_args(Task))}"
+    if config.label_smoothing and config.task != "single-label":
+        yield "label_smoothing", f"is for one label a clip; leave it at 0 for task {config.task}"
+    if not config.positive_weight >= 0:
+        yield "positive_weight", f"must be 0 or more (is {config.positive_weight})"
+    if config.task == "single-label" and config.positive_weight != 1:
+        yield "positive_weight", "weighs labels that may be there or not; task single-label has none such"
+    if config.task != "localization":
+        return
+    if config.temporal_rule != "saccade":
+        yield (
+            "temporal_rule",
+            f"{config.temporal_rule!r} does not say when each frame is; task localization needs saccade",
+        )
+    for name in ("mixup", "cutmix"):
+        if getattr(config.augment, name):
+            yield f"augment.{name}", "mixes labels of clips, not of moments; leave it at 0 to localise"
 
 
 def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:

@@ -79,8 +79,8 @@ class TrainTransform:
         return self.with_labels(batch)[0]
 
     def with_labels(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """The input of the network and its labels: int64 (B,), swapped where the clip was flipped and its
-        class has another name in the mirror. Both come from one draw per clip.
+        """The input of the network and its labels, of the shape they have in the batch, swapped where the
+        clip was flipped and its class has another name in the mirror. Both come from one draw per clip.
         """
         # Every draw is made, used or not: switching the jitter on leaves the crops as they were.
         rows = [stream(seed, "transform").random(6).tolist() for seed in batch.seeds]
@@ -101,7 +101,12 @@ class TrainTransform:
     def _labels(self, labels: Tensor, flipped: Tensor) -> Tensor:
         if self.mirrored is None:
             return labels
-        return torch.where(flipped.to(labels.device), self.mirrored.to(labels.device)[labels], labels)
+        mirrored, flipped = self.mirrored.to(labels.device), flipped.to(labels.device)
+        if labels.ndim == 1:
+            return torch.where(flipped, mirrored[labels], labels)
+        places = mirrored.view(1, -1, *(1,) * (labels.ndim - 2)).expand_as(labels)
+        swapped = torch.zeros_like(labels).scatter_reduce(1, places, labels, "amax")
+        return torch.where(flipped.view(-1, *(1,) * (labels.ndim - 1)), swapped, labels)
 
     def _cut(self, batch: ClipBatch, draws: Tensor) -> Tensor:
         """Random crops, flipped or not: uint8 (B, T, S, S, 3)."""
