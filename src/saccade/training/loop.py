@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from saccade.data.loader import TrainLoader
-from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
+from saccade.data.types import ClipBatch, ClipRequest, VideoDataset, VideoItem
+from saccade.evaluation.result import FIGURE_NAMES
 from saccade.layers import load_split_statistics, split_statistics
 from saccade.models import VideoModel, save_weights
 from saccade.training.checkpoint import save_checkpoint
@@ -36,6 +37,7 @@ from saccade.training.optim import create_optimizer, set_learning_rate, set_trai
 from saccade.training.precise_bn import batch_norms, measure_batch_norm
 from saccade.training.run_folder import BEST, LAST, METRICS, SCORES
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
+from saccade.training.tasks import positive_weights
 from saccade.training.timetable import Timetable
 from saccade.training.validation import validate_model
 
@@ -48,12 +50,14 @@ class Progress:
     """Where a run stands. All of it is in the checkpoint.
 
     ``validation_due`` is true from the step after which a validation belongs until it is done, so that a run
-    stopped in a validation begins with it again. ``best_is_final``: see `VideoModel.in_final_form`.
+    stopped in a validation begins with it again. ``best_score`` is the best of the figure ``score_name``.
+    ``best_is_final``: see `VideoModel.in_final_form`.
     """
 
     step: int = 0
     validation_due: bool = False
-    best_top1: float = -1.0
+    best_score: float = -1.0
+    score_name: str = ""
     best_step: int = 0
     best_is_final: bool = False
     epoch_failures: int = 0
@@ -105,7 +109,14 @@ class Trainer:
         self._batch_norms = batch_norms(model)
         self._switch_norms = NormSwitch(model, processes)
         self._phase: Phase | None = None
-        self._gradients = GradientStep(config, model, processes, train_set.class_names, shards=self._shards)
+        self._gradients = GradientStep(
+            config,
+            model,
+            processes,
+            train_set.class_names,
+            shards=self._shards,
+            positive_weight=positive_weights(config, train_set),
+        )
         apart = model.lr_multipliers() if isinstance(model, VideoModel) else {}
         # the gradients of learned shifts have a length of their own, which would drown that of all others
         self._clipped = [p for name, p in model.named_parameters() if name not in apart]
@@ -220,6 +231,7 @@ class Trainer:
             cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
             cache_short_side=config.augment.short_side[1],
             pin_memory=self.processes.device.type == "cuda",
+            task=config.task,
         )
 
     def _step(self, batches: Iterator[ClipBatch]) -> None:
@@ -334,29 +346,25 @@ class Trainer:
             )
         progress = self.progress
         final = not isinstance(self.model, VideoModel) or self.model.in_final_form()
-        better = result.top1 > progress.best_top1 or (final and not progress.best_is_final)
+        better = result.score > progress.best_score or (final and not progress.best_is_final)
+        progress.score_name = FIGURE_NAMES[result.score_name]
         if better:
-            progress.best_top1, progress.best_step = result.top1, progress.step
+            progress.best_score, progress.best_step = result.score, progress.step
             progress.best_is_final = final
         if self.processes.main:
             if better:
                 self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})
             result.save(self.folder / SCORES)
         figures = {
-            "val_top1": result.top1,
-            "val_top5": result.top5,
+            **{f"val_{name}": value for name, value in result.figures.items()},
             "val_loss": result.loss,
-            "val_mean_class": result.mean_class_accuracy,
             "val_failures": len(result.failures),
             "val_seconds": round(time.perf_counter() - start, 3),
         }
         self._write({key: value for key, value in figures.items() if math.isfinite(value)})
-        best = "best so far" if better else f"best {100 * progress.best_top1:.1f} %"
-        self.reporter.epoch(
-            progress.step,
-            self.epoch,
-            [f"validation {self.config.val_views}: top-1 {100 * result.top1:.1f} % ({best})"],
-        )
+        best = "best so far" if better else f"best {100 * progress.best_score:.1f} %"
+        told = f"validation {result.views}: {progress.score_name} {100 * result.score:.1f} % ({best})"
+        self.reporter.epoch(progress.step, self.epoch, [told])
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -377,6 +385,8 @@ class Trainer:
                 "clip": asdict(self.config.clip),
                 "pairs": [list(pair) for pair in self.train_set.pairs],
                 "recipe": self.config.recipe,
+                "task": self.config.task,
+                "ensemble": self.config.ensemble,
                 "temporal_rule": self.config.temporal_rule,
                 "metrics": metrics,
             },
@@ -446,6 +456,10 @@ def data_fingerprint(dataset: VideoDataset) -> dict[str, Any]:
     """What must be the same for step numbers to mean the same clips."""
     return {
         "num_videos": len(dataset),
-        "labels": [item.label for item in dataset.items],
+        "labels": [_labels(item) for item in dataset.items],
         "class_names": list(dataset.class_names),
     }
+
+
+def _labels(item: VideoItem) -> int | list[list[float]]:
+    return [[a.label, a.start, a.end] for a in item.actions] if item.label < 0 else item.label

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,6 +24,7 @@ from saccade.layers import checkpoint_activations
 from saccade.models import VideoModel
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
+from saccade.training.tasks import criterion
 from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransform
 
 if TYPE_CHECKING:
@@ -54,9 +54,12 @@ class GradientStep:
         class_names: Sequence[str] = (),
         *,
         shards: Shards | None = None,
+        positive_weight: Tensor | None = None,
     ) -> None:
         self.config, self.processes, self.model = config, processes, model
         self.transform = train_transform(config, class_names)
+        weight = None if positive_weight is None else positive_weight.to(processes.device)
+        self.criterion = criterion(config, weight)
         self.mixing = mixing(config, len(class_names))
         self._shards = shards
         self._ddp: DistributedDataParallel | None = None
@@ -77,21 +80,18 @@ class GradientStep:
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with self._exchange(last), explained_memory(part, self.config):
-                loss, right = self._loss(*self.inputs(part))
+                loss, right = self._loss(*self.inputs(part), part.inside)
                 extra = self._regularization()
                 total = loss if extra is None else loss + extra
                 (total * (len(part) / len(batch))).backward()
             sums += torch.stack((loss.detach() * len(part), right)).double().cpu()
         return float(sums[0]), float(sums[1])
 
-    def _loss(self, x_BCTHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss(self, x_BCTHW: Tensor, labels: Tensor, inside_BL: Tensor | None) -> tuple[Tensor, Tensor]:
         with self.autocast():
-            logits_BK = self.network(x_BCTHW)
-        logits_BK = logits_BK.float()
-        loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
-        expected_B = labels_B if labels_B.ndim == 1 else labels_B.argmax(dim=1)  # of a mix, its larger part
-        right = (logits_BK.detach().argmax(dim=1) == expected_B).sum().to(loss.dtype)
-        return loss, right
+            logits = self.network(x_BCTHW)
+        inside_BL = None if inside_BL is None else inside_BL.to(logits.device)
+        return self.criterion(logits.float(), labels, inside_BL)
 
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """What the network is shown of a batch, (B, 3, T, H, W), and the labels: int64 (B,), or where clips
