@@ -122,3 +122,66 @@ def test_linear_probe_moves_the_classifier_alone():
 def test_too_many_stages_to_freeze():
     with pytest.raises(ConfigError, match=r"model\.freeze: 9 stages to freeze, but the model has 5"):
         freeze(tiny(), 9)
+
+
+# --- layer-wise learning rates: arXiv 2003.10555 and 2106.08254 ---------------------------------------------
+
+
+def test_layers_learn_the_slower_the_farther_they_are_from_the_head():
+    model = tiny()
+    groups = parameter_groups(model, weight_decay=0.1, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    for depth, stage in enumerate([*model.stages(), model.head]):
+        assert {scale[id(p)] for p in stage.parameters()} == {0.5 ** (5 - depth)}
+    assert len({id(p) for group in groups for p in group["params"]}) == len(list(model.parameters()))
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    plain = {id(p): g["weight_decay"] for g in parameter_groups(model, weight_decay=0.1) for p in g["params"]}
+    assert decay == plain
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+def test_layer_decay_multiplies_with_the_other_factors():
+    model = create_model("rubiksnet_tiny", 3, width=8, depths=(1, 1, 1, 1))
+    groups = parameter_groups(model, weight_decay=0.1, backbone_lr=0.1, layer_decay=0.5)
+    scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+    parameters = dict(model.named_parameters())
+    shift = next(name for name in model.lr_multipliers() if name.startswith("res2."))
+    assert scale[id(parameters[shift])] == pytest.approx(0.01 * 0.1 * 0.5**4)
+    assert scale[id(parameters["head.classifier.weight"])] == 1.0
+    assert scale[id(parameters["head.norm.weight"])] == 0.1  # of the head, but not of the classes
+
+
+def test_a_model_may_count_its_layers_itself():
+    class Counted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.block, self.head = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def no_weight_decay(self) -> set[str]:
+            return set()
+
+        def lr_multipliers(self) -> dict[str, float]:
+            return {}
+
+        def classifier_parameters(self) -> list[str]:
+            return ["head.weight", "head.bias"]
+
+        def layer_ids(self) -> dict[str, int]:
+            return {
+                name: {"tokens": 0, "block": 1, "head": 2}[name.split(".")[0]]
+                for name, _ in self.named_parameters()
+            }
+
+    model = Counted()
+    groups = parameter_groups(model, weight_decay=0.0, layer_decay=0.75)
+    assert sorted({group["lr_scale"] for group in groups}) == [0.75**2, 0.75, 1.0]
+
+
+def test_without_layer_decay_the_groups_are_what_they_were():
+    names = [group["name"] for group in parameter_groups(tiny(), weight_decay=0.1)]
+    assert sorted(names) == [
+        "backbone, decayed",
+        "backbone, not decayed",
+        "classifier, decayed",
+        "classifier, not decayed",
+    ]
