@@ -118,7 +118,9 @@ def _ours(name: str) -> nn.Module:
     import os
 
     import saccade
+    from saccade.training.memory import keep_freed_memory
 
+    keep_freed_memory()  # as `saccade train` does
     if name == OURS_TORCH:
         os.environ["SACCADE_OPS"] = "torch"
     return saccade.create_model("x3d_s")

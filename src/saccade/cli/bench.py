@@ -84,10 +84,13 @@ def _measure(options: Namespace) -> list[dict[str, Any]]:
 
     from saccade.models import model_info
     from saccade.training.distributed import pick_device
+    from saccade.training.memory import keep_freed_memory
 
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
     backends: list[str | None] = options.backends.split(",") if options.backends else [None]
     rows = []
     for name in options.models:

@@ -26,6 +26,7 @@ from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes, processes
 from saccade.training.loop import Trainer, data_fingerprint
+from saccade.training.memory import keep_freed_memory
 from saccade.training.metrics import Reporter, format_seconds
 from saccade.training.multigrid import make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
@@ -88,6 +89,8 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False)
     """
     start = time.perf_counter()
     with _settings(config), processes(config.device) as group:
+        if group.device.type == "cpu":
+            keep_freed_memory()
         validate(config, world_size=group.world_size)
         folder = Path(config.run_dir)
         check_run_folder(folder, resume=resume, overwrite=overwrite)
