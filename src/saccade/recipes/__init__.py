@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 from saccade.errors import UsageError
 from saccade.recipes import rubiksnet, vov3d
+from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.kinetics import x3d_l_k400, x3d_m_k400, x3d_s_k400, x3d_xl_k400, x3d_xs_k400
-from saccade.recipes.motion import x3d_motion
+from saccade.recipes.motion import x3d_motion, x3d_motion_loc, x3d_motion_multilabel
 from saccade.recipes.ucf import x3d_ucf10
 from saccade.training.config import TrainConfig
 
@@ -23,6 +24,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
     recipe.__name__: recipe
     for recipe in (
         x3d_motion,
+        x3d_motion_multilabel,
+        x3d_motion_loc,
         x3d_ucf10,
         vov3d.vov3d_m_motion,
         rubiksnet.rubiksnet_tiny_motion,
@@ -35,6 +38,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         x3d_m_k400,
         x3d_l_k400,
         x3d_xl_k400,
+        x3d_m_charades,
+        x3d_m_charades_loc,
         *vov3d.PUBLISHED,
         *rubiksnet.PUBLISHED,
     )

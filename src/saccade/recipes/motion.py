@@ -29,3 +29,44 @@ def x3d_motion() -> TrainConfig:
         val_every=5,
         test_views="3x1",
     )
+
+
+def x3d_motion_multilabel() -> TrainConfig:
+    """A small X3D on the untrimmed `motion` videos: which events happen in a video.
+
+    Command: ``saccade data motion data/untrimmed --untrimmed && saccade train x3d_motion_multilabel --data
+    data/untrimmed``
+    Hardware: two CPU cores. Time and accuracy: see RESULTS.md.
+    Source: this project.
+    """
+    return TrainConfig(
+        recipe="x3d_motion_multilabel",
+        task="multi-label",
+        model=ModelConfig(
+            name="x3d_xs", overrides={"gamma_w": 0.5, "gamma_d": 1.0, "gamma_b": 2.25}, dropout=0.1
+        ),
+        clip=ClipSpec(num_frames=16, stride=4, crop=64, short_side=72),
+        augment=AugmentConfig(short_side=(72, 72), flip=0.0),
+        optim=OptimConfig(
+            name="adamw", lr=3e-3, reference_batch=16, weight_decay=0.02, warmup_epochs=2, warmup_lr=3e-4
+        ),
+        epochs=60,
+        batch_size=16,
+        cache_mb=1500,
+        val_views="4x1",
+        val_every=10,
+        test_views="10x1",
+    )
+
+
+def x3d_motion_loc() -> TrainConfig:
+    """A small X3D on the untrimmed `motion` videos: which events happen when.
+
+    Command: ``saccade data motion data/untrimmed --untrimmed && saccade train x3d_motion_loc --data
+    data/untrimmed``
+    Hardware: two CPU cores. Time and accuracy: see RESULTS.md.
+    Source: this project.
+    """
+    return x3d_motion_multilabel().replace(
+        recipe="x3d_motion_loc", task="localization", val_views="1x1", test_views=""
+    )

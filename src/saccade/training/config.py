@@ -95,12 +95,15 @@ class OptimConfig:
     """Not applied to norms, biases and what the model names in no_weight_decay()."""
     clip_grad: float = 0.0
     """Largest global gradient norm, 0 is off. Learned shifts are left out of it."""
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """How the rate falls after the warm-up; it is set anew at every step."""
+    schedule: Literal["cosine", "step", "constant", "plateau"] = "cosine"
+    """How the rate falls after the warm-up; it is set anew at every step. plateau multiplies it by `gamma`
+    when the loss of more than `patience` validations in a row is no better than the best before."""
+    patience: int = 2
+    """Validations without progress that a plateau schedule puts up with."""
     steps: tuple[float, ...] = ()
     """Epochs at which a step schedule multiplies the rate by `gamma`."""
     gamma: float = 0.1
-    """Factor of each step of the step schedule."""
+    """Factor of each step of the step and plateau schedules."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up."""
     warmup_lr: float = 0.0

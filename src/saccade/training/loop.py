@@ -36,6 +36,7 @@ from saccade.training.multigrid.shapes import base_shape
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
 from saccade.training.precise_bn import batch_norms, measure_batch_norm
 from saccade.training.run_folder import BEST, LAST, METRICS, SCORES
+from saccade.training.schedule import Plateau
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
 from saccade.training.tasks import positive_weights
 from saccade.training.timetable import Timetable
@@ -62,13 +63,15 @@ class Progress:
     best_is_final: bool = False
     epoch_failures: int = 0
     window: Window = field(default_factory=Window)
+    plateau: Plateau = field(default_factory=Plateau)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
-        return cls(**{**values, "window": Window(**values["window"])})
+        parts = {"window": Window(**values["window"]), "plateau": Plateau(**values["plateau"])}
+        return cls(**{**values, **parts})
 
 
 class Trainer:
@@ -240,7 +243,7 @@ class Trainer:
         progress, config = self.progress, self.config
         torch.manual_seed(step_seed(config.seed, progress.step, self.processes.rank))
         self._enter(self.timetable.phase(progress.step))
-        lr = self.timetable.rate(progress.step)
+        lr = self.timetable.rate(progress.step) * progress.plateau.factor
         set_learning_rate(self.optimizer, lr)
         loss, correct = self._gradients(batch)
         stop, broken, late, failures, loss, correct, clips = self._shared(batch, loss, correct)
@@ -347,6 +350,7 @@ class Trainer:
         progress = self.progress
         final = not isinstance(self.model, VideoModel) or self.model.in_final_form()
         better = result.score > progress.best_score or (final and not progress.best_is_final)
+        progress.plateau.see(result.loss, self.config.optim)
         progress.score_name = FIGURE_NAMES[result.score_name]
         if better:
             progress.best_score, progress.best_step = result.score, progress.step

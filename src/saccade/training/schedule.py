@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from saccade.training.config import OptimConfig
 
@@ -20,6 +21,32 @@ def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size
         end = decayed_rate(optim.warmup_epochs, optim, epochs)
         return scale * (optim.warmup_lr + (end - optim.warmup_lr) * epoch / optim.warmup_epochs)
     return scale * decayed_rate(epoch, optim, epochs)
+
+
+@dataclass
+class Plateau:
+    """What a plateau schedule has seen; PyTorch's ReduceLROnPlateau with its defaults, as X3D-Multigrid uses.
+
+    Attributes:
+        factor: what the rate is multiplied by.
+        best: the lowest loss so far.
+        num_bad: validations in a row that were no better, by a ten-thousandth of it.
+    """
+
+    factor: float = 1.0
+    best: float = math.inf
+    num_bad: int = 0
+
+    def see(self, loss: float, optim: OptimConfig) -> None:
+        """After a validation."""
+        if optim.schedule != "plateau":
+            return
+        if loss < self.best * (1 - 1e-4):
+            self.best, self.num_bad = loss, 0
+            return
+        self.num_bad += 1
+        if self.num_bad > optim.patience:
+            self.factor, self.num_bad = self.factor * optim.gamma, 0
 
 
 def decayed_rate(epoch: float, optim: OptimConfig, epochs: float) -> float:

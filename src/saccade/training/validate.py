@@ -95,6 +95,11 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "optim.warmup_epochs", f"{optim.warmup_epochs:g} is more than epochs {config.epochs:g}"
     if optim.schedule == "step" and not optim.steps:
         yield "optim.steps", "the step schedule needs the epochs at which the rate falls, e.g. 30 40"
+    yield from _at_least(optim, "optim", 0, "patience")
+    if optim.schedule == "plateau" and config.multigrid != "off":
+        yield "optim.schedule", "a plateau cannot be planned ahead, as multigrid does; take cosine or step"
+    if optim.schedule == "plateau" and not config.val_every:
+        yield "optim.schedule", "plateau follows the loss of validations, and val_every 0 makes none"
     if list(optim.steps) != sorted(set(optim.steps)):
         yield "optim.steps", f"must go up (is {optim.steps})"
 
