@@ -75,6 +75,8 @@ def _print_info(as_json: bool) -> None:
         return
     width = max(map(len, report))
     for name, value in report.items():
+        if isinstance(value, dict):  # by operator
+            value = ", ".join(f"{key} {entry}" for key, entry in value.items())
         shown = "—" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
         print(f"{name.replace('_', ' '):<{width}}  {shown}")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from saccade.ops.depthwise_conv3d import depthwise_conv3d
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """`nn.Conv3d` with one group per channel and no bias; under autocast on a CPU it trains in float32.
+    """`nn.Conv3d` with one group per channel and no bias, on `saccade.ops.depthwise_conv3d`.
 
-    PyTorch's bfloat16 backward of this convolution in channels-last-3d layout reads memory that nothing has
-    written (seen with torch 2.13 on an AVX-512 CPU): gradients are then now and then not finite.
+    Parameter names and initialisation are those of `nn.Conv3d`.
 
     Shapes: (B, C, T, H, W) -> (B, C, T', H', W').
     """
@@ -26,7 +26,5 @@ class DepthwiseConv3d(nn.Conv3d):
         super().__init__(channels, channels, kernel_size, stride, padding, groups=channels, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type == "cpu" and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(input.to(self.weight.dtype))
-        return super().forward(input)
+        assert not isinstance(self.padding, str)
+        return depthwise_conv3d(input, self.weight, stride=self.stride, padding=self.padding)

@@ -30,6 +30,13 @@ from saccade.ops._library import DTYPE_CODES, native_library
 
 Backend = Literal["naive", "native", "triton", "torch"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+# One function of each operator: a library without it is older than the operator.
+NATIVE_FUNCTIONS = {
+    "batch_norm_act": "row_stats",
+    "depthwise_conv3d": "depthwise_conv3d",
+    "shift2d": "shift3d_forward",
+    "shift3d": "shift3d_forward",
+}
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 _override: Backend | None = None
@@ -62,10 +69,10 @@ def choose_backend(operator: str, x: Tensor) -> Backend:
 def _chosen(operator: str, device: str, dtype: torch.dtype) -> Backend:
     backend = forced_backend()
     if backend is None:
-        return _automatic(device, dtype)
+        return _automatic(operator, device, dtype)
     if device == "meta":
         return "torch"
-    problem = _problem(backend, device, dtype)
+    problem = _problem(operator, backend, device, dtype)
     if problem:
         raise UsageError(f"{operator}: backend {backend!r} was asked for, but {problem}")
     return backend
@@ -90,10 +97,11 @@ def _checked(backend: str, source: str) -> Backend:
     return backend  # type: ignore[return-value]
 
 
-def _automatic(device: str, dtype: torch.dtype) -> Backend:
+def _automatic(operator: str, device: str, dtype: torch.dtype) -> Backend:
     if device == "cpu":
-        if not native_available():
-            _say_once()
+        missing = _missing(operator)
+        if missing:
+            _say_once(missing)
         elif dtype in DTYPE_CODES:
             return "native"
     elif device == "cuda" and triton_available() and dtype in TRITON_DTYPES:
@@ -101,12 +109,12 @@ def _automatic(device: str, dtype: torch.dtype) -> Backend:
     return "torch"
 
 
-def _problem(backend: Backend, device: str, dtype: torch.dtype) -> str | None:
+def _problem(operator: str, backend: Backend, device: str, dtype: torch.dtype) -> str | None:
     if backend == "native":
         if device != "cpu":
             return f"the tensor is on {device}: native operators run on the CPU"
-        if not native_available():
-            return "the native operators were not built"
+        if missing := _missing(operator):
+            return missing
         if dtype not in DTYPE_CODES:
             return f"it does not take {dtype}"
     if backend == "triton":
@@ -119,8 +127,14 @@ def _problem(backend: Backend, device: str, dtype: torch.dtype) -> str | None:
     return None
 
 
-def native_available() -> bool:
-    return native_library() is not None
+def _missing(operator: str) -> str | None:
+    """Why there is no native kernel of ``operator``; None if there is."""
+    library = native_library()
+    if library is None:
+        return "the native operators were not built (no C++ compiler when saccade was installed)"
+    if not library.has(NATIVE_FUNCTIONS[operator]):
+        return f"{library.path.name} has no {operator}: it was built from older sources"
+    return None
 
 
 @cache
@@ -134,23 +148,28 @@ def interpreting() -> bool:
 
 
 @cache
-def _say_once() -> None:
+def _say_once(missing: str) -> None:
     warnings.warn(
-        "saccade's native operators were not built (no C++ compiler when it was installed): PyTorch's "
-        "slower ones are used. Results are the same. To build them: install g++ or clang, then install "
-        "saccade again",
+        f"{missing}. PyTorch's slower operators are used; results are the same. To build the native ones: "
+        "install g++ or clang, then install saccade again",
         RuntimeWarning,
         stacklevel=2,
     )
 
 
 def backend_report() -> dict[str, Any]:
-    """What runs where on this machine: plain values, for ``saccade bench --info`` and bug reports."""
+    """What runs where on this machine: plain values, for ``saccade bench --info`` and bug reports.
+
+    Raises:
+        UsageError: the override cannot work here.
+    """
     library = native_library()
     return {
         "override": forced_backend(),
-        "cpu": _automatic("cpu", torch.float32) if library else "torch",
-        "cuda": _automatic("cuda", torch.bfloat16) if torch.cuda.is_available() else None,
+        "cpu": {name: _chosen(name, "cpu", torch.float32) for name in NATIVE_FUNCTIONS},
+        "cuda": {name: _chosen(name, "cuda", torch.bfloat16) for name in NATIVE_FUNCTIONS}
+        if torch.cuda.is_available()
+        else None,
         "native_built": library is not None,
         "native_isa": library.isa if library else None,
         "native_threads": "PyTorch's pool" if library and library.shares_pool else "own" if library else None,

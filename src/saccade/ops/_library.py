@@ -54,7 +54,7 @@ class NativeLibrary:
         function = self._functions.get(name)
         if function is None:
             function = getattr(self._library, f"saccade_{self.isa}_{name}")
-            function.restype = ctypes.c_int  # type: ignore[attr-defined]
+            function.restype = ctypes.c_int
             self._functions[name] = function
         code = function(*map(_to_c, args), ctypes.c_int64(torch.get_num_threads()))
         if code:

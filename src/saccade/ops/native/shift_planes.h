@@ -83,8 +83,11 @@ void forward_planes(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* x, T*
             weights[0][k] = axes[0].weight[frames.which[k]];
         }
         mix_rows<T, 1>(frames.count, planes, weights, &mixed, sizes.in_plane());
+        const T* following = planes[frames.count - 1] + sizes.in_plane();
         by_vectors<Vec<A>::N>(plane, SACCADE_VISIT(j, n, seen) {
             const A* p = source + j;
+            fetch<false>(following + j, 1);
+            fetch<true>(out + plane + j, 1);
             V a = h[0] * load(p) + h[1] * load(p + width);
             V b = h[0] * load(p + 1) + h[1] * load(p + width + 1);
             store_n(out + j, w[0] * keep<A>(a, near + j) + w[1] * keep<A>(b, next + j), n);
@@ -92,10 +95,11 @@ void forward_planes(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* x, T*
     }
 }
 
-// One plane of the input gradient, and what it adds to the sums, from the planes that mix_frames makes.
+// One plane of the input gradient, and what it adds to the sums, from the planes that mix_frames makes. `following` is
+// the plane of the output's gradient to be wanted next.
 template <class T, bool X, bool S, bool QUANTIZED>
 void backward_plane(const Sizes& sizes, const Axis<Acc<T>>* axes, const Acc<T>* mixed, const Bits<Acc<T>>* near,
-                    const Bits<Acc<T>>* next, const T* x, T* grad_x, Sums<Acc<T>>* sums) {
+                    const Bits<Acc<T>>* next, const T* following, const T* x, T* grad_x, Sums<Acc<T>>* sums) {
     using A = Acc<T>;
     using V = typename Vec<A>::V;
     int64_t pitch = plane_pitch<A>(sizes), width = sizes.in[2], plane = sizes.in_plane();
@@ -104,6 +108,9 @@ void backward_plane(const Sizes& sizes, const Axis<Acc<T>>* axes, const Acc<T>* 
     V by_t = sums->lanes[0], by_h = sums->lanes[1], by_w = sums->lanes[2];
     by_vectors<Vec<A>::N>(plane, SACCADE_VISIT(j, n, seen) {
         const A* p = source + j;
+        fetch<false>(following + j, 1);
+        if (S) fetch<false>(x + plane + j, 1);
+        if (X) fetch<true>(grad_x + plane + j, 1);
         if (X && (QUANTIZED || !S)) {
             const A* q = QUANTIZED && S ? p + 2 * pitch : p;
             V a = hard_h[0] * load(q) + hard_h[1] * load(q - width);
@@ -144,7 +151,7 @@ void backward_planes(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* grad
             if (X) zero(grad_x + t * plane, plane);
             continue;
         }
-        backward_plane<T, X, S, QUANTIZED>(sizes, axes, first, near, next, S ? x + t * plane : nullptr,
+        backward_plane<T, X, S, QUANTIZED>(sizes, axes, first, near, next, grad + min_of(t + 1, sizes.out[0] - 1) * sizes.out_plane(), S ? x + t * plane : nullptr,
                                            X ? grad_x + t * plane : nullptr, &sums);
     }
     sums.flush();

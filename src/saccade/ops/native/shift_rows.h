@@ -111,6 +111,7 @@ void forward_rows(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* x, T* o
             zero(out + t * sizes.out_plane(), sizes.out_plane());
             continue;
         }
+        int64_t last = frames.at[frames.count - 1];
         for (int64_t top = 0; top < sizes.out[1]; top += ROWS) {
             int64_t bottom = min_of(top + ROWS, sizes.out[1]);
             for (int64_t h = top; h < bottom; ++h) {
@@ -123,10 +124,13 @@ void forward_rows(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* x, T* o
                         weights[0][count] = axes[0].weight[frames.which[a]] * axes[1].weight[heights[h].which[b]];
                     }
                 A* mixed = scratch + (h - top) * pitch;
-                if (count) mix_rows<T, 1>(count, rows, weights, &mixed, width);
+                if (count == 0) continue;
+                if (last + 1 < sizes.in[0]) fetch<false>(rows[count - 1] + sizes.in_plane(), width * axes[1].stride);
+                mix_rows<T, 1>(count, rows, weights, &mixed, width);
             }
             for (int64_t h = top; h < bottom; ++h) {
                 T* row = out + t * sizes.out_plane() + h * sizes.out[2];
+                if (t + 1 < sizes.out[0]) fetch<true>(row + sizes.out_plane(), sizes.out[2]);
                 if (heights[h].count) blend_columns(scratch + (h - top) * pitch, axes[2], range, row);
                 else zero(row, sizes.out[2]);
             }
@@ -269,6 +273,12 @@ void backward_rows(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* grad, 
                 A* mixed[M::COUNT];
                 for (int k = 0; k < count; ++k) read[k] = grad + offsets[k];
                 for (int m = 0; m < M::COUNT; ++m) mixed[m] = scratch + (row * M::COUNT + m) * pitch;
+                if (count && frames.at[0] + 1 < sizes.out[0]) fetch<false>(read[0] + sizes.out_plane(), sizes.out[2]);
+                if (t + 1 < sizes.in[0]) {
+                    int64_t next = offset + sizes.in_plane() + row * sizes.in[2];
+                    if (S) fetch<false>(x + next, sizes.in[2]);
+                    if (X) fetch<true>(grad_x + next, sizes.in[2]);
+                }
                 if (count) mix_rows<T, M::COUNT>(count, read, coefficients, mixed, sizes.out[2]);
             }
             read_block<T, X, S, QUANTIZED>(sizes, axes[2], any, rows, scratch, scratch + 4 * ROWS * pitch,

@@ -79,7 +79,7 @@ void sum_pairs(const A* mixed, const A* derived, const Axis<A>& axis, Range rang
 // One plane of the input gradient and what it adds to the sums, from the planes that mix_frames makes.
 template <class T, bool X, bool S, bool QUANTIZED>
 void backward_strided_plane(const Sizes& sizes, const Axis<Acc<T>>* axes, const Acc<T>* const* mixed, const T* x,
-                            T* grad_x, Acc<T>* scratch, Sums<Acc<T>>* sums) {
+                            T* grad_x, Acc<T>* scratch, bool more, Sums<Acc<T>>* sums) {
     using A = Acc<T>;
     const Axis<A>&height = axes[1], &column = axes[2];
     int64_t pitch = row_pitch<A>(sizes), width = sizes.in[2], filled = 0;
@@ -102,6 +102,7 @@ void backward_strided_plane(const Sizes& sizes, const Axis<Acc<T>>* axes, const 
                 coefficients[0][count] = height.soft[d];
                 coefficients[1][count++] = d ? 1 : -1;
             }
+            if (more) fetch<false>(read[0] + sizes.in_plane(), 2 * width);
             mix_rows<T, 2>(count, read, coefficients, both, width);
         }
         for (int64_t o = top; o < bottom; ++o) {
@@ -112,6 +113,7 @@ void backward_strided_plane(const Sizes& sizes, const Axis<Acc<T>>* axes, const 
                 int64_t h = o * height.stride + height.first + d;
                 if (!inside(h)) continue;
                 T* row = grad_x + h * width;
+                if (more) fetch<true>(row + sizes.in_plane(), width);
                 zero(grad_x + filled * width, (h - filled) * width);
                 filled = h + 1;
                 by_vectors<Vec<A>::N>(width, SACCADE_VISIT(j, n, seen) {
@@ -134,7 +136,7 @@ void backward_strided(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* gra
         T* to = X ? grad_x + t * plane : nullptr;
         if (mix_frames<T, S, QUANTIZED>(sizes, axes[0], t, grad, mixed))
             backward_strided_plane<T, X, S, QUANTIZED>(sizes, axes, mixed, S ? x + t * plane : nullptr, to,
-                                                       rows + Vec<A>::N, &sums);
+                                                       rows + Vec<A>::N, t + 1 < sizes.in[0], &sums);
         else if (X) zero(to, plane);
     }
     sums.flush();
