@@ -12,6 +12,8 @@ samples along one side of an output cell.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,10 +73,15 @@ def _of_one_map(
     least = 0.0 if aligned else 1.0
     rows_NPH = _weights(y1, (y2 - y1).clamp(min=least), num_rows, height, ratio)
     columns_NQW = _weights(x1, (x2 - x1).clamp(min=least), num_columns, width, ratio)
-    with torch.autocast(map_CHW.device.type, enabled=False):
+    with _without_autocast(map_CHW.device):
         across = rows_NPH.flatten(0, 1) @ map_CHW.transpose(0, 1).flatten(1)
         across = across.view(-1, num_rows, channels, width).transpose(1, 2)  # (N, C, P, W)
         return torch.matmul(across, columns_NQW.transpose(1, 2)[:, None])
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    has_any = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if has_any else nullcontext()
 
 
 def _weights(start_N: Tensor, length_N: Tensor, num_cells: int, size: int, ratio: int) -> Tensor:

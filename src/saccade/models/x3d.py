@@ -10,16 +10,19 @@ Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saccade.errors import ConfigError
+from saccade.errors import ConfigError, UsageError
 from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, norm_act, round_channels
+from saccade.layers.dilated_conv import DilatedDepthwiseConv3d
+from saccade.layers.roi_head import RoIPool, whole_frames
 from saccade.models._base import VideoModel
 from saccade.models._checks import (
     check_choice,
@@ -77,6 +80,11 @@ class X3DConfig:
     """What logits are made scores with, which pool pyslowfast averages: sigmoid for several labels a clip."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
+    detection: bool = False
+    """Logits of people, of whom the boxes are given with the clips; see `X3DRoIHead`."""
+    roi_stride: int = 16
+    """To detect: pixels of the clip per pixel of the last map. 16: res5 has stride 1 and dilation 2, as the
+    paper has it; 32: as to classify, a quarter of res5's multiply-adds."""
     dropout: float = 0.5
     """Before the classifier."""
     drop_path: float = 0.0
@@ -98,6 +106,13 @@ class X3DConfig:
         check_number("se_ratio", self.se_ratio, at_least=0.0)
         check_count("head_width", self.head_width)
         check_flag("localization", self.localization)
+        check_flag("detection", self.detection)
+        if self.detection and self.localization:
+            raise ConfigError(
+                "detection: a model gives logits of people or of frames; leave localization out"
+            )
+        if self.roi_stride not in (TOTAL_STRIDE // 2, TOTAL_STRIDE):
+            raise ConfigError(f"roi_stride must be 16 or 32, got {self.roi_stride!r}")
         check_choice("head_pool", self.head_pool, get_args(HeadPool))
         check_choice("head_scores", self.head_scores, get_args(HeadScores))
         check_choice("init", self.init, get_args(Init))
@@ -174,6 +189,7 @@ class X3DBlock(nn.Module):
         out_channels: int,
         *,
         stride: int,
+        dilation: int = 1,
         se_hidden: int,
         drop_path: float,
         norm_layer: NormLayer,
@@ -182,7 +198,11 @@ class X3DBlock(nn.Module):
         strides = (1, stride, stride)
         self.conv_a = nn.Conv3d(in_channels, inner, 1, bias=False)
         self.norm_a = norm_layer(inner)
-        self.conv_b = DepthwiseConv3d(inner, 3, stride=strides, padding=1)
+        self.conv_b = (
+            DepthwiseConv3d(inner, 3, stride=strides, padding=1)
+            if dilation == 1
+            else DilatedDepthwiseConv3d(inner, spatial_dilation=dilation)
+        )
         self.norm_b = norm_layer(inner)
         self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
         self.conv_c = nn.Conv3d(inner, out_channels, 1, bias=False)
@@ -270,6 +290,27 @@ class X3DHead(nn.Module):
         return F.avg_pool3d(x, kernel, stride=1)
 
 
+class X3DRoIHead(X3DHead):
+    """What people do: the head's convolution on the whole map, the mean over time, RoIAlign to 7x7 cells, the
+    highest value over the cells, and then the head's linear layers for each person.
+
+    The pooling is that of the paper (section 4.4) and of PySlowFast's other networks, which has none for X3D.
+    The layers are those of `X3DHead`, so that Kinetics weights fit but for the classifier.
+
+    Shapes: (B, C, T, H, W) and for each clip boxes (N_i, 4), x1, y1, x2, y2 in pixels of the clip ->
+    (sum of N_i, K).
+    """
+
+    def __init__(self, *args: Any, roi_stride: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.people = RoIPool(roi_stride)
+
+    def forward(self, x: Tensor, boxes: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        x = self.people(norm_act(self.conv(x), self.norm, "relu"), boxes)
+        logits: Tensor = self.classifier(self.dropout(F.relu(self.hidden(x), inplace=True)))
+        return logits
+
+
 # ----------------------------------------------------------------------------------------------------- model
 
 
@@ -277,6 +318,7 @@ class X3D(VideoModel):
     """The network of an `X3DConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
 
     Any T, H and W will do, whatever the config's frames and crop: those only set the window of the head.
+    With ``detection`` it takes boxes too and gives logits of people.
     """
 
     weight_formats: ClassVar[tuple[WeightFormat, ...]] = X3D_FORMATS
@@ -303,7 +345,7 @@ class X3D(VideoModel):
         self.res3 = _stage(config, 1, widths[0], norm)
         self.res4 = _stage(config, 2, widths[1], norm)
         self.res5 = _stage(config, 3, widths[2], norm)
-        self.head: X3DHead = X3DHead(
+        self.head: X3DHead = _head_kind(config)(
             widths[3],
             inner[3],
             config.head_width,
@@ -323,6 +365,20 @@ class X3D(VideoModel):
         changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
         return {"name": self.model_name, "num_classes": self.num_classes, **changed}
 
+    def forward(self, x: Tensor, boxes: Sequence[Tensor] | None = None) -> Tensor:
+        """Logits (B, num_classes) of clips (B, 3, T, H, W). To detect, (sum of N_i, num_classes) of people in
+        boxes, for each clip (N_i, 4), x1, y1, x2, y2 in pixels. Without boxes a clip is all one person's.
+        """
+        if not self.config.detection:
+            if boxes is not None:
+                raise UsageError(
+                    f"boxes: {self.model_name} was built to classify; build it with detection=True"
+                )
+            return super().forward(x)
+        features = self.forward_features(x)
+        logits: Tensor = self.head(features, whole_frames(x) if boxes is None else boxes)
+        return logits
+
     def stages(self) -> list[nn.Module]:
         return [self.stem, self.res2, self.res3, self.res4, self.res5]
 
@@ -341,14 +397,20 @@ class X3D(VideoModel):
         return self.head.window_logits(self.forward_features(x))
 
 
+def _head_kind(config: X3DConfig) -> Callable[..., X3DHead]:
+    return partial(X3DRoIHead, roi_stride=config.roi_stride) if config.detection else X3DHead
+
+
 def _stage(config: X3DConfig, index: int, in_channels: int, norm_layer: NormLayer) -> nn.Sequential:
     out_channels, inner = config.widths[index], config.inner_widths[index]
+    dilated = config.detection and config.roi_stride < TOTAL_STRIDE and index == len(config.depths) - 1
     blocks = [
         X3DBlock(
             in_channels if i == 0 else out_channels,
             inner,
             out_channels,
-            stride=2 if i == 0 else 1,
+            stride=2 if i == 0 and not dilated else 1,
+            dilation=2 if dilated else 1,
             se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio and i % 2 == 0 else 0,
             drop_path=config.drop_path * (index + 2) / 5,
             norm_layer=norm_layer,
