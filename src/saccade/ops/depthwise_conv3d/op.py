@@ -82,7 +82,8 @@ def _pytorch(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence
     wanted = x.dtype
     if x.device.type == "cpu" and x.element_size() == 2 and torch.is_grad_enabled():
         x, weight = x.float(), weight.float()
-    with torch.autocast(x.device.type, enabled=False):
+    kind = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
+    with torch.autocast(kind, enabled=False):
         y = F.conv3d(x, weight, None, tuple(stride), tuple(padding), groups=max(x.shape[1], 1))
     return y.to(wanted)
 
