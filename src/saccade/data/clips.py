@@ -83,13 +83,15 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         failures: list[ReadFailure] = []
         clips: list[Tensor] = []
         indices: list[int] = []
-        labels: list[_Labels] = []
+        labels: list[ClipLabels] = []
         for request in requests:
             index, clip, label = self._clip_or_another(request, failures)
             indices.append(index)
             clips.append(clip)
             labels.append(label)
+        labels = _alike(labels)
         inside = [label.inside for label in labels if label.inside is not None]
+        boxes = [label.boxes for label in labels if label.boxes is not None]
         return PackedBatch(
             pixels=torch.cat([clip.reshape(-1) for clip in clips]),
             shapes=tuple(tuple(clip.shape) for clip in clips),
@@ -99,11 +101,12 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
             crop=requests[0].crop,
             failures=tuple(failures),
             inside=torch.from_numpy(np.stack(inside)) if inside else None,
+            boxes=torch.from_numpy(np.stack(boxes)) if boxes else None,
         )
 
     def _clip_or_another(
         self, request: ClipRequest, failures: list[ReadFailure]
-    ) -> tuple[int, Tensor, _Labels]:
+    ) -> tuple[int, Tensor, ClipLabels]:
         """The clip asked for, or of another video drawn in its place, with its index."""
         broken: list[VideoError] = []
         index = request.index
@@ -120,14 +123,14 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         listed = "\n".join(f"  {error}" for error in broken)
         raise DataError(f"{len(broken)} videos in a row cannot be read:\n{listed}")
 
-    def _clip(self, request: ClipRequest, index: int) -> tuple[Tensor, _Labels]:
+    def _clip(self, request: ClipRequest, index: int) -> tuple[Tensor, ClipLabels]:
         """Draw and read one clip: uint8 (T, H, W, 3) with its short side as drawn, and its labels."""
         settings, rng = self.settings, stream(request.seed, "clip")
         steps = (request.stride[1] - request.stride[0]) // request.stride_step
         stride = request.stride[0] + request.stride_step * int(rng.integers(0, steps, endpoint=True))
         short_side = draw_short_side(request.short_side, rng, inverse=settings.inverse_uniform)
 
-        def draw(num_video_frames: int, fps: float) -> tuple[np.ndarray, _Labels]:
+        def draw(num_video_frames: int, fps: float) -> tuple[np.ndarray, ClipLabels]:
             frames = sample_train(
                 num_video_frames,
                 fps,
@@ -161,17 +164,17 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         stride: int,
         num_video_frames: int,
         fps: float,
-    ) -> _Labels:
+    ) -> ClipLabels:
         if self.settings.task == "multi-label":
             there = self._actions.between(index, frames.min() / fps, frames.max() / fps)
-            return _Labels(there.astype(np.float32))
+            return ClipLabels(there.astype(np.float32))
         if self.settings.task != "localization":
-            return _Labels(self.labels[index])
+            return ClipLabels(self.labels[index])
         num_points = request.num_frames * request.stride[1]
         span = request.num_frames * stride / self.settings.target_fps
         times = frames[0] / fps + np.arange(num_points) * (span / num_points)
         there = self._actions.at(index, times)
-        return _Labels(there.astype(np.float32), times < num_video_frames / fps)
+        return ClipLabels(there.astype(np.float32), times < num_video_frames / fps)
 
     def _clip_and_keep(self, cache: FrameCache, video: VideoReader, index: int, wanted: np.ndarray) -> Tensor:
         height, width = video.size
@@ -197,11 +200,28 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
 
 
 @dataclass(frozen=True)
-class _Labels:
-    """What `ClipBatch` calls labels and ``inside``, of one clip."""
+class ClipLabels:
+    """What `ClipBatch` calls labels, ``inside`` and ``boxes``, of one clip."""
 
     values: np.ndarray | np.int64
     inside: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+
+
+def _alike(labels: list[ClipLabels]) -> list[ClipLabels]:
+    """With people, places for as many in every clip as the one with most has."""
+    most = max((len(label.boxes) for label in labels if label.boxes is not None), default=0)
+    return [label if label.boxes is None else _padded(label, most) for label in labels]
+
+
+def _padded(label: ClipLabels, num_people: int) -> ClipLabels:
+    assert label.boxes is not None
+    extra = num_people - len(label.boxes)
+    return ClipLabels(
+        np.pad(label.values, ((0, 0), (0, extra))),
+        np.arange(num_people) < len(label.boxes),
+        np.pad(label.boxes, ((0, extra), (0, 0))),
+    )
 
 
 @dataclass
@@ -216,17 +236,28 @@ class PackedBatch:
     crop: int
     failures: tuple[ReadFailure, ...]
     inside: Tensor | None = None
+    boxes: Tensor | None = None
 
     def pin_memory(self) -> PackedBatch:
         self.pixels = self.pixels.pin_memory()
         self.labels = self.labels.pin_memory()
         self.inside = None if self.inside is None else self.inside.pin_memory()
+        self.boxes = None if self.boxes is None else self.boxes.pin_memory()
         return self
 
     def unpack(self) -> ClipBatch:
         parts = self.pixels.split([int(np.prod(shape)) for shape in self.shapes])
         clips = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
-        return ClipBatch(clips, self.labels, self.seeds, self.indices, self.crop, self.failures, self.inside)
+        return ClipBatch(
+            clips,
+            self.labels,
+            self.seeds,
+            self.indices,
+            self.crop,
+            self.failures,
+            self.inside,
+            self.boxes,
+        )
 
 
 class _Strings:

@@ -15,6 +15,8 @@ from typing import Any, Self
 import torch
 from torch.utils.data import DataLoader
 
+from saccade.data.ava import AvaDataset
+from saccade.data.ava_clips import AvaClips
 from saccade.data.cache import FrameCache
 from saccade.data.clips import ClipSettings, PackedBatch, TrainClips
 from saccade.data.types import ClipBatch, ClipRequest, Task, VideoDataset
@@ -95,7 +97,9 @@ class TrainLoader:
                 "multiprocessing_context": context,
             }
         self._loader: DataLoader[PackedBatch | SaccadeError] | None = DataLoader(
-            TrainClips(dataset, settings, cache),
+            AvaClips(dataset, settings)
+            if isinstance(dataset, AvaDataset)
+            else TrainClips(dataset, settings, cache),
             batch_size=None,
             sampler=self._requests,
             collate_fn=_as_it_is,

@@ -94,12 +94,14 @@ class ClipBatch:
     Attributes:
         clips: uint8 tensors of shape (T, H, W, 3); H and W may differ between clips.
         labels: int64 of shape (B,); of several labels float32 of shape (B, K), or (B, K, L) at L points in
-            time, 1 where the class is there.
+            time or of L people, 1 where the class is there.
         seeds: one integer per clip, for the transforms.
         indices: position of each video in the data set.
         crop: side in pixels of the square the transforms cut out.
         failures: files that could not be read and were replaced.
-        inside: bool (B, L), which points in time lie within the video; None without such points.
+        inside: bool (B, L), which points in time lie within the video, or which people there are; None
+            without either.
+        boxes: float32 (B, L, 4) of the people: x1, y1, x2, y2 as shares of width and height; None without.
     """
 
     clips: Sequence[Tensor]
@@ -109,6 +111,7 @@ class ClipBatch:
     crop: int
     failures: tuple[ReadFailure, ...] = field(default=())
     inside: Tensor | None = None
+    boxes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -123,4 +126,5 @@ class ClipBatch:
             self.crop,
             self.failures,
             None if self.inside is None else self.inside.to(device, non_blocking=True),
+            None if self.boxes is None else self.boxes.to(device, non_blocking=True),
         )

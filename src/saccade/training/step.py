@@ -80,12 +80,16 @@ class GradientStep:
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with self._exchange(last), explained_memory(part, self.config):
-                loss, right = self._loss(*self.inputs(part), part.inside)
+                loss, right = self._part_loss(part)
                 extra = self._regularization()
                 total = loss if extra is None else loss + extra
                 (total * (len(part) / len(batch))).backward()
             sums += torch.stack((loss.detach() * len(part), right)).double().cpu()
         return float(sums[0]), float(sums[1])
+
+    def _part_loss(self, part: ClipBatch) -> tuple[Tensor, Tensor]:
+        """The mean loss of the clips of a part, and how many of them are right."""
+        return self._loss(*self.inputs(part), part.inside)
 
     def _loss(self, x_BCTHW: Tensor, labels: Tensor, inside_BL: Tensor | None) -> tuple[Tensor, Tensor]:
         with self.autocast():
@@ -211,6 +215,7 @@ def split_batch(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:
             seeds=batch.seeds[start:stop],
             indices=batch.indices[start:stop],
             inside=None if batch.inside is None else batch.inside[start:stop],
+            boxes=None if batch.boxes is None else batch.boxes[start:stop],
             failures=(),
         )
         for start, stop in pairwise(ends)

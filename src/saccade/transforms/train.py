@@ -82,10 +82,8 @@ class TrainTransform:
         """The input of the network and its labels, of the shape they have in the batch, swapped where the
         clip was flipped and its class has another name in the mirror. Both come from one draw per clip.
         """
-        # Every draw is made, used or not: switching the jitter on leaves the crops as they were.
-        rows = [stream(seed, "transform").random(6).tolist() for seed in batch.seeds]
-        draws = torch.tensor(rows, dtype=torch.float64)  # float32 would round the largest draws to 1
-        pixels = self._cut(batch, draws)
+        draws = self._draws(batch)
+        pixels = self._cut(batch)
         if self.rand_augment:
             pixels = self.rand_augment(pixels, batch.seeds)
         scale, offset, gray = self._linear_map(pixels, draws)
@@ -93,6 +91,12 @@ class TrainTransform:
         if self.erasing:
             x = self.erasing(x, batch.seeds)
         return x, self._labels(batch.labels, self._flipped(draws))
+
+    def _draws(self, batch: ClipBatch) -> Tensor:
+        """Six numbers in 0..1 for each clip, which follow from its seed: float64 (B, 6)."""
+        # Every draw is made, used or not: switching the jitter on leaves the crops as they were.
+        rows = [stream(seed, "transform").random(6).tolist() for seed in batch.seeds]
+        return torch.tensor(rows, dtype=torch.float64)  # float32 would round the largest draws to 1
 
     def _flipped(self, draws: Tensor) -> Tensor:
         """Which clips are flipped: bool (B,)."""
@@ -108,19 +112,27 @@ class TrainTransform:
         swapped = torch.zeros_like(labels).scatter_reduce(1, places, labels, "amax")
         return torch.where(flipped.view(-1, *(1,) * (labels.ndim - 1)), swapped, labels)
 
-    def _cut(self, batch: ClipBatch, draws: Tensor) -> Tensor:
+    def places(self, batch: ClipBatch) -> list[tuple[int, int, bool]]:
+        """Of each clip the top and left of its crop, and whether it is flipped."""
+        draws = self._draws(batch)
+        places = []
+        rows = zip(draws[:, 0].tolist(), draws[:, 1].tolist(), self._flipped(draws).tolist(), strict=True)
+        for clip, (down, right, flipped) in zip(batch.clips, rows, strict=True):
+            height, width = clip.shape[1:3]
+            check_crop(height, width, batch.crop)
+            top = min(int(down * (height - batch.crop + 1)), height - batch.crop)
+            left = min(int(right * (width - batch.crop + 1)), width - batch.crop)
+            places.append((top, left, flipped))
+        return places
+
+    def _cut(self, batch: ClipBatch) -> Tensor:
         """Random crops, flipped or not: uint8 (B, T, S, S, 3)."""
         num_frames, size = len(batch.clips[0]), batch.crop
         shape = (len(batch), num_frames, size, size, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, device=batch.clips[0].device)
-        places = zip(draws[:, 0].tolist(), draws[:, 1].tolist(), self._flipped(draws).tolist(), strict=True)
-        for out, clip, (down, right, flipped) in zip(pixels, batch.clips, places, strict=True):
-            length, height, width, _ = clip.shape
-            if length != num_frames:
-                raise UsageError(f"a batch holds clips of {num_frames} and of {length} frames")
-            check_crop(height, width, size)
-            top = min(int(down * (height - size + 1)), height - size)
-            left = min(int(right * (width - size + 1)), width - size)
+        for out, clip, (top, left, flipped) in zip(pixels, batch.clips, self.places(batch), strict=True):
+            if len(clip) != num_frames:
+                raise UsageError(f"a batch holds clips of {num_frames} and of {len(clip)} frames")
             crop = clip[:, top : top + size, left : left + size]
             out.copy_(crop.flip(2) if flipped else crop)
         return pixels

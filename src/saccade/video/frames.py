@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 import torch
 from PIL import Image
 
-from saccade.errors import VideoError
+from saccade.errors import DataError, VideoError
 from saccade.video.sizes import check_indices, resized
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -24,6 +24,59 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sorts numbers inside names by their value."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+class NumberedFiles(Sequence[str]):
+    """The paths of consecutively numbered files, made as they are asked for: ``a/a_000001.jpg``, ...
+
+    A data set has millions of them, of which a list would fill the memory of every worker.
+    """
+
+    def __init__(
+        self, folder: str, prefix: str, suffix: str, *, first: int, digits: int, num_files: int
+    ) -> None:
+        self.folder, self.prefix, self.suffix = folder, prefix, suffix
+        self.first, self.digits, self.num_files = first, digits, num_files
+
+    @classmethod
+    def of_paths(cls, paths: Sequence[str], *, where: str) -> NumberedFiles:
+        """Raises DataError, naming ``where``, unless the paths are numbered one by one in one folder."""
+        folder, name = os.path.split(paths[0])
+        match = re.fullmatch(r"(.*?)(\d+)(\.\w+)", name)
+        if match is None:
+            raise DataError(f"{where}: {name} has no number that would say which frame it is")
+        prefix, number, suffix = match.groups()
+        files = cls(folder, prefix, suffix, first=int(number), digits=len(number), num_files=len(paths))
+        wrong = next(((own, path) for own, path in zip(files, paths, strict=True) if own != path), None)
+        if wrong is not None:
+            raise DataError(f"{where}: {wrong[1]} stands where {wrong[0]} should follow")
+        return files
+
+    @classmethod
+    def of_folder(cls, folder: str | os.PathLike[str]) -> NumberedFiles:
+        """The images in a folder. Raises DataError if there are none, or one is missing in between."""
+        names = [name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES)]
+        if not names:
+            raise DataError(f"{os.fspath(folder)}: holds no frames")
+        paths = [os.path.join(folder, name) for name in sorted(names, key=natural_key)]
+        return cls.of_paths(paths, where=os.fspath(folder))
+
+    def __len__(self) -> int:
+        return self.num_files
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.num_files))]
+        if not -self.num_files <= index < self.num_files:
+            raise IndexError(index)
+        number = self.first + index % self.num_files
+        return os.path.join(self.folder, f"{self.prefix}{number:0{self.digits}d}{self.suffix}")
 
 
 class FrameFolderReader:
@@ -41,11 +94,13 @@ class FrameFolderReader:
         fps: float = 30.0,
         num_frames: int | None = None,
         threads: int = 1,
+        files: Sequence[str] | None = None,
     ) -> None:
+        """``files``: the paths of the frames, for a caller who knows them; the folder is then not listed."""
         self.path = path
         self.fps = float(fps)
         self._threads = threads or (os.cpu_count() or 1)
-        self._files = self._listed(num_frames)
+        self._files = self._listed(num_frames) if files is None else files
         with self._opened(0) as image:  # the header alone
             self._file_size: tuple[int, int] = (image.height, image.width)
         self.size = resized(*self._file_size, short_side)
