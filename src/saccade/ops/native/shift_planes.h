@@ -11,6 +11,8 @@ namespace {
 
 constexpr int64_t PLANE_LIMIT = 4096;  // elements; above it the scratch planes leave the first-level cache
 
+constexpr int64_t PAGE = 1024;         // elements; smaller planes need no fetching ahead
+
 bool planes_fit(const Sizes& sizes) {
     return sizes.stride[1] == 1 && sizes.stride[2] == 1 && sizes.padding[2] == 0 && sizes.in_plane() <= PLANE_LIMIT &&
            sizes.out_plane() <= PLANE_LIMIT;
@@ -84,10 +86,10 @@ void forward_planes(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* x, T*
         }
         mix_rows<T, 1>(frames.count, planes, weights, &mixed, sizes.in_plane());
         const T* following = planes[frames.count - 1] + sizes.in_plane();
+        const bool ahead = plane > PAGE;
         by_vectors<Vec<A>::N>(plane, SACCADE_VISIT(j, n, seen) {
             const A* p = source + j;
-            fetch<false>(following + j, 1);
-            fetch<true>(out + plane + j, 1);
+            if (ahead) fetch<false>(following + j, 1), fetch<true>(out + plane + j, 1);
             V a = h[0] * load(p) + h[1] * load(p + width);
             V b = h[0] * load(p + 1) + h[1] * load(p + width + 1);
             store_n(out + j, w[0] * keep<A>(a, near + j) + w[1] * keep<A>(b, next + j), n);
@@ -106,11 +108,12 @@ void backward_plane(const Sizes& sizes, const Axis<Acc<T>>* axes, const Acc<T>* 
     const A* source = mixed - plane_offset(axes, sizes);
     const A *h = axes[1].soft, *w = axes[2].soft, *hard_h = axes[1].weight, *hard_w = axes[2].weight;
     V by_t = sums->lanes[0], by_h = sums->lanes[1], by_w = sums->lanes[2];
+    const bool ahead = plane > PAGE;
     by_vectors<Vec<A>::N>(plane, SACCADE_VISIT(j, n, seen) {
         const A* p = source + j;
-        fetch<false>(following + j, 1);
-        if (S) fetch<false>(x + plane + j, 1);
-        if (X) fetch<true>(grad_x + plane + j, 1);
+        if (ahead) fetch<false>(following + j, 1);
+        if (ahead && S) fetch<false>(x + plane + j, 1);
+        if (ahead && X) fetch<true>(grad_x + plane + j, 1);
         if (X && (QUANTIZED || !S)) {
             const A* q = QUANTIZED && S ? p + 2 * pitch : p;
             V a = hard_h[0] * load(q) + hard_h[1] * load(q - width);

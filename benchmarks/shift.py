@@ -1,0 +1,192 @@
+"""shift3d forward and backward at RubiksNet's sizes, against its memory floor and against grid_sample.
+
+The floor is the bytes of its tensors, each read or written once (forward: input and output; backward:
+gradient, input, input gradient), over the bandwidth of a copy of memory that no cache holds. The contenders
+take turns, and each has its best time: on a shared machine the others' times say more about the neighbours.
+Freed memory is kept, as `saccade train` does. Before anything is timed the native results are compared with
+the definition.
+
+    python -m benchmarks shift
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks._record import write_results
+from saccade.ops import shift3d, use_backend
+from saccade.training.memory import keep_freed_memory
+
+# RubiksNet-tiny at 224 x 224: name, channels, size, stride, number of such blocks
+STAGES = [
+    ("layer0", 54, 112, 1, 1),
+    ("layer1 first", 54, 112, 2, 1),
+    ("layer1", 54, 56, 1, 2),
+    ("layer2 first", 108, 56, 2, 1),
+    ("layer2", 108, 28, 1, 3),
+    ("layer3 first", 216, 28, 2, 1),
+    ("layer3", 216, 14, 1, 5),
+    ("layer4 first", 432, 14, 2, 1),
+    ("layer4", 432, 7, 1, 2),
+]
+COPY_BYTES = 128 << 20
+
+
+def main(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks shift", description=__doc__)
+    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args(args)
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    rows = [measure(stage, options.clips, options.frames, options.rounds) for stage in STAGES]
+    rows.append(_whole_network(rows))
+    print(f"wrote {write_results('shift', rows).name}")
+
+
+def measure(stage: tuple[str, int, int, int, int], clips: int, frames: int, rounds: int) -> dict[str, object]:
+    """A row of the table: milliseconds of every contender at one stage, and the ratios."""
+    name, channels, size, stride, blocks = stage
+    torch.manual_seed(0)
+    x = torch.randn(clips, channels, frames, size, size).requires_grad_()
+    shift = (torch.rand(3, channels) * 2 - 1).requires_grad_()
+    _check(x, shift, stride)
+    source = torch.ones(COPY_BYTES // 4)
+    target = torch.zeros_like(source)
+    contenders = {
+        "copy": (lambda: target.copy_(source), None),
+        "native": _pair(x, shift, lambda: _shift("native", x, shift, stride)),
+        "torch": _pair(x, shift, lambda: _shift("torch", x, shift, stride)),
+        "grid_sample": _pair(x, shift, lambda: grid_sample_shift(x, shift, stride)),
+    }
+    seconds: dict[str, list[float]] = {}
+    for turn in range(rounds):
+        for contender, calls in contenders.items():
+            if contender in ("torch", "grid_sample") and turn >= 3:
+                continue  # they are slow, and a few turns show it
+            for direction, call in zip(("forward", "backward"), calls, strict=True):
+                if call is not None:
+                    seconds.setdefault(f"{contender} {direction}", []).append(_time(call))
+    best = {key: 1e3 * min(values) for key, values in seconds.items()}
+    read, written = x.nbytes, x.nbytes // stride**2
+    bandwidth = 2 * COPY_BYTES / best["copy forward"]
+    floor = (3 * read + 2 * written) / bandwidth
+    native = best["native forward"] + best["native backward"]
+    median = sum(statistics.median(seconds[f"native {way}"]) for way in ("forward", "backward"))
+    row = {
+        "stage": name,
+        "blocks": blocks,
+        "input": f"{clips}x{channels}x{frames}x{size}x{size}",
+        "stride": f"1x{stride}x{stride}",
+        "dtype": "float32",
+        "copy_gb_s": f"{bandwidth / 1e6:.1f}",
+        "floor_ms": f"{floor:.3f}",
+        "forward_ms": f"{best['native forward']:.3f}",
+        "backward_ms": f"{best['native backward']:.3f}",
+        "median_ms": f"{1e3 * median:.3f}",
+        "times_floor": f"{native / floor:.2f}",
+        "torch_ms": f"{best['torch forward'] + best['torch backward']:.2f}",
+        "grid_sample_ms": f"{best['grid_sample forward'] + best['grid_sample backward']:.2f}",
+        "times_grid_sample": f"{(best['grid_sample forward'] + best['grid_sample backward']) / native:.1f}",
+    }
+    _print(row)
+    return row
+
+
+def grid_sample_shift(x: Tensor, shift: Tensor, stride: int) -> Tensor:
+    """The same as a trilinear `F.grid_sample`: every channel of every clip is a volume with a grid."""
+    clips, channels, frames, height, width = x.shape
+    axes = [torch.arange(frames), torch.arange(0, height, stride), torch.arange(0, width, stride)]
+    places = [axis + row[:, None] for axis, row in zip(axes, shift, strict=True)]
+    t, h, w = (
+        place * (2 / max(length - 1, 1)) - 1
+        for place, length in zip(places, (frames, height, width), strict=True)
+    )
+    shape = (channels, len(axes[0]), len(axes[1]), len(axes[2]))
+    grid = torch.stack(
+        [
+            w[:, None, None, :].expand(shape),
+            h[:, None, :, None].expand(shape),
+            t[:, :, None, None].expand(shape),
+        ],
+        dim=-1,
+    )
+    grid = grid.expand(clips, *grid.shape).flatten(0, 1)
+    out = F.grid_sample(x.flatten(0, 1).unsqueeze(1), grid, padding_mode="zeros", align_corners=True)
+    return out.view(clips, *shape)
+
+
+def _shift(backend: str, x: Tensor, shift: Tensor, stride: int) -> Tensor:
+    with use_backend(backend):  # type: ignore[arg-type]
+        return shift3d(x, shift, stride=(1, stride, stride))
+
+
+def _pair(
+    x: Tensor, shift: Tensor, forward: Callable[[], Tensor]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    out = forward()
+    grad = torch.randn_like(out)
+    return forward, lambda: torch.autograd.grad(out, (x, shift), grad, retain_graph=True)
+
+
+def _check(x: Tensor, shift: Tensor, stride: int) -> None:
+    """A fast operator that is wrong has no speed."""
+    x, shift = x[:, :6, :, :30, :30].detach().requires_grad_(), shift[:, :6].detach().requires_grad_()
+    results = []
+    for call in (lambda: _shift("native", x, shift, stride), lambda: _shift("naive", x, shift, stride)):
+        out = call()
+        results.append([out, *torch.autograd.grad(out.square().sum(), (x, shift))])
+    results.append([grid_sample_shift(x, shift, stride)])
+    for ours, theirs in zip(results[0], results[1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(results[0][0], results[2][0], rtol=1e-4, atol=1e-3)
+
+
+def _time(call: Callable[[], object]) -> float:
+    """Seconds of a call that follows another, so that what fits into the caches is in them."""
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _whole_network(rows: list[dict[str, object]]) -> dict[str, object]:
+    """All shifts of the network together: every stage as often as it has blocks."""
+
+    def total(column: str) -> float:
+        return sum(float(str(row[column])) * int(str(row["blocks"])) for row in rows)
+
+    native = total("forward_ms") + total("backward_ms")
+    row = rows[0] | {
+        "stage": "all",
+        "blocks": sum(int(str(row["blocks"])) for row in rows),
+        "input": "rubiksnet_tiny",
+        "stride": "-",
+        "copy_gb_s": f"{statistics.median(float(str(row['copy_gb_s'])) for row in rows):.1f}",
+        **{
+            column: f"{total(column):.3f}"
+            for column in ("floor_ms", "forward_ms", "backward_ms", "median_ms", "torch_ms", "grid_sample_ms")
+        },
+        "times_floor": f"{native / total('floor_ms'):.2f}",
+        "times_grid_sample": f"{total('grid_sample_ms') / native:.1f}",
+    }
+    _print(row)
+    return row
+
+
+def _print(row: dict[str, object]) -> None:
+    print(
+        f"{row['stage']:13} {row['input']:16} {row['stride']:6} forward {row['forward_ms']:>7} ms, backward "
+        f"{row['backward_ms']:>7} ms: {row['times_floor']:>5} floors ({row['copy_gb_s']} GB/s), grid_sample "
+        f"{row['times_grid_sample']:>5}x, torch {row['torch_ms']} ms",
+        flush=True,
+    )
