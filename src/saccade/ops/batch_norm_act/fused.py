@@ -8,6 +8,7 @@ Shape letters: B clips, C channels, S splits, H hidden units of the squeeze-exci
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,12 +16,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from saccade.ops._eager import plain
 from saccade.ops.batch_norm_act import native
 
 
-@torch.library.custom_op("saccade::batch_norm_act", mutates_args=())
-def fused_forward(
+def _forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -66,6 +68,9 @@ def fused_forward(
     return y, mean, var, clip_mean, gate
 
 
+fused_forward = torch.library.custom_op("saccade::batch_norm_act", _forward, mutates_args=())
+
+
 @fused_forward.register_fake
 def _(
     x: Tensor,
@@ -83,8 +88,7 @@ def _(
     return (torch.empty_like(_dense(x)), *vectors)
 
 
-@torch.library.custom_op("saccade::batch_norm_act_backward", mutates_args=())
-def fused_backward(
+def _backward(
     grad_y: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -155,6 +159,9 @@ def fused_backward(
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype), *grads_fc, g
 
 
+fused_backward = torch.library.custom_op("saccade::batch_norm_act_backward", _backward, mutates_args=())
+
+
 @fused_backward.register_fake
 def _(
     grad_y: Tensor,
@@ -194,10 +201,12 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.has_residual, ctx.has_excitation = residual is not None, fc[0] is not None
 
 
-def _autograd(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+def _gradients(
+    backward: Callable[..., tuple[Tensor, ...]], ctx: Any, grad_y: Tensor | None
+) -> tuple[Tensor | None, ...]:
     if grad_y is None:
         return (None,) * 15
-    grad_x, grad_weight, grad_bias, *grads_fc, grad_residual = fused_backward(
+    grad_x, grad_weight, grad_bias, *grads_fc, grad_residual = backward(
         grad_y, *ctx.saved_tensors, *ctx.options
     )
     return (
@@ -212,7 +221,29 @@ def _autograd(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None,
     )
 
 
-fused_forward.register_autograd(_autograd, setup_context=_setup_context)
+fused_forward.register_autograd(
+    lambda ctx, grad_y, *_: _gradients(fused_backward, ctx, grad_y), setup_context=_setup_context
+)
+
+
+class _Eager(torch.autograd.Function):
+    """The same without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
+        output = _forward(*args)
+        _setup_context(ctx, args, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        return _gradients(_backward, ctx, grad_y)
+
+
+def run_forward(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y and the statistics of `_forward`, with gradients: by the registered operator, or the short way."""
+    return (_Eager.apply if plain(x) else fused_forward)(x, *args)
 
 
 # -------------------------------------------------------------------------------------- on (B, C) and smaller

@@ -11,7 +11,7 @@ from torch import Tensor
 from saccade.errors import UsageError
 from saccade.ops._backend import choose_backend
 from saccade.ops.batch_norm_act import naive
-from saccade.ops.batch_norm_act.fused import fused_forward
+from saccade.ops.batch_norm_act.fused import run_forward
 
 Activation = Literal["none", "relu", "silu"]
 SqueezeExciteWeights = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -82,7 +82,7 @@ def batch_norm_act(
             num_splits=num_splits,
         )
     by_batch = training and x.numel() > 0
-    y, mean, var, *_ = fused_forward(
+    y, mean, var, *_ = run_forward(
         x,
         weight,
         bias,

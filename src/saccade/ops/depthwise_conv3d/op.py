@@ -7,17 +7,19 @@ naive.py and PyTorch's own convolution are differentiated by autograd.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from saccade.errors import UsageError
 from saccade.ops._backend import choose_backend, forced_backend
+from saccade.ops._eager import plain
 from saccade.ops.depthwise_conv3d import naive, native
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -59,7 +61,7 @@ def depthwise_conv3d(
         return naive.depthwise_conv3d(x, weight, stride, padding)
     if backend == "torch":
         return _pytorch(x, weight, stride, padding)
-    return fused_forward(x, weight, stride, padding, backend)
+    return (_Eager.apply if plain(x) else fused_forward)(x, weight, stride, padding, backend)
 
 
 def _autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,12 +93,14 @@ def _pytorch(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence
 # ------------------------------------------------------------------------------------ registered with PyTorch
 
 
-@torch.library.custom_op("saccade::depthwise_conv3d", mutates_args=())
-def fused_forward(
+def _forward(
     x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], backend: str
 ) -> Tensor:
-    """The operator as PyTorch's compiler sees it; the output is channels-last-3d."""
+    """The output is channels-last-3d."""
     return _kernels(backend).forward(x, weight, stride, padding)
+
+
+fused_forward = torch.library.custom_op("saccade::depthwise_conv3d", _forward, mutates_args=())
 
 
 @fused_forward.register_fake
@@ -105,8 +109,7 @@ def _(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], 
     return _channels_last(x, (*x.shape[:2], *size))
 
 
-@torch.library.custom_op("saccade::depthwise_conv3d_backward", mutates_args=())
-def fused_backward(
+def _backward(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -124,6 +127,9 @@ def fused_backward(
         x.new_empty(0) if grad_x is None else grad_x,
         weight.new_empty(0) if grad_weight is None else grad_weight,
     )
+
+
+fused_backward = torch.library.custom_op("saccade::depthwise_conv3d_backward", _backward, mutates_args=())
 
 
 @fused_backward.register_fake
@@ -154,14 +160,33 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(x, weight)
 
 
-def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(
+    backward: Callable[..., tuple[Tensor, Tensor]], ctx: Any, grad: Tensor
+) -> tuple[Tensor | None, ...]:
     x, weight = ctx.saved_tensors
     need_input, need_weight = ctx.needs_input_grad[:2]
-    grad_x, grad_weight = fused_backward(grad, x, weight, *ctx.options, need_input, need_weight, ctx.backend)
+    grad_x, grad_weight = backward(grad, x, weight, *ctx.options, need_input, need_weight, ctx.backend)
     return grad_x if need_input else None, grad_weight if need_weight else None, None, None, None
 
 
-fused_forward.register_autograd(_autograd, setup_context=_setup_context)
+fused_forward.register_autograd(
+    lambda ctx, grad: _gradients(fused_backward, ctx, grad), setup_context=_setup_context
+)
+
+
+class _Eager(torch.autograd.Function):
+    """The same without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        output = _forward(*args)
+        _setup_context(ctx, args, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(_backward, ctx, grad)
 
 
 @register_flop_formula(torch.ops.saccade.depthwise_conv3d)
@@ -215,8 +240,8 @@ def _check(
     if weight.device != x.device:
         raise UsageError(f"weight is on {weight.device} and x on {x.device}: both must be on one device")
     for name, values, least in (("stride", stride, 1), ("padding", padding, 0)):
-        if len(values) != 3 or any(value < least for value in values):
-            raise UsageError(f"{name} is {tuple(values)}: 3 whole numbers of at least {least} are needed")
+        if not _whole_numbers(values) or len(values) != 3 or min(values) < least:
+            raise UsageError(f"{name} is {values}: 3 whole numbers of at least {least} are needed")
     for axis, n, k, p in zip(AXES, x.shape[2:], weight.shape[2:], padding, strict=True):
         if k < 1:
             raise UsageError(f"weight has shape {tuple(weight.shape)}: at least one tap on {axis} is needed")
@@ -226,3 +251,7 @@ def _check(
                 f"(x {tuple(x.shape)}, weight {tuple(weight.shape)})"
             )
     return tuple(stride), tuple(padding)
+
+
+def _whole_numbers(values: object) -> bool:
+    return isinstance(values, Sequence) and all(isinstance(value, int) for value in values)
