@@ -177,3 +177,35 @@ def test_a_whole_model_trains_saves_and_takes_weights():
     # weights loaded into a split model reach its splits
     load_weights(model.train(), create_model("x2d", 3, gamma_w=0.3, head_width=16).state_dict())
     assert all(norm.split_var.eq(1).all() for norm in norms)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm3d(CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return norm_act(x, self.norm, "relu", residual=x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, as it loads its compiler
+def test_a_compiled_network_follows_the_splits():
+    """One whole graph for each number of splits, and used again when that number comes back."""
+    graphs = 0
+
+    def count(module: Any, _: Any) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return module.forward
+
+    plain, model = Block().double(), Block().double()
+    compiled = torch.compile(model, backend=count, fullgraph=True, dynamic=False)
+    for seed, num_splits in enumerate((4, 2, 1, 4)):
+        for each in (plain, model):
+            split_batch_norm(each, num_splits)
+        x = clips(8, seed)
+        torch.testing.assert_close(compiled(x), plain(x))
+    assert graphs == 3
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[key])
+    torch.compiler.reset()
