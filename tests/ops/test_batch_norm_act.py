@@ -380,7 +380,7 @@ def test_a_second_derivative_is_refused():
     x = torch.randn(2, 3, 2, 2, 2, requires_grad=True)
     y = _apply(nn.BatchNorm3d(3), x, "silu")
     (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
+    with pytest.raises(RuntimeError, match="autograd"):
         grad.sum().backward()
 
 

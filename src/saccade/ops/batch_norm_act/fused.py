@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from saccade.ops._eager import plain
 from saccade.ops.batch_norm_act import native
@@ -236,9 +235,10 @@ class _Eager(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        return _gradients(_backward, ctx, grad_y)
+        # the registered one refuses a second derivative, for which grad mode is on
+        backward = fused_backward if torch.is_grad_enabled() else _backward
+        return _gradients(backward, ctx, grad_y)
 
 
 def run_forward(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

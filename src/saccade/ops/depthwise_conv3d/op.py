@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
 from saccade.errors import UsageError
@@ -184,9 +183,10 @@ class _Eager(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(_backward, ctx, grad)
+        # the registered one refuses a second derivative, for which grad mode is on
+        backward = fused_backward if torch.is_grad_enabled() else _backward
+        return _gradients(backward, ctx, grad)
 
 
 @register_flop_formula(torch.ops.saccade.depthwise_conv3d)
