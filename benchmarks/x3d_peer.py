@@ -1,7 +1,7 @@
 """X3D-S's training step against PyTorchVideo's X3D-S, in its default layout and in channels-last-3d.
 
-Each contender runs in a process of its own with its own settings; they make one step each in turn, so that
-what else the machine does falls on all alike. Float32, batch 2 of 13x160x160 from memory; a step is forward,
+Each contender runs in a process of its own with its own settings; they make three steps each in turn, so that
+what else the machine does falls on all alike, and the time of a turn is the mean of its three steps. Float32, batch 2 of 13x160x160 from memory; a step is forward,
 loss and backward. The outputs of the two code bases are compared first, on the same weights.
 
 The peer is optional: ``pip install --no-deps pytorchvideo fvcore iopath portalocker yacs termcolor tabulate
@@ -31,6 +31,7 @@ PEER, PEER_CHANNELS_LAST = "pytorchvideo", "pytorchvideo, channels-last-3d"
 OURS, OURS_TORCH = "saccade", "saccade, PyTorch's operators"
 CONTENDERS = (PEER, PEER_CHANNELS_LAST, OURS_TORCH, OURS)
 FRAMES, CROP = 13, 160
+STEPS = 3  # back to back in a turn, as training makes them
 
 
 def main(args: list[str]) -> None:
@@ -62,13 +63,13 @@ def _race(batch: int, repeats: int) -> dict[str, list[float]]:
         for name in CONTENDERS
     }
     seconds: dict[str, list[float]] = {name: [] for name in workers}
-    for i in range(repeats + 3):
+    for i in range(repeats + 2):
         for name, worker in workers.items():
             assert worker.stdin is not None
             assert worker.stdout is not None
-            print("step", file=worker.stdin, flush=True)
+            print("turn", file=worker.stdin, flush=True)
             answer = float(worker.stdout.readline())
-            if i >= 3:  # the first steps choose kernels and grow the heap
+            if i >= 2:  # the first steps choose kernels and grow the heap
                 seconds[name].append(answer)
     for worker in workers.values():
         worker.communicate()
@@ -101,7 +102,7 @@ def _rows(seconds: dict[str, list[float]], batch: int) -> list[dict[str, object]
 
 
 def _work(name: str, batch: int) -> None:
-    """Make one step per line read, and answer with its seconds."""
+    """Make a turn per line read, and answer with the seconds of a step."""
     torch.manual_seed(0)
     clips = torch.randn(batch, 3, FRAMES, CROP, CROP)
     if name != PEER:
@@ -111,7 +112,7 @@ def _work(name: str, batch: int) -> None:
         model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     stopwatch = Stopwatch(model, clips, "train", warmup=0)
     for _ in sys.stdin:
-        print(stopwatch.time(), flush=True)
+        print(statistics.mean(stopwatch.time() for _ in range(STEPS)), flush=True)
 
 
 def _ours(name: str) -> nn.Module:
