@@ -17,7 +17,7 @@ FORMAT = 1
 # What may differ between a run and its continuation: where things are and how fast, not what is computed.
 HARMLESS = frozenset(
     {"data", "out", "workers", "threads", "device", "save_minutes", "log_every", "tensorboard"}
-    | {"test_views", "max_failures"}
+    | {"test_views", "max_failures", "shard", "checkpoint_activations"}
 )
 
 

@@ -1,0 +1,130 @@
+"""Weights shared out among two processes (FSDP2, gloo): same training, plain files."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_processes import start, vector
+from test_train import assert_same, lines, untimed, weights
+
+from saccade.errors import ConfigError
+from saccade.models import create_model, load_model
+from saccade.training import TrainConfig, train
+from saccade.training.checkpoint import load_checkpoint
+from saccade.training.distributed import Processes
+
+MakeConfig = Callable[..., TrainConfig]
+FLAGS = (
+    *("--epochs", "3", "--val-every", "1.5", "--batch-size", "8", "--accumulate", "2", "--sync-bn"),
+    *("--optim.name", "adamw", "--optim.lr", "0.001", "--optim.clip-grad", "1", "--ema", "0.9"),
+    *("--model.layer-decay", "0.8", "--checkpoint-activations", "--no-channels-last", "--log-every", "1"),
+)
+# Two processes train several configs in turn, each with a port of its own to meet at: what takes long is to
+# import torch. "stop" makes the run end after that step, as if told to by a signal.
+SCRIPT = """
+import json, os, sys
+from saccade.training import RunInterrupted, TrainConfig, train
+from saccade.training.loop import Trainer
+
+if __name__ == "__main__":
+    step = Trainer._step
+    for values, resume, stop, port in json.loads(sys.argv[1]):
+        os.environ["MASTER_PORT"] = str(port)
+        def until(self, batches, stop=stop):
+            step(self, batches)
+            if self.progress.step == stop:
+                self._stop()
+        Trainer._step = until
+        try:
+            train(TrainConfig.from_dict(values), resume=resume)
+        except RunInterrupted:
+            assert stop
+"""
+
+
+def in_two_processes(folder: Path, runs: list[tuple[TrainConfig, bool, int]]) -> None:
+    script = folder / "runs.py"
+    script.write_text(SCRIPT)
+    told = json.dumps([(c.to_dict(), resume, stop, free_port()) for c, resume, stop in runs])
+    environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    pair = [
+        start([sys.executable, str(script), told], RANK=rank, LOCAL_RANK=rank, **environment)
+        for rank in ("0", "1")
+    ]
+    try:
+        for process in pair:
+            _, errors = process.communicate(timeout=180)
+            assert process.returncode == 0, errors
+    finally:
+        for process in pair:
+            process.kill()
+            process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_shards_train_save_and_resume_as_whole_weights_do(tiny_config: MakeConfig, tmp_path: Path):
+    whole, shared, parts = (tiny_config(name, *FLAGS) for name in ("whole", "shared", "parts"))
+    sharded = shared.replace(shard=True)
+    stopped = parts.replace(shard=True)
+    in_two_processes(
+        tmp_path, [(whole, False, 0), (sharded, False, 0), (stopped, False, 2), (stopped, True, 0)]
+    )
+    one, other, again = (load_checkpoint(Path(c.out) / "last.pt") for c in (whole, shared, parts))
+    assert one["progress"]["step"] == 6
+    for name in ("model", "optimizer", "average"):  # plain tensors, under plain names
+        assert type(other[name]) is dict
+    assert one["model"].keys() == other["model"].keys()
+    assert all(type(value) is torch.Tensor for value in other["model"].values())
+    mine, theirs = (vector(state["model"]) for state in (one, other))
+    assert (theirs - mine).norm() < 1e-5 * mine.norm()
+    moments, shared_moments = (state["optimizer"]["state"] for state in (one, other))
+    for place, entries in moments.items():
+        torch.testing.assert_close(entries["exp_avg"], shared_moments[place]["exp_avg"], rtol=1e-3, atol=1e-6)
+    average = vector(other["average"]["model"])
+    assert (average - vector(one["average"]["model"])).norm() < 1e-5 * average.norm()
+    # stopped in mid-epoch and resumed: bit for bit
+    assert_same(other["model"], again["model"])
+    assert_same(other["average"]["model"], again["average"]["model"])
+    assert untimed(lines(Path(shared.out))) == untimed(lines(Path(parts.out)))
+    # the best weights are a model on their own, whose validation was that of all videos
+    model, metadata = load_model(Path(shared.out) / "best.safetensors")
+    assert metadata["class_names"] == ["brightening", "darkening"]
+    assert {type(value) for value in model.state_dict().values()} == {torch.Tensor}
+    for a, b in zip(lines(Path(whole.out)), lines(Path(shared.out)), strict=True):
+        for name in ("loss", "top1", "val_loss", "val_top1"):
+            if name in a:
+                assert b[name] == pytest.approx(a[name], rel=1e-3), (name, a["step"])
+
+
+def test_a_run_of_shards_goes_on_without_them(tiny_config: MakeConfig, tmp_path: Path):
+    config = tiny_config("run", "--epochs", "2", "--val-every", "0").replace(shard=True)
+    in_two_processes(tmp_path, [(config, False, 4)])
+    assert load_checkpoint(Path(config.out) / "last.pt")["progress"]["step"] == 4
+    result = train(config.replace(shard=False), resume=True)
+    assert result.num_steps == 10
+    assert all(value.isfinite().all() for value in weights(result.run_dir).values())
+
+
+def test_a_model_with_a_schedule_of_its_own_is_refused():
+    from saccade.training.shard import Shards
+
+    model = create_model("rubiksnet_tiny_aq", 2, width=8, depths=(1, 1, 1, 1))
+    with pytest.raises(ConfigError, match=r"^shard: rubiksnet_tiny_aq changes weights by a schedule"):
+        Shards(model, None, Processes(0, 2, torch.device("cpu")))
+
+
+def test_one_process_has_nobody_to_share_with(tiny_config: MakeConfig):
+    with pytest.raises(ConfigError, match=r"^shard: there is one process"):
+        train(tiny_config("run").replace(shard=True))
