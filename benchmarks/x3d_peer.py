@@ -1,8 +1,9 @@
 """X3D-S's training step against PyTorchVideo's X3D-S, in its default layout and in channels-last-3d.
 
-Each contender runs in a process of its own with its own settings; they make three steps each in turn, so that
-what else the machine does falls on all alike, and the time of a turn is the mean of its three steps. Float32, batch 2 of 13x160x160 from memory; a step is forward,
-loss and backward. The outputs of the two code bases are compared first, on the same weights.
+Each contender runs in a process of its own with its own settings; they make three steps each in turn, so
+that what else the machine does falls on all alike, and the time of a turn is the mean of its three steps.
+Float32, batch 2 of 13x160x160 from memory; a step is forward, loss and backward. The outputs of the two code
+bases are compared first, on the same weights.
 
 The peer is optional: ``pip install --no-deps pytorchvideo fvcore iopath portalocker yacs termcolor tabulate
 parameterized tqdm networkx``. It imports torchvision, which cannot be imported beside a CPU build of PyTorch;
