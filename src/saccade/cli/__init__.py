@@ -22,7 +22,7 @@ COMMANDS = {
     "predict": "what happens in videos: files, folders, globs",
     "convert": "a checkpoint of another code base into safetensors",
     "bench": "speed of models on this machine, and what runs their operators",
-    "visualize": "pictures of what a model has learned: shifts",
+    "visualize": "pictures of what a model has learned and sees: shifts, timeline",
     "data": "check a data set, make the motion clips, list class names",
 }
 

@@ -25,6 +25,11 @@ def add_model_flags(parser: ArgumentParser) -> None:
     group.add_argument(
         "--labels", metavar="NAMES", help="class names: a file, one per line, or e.g. kinetics400"
     )
+    group.add_argument(
+        "--task",
+        choices=("single-label", "multi-label", "localization"),
+        help="what that checkpoint was trained for (default single-label)",
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default %(default)s)")
     clip = parser.add_argument_group("clip (default: what the model was trained for)")
     clip.add_argument("--frames", type=int, metavar="N", help="frames of a clip")
@@ -53,6 +58,7 @@ def load_from_flags(source: str | None, weights: str | None, options: Namespace)
             num_classes=options.num_classes,
             labels=options.labels,
             device=options.device,
+            task=options.task,
         )
     else:
         loaded = load_for_use(
@@ -60,6 +66,7 @@ def load_from_flags(source: str | None, weights: str | None, options: Namespace)
             num_classes=options.num_classes,
             labels=options.labels,
             device=options.device,
+            task=options.task,
         )
     return replace(loaded, clip=_changed_clip(loaded, options))
 

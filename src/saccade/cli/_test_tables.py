@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from saccade.cli._timeline import bar
 from saccade.console import output
+from saccade.evaluation import MultiLabelResult, Result, TestResult
 from saccade.evaluation.metrics import ClassRow, most_confused
 from saccade.video.segments import SEGMENT_RULES
 from saccade.video.views import parse_views
-
-if TYPE_CHECKING:
-    from saccade.evaluation import TestResult
 
 
 def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int | None) -> None:
@@ -26,8 +24,15 @@ def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int
         record: model, weights, data, split, device and precision.
         num_rows: classes in the table, worst first; None shows all.
     """
+    print_head(results[0], record, list(dict.fromkeys(map(protocol, results))))  # view sets mostly share one
+    output().print(_figures(results))
+    print_cost(results[0], record)
+    _show_classes(max(results, key=lambda result: result.num_views), num_rows)
+
+
+def print_head(first: Result, record: dict[str, Any], protocols: Sequence[str]) -> None:
+    """What was tested on what, and how."""
     console = output()
-    first, last = results[0], max(results, key=lambda result: result.num_views)
     title = f"\n[bold]{escape(record['model'])}[/] from {escape(record['weights'])}"
     console.print(title, soft_wrap=True)
     console.print(
@@ -35,24 +40,25 @@ def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int
         f"{len(first.class_names)} classes",
         soft_wrap=True,
     )
-    for line in dict.fromkeys(map(protocol, results)):  # view sets mostly share one
+    for line in protocols:
         console.print(line, soft_wrap=True)
     if first.shuffled:
         console.print("[yellow]control: the frames of every view are in random order[/]", soft_wrap=True)
     console.print()
-    console.print(_figures(results))
-    console.print(
+
+
+def print_cost(first: Result, record: dict[str, Any]) -> None:
+    """What the test took."""
+    output().print(
         f"{first.num_params / 1e6:.2f} M parameters; {first.clips_per_second:.1f} clips/s "
         f"on {record['device']} in {record['precision']}; {first.seconds:.1f} s, "
-        f"{100 * first.data_wait:.0f} % of it waiting for video",
+        f"{100 * first.data_wait:.0f} % of it waiting for video\n",
         style="dim",
         soft_wrap=True,
     )
-    console.print()
-    _show_classes(last, num_rows)
 
 
-def protocol(result: TestResult) -> str:
+def protocol(result: Result) -> str:
     """The protocol in one line: an accuracy means nothing without it."""
     views, clip = parse_views(result.views), result.clip
     if clip is None:
@@ -63,15 +69,20 @@ def protocol(result: TestResult) -> str:
         frames = f"{clip.num_frames} frames x stride {clip.stride} at {clip.target_fps:g} fps"
     if views.protocol:
         frames += f", {_count(views.num_clips, 'clip')} x {_count(views.num_crops, 'crop')}"
-    average = (
-        "softmax of the mean of the views' logits"
-        if result.average == "logits"
-        else "mean of the views' softmax"
-    )
     return (
         f"{' '.join(filter(None, ('protocol', views.protocol)))}: clips of {frames}, "
-        f"short side {clip.short_side}, crop {clip.crop}, temporal rule {result.temporal_rule}, {average}"
+        f"short side {clip.short_side}, crop {clip.crop}, temporal rule {result.temporal_rule}, "
+        f"{_average(result)}"
     )
+
+
+def _average(result: Result) -> str:
+    """What was made of the views."""
+    if isinstance(result, MultiLabelResult):
+        return f"{'largest' if result.ensemble == 'max' else 'mean'} sigmoid of each class over the views"
+    if isinstance(result, TestResult) and result.average == "logits":
+        return "softmax of the mean of the views' logits"
+    return "mean of the views' softmax"
 
 
 def _count(number: int, word: str) -> str:

@@ -15,11 +15,12 @@ from saccade.cli._model_flags import add_model_flags, load_from_flags, newest_ru
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
-    from saccade.inference import Failure, Prediction, Predictor
+    from saccade.inference import Failure, LoadedModel, Localizer, Prediction, Predictor
 
 EXAMPLES = """examples:
   saccade predict clip.mp4 --run runs/my_run
   saccade predict archive/ 'more/**/*.avi' --run runs/my_run --jsonl out.jsonl
+  saccade predict video.mp4 --run runs/x3d_motion_loc --localize
   saccade predict clip.mp4 --model x3d_s --weights x3d_s.pyth --labels kinetics400
 """
 
@@ -37,9 +38,17 @@ def run(args: list[str]) -> int:
         raise UsageError(f"which model? --run RUN, or --weights FILE (with --model NAME if not ours); {hint}")
     if options.run and (options.weights or options.model):
         raise UsageError("--run brings its own model and weights; leave --model and --weights out")
+    for flag, value in (("--out", options.out), ("--threshold", options.threshold)):
+        if value is not None and not options.localize:
+            raise UsageError(f"{flag} goes with --localize")
     paths = expand(options.videos)
-    predictor = _predictor(options)
-    failures = _predict(predictor, paths, options)
+    if options.localize:
+        from saccade.cli._localize import check_flags, localize
+
+        check_flags(options)
+        failures = localize(_localizer(options), paths, options)
+    else:
+        failures = _predict(_predictor(options), paths, options)
     if failures:
         print(f"saccade: {len(failures)} of {len(paths)} videos could not be read:", file=sys.stderr)
         for failure in failures:
@@ -60,6 +69,15 @@ def _parser() -> Parser:
         default="auto",
         help="CLIPSxCROPS such as 10x3; auto: clips end to end (default %(default)s)",
     )
+    parser.add_argument(
+        "--localize",
+        action="store_true",
+        help="when each action happens: printed, and as NAME.timeline.png and .json (a run of localization)",
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="of --localize, for its files (default: here)")
+    parser.add_argument(
+        "--threshold", type=float, metavar="SCORE", help="of --localize: an action is there (default 0.5)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON array on stdout")
     parser.add_argument("--jsonl", metavar="FILE", help="a JSON object a line, as results come")
     parser.add_argument(
@@ -72,22 +90,23 @@ def _parser() -> Parser:
 
 def _predictor(options: Namespace) -> Predictor:
     from saccade.inference import Predictor
-    from saccade.inference.predictor import rule_to_predict
+
+    return Predictor(_loaded(options), views=options.views, batch_size=options.batch_size)
+
+
+def _localizer(options: Namespace) -> Localizer:
+    from saccade.inference import Localizer
+
+    return Localizer(_loaded(options), batch_size=options.batch_size)
+
+
+def _loaded(options: Namespace) -> LoadedModel:
+    from saccade.console import warn
 
     loaded = load_from_flags(options.run, options.weights, options)
     if not loaded.named:
-        from saccade.console import warn
-
         warn(f"{loaded.origin} has no class names; labels are numbers (--labels gives names)")
-    return Predictor(
-        loaded.model,
-        loaded.class_names,
-        loaded.device,
-        views=options.views,
-        clip=loaded.clip,
-        temporal_rule=rule_to_predict(loaded),
-        batch_size=options.batch_size,
-    )
+    return loaded
 
 
 def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list[Failure]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from argparse import Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from saccade.errors import DataError, UsageError
 from saccade.video.views import PROTOCOLS, parse_views
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from saccade.data.types import VideoDataset
-    from saccade.evaluation import TestResult
+    from saccade.evaluation import Result
     from saccade.inference import LoadedModel
 
 EXAMPLES = """examples:
@@ -23,6 +26,7 @@ EXAMPLES = """examples:
   saccade test runs/my_run --data clips/ --views 1x1,3x1,10x1,10x3
   saccade test runs/my_run --data clips/ --views 3x1 --shuffle-frames
   saccade test runs/my_run --data something-something-v2 --views ssv2-1clip,ssv2-2clip-3crop
+  saccade test runs/x3d_m_charades --data Charades --root Charades_v1_rgb --views 10x1,10x3
   saccade test x3d_m.pyth --model x3d_m --labels kinetics400 --data k400/val.csv --views 10x3
 """
 
@@ -33,28 +37,13 @@ def run(args: list[str]) -> int:
     settings = _settings_of_run(Path(options.source))
     data = options.data or settings.get("data")
     if not data:
-        raise UsageError("--data is needed: a folder of class folders, a list file, or Something-Something")
-    _check_views(options)
+        raise UsageError(
+            "--data is needed: a folder of class folders, a list file, Something-Something or Charades"
+        )
     loaded = load_from_flags(options.source, None, options)
-    rule = options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade"
+    _check_flags(options, loaded.task)
     dataset = _dataset(data, options, settings, loaded)
-
-    from saccade.cli._test_tables import show
-    from saccade.evaluation import evaluate
-
-    results = evaluate(
-        loaded.model,
-        dataset,
-        loaded.clip,
-        options.views,
-        workers=options.workers,
-        batch_size=options.batch_size,
-        temporal_rule=rule,
-        shuffle_frames=options.shuffle_frames,
-        seed=options.seed,
-        precision=options.precision,
-        progress=True,
-    )
+    results = _evaluate(loaded, dataset, options)
     record: dict[str, Any] = {
         "model": loaded.name,
         "weights": loaded.origin,
@@ -68,9 +57,45 @@ def run(args: list[str]) -> int:
     if options.json:
         print(json.dumps(record, indent=2, ensure_ascii=False))
     else:
-        show(list(results.values()), record, num_rows=None if options.all_classes else 15)
+        _show(results, record, num_rows=None if options.all_classes else 15)
         print(f"saved in {folder}: {', '.join(saved)}")
     return _report_failures(next(iter(results.values())), len(dataset))
+
+
+def _evaluate(loaded: LoadedModel, dataset: VideoDataset, options: Namespace) -> Mapping[str, Result]:
+    """The results by view set, or the one of whole videos."""
+    from saccade.evaluation import evaluate, evaluate_localization, evaluate_multilabel
+
+    how: dict[str, Any] = {
+        "workers": options.workers,
+        "batch_size": options.batch_size,
+        "shuffle_frames": options.shuffle_frames,
+        "seed": options.seed,
+        "precision": options.precision,
+        "progress": True,
+    }
+    if loaded.task == "localization":
+        overlap = 0.5 if options.overlap is None else options.overlap
+        result = evaluate_localization(loaded.model, dataset, loaded.clip, overlap=overlap, **how)
+        return {result.views: result}
+    how["temporal_rule"] = options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade"
+    views = options.views or "1x1"
+    if loaded.task == "multi-label":
+        how["ensemble"] = options.ensemble or loaded.metadata.get("ensemble") or "max"
+        return evaluate_multilabel(loaded.model, dataset, loaded.clip, views, **how)
+    return evaluate(loaded.model, dataset, loaded.clip, views, **how)
+
+
+def _show(results: Mapping[str, Result], record: dict[str, Any], *, num_rows: int | None) -> None:
+    from saccade.cli._precision_tables import show_precisions
+    from saccade.cli._test_tables import show
+    from saccade.evaluation import TestResult
+
+    single = [result for result in results.values() if isinstance(result, TestResult)]
+    if single:
+        show(single, record, num_rows=num_rows)
+    else:
+        show_precisions(list(results.values()), record, num_rows=num_rows)
 
 
 def _parser() -> Parser:
@@ -83,7 +108,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="class folders, a list file, Something-Something (default: that of the run)",
+        help="class folders, a list file, Something-Something, Charades (default: that of the run)",
     )
     parser.add_argument(
         "--root",
@@ -95,12 +120,19 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--views",
-        default="1x1",
         help=f"CLIPSxCROPS, e.g. 10x3, or a protocol ({', '.join(PROTOCOLS)}), or several: "
-        "1x1,10x3,6-view (default %(default)s)",
+        "1x1,10x3,6-view (default 1x1; to localise none: videos are looked at whole)",
     )
     parser.add_argument(
         "--shuffle-frames", action="store_true", help="control: permute the frames of every view"
+    )
+    parser.add_argument(
+        "--ensemble",
+        choices=("max", "mean"),
+        help="of several labels: what to make of a class's scores in the views (default: as trained)",
+    )
+    parser.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="to localise: of neighbouring windows (default 0.5)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the permutation (default %(default)s)")
     parser.add_argument(
@@ -150,9 +182,21 @@ def _dataset(data: str, options: Namespace, settings: dict[str, Any], loaded: Lo
     return dataset
 
 
-def _check_views(options: Namespace) -> None:
-    """A protocol is measured as it is stated, or not under its name."""
-    for text in options.views.split(","):
+def _check_flags(options: Namespace, task: str) -> None:
+    """Refuse flags that the task has no use for; a protocol is measured as it is stated, or not under its
+    name.
+    """
+    whole = task == "localization"
+    useless = {
+        "--views": whole and options.views is not None,
+        "--temporal-rule": whole and options.temporal_rule is not None,
+        "--overlap": not whole and options.overlap is not None,
+        "--ensemble": task != "multi-label" and options.ensemble is not None,
+    }
+    for flag, given in useless.items():
+        if given:
+            raise UsageError(f"{flag}: a model trained for {task} has no use for it; leave the flag out")
+    for text in options.views.split(",") if options.views else ():
         views = parse_views(text)
         if not views.protocol:
             continue
@@ -174,35 +218,61 @@ def _folder(options: Namespace) -> Path:
 
 
 def _save(
-    results: dict[str, TestResult], record: dict[str, Any], folder: Path, *, shuffled: bool, model: str
+    results: Mapping[str, Result], record: dict[str, Any], folder: Path, *, shuffled: bool, model: str
 ) -> list[str]:
     """Scores, figures and pictures; the names of the files."""
+    from saccade.evaluation import LocalizationResult, MultiLabelResult, write_submission
     from saccade.files import write_json
-    from saccade.visualize.charts import confusion_chart, save_figure, sparse_view_chart
+    from saccade.visualize.charts import save_figure
 
     mark = f"{record['split']}{'_shuffled' if shuffled else ''}"
     saved = []
     for views, result in results.items():
         saved.append(f"{mark}_scores_{views}.npz")
         result.save(folder / saved[-1])
+        if isinstance(result, (MultiLabelResult, LocalizationResult)):
+            kind = "localize" if isinstance(result, LocalizationResult) else f"classify_{views}"
+            saved.append(f"{mark}_submission_{kind}.txt")
+            write_submission(result, folder / saved[-1])
     saved.append(f"{mark}_result.json")
     write_json(folder / saved[-1], record)
-    pictures = {}
-    last = max(results.values(), key=lambda result: result.num_views)
-    title = f"{model}, {last.views} views"
-    name = f"{mark}_confusion_{last.views}"
-    pictures[name] = confusion_chart(last.confusion, last.class_names, title=title)
-    if len(results) > 1:
-        points = [(r.views, r.gmacs_per_video, r.top1) for r in results.values()]
-        pictures[f"{mark}_sparse_views"] = sparse_view_chart(points, label=model)
-    for name, figure in pictures.items():
+    for name, figure in _pictures(list(results.values()), model).items():
         for suffix in ("svg", "png"):
-            save_figure(figure, folder / f"{name}.{suffix}")
-        saved.append(f"{name}.svg (.png)")
+            save_figure(figure, folder / f"{mark}_{name}.{suffix}")
+        saved.append(f"{mark}_{name}.svg (.png)")
     return saved
 
 
-def _report_failures(result: TestResult, total: int) -> int:
+def _pictures(results: Sequence[Result], model: str) -> dict[str, Figure]:
+    """The classes of the view set with most views, and accuracy against cost where there are several."""
+    from saccade.evaluation import TestResult
+    from saccade.evaluation.result import FIGURE_NAMES
+    from saccade.visualize.charts import confusion_chart, sparse_view_chart
+
+    last = max(results, key=lambda result: result.num_views)
+    if isinstance(last, TestResult):
+        title = f"{model}, {last.views} views"
+        pictures = {f"confusion_{last.views}": confusion_chart(last.confusion, last.class_names, title=title)}
+    else:
+        pictures = {f"classes_{last.views}": _precision_chart(last, f"{model}, {last.views}")}
+    if len(results) > 1:
+        name = FIGURE_NAMES[last.score_name]
+        points = [(result.views, result.gmacs_per_video, result.score) for result in results]
+        pictures["sparse_views"] = sparse_view_chart(points, label=model, figure_name=name)
+    return pictures
+
+
+def _precision_chart(result: Result, title: str) -> Figure:
+    from saccade.cli._precision_tables import worst_first
+    from saccade.visualize.charts import per_class_chart
+
+    rows = worst_first(result)[:40]
+    names = [result.class_names[row.label] for row in rows]
+    values = [row.average_precision for row in rows]
+    return per_class_chart(names, values, title=f"Average precision: {title}")
+
+
+def _report_failures(result: Result, total: int) -> int:
     if not result.failures:
         return 0
     num = len(result.failures)

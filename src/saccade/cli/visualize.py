@@ -1,4 +1,4 @@
-"""``saccade visualize WHAT``: pictures of what a model has learned. Each picture is a sub-command."""
+"""``saccade visualize WHAT``: pictures of what a model has learned and sees. Each is a sub-command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.cli._args import Parser
+from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def run(args: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="saccade visualize", description="Pictures of what a model has learned.")
+    parser = Parser(prog="saccade visualize", description="Pictures of what a model has learned and sees.")
     pictures = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
     shifts = pictures.add_parser(
         "shifts",
@@ -41,7 +42,36 @@ def _parser() -> Parser:
         "--out", default="", help=f"picture to write, {', '.join(FORMATS)} (default: shifts.png in the run)"
     )
     shifts.add_argument("--json", action="store_true", help="print every channel's shift as JSON")
+    timeline = pictures.add_parser(
+        "timeline",
+        help="a video with the actions that a model finds running below it, as mp4",
+        description="Render a video with the timeline of the actions that a model finds in it.",
+    )
+    timeline.set_defaults(draw=_timeline)
+    timeline.add_argument("video", metavar="VIDEO", help="file, or folder of frames")
+    timeline.add_argument("--run", metavar="RUN", help="run folder of a model trained with task localization")
+    timeline.add_argument("--weights", metavar="FILE", help="weights file, or a checkpoint (with --model)")
+    timeline.add_argument("--out", metavar="FILE", help="mp4 to write (default: NAME.timeline.mp4 here)")
+    timeline.add_argument(
+        "--threshold", type=float, default=0.5, help="score from which an action is there (default 0.5)"
+    )
+    add_model_flags(timeline)
     return parser
+
+
+def _timeline(options: Namespace) -> int:
+    if not (options.run or options.weights):
+        raise UsageError("which model? --run RUN, or --weights FILE (with --model NAME if not ours)")
+    out = Path(options.out) if options.out else Path(f"{Path(options.video).stem}.timeline.mp4")
+    if out.suffix != ".mp4":
+        raise UsageError(f"--out {out}: the video must end in .mp4")
+    from saccade.inference import Localizer
+    from saccade.visualize.timeline import render_timeline
+
+    locate = Localizer(load_from_flags(options.run, options.weights, options))
+    timeline = locate(options.video)
+    print(render_timeline(timeline, out, threshold=options.threshold))
+    return 0
 
 
 def _shifts(options: Namespace) -> int:

@@ -174,8 +174,7 @@ def _share(
             share.num_clips += 1
             whole = join(tag, logits)
             if whole is not None:
-                video = tag.video
-                share.scores[video.position] = LocatedVideo(whole, video.num_frames, video.fps)
+                share.scores[tag.position] = LocatedVideo(whole, tag.num_frames, tag.fps)
     share.seconds = time.perf_counter() - start
     return share
 
@@ -190,13 +189,12 @@ def _windows(
     for video in stream:
         plan = plan_windows(len(video.frames), clip.num_frames, overlap=overlap)
         frames = video.frames.to(scorer.device, non_blocking=True)
-        bare = replace(video, frames=video.frames[:0])
         for number in range(len(plan.starts)):
             order = np.arange(clip.num_frames)
             if shuffle_seed is not None:
                 order = np.random.default_rng([shuffle_seed, video.position, number]).permutation(order)
             view = window_view(frames, plan.frames(number)[order], clip, scorer)
-            yield WindowTag(bare, plan, number, order), view
+            yield WindowTag(plan, number, order, video.position, video.num_frames, video.fps), view
 
 
 def window_view(frames: Tensor, chosen: NDArray[np.int64], clip: ClipSpec, scorer: ViewScorer) -> Tensor:
@@ -215,10 +213,12 @@ def window_view(frames: Tensor, chosen: NDArray[np.int64], clip: ClipSpec, score
 class WindowTag:
     """Which window of which video a view is. ``order``: the places in the window of the view's frames."""
 
-    video: DecodedGrid
     plan: Windows
     number: int
     order: NDArray[np.int64]
+    position: int
+    num_frames: int
+    fps: float
 
 
 class Joiner:

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
+from saccade.data.types import Task
 from saccade.errors import UsageError, VideoError
 from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision, ViewScorer
+from saccade.evaluation.submission import sigmoid
 from saccade.inference.ahead import decoded_ahead
 from saccade.inference.source import LoadedModel, load_for_use
 from saccade.video import open_video
@@ -54,7 +56,8 @@ class Prediction:
     Attributes:
         path: the video.
         class_names: in label order.
-        scores: float32 (num_classes,), the mean of the windows' softmax; adds up to 1.
+        scores: float32 (num_classes,), the mean of the windows' softmax, which adds up to 1; or, of a model
+            of several labels, the largest sigmoid over the windows (or the mean: see `TrainConfig.ensemble`).
         windows: the clips looked at, in order of time. With the default views they cover the video end to
             end.
         window_scores: float32 (num_windows, num_classes).
@@ -119,8 +122,8 @@ class Predictor:
         predict("clip.mp4").top(3)
 
     Args:
-        model: a run folder, a .safetensors file written by Saccade, a model name (with ``weights``), or a
-            module.
+        model: a run folder, a .safetensors file written by Saccade, a model name (with ``weights``), a
+            module, or what `load_for_use` gave.
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``. Default: those that come with the weights, else numbers.
         device: ``auto`` is CUDA where there is one.
@@ -130,6 +133,7 @@ class Predictor:
         clip: the clip to show the model; default: the one it was trained for.
         temporal_rule: one of `saccade.video.sampling.RULES`; default: see `rule_to_predict`.
         batch_size: most views per forward pass; None chooses by memory.
+        task: of weights of another code base, ``single-label`` or ``multi-label``; ours say it themselves.
 
     Raises:
         UsageError, WeightsError: the model, weights, labels, views or device cannot be used; the message
@@ -138,7 +142,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | nn.Module,
+        model: str | os.PathLike[str] | nn.Module | LoadedModel,
         labels: str | os.PathLike[str] | Sequence[str] | None = None,
         device: str | torch.device = "auto",
         *,
@@ -149,6 +153,7 @@ class Predictor:
         temporal_rule: str | None = None,
         batch_size: int | None = None,
         precision: Precision = "float32",
+        task: Task | None = None,
     ) -> None:
         self.views = None if views == "auto" else parse_views(views)
         if self.views is not None and self.views.protocol:
@@ -157,8 +162,23 @@ class Predictor:
                 f"such as {self.views.num_clips}x{self.views.num_crops}, or auto"
             )
         self.loaded: LoadedModel = load_for_use(
-            model, weights=weights, num_classes=num_classes, labels=labels, clip=clip, device=device
+            model,
+            weights=weights,
+            num_classes=num_classes,
+            labels=labels,
+            clip=clip,
+            device=device,
+            task=task,
         )
+        if self.loaded.task not in ("single-label", "multi-label"):
+            raise UsageError(
+                f"{self.loaded.origin} was trained for {self.loaded.task}; "
+                + (
+                    "add --localize"
+                    if self.loaded.task == "localization"
+                    else "it predicts no labels of clips"
+                )
+            )
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
         self.temporal_rule = temporal_rule or rule_to_predict(self.loaded)
@@ -170,7 +190,11 @@ class Predictor:
             raise UsageError(
                 f"a crop of {self.clip.crop} does not fit into frames of short side {self.clip.short_side}"
             )
-        self._scorer = ViewScorer(self.loaded.model, batch_size=batch_size, precision=precision)
+        self._multi_label = self.loaded.task == "multi-label"
+        self._highest = self._multi_label and self.loaded.metadata.get("ensemble", "max") == "max"
+        self._scorer = ViewScorer(
+            self.loaded.model, batch_size=batch_size, precision=precision, logits=self._multi_label
+        )
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
         """Predict one video.
@@ -228,20 +252,26 @@ class Predictor:
                 for view in cut_views(frames[at], self.clip, crops, short_side=size, like=self._scorer)
             )
             each = np.stack([row for _, row in self._scorer.stream(views)])
-            scores.extend(each.reshape(len(chunk.clips), len(crops), -1).mean(axis=1))
+            if self._multi_label:
+                each = sigmoid(each)
+            scores.extend(self._joined(each.reshape(len(chunk.clips), len(crops), -1), axis=1))
             spans.extend(self._span(clip, chunk) for clip in chunk.clips)
             last = chunk
         table = np.stack(scores)
         return Prediction(
             path=path,
             class_names=self.class_names,
-            scores=table.mean(axis=0),
+            scores=self._joined(table, axis=0),
             windows=tuple(self._window(span, row) for span, row in zip(spans, table, strict=True)),
             window_scores=table,
             duration=last.num_video_frames / last.fps,
             fps=last.fps,
             views=str(last.views),
         )
+
+    def _joined(self, scores: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """What the scores of several views come to."""
+        return scores.max(axis=axis) if self._highest else scores.mean(axis=axis)
 
     def _covering_clips(self, num_video_frames: int, fps: float) -> int:
         """How many clips it takes to cover a video; with a segment rule each covers it."""

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from saccade.clip import ClipSpec
+from saccade.data.types import Task
 from saccade.errors import UsageError, WeightsError
 from saccade.evaluation.result import clip_from_dict
 from saccade.evaluation.scoring import model_device, pick_device
@@ -28,6 +29,7 @@ class LoadedModel:
     Attributes:
         class_names: in label order; numbers where ``named`` is false.
         clip: the clip it was trained to see, test side.
+        task: what it was trained for, one of `saccade.data.types.Task`.
         pairs: pairs of its classes that differ in the direction of time alone.
         name: the architecture; origin: run folder or file the weights came from.
     """
@@ -39,30 +41,34 @@ class LoadedModel:
     name: str
     origin: str
     device: torch.device
+    task: str = "single-label"
     pairs: tuple[tuple[int, int], ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_for_use(
-    source: str | os.PathLike[str] | nn.Module,
+    source: str | os.PathLike[str] | nn.Module | LoadedModel,
     *,
     weights: str | os.PathLike[str] | None = None,
     num_classes: int | None = None,
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
     clip: ClipSpec | None = None,
     device: str | torch.device = "auto",
+    task: Task | None = None,
 ) -> LoadedModel:
     """Load a model for testing or prediction.
 
     Args:
         source: a run folder; a .safetensors file written by Saccade; the name of a model (with
-            ``weights``); or a module.
+            ``weights``); a module; or what this function gave before.
         weights: a checkpoint of any code base `saccade.load_weights` knows, for a model name or a module.
         num_classes: classes of a named model; default: as many as ``labels``, else 400.
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``.
         clip: overrides the clip that comes with the model.
         device: ``auto`` is CUDA where there is one.
+        task: of weights of another code base, or of a module; default ``single-label``. Weights of ours say
+            it themselves.
 
     Raises:
         UsageError: the source is nothing of the kind, or the labels are not as many as the classes.
@@ -70,16 +76,20 @@ def load_for_use(
     """
     names = read_labels(labels)
     home = pick_device(device)
-    if isinstance(source, nn.Module):
-        loaded = _from_module(source, weights)
+    if isinstance(source, LoadedModel):
+        loaded = source
+    elif isinstance(source, nn.Module):
+        loaded = _from_module(source, weights, task or "single-label")
     elif _is_model_name(source):
-        loaded = _from_name(str(source), weights, num_classes or (len(names) if names else None))
+        loaded = _from_name(str(source), weights, num_classes or (len(names) if names else None), task)
     else:
         if weights is not None:
             raise UsageError(
                 f"{source} is no model name; weights are given together with one (saccade models)"
             )
         loaded = _from_file(Path(source))
+    if task is not None and task != loaded.task:
+        raise UsageError(f"task is {task}, but {loaded.origin} was trained for {loaded.task}")
     model = loaded.model.eval().to(home)
     if home.type != "mps":
         model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -97,6 +107,7 @@ def load_for_use(
         name=loaded.name,
         origin=loaded.origin,
         device=home,
+        task=loaded.task,
         pairs=loaded.pairs,
         metadata=loaded.metadata,
     )
@@ -137,13 +148,16 @@ def _from_file(path: Path) -> LoadedModel:
         name=str(model.model_name),
         origin=str(path),
         device=torch.device("cpu"),
+        task=str(metadata.get("task", "single-label")),
         pairs=tuple((int(a), int(b)) for a, b in metadata.get("pairs") or ()),
         metadata=metadata,
     )
 
 
-def _from_name(name: str, weights: str | os.PathLike[str] | None, num_classes: int | None) -> LoadedModel:
-    from saccade.models import create_model, read_weights
+def _from_name(
+    name: str, weights: str | os.PathLike[str] | None, num_classes: int | None, task: Task | None
+) -> LoadedModel:
+    from saccade.models import create_model, read_weights, task_overrides
 
     if weights is None:
         raise UsageError(f"model {name} needs weights, a checkpoint file: none come with Saccade")
@@ -153,12 +167,12 @@ def _from_name(name: str, weights: str | os.PathLike[str] | None, num_classes: i
         if loaded.name != name:
             raise UsageError(f"{file}: holds a {loaded.name}, not a {name}")
         return loaded
-    return _from_module(
-        create_model(name, **({} if num_classes is None else {"num_classes": num_classes})), weights
-    )
+    task = task or "single-label"
+    count = {} if num_classes is None else {"num_classes": num_classes}
+    return _from_module(create_model(name, **count, **task_overrides(name, task)), weights, task)
 
 
-def _from_module(model: nn.Module, weights: str | os.PathLike[str] | None) -> LoadedModel:
+def _from_module(model: nn.Module, weights: str | os.PathLike[str] | None, task: str) -> LoadedModel:
     if weights is not None:
         _load_whole(model, weights)
     num_classes = getattr(model, "num_classes", None)
@@ -172,6 +186,7 @@ def _from_module(model: nn.Module, weights: str | os.PathLike[str] | None) -> Lo
         name=str(getattr(model, "model_name", type(model).__name__)),
         origin=str(weights) if weights is not None else "the model",
         device=model_device(model),
+        task=task,
     )
 
 

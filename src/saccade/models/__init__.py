@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from saccade.models._base import VideoModel
 from saccade.models._info import ModelInfo
-from saccade.models._registry import clip_spec, create_model, list_models, model_info
+from saccade.models._registry import clip_spec, create_model, list_models, model_info, task_overrides
 from saccade.models._weights import LoadReport, load_model, load_weights, read_weights, save_weights
 from saccade.models.counts import count_macs, count_params
 from saccade.models.rubiksnet import RubiksNet, RubiksNetConfig
@@ -31,4 +31,5 @@ __all__ = [
     "model_info",
     "read_weights",
     "save_weights",
+    "task_overrides",
 ]

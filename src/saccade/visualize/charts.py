@@ -170,12 +170,14 @@ def sparse_view_chart(
     *,
     label: str = "",
     title: str = "Accuracy against cost per video",
+    figure_name: str = "top-1",
 ) -> Figure:
-    """The sparse-view curve of the X3D paper: top-1 against GMACs per video on a logarithmic axis.
+    """The sparse-view curve of the X3D paper: accuracy against GMACs per video on a logarithmic axis.
 
     Args:
-        points: (views as CLIPSxCROPS, GMACs per video, top-1 share of 1), any order.
+        points: (views as CLIPSxCROPS, GMACs per video, accuracy as a share of 1), any order.
         label: the model.
+        figure_name: what kind of accuracy it is.
     """
     with styled():
         figure = Figure(figsize=(5.4, 3.5), layout="constrained")
@@ -184,7 +186,7 @@ def sparse_view_chart(
         x, y = [p[1] for p in ordered], [100 * p[2] for p in ordered]
         axes.plot(x, y, color=BLUE, marker="o", markersize=5.5, label=label or None)
         axes.set_xscale("log")
-        axes.set(title=title, xlabel="GMACs per video (log scale)", ylabel="top-1 (%)")
+        axes.set(title=title, xlabel="GMACs per video (log scale)", ylabel=f"{figure_name} (%)")
         span = max(max(y) - min(y), 2.0)
         axes.set_ylim(min(y) - 0.25 * span, max(y) + 0.3 * span)
         low, high = min(x), max(x)

@@ -1,0 +1,194 @@
+"""What happens when in a video: a chart, and the video itself with the chart running below it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from saccade.data.types import Action
+from saccade.evaluation.timeline import THRESHOLD, Timeline
+from saccade.video import open_video
+from saccade.video.write import write_video
+from saccade.visualize.charts import BLUE, GREY, INK, ORANGE, shorten, styled
+
+_ROWS = 12  # classes drawn
+_BLOCK = 32  # frames read at a time
+_WIDTH = 480  # pixels of the rendered video at least
+_STRIP = LinearSegmentedColormap.from_list("strip", ["#f3f5f8", "#9dbcf2", BLUE])
+
+
+def timeline_chart(
+    timeline: Timeline,
+    *,
+    title: str = "",
+    threshold: float = THRESHOLD,
+    truth: Sequence[Action] = (),
+    most: int = _ROWS,
+) -> Figure:
+    """A strip of scores for every class that is found, or is there; a bar below it shows where it truly is.
+
+    Classes whose scores stay below ``threshold`` are left out, unless none is above it: then the best five
+    are shown.
+
+    Args:
+        truth: what happens in the video, if that is known.
+        most: rows at most.
+    """
+    labels = shown_labels(timeline, threshold=threshold, truth=truth, most=most)
+    with styled():
+        figure = Figure(figsize=(6.4, 1.0 + 0.32 * len(labels)), layout="constrained")
+        axes = figure.add_subplot()
+        for row, label in enumerate(labels):
+            axes.imshow(
+                timeline.scores[None, :, label],
+                cmap=_STRIP,
+                vmin=0,
+                vmax=1,
+                aspect="auto",
+                interpolation="nearest",
+                extent=(0, timeline.duration, row + 0.32, row - 0.38),
+            )
+            for action in truth:
+                if action.label == label:
+                    span = (action.start, min(action.end, timeline.duration) - action.start)
+                    axes.broken_barh([span], (row + 0.34, 0.1), color=ORANGE)
+        axes.set_xlim(0, timeline.duration)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.set_yticks(range(len(labels)), [shorten(timeline.class_names[label], 28) for label in labels])
+        axes.grid(visible=False)
+        axes.set(title=title, xlabel="seconds" + (" (orange: labelled)" if truth else ""))
+        return figure
+
+
+def shown_labels(
+    timeline: Timeline, *, threshold: float = THRESHOLD, truth: Sequence[Action] = (), most: int = _ROWS
+) -> list[int]:
+    """The classes worth a row, in the order in which they first come."""
+    above = timeline.scores >= threshold
+    first = {label: int(above[:, label].argmax()) for label in np.flatnonzero(above.any(axis=0)).tolist()}
+    for action in truth:
+        begin = int(action.start * timeline.fps)
+        first[action.label] = min(first.get(action.label, begin), begin)
+    best = timeline.best_labels(len(timeline.class_names))
+    chosen = [label for label in best if label in first][:most] or best[: min(5, most)]
+    return sorted(chosen, key=lambda label: (first.get(label, 0), label))
+
+
+def render_timeline(
+    timeline: Timeline,
+    out: str | os.PathLike[str],
+    *,
+    threshold: float = THRESHOLD,
+    truth: Sequence[Action] = (),
+    most: int = _ROWS,
+) -> Path:
+    """Write the video as mp4 with its timeline below: a line moves along, and what happens now stands out.
+
+    Raises:
+        VideoError: the video cannot be read, or ``out`` not written.
+    """
+    target = Path(out)
+    labels = shown_labels(timeline, threshold=threshold, truth=truth, most=most)
+    with open_video(timeline.path, threads=0) as reader:
+        height, width = _even_size(*reader.size)
+        panel = Panel(timeline, labels, width=width, threshold=threshold, truth=truth)
+
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            for start in range(0, len(reader), _BLOCK):
+                block = reader.frames(range(start, min(start + _BLOCK, len(reader)))).numpy()
+                for number, frame in enumerate(block, start=start):
+                    picture = Image.new("RGB", (width, height + panel.height), "white")
+                    picture.paste(Image.fromarray(frame).resize((width, height)), (0, 0))
+                    picture.paste(panel.at(number), (0, height))
+                    yield np.asarray(picture)
+
+        write_video(target, frames(), fps=reader.fps, crf=20, options={"preset": "veryfast"})
+    return target
+
+
+def _even_size(height: int, width: int) -> tuple[int, int]:
+    """At least `_WIDTH` wide, both even, as the encoder wants them."""
+    scale = max(1.0, _WIDTH / width)
+    return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
+
+
+class Panel:
+    """The timeline as pictures of one size, one for every frame of the video."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        labels: Sequence[int],
+        *,
+        width: int,
+        threshold: float = THRESHOLD,
+        truth: Sequence[Action] = (),
+    ) -> None:
+        self.timeline, self.labels, self.threshold = timeline, list(labels), threshold
+        self.row = max(16, round(width / 30))
+        self.font = _font(round(0.68 * self.row))
+        self.margin = self.row // 2
+        self.left = self.margin + min(
+            width // 2, max(round(self.font.getlength(self._name(label))) for label in labels) + self.row
+        )
+        self.width = width
+        self.height = 2 * round((self.row * (len(labels) + 1) + 2 * self.margin) / 2)
+        self._empty = self._drawn(truth)
+
+    def at(self, frame: int) -> Image.Image:
+        """The panel while ``frame`` is shown."""
+        picture = self._empty.copy()
+        draw = ImageDraw.Draw(picture)
+        for row, label in enumerate(self.labels):
+            score = float(self.timeline.scores[frame, label])
+            colour = ORANGE if score >= self.threshold else GREY
+            draw.text((self.margin, self._top(row)), self._name(label), fill=colour, font=self.font)
+        x = self._x((frame + 0.5) / self.timeline.fps)
+        draw.line((x, self.margin, x, self._top(len(self.labels))), fill=INK, width=max(1, self.row // 10))
+        return picture
+
+    def _drawn(self, truth: Sequence[Action]) -> Image.Image:
+        """All that stands still: the strips, the labelled stretches, the axis."""
+        picture = Image.new("RGB", (self.width, self.height), "white")
+        draw = ImageDraw.Draw(picture)
+        columns = np.arange(self.width - self.margin - self.left)
+        places = (columns + 0.5) * len(self.timeline.scores) / len(columns)
+        for row, label in enumerate(self.labels):
+            scores = self.timeline.scores[places.astype(int), label]
+            strip = (np.asarray(_STRIP(scores))[:, :3] * 255).round().astype(np.uint8)
+            thick = round(0.66 * self.row)
+            picture.paste(Image.fromarray(np.repeat(strip[None], thick, axis=0)), (self.left, self._top(row)))
+            for action in truth:
+                if action.label == label:
+                    begin, end = self._x(action.start), self._x(min(action.end, self.timeline.duration))
+                    y = self._top(row) + thick
+                    draw.rectangle((begin, y, end, y + self.row // 8), fill=ORANGE)
+        below, last = self._top(len(self.labels)), f"{self.timeline.duration:.1f} s"
+        draw.text((self.left, below), "0", fill=GREY, font=self.font)
+        place = self.width - self.margin - self.font.getlength(last)
+        draw.text((place, below), last, fill=GREY, font=self.font)
+        return picture
+
+    def _name(self, label: int) -> str:
+        return shorten(self.timeline.class_names[label], 24)
+
+    def _top(self, row: int) -> int:
+        return self.margin + row * self.row
+
+    def _x(self, seconds: float) -> float:
+        return self.left + (self.width - self.margin - self.left) * seconds / self.timeline.duration
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of our charts, which comes with matplotlib."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
