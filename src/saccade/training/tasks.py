@@ -29,7 +29,8 @@ def criterion(config: TrainConfig, positive_weight: Tensor | None = None) -> Cri
         positive_weight: (K,) see `positive_weights`; None: 1.
     """
     if config.task == "multi-label":
-        return lambda logits, labels, _: multi_label_loss(logits, labels, positive_weight)
+        smoothing = config.label_smoothing
+        return lambda logits, labels, _: multi_label_loss(logits, labels, positive_weight, smoothing)
     if config.task == "localization":
         return lambda logits, labels, inside: localization_loss(logits, labels, inside, positive_weight)
     return lambda logits, labels, _: single_label_loss(logits, labels, config.label_smoothing)
@@ -44,10 +45,17 @@ def single_label_loss(logits_BK: Tensor, labels: Tensor, smoothing: float = 0.0)
 
 
 def multi_label_loss(
-    logits_BK: Tensor, labels_BK: Tensor, positive_weight: Tensor | None = None
+    logits_BK: Tensor,
+    labels_BK: Tensor,
+    positive_weight: Tensor | None = None,
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy, mean over clips and classes. Right: the first guess is among the labels."""
-    loss = F.binary_cross_entropy_with_logits(logits_BK, labels_BK, pos_weight=positive_weight)
+    """Binary cross entropy, mean over clips and classes. Right: the first guess is among the labels.
+
+    ``smoothing`` spreads a share of each label evenly over yes and no.
+    """
+    expected_BK = labels_BK * (1 - smoothing) + smoothing / 2
+    loss = F.binary_cross_entropy_with_logits(logits_BK, expected_BK, pos_weight=positive_weight)
     return loss, _guessed(logits_BK, labels_BK).to(loss.dtype)
 
 

@@ -107,8 +107,8 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
 def _task(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if config.task not in get_args(Task):
         yield "task", f"{config.task!r} is none of {', '.join(get_args(Task))}"
-    if config.label_smoothing and config.task != "single-label":
-        yield "label_smoothing", f"is for one label a clip; leave it at 0 for task {config.task}"
+    if config.label_smoothing and config.task not in ("single-label", "multi-label"):
+        yield "label_smoothing", f"is for labels of clips; leave it at 0 for task {config.task}"
     if not config.positive_weight >= 0:
         yield "positive_weight", f"must be 0 or more (is {config.positive_weight})"
     if config.task == "single-label" and config.positive_weight != 1:
