@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import SaccadeError, UsageError, VideoError
-from saccade.evaluation.result import TestResult
+from saccade.evaluation import Result, TestResult, load_result
+from saccade.evaluation.result import FIGURE_NAMES
 from saccade.files import write_text
 from saccade.video.segments import SEGMENT_RULES
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
+from saccade.visualize.report_tasks import examples as examples_of_task
+from saccade.visualize.report_tasks import precision_rows
 from saccade.visualize.strips import data_uri, frame_strip
 
 Row = dict[str, Any]
 _WORST_CLASSES = 30
+_FIGURE_NOTES = {
+    "mean_class": "every class counts the same",
+    "charades25": "25 moments a video, as the official evaluation of Charades",
+    "per_frame": "every frame, as X3D-Multigrid",
+    "repeated_charades25": "control: the scores of a whole video at each of its moments",
+}
 
 
 @dataclass
@@ -31,7 +40,7 @@ class RunRecords:
     about: Row = field(default_factory=dict)
     train: list[Row] = field(default_factory=list)
     val: list[Row] = field(default_factory=list)
-    result: TestResult | None = None
+    result: Result | None = None
     result_name: str = ""
     missing: list[str] = field(default_factory=list)
 
@@ -113,7 +122,8 @@ def _read_metrics(records: RunRecords) -> None:
         except ValueError:
             damaged += 1
             continue
-        (records.val if "val_top1" in row else records.train).append(row)
+        is_val = any(name.startswith("val_") for name in row)
+        (records.val if is_val else records.train).append(row)
     if damaged:
         records.missing.append(f"metrics.jsonl: {damaged} damaged line{'s' * (damaged > 1)} left out")
 
@@ -127,7 +137,7 @@ def _read_scores(records: RunRecords) -> None:
         if not path.is_file():
             continue
         try:
-            records.result, records.result_name = TestResult.load(path), name
+            records.result, records.result_name = load_result(path), name
             return
         except SaccadeError as error:
             records.missing.append(str(error))
@@ -139,20 +149,35 @@ def _headline(records: RunRecords) -> list[tuple[str, str, str]]:
     found = []
     result = records.result
     if result is not None and result.num_videos:
-        note = f"{records.result_name}, {result.views} views, {result.num_videos} videos"
-        found.append((_percent(result.top1), "top-1", note))
-        if len(result.class_names) > 5:
-            found.append((_percent(result.top5), "top-5", f"{len(result.class_names)} classes"))
-        found.append(
-            (_percent(result.mean_class_accuracy), "mean class accuracy", "every class counts the same")
-        )
-        if result.pairs:
-            found.append((_percent(result.pair_accuracy), "inside pairs", "50 % is chance"))
-    best = max(records.val, key=lambda row: row["val_top1"], default=None)
+        kind = "" if result.views == "windows" else " views"
+        note = f"{records.result_name}, {result.views}{kind}, {result.num_videos} videos"
+        shown = {name: value for name, value in result.figures.items() if isfinite(value)}
+        if len(result.class_names) <= 5:
+            shown.pop("top5", None)
+        for name, value in shown.items():
+            found.append((_percent(value), FIGURE_NAMES[name], _FIGURE_NOTES.get(name, note)))
+        pairs = getattr(result, "pair_accuracy", float("nan"))
+        if isfinite(pairs):
+            found.append((_percent(pairs), "inside pairs", "50 % is chance"))
+    key, name = _score(records)
+    best = max((row for row in records.val if key in row), key=lambda row: row[key], default=None)
     if best is not None:
-        note = f"validation, {records.config.get('val_views', '?')} views, epoch {best.get('epoch', 0):.4g}"
-        found.append((_percent(best["val_top1"]), "best top-1 in training", note))
+        views = "" if result is not None and result.views == "windows" else f", {_val_views(records)} views"
+        note = f"validation{views}, epoch {best.get('epoch', 0):.4g}"
+        found.append((_percent(best[key]), f"best {name} in training", note))
     return found
+
+
+def _val_views(records: RunRecords) -> str:
+    return str(records.config.get("val_views", "?"))
+
+
+def _score(records: RunRecords) -> tuple[str, str]:
+    """The figure of validations by which the run chose its weights: its key and its name."""
+    known = {name for row in records.val for name in row}
+    names = [records.result.score_name] if records.result is not None else list(FIGURE_NAMES)
+    name = next((name for name in names if f"val_{name}" in known), "top1")
+    return f"val_{name}", FIGURE_NAMES[name]
 
 
 def _facts(records: RunRecords) -> list[tuple[str, str]]:
@@ -165,7 +190,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         facts.append(("Parameters", f"{result.num_params / 1e6:.2f} M"))
     if result is not None and isfinite(result.gmacs_per_view):
         cost = f"{result.gmacs_per_view:.3g} per view"
-        facts.append(("GMACs", f"{cost} x {result.num_views} = {result.gmacs_per_video:.3g} per video"))
+        facts.append(("GMACs", f"{cost} x {result.num_views:.4g} = {result.gmacs_per_video:.3g} per video"))
     facts += _protocol_facts(records)
     facts.append(("Data", str(config.get("data", ""))))
     if config.get("epochs"):
@@ -226,10 +251,11 @@ def _duration(records: RunRecords) -> str:
 def _charts(records: RunRecords) -> list[str]:
     """Curves against the epoch, as inline SVG."""
     train, val = records.train, records.val
+    key, name = _score(records)
     charts = []
     for title, own, held, percent in (
         ("Loss", "loss", "val_loss", False),
-        ("Top-1", "top1", "val_top1", True),
+        (name[0].upper() + name[1:], "top1" if key == "val_top1" else "", key, True),
     ):
         series = {"training": _series(train, own), "validation": _series(val, held)}
         series = {name: points for name, points in series.items() if points[0]}
@@ -258,9 +284,14 @@ def _classes(records: RunRecords) -> Row | None:
     result = records.result
     if result is None or not result.num_videos:
         return None
+    if not isinstance(result, TestResult):
+        return precision_rows(result, _WORST_CLASSES)
     rows = sorted((r for r in result.per_class if r.num_clips), key=lambda r: (r.recall, r.precision))
     names = result.class_names
     return {
+        "note": "Rows of the matrix are true classes; the table has the worst first.",
+        "value": "right",
+        "count": "clips",
         "confusion": inline_svg(confusion_chart(result.confusion, names, title=""), label="Confusion matrix"),
         "wide": len(names) > 14,
         "num_hidden": max(0, len(rows) - _WORST_CLASSES),
@@ -280,8 +311,8 @@ def _classes(records: RunRecords) -> Row | None:
 def _examples(records: RunRecords, num: int, *, hardest: bool) -> list[Row]:
     """The clips with the highest (lowest) loss, with a strip of frames where the file can still be read."""
     result = records.result
-    if result is None:
-        return []
+    if not isinstance(result, TestResult):
+        return [] if result is None else examples_of_task(result, num, hardest=hardest)
     order = result.losses.argsort()
     chosen = order[::-1][:num] if hardest else order[:num]
     examples = []
