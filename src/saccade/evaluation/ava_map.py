@@ -199,8 +199,7 @@ def _counted(
 
 def _with_area(table: BoxTable) -> BoxTable:
     low, high = table.boxes[:, :2], table.boxes[:, 2:]
-    sound: NDArray[np.bool_] = (low < high).all(axis=1)
-    return table.where(sound)
+    return table.where(np.all(low < high, axis=1))
 
 
 def _action_row(

@@ -8,12 +8,13 @@ import os
 import numpy as np
 
 from saccade.errors import DataError
+from saccade.evaluation.detection import DetectionResult
 from saccade.evaluation.localization import LocalizationResult
 from saccade.evaluation.multilabel import MultiLabelResult
 from saccade.evaluation.result import Result, TestResult
 
 _KINDS: dict[str, type[Result]] = {
-    kind.task: kind for kind in (TestResult, MultiLabelResult, LocalizationResult)
+    kind.task: kind for kind in (TestResult, MultiLabelResult, LocalizationResult, DetectionResult)
 }
 
 

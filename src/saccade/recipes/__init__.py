@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from saccade.errors import UsageError
 from saccade.recipes import rubiksnet, vov3d
+from saccade.recipes.ava import x3d_m_ava
 from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.kinetics import x3d_l_k400, x3d_m_k400, x3d_s_k400, x3d_xl_k400, x3d_xs_k400
@@ -40,6 +41,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         x3d_xl_k400,
         x3d_m_charades,
         x3d_m_charades_loc,
+        x3d_m_ava,
         *vov3d.PUBLISHED,
         *rubiksnet.PUBLISHED,
     )

@@ -136,6 +136,20 @@ class GridConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PeopleConfig:
+    """The boxes of people that a detector learns from and is validated on; for task detection alone."""
+
+    train_boxes: str = ""
+    """File of detected people with scores, as AVA's, to train on besides the annotated ones. Empty: none."""
+    val_boxes: str = ""
+    """File of detected people to validate on. Empty: the file among the annotations, or annotated ones."""
+    min_score: float = 0.9
+    """Detected people with a lower score are left out."""
+    full_validation: bool = False
+    """Validate every keyframe, not only those whose second is divisible by 4."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     recipe: str
     """Name recorded with the run."""
@@ -146,7 +160,9 @@ class TrainConfig:
     task: Task = "single-label"
     """single-label: one class a clip. multi-label: any number of classes a clip, binary cross entropy, chosen
     by mAP. localization: which classes at every moment of a video; chosen by charades-25, the loss is that of
-    X3D-Multigrid. The last two need a data set that says when actions happen, as Charades does."""
+    X3D-Multigrid. The last two need a data set that says when actions happen, as Charades does. detection:
+    what each person in a box does, as in AVA; chosen by frame-mAP."""
+    people: PeopleConfig = field(default_factory=PeopleConfig)
     class_names: str = ""
     """Class names in label order: a shipped list (something_v2) or a file. Empty: those of the data set."""
     out: str = ""

@@ -8,7 +8,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from saccade.data.ava import AvaDataset, Keyframe
 from saccade.data.loader import TrainLoader
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset, VideoItem
 from saccade.evaluation.result import FIGURE_NAMES
@@ -25,6 +26,7 @@ from saccade.layers import load_split_statistics, split_statistics
 from saccade.models import VideoModel, save_weights
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
+from saccade.training.detection import DetectionStep
 from saccade.training.distributed import Processes
 from saccade.training.ema import WeightAverage
 from saccade.training.failures import FailureLimit
@@ -112,7 +114,8 @@ class Trainer:
         self._batch_norms = batch_norms(model)
         self._switch_norms = NormSwitch(model, processes)
         self._phase: Phase | None = None
-        self._gradients = GradientStep(
+        step = DetectionStep if config.task == "detection" else GradientStep
+        self._gradients = step(
             config,
             model,
             processes,
@@ -458,12 +461,20 @@ class Trainer:
 
 def data_fingerprint(dataset: VideoDataset) -> dict[str, Any]:
     """What must be the same for step numbers to mean the same clips."""
+    keyframes = dataset.keyframes if isinstance(dataset, AvaDataset) else ()
     return {
         "num_videos": len(dataset),
-        "labels": [_labels(item) for item in dataset.items],
+        "labels": [_labels(item) for item in dataset.items] if not keyframes else _people(keyframes),
         "class_names": list(dataset.class_names),
     }
 
 
 def _labels(item: VideoItem) -> int | list[list[float]]:
     return [[a.label, a.start, a.end] for a in item.actions] if item.label < 0 else item.label
+
+
+def _people(keyframes: Sequence[Keyframe]) -> list[list[int]]:
+    return [
+        [k.second, *(number for actions in k.actions for number in (len(actions), *actions))]
+        for k in keyframes
+    ]

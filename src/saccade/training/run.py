@@ -20,10 +20,11 @@ from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.files import write_json
 from saccade.layers.batch_norm import convert_sync_batchnorm
-from saccade.models import create_model, load_weights
+from saccade.models import create_model, load_weights, task_overrides
 from saccade.models.x3d import BASE_CROP
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
+from saccade.training.detection import detection_data
 from saccade.training.distributed import Processes, processes
 from saccade.training.loop import Trainer, data_fingerprint
 from saccade.training.memory import keep_freed_memory
@@ -250,8 +251,10 @@ def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
     if not config.data:
         raise UsageError(
             f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, "
-            "Something-Something or Charades)"
+            "Something-Something, Charades or AVA)"
         )
+    if config.task == "detection":
+        return detection_data(config)
     options = dataset_options(config)
     train_set = load_dataset(config.data, "train", **options)
     check_task(config, train_set)
@@ -319,11 +322,8 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         "stride": config.clip.stride,
         "num_frames": config.clip.num_frames,
         "train_crop": config.train_crop,
-        "localization": config.task == "localization",
-        "head_scores": "sigmoid" if config.task == "multi-label" else "softmax",
+        **task_overrides(config.model.name, config.task),
     }
-    if config.task == "localization" and "localization" not in known:
-        raise ConfigError(f"task: {config.model.name} gives no scores per frame, so it cannot localise")
     if config.model.drop_path and "drop_path" not in known:
         raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")
     return {name: value for name, value in options.items() if name in known} | config.model.overrides

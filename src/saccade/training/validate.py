@@ -10,6 +10,7 @@ from saccade.data.types import Task
 from saccade.errors import ConfigError, SaccadeError
 from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
+from saccade.training.detection import detection_problems
 from saccade.training.multigrid.fields import grid_problems
 from saccade.video.sampling import RULES
 from saccade.video.segments import check_num_clips
@@ -33,6 +34,7 @@ def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]
     yield from _task(config)
     yield from _run(config, world_size)
     yield from recipe_problems(config, world_size)
+    yield from detection_problems(config)
     yield from grid_problems(config)
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from saccade.data.ava import AvaDataset
 from saccade.data.types import VideoDataset
 from saccade.evaluation import Result, evaluate, evaluate_localization, evaluate_multilabel
+from saccade.evaluation.detect import evaluate_detection
 from saccade.evaluation.result import FIGURE_NAMES
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
@@ -19,7 +21,7 @@ def validate_model(
 ) -> Result:
     """Test ``model`` on ``dataset`` over all processes, which all get the whole result.
 
-    To localise there are no ``views``: every video is looked at whole.
+    To localise there are no ``views``: every video is looked at whole; to detect, keyframes are.
     """
     options: dict[str, Any] = {
         "device": processes.device,
@@ -30,6 +32,8 @@ def validate_model(
         "distributed": processes.world_size > 1,
         "group": processes.control,
     }
+    if isinstance(dataset, AvaDataset):
+        return evaluate_detection(model, dataset, config.clip, **options)
     if config.task == "localization":
         return evaluate_localization(model, dataset, config.clip, **options)
     options["temporal_rule"] = config.temporal_rule
