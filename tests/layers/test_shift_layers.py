@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -161,3 +164,14 @@ def test_squeeze_excitation_per_frame() -> None:
     for t in range(3):
         torch.testing.assert_close(layer(x)[:, :, t : t + 1], whole(x[:, :, t : t + 1]))
     assert not torch.allclose(layer(x), whole(x))
+
+
+def test_a_config_draws_no_random_numbers():
+    code = (
+        "import torch; torch.manual_seed(0); import saccade\n"
+        "first = saccade.create_model('rubiksnet_tiny', 2).state_dict()['res2.0.shift.shift']\n"
+        "torch.manual_seed(0)\n"
+        "again = saccade.create_model('rubiksnet_tiny', 2).state_dict()['res2.0.shift.shift']\n"
+        "assert torch.equal(first, again)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

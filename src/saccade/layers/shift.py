@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.ops import shift3d
+from saccade.ops import depthwise_conv3d, shift3d
 
 TIME_INITS = "uniform, uniform<size>, tsm, tsm-g<std>, none"
 SPACE_INITS = "uniform, group<K>"
@@ -158,16 +158,42 @@ class AttentionShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.taps().view(-1, 1, 3, 1, 1)
-        if x.device.type == "cpu" and torch.is_grad_enabled():  # for the reason that DepthwiseConv3d gives
-            with torch.autocast("cpu", enabled=False):
-                return F.conv3d(x.to(kernel.dtype), kernel, padding=(1, 0, 0), groups=len(kernel))
-        return F.conv3d(x, kernel, padding=(1, 0, 0), groups=len(kernel))
+        return depthwise_conv3d(x, kernel, padding=(1, 0, 0))
 
     def extra_repr(self) -> str:
         return f"channels={self.weight.shape[0]}"
 
 
 # ---------------------------------------------------------------------------------------------------- start
+
+
+def parse_space_init(how: str) -> int:
+    """K of ``group<K>``, 0 for ``uniform``; draws nothing.
+
+    Raises:
+        ConfigError: ``how`` is neither, or K is not odd and at least 3.
+    """
+    if how == "uniform":
+        return 0
+    group = re.fullmatch(r"group(\d+)", how)
+    size = int(group[1]) if group else 0
+    if size < 3 or size % 2 == 0:
+        raise ConfigError(f"space_init must be one of {SPACE_INITS} with an odd K of at least 3, got {how!r}")
+    return size
+
+
+def parse_time_init(how: str) -> tuple[str, float]:
+    """The kind of start and its number, 1 where it has none; draws nothing.
+
+    Raises:
+        ConfigError: ``how`` is no kind that `init_time_` knows, or its number is not above 0.
+    """
+    form = re.fullmatch(r"(uniform|tsm-g)(\d*\.?\d+(?:e-?\d+)?)", how)
+    number = float(form[2]) if form else 1.0
+    kind = form[1] if form else how
+    if kind not in ("uniform", "tsm", "tsm-g", "none") or (kind == "tsm-g" and not form) or not number > 0:
+        raise ConfigError(f"time_init must be one of {TIME_INITS} with a number above 0, got {how!r}")
+    return kind, number
 
 
 @torch.no_grad()
@@ -180,13 +206,10 @@ def init_space_(shift: Tensor, how: str) -> Tensor:
     Raises:
         ConfigError: ``how`` is neither, or K is not odd and at least 3.
     """
-    if how == "uniform":
+    size = parse_space_init(how)
+    if not size:
         nn.init.uniform_(shift, -1, 1)
         return shift
-    group = re.fullmatch(r"group(\d+)", how)
-    size = int(group[1]) if group else 0
-    if size < 3 or size % 2 == 0:
-        raise ConfigError(f"space_init must be one of {SPACE_INITS} with an odd K of at least 3, got {how!r}")
     channels = shift.shape[1]
     place = torch.arange(channels, device=shift.device)
     inside = place < channels // size**2 * size**2
@@ -206,11 +229,7 @@ def init_time_(shift: Tensor, how: str) -> Tensor:
     Raises:
         ConfigError: ``how`` is none of them, or its number is not above 0.
     """
-    form = re.fullmatch(r"(uniform|tsm-g)(\d*\.?\d+(?:e-?\d+)?)", how)
-    number = float(form[2]) if form else 1.0
-    kind = form[1] if form else how
-    if kind not in ("uniform", "tsm", "tsm-g", "none") or (kind == "tsm-g" and not form) or not number > 0:
-        raise ConfigError(f"time_init must be one of {TIME_INITS} with a number above 0, got {how!r}")
+    kind, number = parse_time_init(how)
     shift.zero_()
     if kind == "uniform":
         return shift.uniform_(-number, number)

@@ -27,13 +27,14 @@ from saccade.layers import (
     SqueezeExcite,
     norm_act,
 )
-from saccade.layers.shift import init_space_, init_time_
+from saccade.layers.shift import parse_space_init, parse_time_init
 from saccade.models._base import VideoModel
 from saccade.models._checks import (
     check_count,
     check_flag,
     check_number,
     check_overrides,
+    checked_depths,
     checked_num_classes,
 )
 from saccade.models._formats import WeightFormat
@@ -91,7 +92,7 @@ class RubiksNetConfig:
     bn_momentum: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", _depths(self.depths))
+        object.__setattr__(self, "depths", checked_depths(self.depths))
         check_count("width", self.width)
         for name in ("attention", "quantize", "normalize_grad", "localization"):
             check_flag(name, getattr(self, name))
@@ -106,25 +107,15 @@ class RubiksNetConfig:
                 raise ConfigError(f"{name} is a share, 0 to 1, got {getattr(self, name)!r}")
         if self.normalize_t_factor != "auto":
             check_number('normalize_t_factor, if not "auto",', self.normalize_t_factor)
-        if not isinstance(self.se_reduction, int) or not 0 <= self.se_reduction <= self.width:
+        if type(self.se_reduction) is not int or not 0 <= self.se_reduction <= self.width:
             raise ConfigError(f"se_reduction must be an integer of 0 to width, got {self.se_reduction!r}")
-        init_space_(torch.empty(2, 9), str(self.space_init))
-        init_time_(torch.empty(9), str(self.time_init))
+        parse_space_init(str(self.space_init))
+        parse_time_init(str(self.time_init))
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Output channels of res1..res5; the stem has those of res1."""
         return (self.width, *(self.width * factor for factor in (1, 2, 4, 8)))
-
-
-def _depths(depths: Any) -> tuple[int, ...]:
-    try:
-        values = tuple(int(text) for text in depths.split(",")) if isinstance(depths, str) else tuple(depths)
-    except (TypeError, ValueError):
-        values = ()
-    if len(values) != 4 or any(type(value) is not int or value < 1 for value in values):
-        raise ConfigError(f"depths must be four positive integers, e.g. 3,4,6,3; got {depths!r}")
-    return values
 
 
 # ---------------------------------------------------------------------------------------------------- blocks
@@ -330,9 +321,11 @@ class RubiksNet(VideoModel):
 
     def harden(self) -> None:
         """-AQ: make each channel's choice of frame final. The channels that want to move most may, as many as
-        `shift_budget` allows over all layers; the others stay.
+        `shift_budget` allows over all layers; the others stay. Does nothing where no choice is left.
         """
         choices = self._learning_choices()
+        if not choices:
+            return  # none to make, or all made
         wish = torch.cat([choice.preference() for choice in choices])
         num_moving = min(int(self.config.shift_budget * len(wish) + 1e-9), int((wish > 0).sum()))
         may_move = torch.zeros_like(wish, dtype=torch.bool)
