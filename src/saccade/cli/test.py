@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   saccade test runs/my_run --data clips/ --views 3x1 --shuffle-frames
   saccade test runs/my_run --data something-something-v2 --views ssv2-1clip,ssv2-2clip-3crop
   saccade test runs/x3d_m_charades --data Charades --root Charades_v1_rgb --views 10x1,10x3
+  saccade test runs/x3d_m_ava --data ava --boxes ava_val_predicted_boxes.csv
   saccade test x3d_m.pyth --model x3d_m --labels kinetics400 --data k400/val.csv --views 10x3
 """
 
@@ -37,11 +38,13 @@ def run(args: list[str]) -> int:
     settings = _settings_of_run(Path(options.source))
     data = options.data or settings.get("data")
     if not data:
-        raise UsageError(
-            "--data is needed: a folder of class folders, a list file, Something-Something or Charades"
-        )
+        raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
     loaded = load_from_flags(options.source, None, options)
     _check_flags(options, loaded.task)
+    if loaded.task == "detection":
+        from saccade.cli._test_detection import run_detection
+
+        return run_detection(loaded, data, options, settings, _folder(options))
     dataset = _dataset(data, options, settings, loaded)
     results = _evaluate(loaded, dataset, options)
     record: dict[str, Any] = {
@@ -108,7 +111,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--data",
         metavar="PATH",
-        help="class folders, a list file, Something-Something, Charades (default: that of the run)",
+        help="class folders, a list file, Something-Something, Charades, AVA (default: that of the run)",
     )
     parser.add_argument(
         "--root",
@@ -147,6 +150,14 @@ def _parser() -> Parser:
         "--allow-missing", action="store_true", help="leave out listed files that are not there, aloud"
     )
     parser.add_argument("--out", metavar="FOLDER", help="for scores and pictures (default: RUN/test)")
+    parser.add_argument(
+        "--boxes",
+        metavar="FILE",
+        help="AVA: file of detected people (default: that of the run, or the one among the annotations)",
+    )
+    parser.add_argument(
+        "--min-score", type=float, metavar="S", help="AVA: detected people below are left out (as trained)"
+    )
     parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout, no tables")
     parser.add_argument("--all-classes", action="store_true", help="every class in the table")
     add_model_flags(parser)
@@ -186,11 +197,13 @@ def _check_flags(options: Namespace, task: str) -> None:
     """Refuse flags that the task has no use for; a protocol is measured as it is stated, or not under its
     name.
     """
-    whole = task == "localization"
+    whole = task in ("localization", "detection")
     useless = {
         "--views": whole and options.views is not None,
         "--temporal-rule": whole and options.temporal_rule is not None,
-        "--overlap": not whole and options.overlap is not None,
+        "--overlap": task != "localization" and options.overlap is not None,
+        "--boxes": task != "detection" and options.boxes is not None,
+        "--min-score": task != "detection" and options.min_score is not None,
         "--ensemble": task != "multi-label" and options.ensemble is not None,
     }
     for flag, given in useless.items():
