@@ -416,3 +416,15 @@ def test_export_keeps_it_whole():
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
     assert torch.ops.saccade.shift3d.default in calls
     assert torch.equal(program.module()(x), Shift()(x))
+
+
+@needs_native
+@pytest.mark.parametrize("stride", [ONE, HALVED])
+def test_the_short_way_around_the_dispatcher_is_the_same(stride: tuple[int, int, int]):
+    case = Case((2, 3, 4, 6, 6), stride)
+    x, shift, grad = (value.float() for value in case.inputs())
+    eager = run("native", case, x, shift, grad)
+    x, shift = x.requires_grad_(), shift.requires_grad_()
+    out = fused_forward(x, shift, stride, NONE, False, "native")
+    out.backward(grad)
+    assert all(map(torch.equal, eager, (out, x.grad, shift.grad)))

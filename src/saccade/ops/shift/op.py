@@ -6,15 +6,17 @@ The kernels know the 3-D form alone. They stand in native.py and triton_kernel.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from saccade.errors import UsageError
 from saccade.ops._backend import choose_backend
+from saccade.ops._eager import plain
 from saccade.ops.shift import composed, naive, native
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -107,15 +109,18 @@ def _run(
     if backend == "torch":
         return composed.shift3d(x, shift, stride, padding, quantize)
     shift = shift.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    return fused_forward(x, shift, stride, padding, quantize, backend)
+    run = _Eager.apply if plain(x) else fused_forward
+    return run(x, shift, stride, padding, quantize, backend)
 
 
-@torch.library.custom_op("saccade::shift3d", mutates_args=())
-def fused_forward(
+def _forward(
     x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool, backend: str
 ) -> Tensor:
-    """The operator as PyTorch's compiler sees it; the output is contiguous."""
+    """The output is contiguous."""
     return _kernels(backend).forward(x, shift, stride, padding, quantize)
+
+
+fused_forward = torch.library.custom_op("saccade::shift3d", _forward, mutates_args=())
 
 
 @fused_forward.register_fake
@@ -125,8 +130,7 @@ def _(
     return x.new_empty((*x.shape[:2], *naive.output_size(x.shape[2:], stride, padding)))
 
 
-@torch.library.custom_op("saccade::shift3d_backward", mutates_args=())
-def fused_backward(
+def _backward(
     grad: Tensor,
     x: Tensor,
     shift: Tensor,
@@ -145,6 +149,9 @@ def fused_backward(
         x.new_empty(0) if grad_x is None else grad_x,
         shift.new_empty(0) if grad_shift is None else grad_shift,
     )
+
+
+fused_backward = torch.library.custom_op("saccade::shift3d_backward", _backward, mutates_args=())
 
 
 @fused_backward.register_fake
@@ -167,14 +174,33 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(x, shift)
 
 
-def _autograd(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gradients(
+    backward: Callable[..., tuple[Tensor, Tensor]], ctx: Any, grad: Tensor
+) -> tuple[Tensor | None, ...]:
     x, shift = ctx.saved_tensors
     need_input, need_shift = ctx.needs_input_grad[:2]
-    grad_x, grad_shift = fused_backward(grad, x, shift, *ctx.options, need_input, need_shift, ctx.backend)
+    grad_x, grad_shift = backward(grad, x, shift, *ctx.options, need_input, need_shift, ctx.backend)
     return grad_x if need_input else None, grad_shift if need_shift else None, None, None, None, None
 
 
-fused_forward.register_autograd(_autograd, setup_context=_setup_context)
+fused_forward.register_autograd(
+    lambda ctx, grad: _gradients(fused_backward, ctx, grad), setup_context=_setup_context
+)
+
+
+class _Eager(torch.autograd.Function):
+    """The same without the dispatcher."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        output = _forward(*args)
+        _setup_context(ctx, args, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(_backward, ctx, grad)
 
 
 def _kernels(backend: str) -> ModuleType:
