@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.ava_miniature import make_ava
 from saccade.errors import UsageError
 from saccade.models import create_model, list_models, save_weights
 from saccade.recipes import RECIPES, get_recipe, summary
@@ -28,6 +29,11 @@ def few_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 folder.mkdir(parents=True, exist_ok=True)
                 write_video(folder / f"{number}.mp4", frames, fps=30, options={"preset": "ultrafast"})
     return root
+
+
+@pytest.fixture(scope="module")
+def few_keyframes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_ava(tmp_path_factory.mktemp("ava") / "ava", num_videos=2, seconds=(902, 904))
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -69,7 +75,7 @@ SIBLINGS = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIBLINGS else name for name in RECIPES]
 )
-def test_a_recipe_trains_a_step(name: str, few_clips: Path, tmp_path: Path):
+def test_a_recipe_trains_a_step(name: str, few_clips: Path, few_keyframes: Path, tmp_path: Path):
     config = get_recipe(name)
     tiny, overrides = TINY[config.model.name.split("_")[0]]
     model = replace(config.model, name=tiny, overrides=overrides)
@@ -88,7 +94,7 @@ def test_a_recipe_trains_a_step(name: str, few_clips: Path, tmp_path: Path):
         cache_mb=min(config.cache_mb, 8),
         val_every=1,
         test_views=config.test_views and "2x1",
-        data=str(few_clips),
+        data=str(few_keyframes if config.task == "detection" else few_clips),
         out=str(tmp_path / "run"),
         device="cpu",
     )
