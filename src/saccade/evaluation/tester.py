@@ -81,6 +81,10 @@ def evaluate(
         UsageError: views, rule or sizes that cannot work.
         DataError: no video, none that can be read, or labels the model does not have.
     """
+    if dataset.multi_label:
+        raise DataError(
+            f"{dataset.root}: has any number of actions a video; a model of one label is tested on others"
+        )
     tested = _tested(
         model,
         dataset,
