@@ -84,6 +84,7 @@ def _parser() -> Parser:
         "--batch-size", type=int, metavar="VIEWS", help="views per forward pass (default: by memory)"
     )
     parser.add_argument("--workers", type=int, default=2, help="decoding threads (default %(default)s)")
+    parser.add_argument("--fps", type=float, help="frames per second of folders of images (default 30)")
     add_model_flags(parser)
     return parser
 
@@ -91,13 +92,15 @@ def _parser() -> Parser:
 def _predictor(options: Namespace) -> Predictor:
     from saccade.inference import Predictor
 
-    return Predictor(_loaded(options), views=options.views, batch_size=options.batch_size)
+    return Predictor(
+        _loaded(options), views=options.views, batch_size=options.batch_size, frames_fps=options.fps
+    )
 
 
 def _localizer(options: Namespace) -> Localizer:
     from saccade.inference import Localizer
 
-    return Localizer(_loaded(options), batch_size=options.batch_size)
+    return Localizer(_loaded(options), batch_size=options.batch_size, frames_fps=options.fps)
 
 
 def _loaded(options: Namespace) -> LoadedModel:

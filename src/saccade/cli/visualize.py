@@ -55,6 +55,7 @@ def _parser() -> Parser:
     timeline.add_argument(
         "--threshold", type=float, default=0.5, help="score from which an action is there (default 0.5)"
     )
+    timeline.add_argument("--fps", type=float, help="frames per second of a folder of images (default 30)")
     add_model_flags(timeline)
     return parser
 
@@ -68,7 +69,7 @@ def _timeline(options: Namespace) -> int:
     from saccade.inference import Localizer
     from saccade.visualize.timeline import render_timeline
 
-    locate = Localizer(load_from_flags(options.run, options.weights, options))
+    locate = Localizer(load_from_flags(options.run, options.weights, options), frames_fps=options.fps)
     timeline = locate(options.video)
     print(render_timeline(timeline, out, threshold=options.threshold))
     return 0

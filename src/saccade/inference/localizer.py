@@ -52,7 +52,8 @@ class Localizer:
     length does not matter for memory.
 
     Args:
-        model, labels, device, weights, num_classes, clip, batch_size, precision: as for `Predictor`.
+        model, labels, device, weights, num_classes, clip, batch_size, precision, frames_fps: as for
+            `Predictor`.
         overlap: share of a window that its neighbour has too.
 
     Raises:
@@ -72,6 +73,7 @@ class Localizer:
         overlap: float = 0.5,
         batch_size: int | None = None,
         precision: Precision = "float32",
+        frames_fps: float | None = None,
     ) -> None:
         named = isinstance(model, nn.Module) or weights is not None
         self.loaded: LoadedModel = load_for_use(
@@ -90,7 +92,7 @@ class Localizer:
             )
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
-        self.overlap = overlap
+        self.overlap, self.frames_fps = overlap, frames_fps
         plan_windows(1, self.clip.num_frames, overlap=overlap)  # a wrong overlap is told at once
         if self.clip.crop > self.clip.short_side:
             raise UsageError(
@@ -124,7 +126,7 @@ class Localizer:
 
     def _decode(self, path: str, *, threads: int) -> Iterator[WindowFrames]:
         clip = self.clip
-        with open_video(path, short_side=clip.short_side, threads=threads) as reader:
+        with open_video(path, short_side=clip.short_side, fps=self.frames_fps, threads=threads) as reader:
             length, fps = len(reader), reader.fps
             grid = frame_grid(length, fps, stride=clip.stride, target_fps=clip.target_fps)
             plan = plan_windows(len(grid), clip.num_frames, overlap=self.overlap)

@@ -134,6 +134,7 @@ class Predictor:
         temporal_rule: one of `saccade.video.sampling.RULES`; default: see `rule_to_predict`.
         batch_size: most views per forward pass; None chooses by memory.
         task: of weights of another code base, ``single-label`` or ``multi-label``; ours say it themselves.
+        frames_fps: frames per second of folders of images, which do not say it; None: 30.
 
     Raises:
         UsageError, WeightsError: the model, weights, labels, views or device cannot be used; the message
@@ -154,7 +155,9 @@ class Predictor:
         batch_size: int | None = None,
         precision: Precision = "float32",
         task: Task | None = None,
+        frames_fps: float | None = None,
     ) -> None:
+        self.frames_fps = frames_fps
         self.views = None if views == "auto" else parse_views(views)
         if self.views is not None and self.views.protocol:
             raise UsageError(
@@ -221,7 +224,7 @@ class Predictor:
     def _decode(self, path: str, *, threads: int) -> Iterator[ClipFrames]:
         """The clips of a video, a few at a time, so that its length does not matter for memory."""
         clip = self.clip
-        with open_video(path, short_side=clip.short_side, threads=threads) as reader:
+        with open_video(path, short_side=clip.short_side, fps=self.frames_fps, threads=threads) as reader:
             length, fps = len(reader), reader.fps
             views = self.views or Views(self._covering_clips(length, fps), 1)
             clips = sample_test(

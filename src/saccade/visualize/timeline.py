@@ -111,7 +111,7 @@ def render_timeline(
                     picture.paste(panel.at(number), (0, height))
                     yield np.asarray(picture)
 
-        write_video(target, frames(), fps=reader.fps, crf=20, options={"preset": "veryfast"})
+        write_video(target, frames(), fps=timeline.fps, crf=20, options={"preset": "veryfast"})
     return target
 
 
