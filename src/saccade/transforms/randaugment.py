@@ -85,10 +85,11 @@ class RandAugment:
                 groups.setdefault(operations[place][0], []).append(clip)
             groups.pop("identity", None)
             for name, clips in groups.items():
-                where = torch.tensor(clips, device=pixels.device)
                 strength = torch.tensor([drawn[clip][place][1] for clip in clips], device=pixels.device)
-                changed = OPERATIONS[name].apply(pixels.index_select(0, where), strength, self.fill)
-                pixels.index_copy_(0, where, changed)
+                chosen = torch.stack([pixels[clip] for clip in clips])
+                changed = OPERATIONS[name].apply(chosen, strength, self.fill)
+                for clip, result in zip(clips, changed, strict=True):
+                    pixels[clip] = result
         return pixels
 
 
@@ -102,10 +103,17 @@ def identity(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
 
 def auto_contrast(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Stretch each channel so that its darkest value becomes 0 and its brightest 255."""
-    flat = pixels.flatten(1, 3)
-    low, high = (extreme[:, None, None, None].float() for extreme in (flat.amin(1), flat.amax(1)))
-    scale = torch.where(high > low, 255.0 / (high - low).clamp_min(1.0), 1.0)
-    return _rounded((pixels.float() - torch.where(high > low, low, 0.0)).mul_(scale))
+    rows = _rows(pixels)
+    low, high = (
+        extreme.unflatten(1, (-1, 3)).float()
+        for extreme in (rows.flatten(1, 2).amin(1), rows.flatten(1, 2).amax(1))
+    )
+    low, high = low.amin(1), high.amax(1)  # (B, 3)
+    stretched = high > low
+    scale = torch.where(stretched, 255.0 / (high - low).clamp_min(1.0), 1.0)
+    offset = -scale * torch.where(stretched, low, 0.0)
+    scale, offset = (factor.repeat(1, pixels.shape[3])[:, None, None] for factor in (scale, offset))
+    return _rounded(rows.float().mul_(scale).add_(offset)).view_as(pixels)
 
 
 def equalize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
@@ -113,7 +121,7 @@ def equalize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     batch = len(pixels)
     channel = torch.arange(3 * batch, device=pixels.device).view(batch, 1, 3)
     places = pixels.flatten(1, 3).long().add_(channel * 256)
-    counts = _histogram(places, 3 * batch * 256).view(3 * batch, 256)
+    counts = torch.bincount(places.view(-1), minlength=3 * batch * 256).view(3 * batch, 256)
     last = counts.gather(1, 255 - (counts.flip(1) > 0).int().argmax(1, keepdim=True).long())
     step = (counts.sum(1, keepdim=True) - last) // 255
     before = counts.cumsum(1) - counts
@@ -125,7 +133,8 @@ def equalize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
 
 def solarize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Invert all values from a threshold on."""
-    return torch.where(pixels >= _per_clip(strength), 255 - pixels, pixels)
+    inverted = pixels.to(torch.int16) >= _per_clip(strength.ceil().to(torch.int16))
+    return pixels ^ inverted.to(torch.uint8).mul_(255)
 
 
 def posterize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
@@ -136,16 +145,19 @@ def posterize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
 
 def color(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Away from (factor above 1) or towards (below) the grey picture."""
-    x = pixels.float()
-    return _blend(_gray(x)[..., None], x, strength)
+    x = _rows(pixels).float()
+    red, green, blue = (x[..., channel::3] * GRAY[channel] for channel in range(3))
+    gray = red.add_(green).add_(blue).repeat_interleave(3, dim=-1)
+    return _blend(gray, x, strength[:, None, None, None]).view_as(pixels)
 
 
 def contrast(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Away from or towards the mean grey."""
     x = pixels.float()
-    sums = pixels.flatten(1, 3).sum(1, dtype=torch.int64).double()  # exact, whatever the batch
+    rows = _rows(pixels).flatten(1, 2).sum(1, dtype=torch.int64)  # exact, whatever the batch
+    sums = rows.unflatten(1, (-1, 3)).sum(1).double()
     mean = (sums @ sums.new_tensor(GRAY)) / pixels[0, ..., 0].numel()
-    return _blend(_per_clip(mean.round().float()), x, strength)
+    return _blend(_per_clip(mean.round().float()), x, _per_clip(strength))
 
 
 def brightness(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
@@ -161,34 +173,34 @@ def sharpness(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     smooth = rows[:, :, :, :-2] + rows[:, :, :, 1:-1] + rows[:, :, :, 2:]
     smooth = smooth.add_(inner, alpha=4.0).div_(13.0)
     sharp = pixels.clone()
-    sharp[:, :, 1:-1, 1:-1] = _blend(smooth, inner, strength)
+    sharp[:, :, 1:-1, 1:-1] = _blend(smooth, inner, _per_clip(strength))
     return sharp
 
 
 def rotate(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Turn counter-clockwise by an angle in degrees about the centre."""
     angle = strength * (math.pi / 180)
-    return _warp(pixels, _rows((angle.cos(), -angle.sin(), 0), (angle.sin(), angle.cos(), 0)), fill)
+    return _warp(pixels, _maps((angle.cos(), -angle.sin(), 0), (angle.sin(), angle.cos(), 0)), fill)
 
 
 def shear_x(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Slant along the rows, about the centre."""
-    return _warp(pixels, _rows((1, strength, 0), (0, 1, 0)), fill)
+    return _warp(pixels, _maps((1, strength, 0), (0, 1, 0)), fill)
 
 
 def shear_y(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Slant along the columns, about the centre."""
-    return _warp(pixels, _rows((1, 0, 0), (strength, 1, 0)), fill)
+    return _warp(pixels, _maps((1, 0, 0), (strength, 1, 0)), fill)
 
 
 def translate_x(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Move along the rows by a share of the width."""
-    return _warp(pixels, _rows((1, 0, 2 * strength), (0, 1, 0)), fill)
+    return _warp(pixels, _maps((1, 0, 2 * strength), (0, 1, 0)), fill)
 
 
 def translate_y(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Move along the columns by a share of the height."""
-    return _warp(pixels, _rows((1, 0, 0), (0, 1, 2 * strength)), fill)
+    return _warp(pixels, _maps((1, 0, 0), (0, 1, 2 * strength)), fill)
 
 
 def _factor(level: float, direction: int) -> float:
@@ -225,6 +237,13 @@ _NAMES = tuple(OPERATIONS)
 # --------------------------------------------------------------------------------------------------- helpers
 
 
+def _rows(pixels: Tensor) -> Tensor:
+    """(B, T, H, W, 3) as (B, T, H, W * 3): sums and factors along three values are slow where they are
+    innermost.
+    """
+    return pixels.flatten(3)
+
+
 def _per_clip(values: Tensor) -> Tensor:
     """(B,) as (B, 1, 1, 1, 1)."""
     return values.view(-1, 1, 1, 1, 1)
@@ -236,20 +255,10 @@ def _rounded(x: Tensor) -> Tensor:
 
 def _blend(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
     """``base + factor * (x - base)``, rounded."""
-    return _rounded((x - base).mul_(_per_clip(factor)).add_(base))
+    return _rounded((x - base).mul_(factor).add_(base))
 
 
-def _gray(x: Tensor) -> Tensor:
-    return x[..., 0] * GRAY[0] + x[..., 1] * GRAY[1] + x[..., 2] * GRAY[2]
-
-
-def _histogram(places: Tensor, num: int) -> Tensor:
-    """How often each number below ``num`` occurs, int64."""
-    ones = torch.ones_like(places, dtype=torch.int64).view(-1)
-    return torch.zeros(num, dtype=torch.int64, device=places.device).scatter_add_(0, places.view(-1), ones)
-
-
-def _rows(*rows: tuple[Tensor | int, Tensor | int, Tensor | int]) -> Tensor:
+def _maps(*rows: tuple[Tensor | int, Tensor | int, Tensor | int]) -> Tensor:
     """The affine maps (B, 2, 3) whose entries are numbers or (B,)."""
     like = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
     return torch.stack(
