@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data.ava_miniature import make_ava
+from saccade.data.motion import make_untrimmed
 from saccade.errors import UsageError
 from saccade.models import create_model, list_models, save_weights
 from saccade.recipes import RECIPES, get_recipe, summary
@@ -36,6 +37,19 @@ def few_keyframes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_ava(tmp_path_factory.mktemp("ava") / "ava", num_videos=2, seconds=(902, 904))
 
 
+@pytest.fixture(scope="module")
+def few_actions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_untrimmed(
+        tmp_path_factory.mktemp("actions") / "set",
+        num_videos=4,
+        num_val_videos=2,
+        size=(40, 48),
+        num_frames=(20, 24),
+        num_event_frames=(6, 8),
+        workers=0,
+    )
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_named_as_its_function_and_says_what_it_is(name: str):
     config = get_recipe(name)
@@ -52,7 +66,8 @@ def test_a_recipe_s_model_builds_for_its_clip(name: str):
     with torch.device("meta"):
         model = create_model(config.model.name, 7, **model_options(config))
         logits = model.eval()(torch.empty(1, 3, config.clip.num_frames, config.train_crop, config.train_crop))
-    assert logits.shape == (1, 7)
+    moments = (config.clip.num_frames,) if config.task == "localization" else ()
+    assert logits.shape == (1, 7, *moments)
 
 
 # The smallest model of each family.
@@ -75,8 +90,16 @@ SIBLINGS = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIBLINGS else name for name in RECIPES]
 )
-def test_a_recipe_trains_a_step(name: str, few_clips: Path, few_keyframes: Path, tmp_path: Path):
+def test_a_recipe_trains_a_step(
+    name: str, few_clips: Path, few_keyframes: Path, few_actions: Path, tmp_path: Path
+):
     config = get_recipe(name)
+    data = {
+        "single-label": few_clips,
+        "multi-label": few_actions,
+        "localization": few_actions,
+        "detection": few_keyframes,
+    }
     tiny, overrides = TINY[config.model.name.split("_")[0]]
     model = replace(config.model, name=tiny, overrides=overrides)
     if name.endswith(("_finetune", "_linear_probe")):
@@ -94,7 +117,7 @@ def test_a_recipe_trains_a_step(name: str, few_clips: Path, few_keyframes: Path,
         cache_mb=min(config.cache_mb, 8),
         val_every=1,
         test_views=config.test_views and "2x1",
-        data=str(few_keyframes if config.task == "detection" else few_clips),
+        data=str(data[config.task]),
         out=str(tmp_path / "run"),
         device="cpu",
     )
