@@ -9,8 +9,8 @@
 Any CSV file with columns ``id`` and ``actions`` is read in the same way, whatever its name. The videos are
 files (Charades_v1_480/001YG.mp4) or folders of frames at 24 a second (Charades_v1_rgb/001YG/...).
 
-In the published annotations about every third action ends after the video does and seven in 66,500 end before
-they start. The former last to the end of the video; the latter count among the actions of their video, as the
+In the published annotations three in ten actions end after the video does and seven of 66,500 end before they
+start. The former last to the end of the video; the latter count among the actions of their video, as the
 official script has it, and are seen at no moment.
 """
 
