@@ -23,7 +23,7 @@ COMMANDS = {
     "convert": "a checkpoint of another code base into safetensors",
     "bench": "speed of models on this machine, and what runs their operators",
     "visualize": "pictures of what a model has learned and sees: shifts, timeline",
-    "data": "check a data set, make the motion clips, list class names",
+    "data": "check a data set, look at training batches, make the motion clips, list class names",
 }
 
 

@@ -1,4 +1,4 @@
-"""``saccade data``: check a data set, make the motion clips, list class names."""
+"""``saccade data``: check a data set, look at training batches, make the motion clips, list class names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saccade.cli._args import Parser
+from saccade.cli._data_preview import preview
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _SHOWN = 20  # findings and classes listed before "and N more"
 
 def run(args: list[str]) -> int:
     """Run ``saccade data``. The exit code is 1 if `check` found a file unreadable or in two splits."""
+    if args[:1] == ["preview"]:  # its flags are the fields of a recipe
+        return preview(args[1:])
     options = _parser().parse_args(args)
     code: int = options.command(options)
     return code
@@ -24,7 +27,8 @@ def run(args: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="saccade data", description="Check a data set, make the motion clips, list class names."
+        prog="saccade data",
+        description="Check a data set, look at training batches, make the motion clips, list class names.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
@@ -59,6 +63,8 @@ def _parser() -> Parser:
     check.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU)")
     check.add_argument("--json", metavar="OUT", help="also write everything found to this file")
     check.set_defaults(command=_check)
+
+    commands.add_parser("preview", help="a picture of a training batch as the network sees it")
 
     motion = commands.add_parser(
         "motion",

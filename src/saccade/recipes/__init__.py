@@ -18,7 +18,7 @@ from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.kinetics import x3d_l_k400, x3d_m_k400, x3d_s_k400, x3d_xl_k400, x3d_xs_k400
 from saccade.recipes.motion import x3d_motion, x3d_motion_loc, x3d_motion_multilabel
-from saccade.recipes.ucf import x3d_ucf10
+from saccade.recipes.ucf import x3d_ucf10, x3d_ucf10_strong
 from saccade.training.config import TrainConfig
 
 RECIPES: dict[str, Callable[[], TrainConfig]] = {
@@ -28,6 +28,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         x3d_motion_multilabel,
         x3d_motion_loc,
         x3d_ucf10,
+        x3d_ucf10_strong,
         vov3d.vov3d_m_motion,
         rubiksnet.rubiksnet_tiny_motion,
         rubiksnet.rubiksnet_tiny_aq_motion,

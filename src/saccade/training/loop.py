@@ -194,7 +194,9 @@ class Trainer:
         """
         set_train_mode(self.model)
         self._tell_progress(self.progress.step)
-        with self._loader() as loader, self.interrupts, self.reporter.running(self.progress.step):
+        pinned = self.processes.device.type == "cuda"
+        loading = make_loader(self.config, self.train_set, pin_memory=pinned)
+        with loading as loader, self.interrupts, self.reporter.running(self.progress.step):
             batches = loader.batches(self._requests())
             self.watch.reset()
             while True:
@@ -225,20 +227,6 @@ class Trainer:
         """Batches of the base shape to take the batch statistics from."""
         shape = base_shape(self.config)
         return self.timetable.sampler.extra_requests(step, self.config.precise_bn, shape)
-
-    def _loader(self) -> TrainLoader:
-        config = self.config
-        return TrainLoader(
-            self.train_set,
-            workers=config.workers,
-            rule=config.temporal_rule,
-            target_fps=config.clip.target_fps,
-            inverse_uniform=config.augment.inverse_uniform,
-            cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
-            cache_short_side=config.augment.short_side[1],
-            pin_memory=self.processes.device.type == "cuda",
-            task=config.task,
-        )
 
     def _step(self, batches: Iterator[ClipBatch]) -> None:
         with self.watch.waiting():
@@ -457,6 +445,21 @@ class Trainer:
             f"{self.folder / LAST} keeps the last good state. Try a lower --optim.lr, a longer "
             "--optim.warmup-epochs or --optim.clip-grad 1"
         )
+
+
+def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool = False) -> TrainLoader:
+    """Decodes the training clips of a run."""
+    return TrainLoader(
+        dataset,
+        workers=config.workers,
+        rule=config.temporal_rule,
+        target_fps=config.clip.target_fps,
+        inverse_uniform=config.augment.inverse_uniform,
+        cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
+        cache_short_side=config.augment.short_side[1],
+        pin_memory=pin_memory,
+        task=config.task,
+    )
 
 
 def data_fingerprint(dataset: VideoDataset) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _prepare(
     state = load_checkpoint(folder / LAST) if resume else None
     if state:
         check_same_run(state["config"], config)
-    train_set, val_set = _data(config)
+    train_set, val_set = load_data(config)
     if state and state["data"] != data_fingerprint(train_set):
         raise DataError(
             f"{config.data}: not the clips this run began with (their number, labels or classes differ)"
@@ -247,7 +247,8 @@ def dataset_options(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
+def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
+    """The videos to train on, and those to validate on unless `val_every` is 0."""
     if not config.data:
         raise UsageError(
             f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, "
