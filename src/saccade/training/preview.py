@@ -1,0 +1,127 @@
+"""A training batch as the network sees it, for people to look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saccade.data.types import ClipBatch
+from saccade.errors import UsageError
+from saccade.training.config import TrainConfig
+from saccade.training.loop import make_loader
+from saccade.training.run import load_data, make_timetable
+from saccade.training.step import mixing, split_batch, train_transform
+from saccade.training.validate import validate
+from saccade.transforms import Mixing
+from saccade.transforms.people import clips_with_people
+
+_LEAST = 0.005  # shares below it are not told
+_CACHE_MB = 64
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One batch.
+
+    Attributes:
+        frames: uint8 (B, T, S, S, 3), values that normalisation pushed out of range cut off.
+        captions: the labels of each clip in words, with their shares where clips are mixed.
+        sources: the names of the files each clip comes from, likewise.
+        boxes: of each clip the boxes of people (N, 4) in pixels; None where the task has none.
+    """
+
+    frames: Tensor
+    captions: tuple[str, ...]
+    sources: tuple[str, ...]
+    boxes: tuple[Tensor, ...] | None = None
+
+
+def preview_batch(config: TrainConfig, step: int = 0) -> Preview:
+    """The batch that step ``step`` of the run will train on, with every draw as the run will make it.
+
+    Nothing is written, no model is built.
+
+    Raises:
+        UsageError: there is no such step.
+        ConfigError: a field cannot work.
+        DataError: the data set cannot be used.
+    """
+    validate(config)
+    # with a cache clips are resized in another way, so the preview has a small one where the run has one
+    config = config.replace(workers=0, cache_mb=min(config.cache_mb, _CACHE_MB), val_every=0, test_views="")
+    train_set, _ = load_data(config)
+    timetable = make_timetable(config, len(train_set))
+    if not 0 <= step < timetable.total_steps:
+        raise UsageError(f"step: {step} is not in 0..{timetable.total_steps - 1}, the steps of this run")
+    with make_loader(config, train_set) as loader:
+        batch = next(loader.batches(timetable.sampler.run_requests(step, step + 1)))
+    files = [os.path.basename(train_set.items[index].path) for index in batch.indices]
+    views, labels, sources, boxes = _seen(config, batch, train_set.class_names, files)
+    mean, std = (torch.tensor(value).view(3, 1, 1, 1) for value in (config.clip.mean, config.clip.std))
+    frames = (views * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Preview(
+        frames=frames.permute(0, 2, 3, 4, 1),
+        captions=tuple(caption(own, train_set.class_names) for own in labels),
+        sources=tuple(sources),
+        boxes=boxes,
+    )
+
+
+def _seen(
+    config: TrainConfig, batch: ClipBatch, names: Sequence[str], files: list[str]
+) -> tuple[Tensor, list[Tensor], list[str], tuple[Tensor, ...] | None]:
+    """Clips, and of each the labels, the files it comes from, and boxes; pass by pass as the run has them."""
+    transform, mix = train_transform(config, names), mixing(config, len(names))
+    views: list[Tensor] = []
+    labels: list[Tensor] = []
+    sources: list[str] = []
+    boxes: list[Tensor] = []
+    for part in split_batch(batch, config.accumulate):
+        own_files = files[len(sources) : len(sources) + len(part)]
+        if config.task == "detection":
+            x, own_boxes, own_labels = clips_with_people(transform, part)
+            boxes += own_boxes
+            people = own_labels.split([len(own) for own in own_boxes])
+            labels += [own.amax(0) if len(own) else own.sum(0) for own in people]
+        else:
+            x, own_labels = transform.with_labels(part)
+            if mix:
+                x, own_labels = mix(x, own_labels, part.seeds)
+                own_files = _mixed_files(mix, part, own_files, x.shape[2:])
+            # of moments every class is told that occurs
+            labels += list(own_labels.amax(2) if own_labels.ndim == 3 else own_labels)
+        views.append(x)
+        sources += own_files
+    return torch.cat(views), labels, sources, tuple(boxes) if config.task == "detection" else None
+
+
+def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[int]) -> list[str]:
+    """The files of each mix, with their shares."""
+    told = []
+    for seed, own, partner in zip(part.seeds, files, mix.partners(len(part)), strict=True):
+        share = mix.draw(seed, size).share
+        told.append(own if share == 1 else f"{own} {_percent(share)} + {files[partner]}")
+    return told
+
+
+def caption(labels: Tensor, names: Sequence[str]) -> str:
+    """Labels of one clip in words.
+
+    Args:
+        labels: the number of a class, int64; or shares of the classes (K,).
+    """
+    if not labels.is_floating_point():
+        return names[int(labels)]
+    told = [(share, label) for label, share in enumerate(labels.tolist()) if share >= _LEAST]
+    told.sort(key=lambda pair: (-pair[0], pair[1]))
+    if all(share > 1 - _LEAST for share, _ in told):
+        return ", ".join(names[label] for _, label in told) or "nothing"
+    return " + ".join(f"{names[label]} {_percent(share)}" for share, label in told)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u00a0%"  # kept in one line
