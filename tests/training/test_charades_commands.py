@@ -299,3 +299,14 @@ def test_other_models_localise(name: str, source: Path, tmp_path: Path):
     flags = ["--model.name", name, "--model.overrides", *small[name], *rest, "--epochs", "1"]
     assert main(["train", "x3d_m_charades_loc", *flags, "--data", str(source), "--out", str(out)]) == 0
     assert json.loads((out / "test.json").read_text())["windows"]["num_videos"] == NUM_TEST
+
+
+@pytest.mark.parametrize("recipe", ["x3d_motion_loc", "x3d_motion_multilabel"])
+def test_multigrid_changes_the_shapes_of_labels_too(recipe: str, source: Path, tmp_path: Path):
+    out = tmp_path / "grid"
+    flags = ["--multigrid", "long", "--batch-size", "2", "--epochs", "8", "--grid.bn-base-size", "0"]
+    flags += ["--grid.long-frames", "0.5", "1", "--grid.long-crops", "1", "1", "--grid.cycle-ends", "0.6"]
+    train(recipe, source, out, *flags, "--val-every", "8", "--val-views", "1x1", "--test-views", "")
+    losses = [record["loss"] for record in records(out) if "loss" in record]
+    assert len(losses) > 4
+    assert np.isfinite(losses).all()
