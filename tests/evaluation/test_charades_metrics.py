@@ -19,7 +19,7 @@ from saccade.evaluation.metrics import (
     pair_preference,
 )
 from saccade.evaluation.points import charades_frames, charades_times, stretch
-from saccade.evaluation.submission import sigmoid
+from saccade.evaluation.scoring import sigmoid
 
 CHARADES = rule.load("charades")
 SHAPE = (20, 157)

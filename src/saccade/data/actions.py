@@ -43,10 +43,6 @@ class ActionTable:
         there = (spans[:, 0] <= last) & (spans[:, 1] >= first) & (spans[:, 0] <= spans[:, 1])
         return _marked(labels[there], self.num_classes)
 
-    def anywhere(self, index: int) -> NDArray[np.bool_]:
-        """Which classes a video has at all, whatever their times: bool (K,)."""
-        return _marked(self._of(index)[0], self.num_classes)
-
     def _of(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         part = slice(self._stops[index], self._stops[index + 1])
         return self._labels[part], self._times[part]

@@ -139,6 +139,12 @@ def softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
+def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    """Of each value, in the type of ``logits``."""
+    result: NDArray[Any] = torch.from_numpy(logits).sigmoid().numpy()
+    return result
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; the mode of every module is put back afterwards."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.evaluation.localization import LocalizationResult
 from saccade.evaluation.multilabel import MultiLabelResult
 from saccade.evaluation.points import CHARADES_POINTS
+from saccade.evaluation.scoring import sigmoid
 from saccade.files import write_text
 
 
@@ -38,8 +39,3 @@ def _lines(result: MultiLabelResult | LocalizationResult) -> Iterable[str]:
 
 def _numbers(scores: NDArray[np.float32]) -> str:
     return " ".join(f"{score:.6g}" for score in scores.tolist())
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Without overflow, in the type of ``logits``."""
-    return np.exp(-np.logaddexp(0, -logits.astype(np.float64))).astype(logits.dtype)

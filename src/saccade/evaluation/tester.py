@@ -21,9 +21,8 @@ from saccade.evaluation.decoding import DecodedVideo, VideosToTest, read_ahead
 from saccade.evaluation.multilabel import Ensemble, MultiLabelResult
 from saccade.evaluation.points import charades_times
 from saccade.evaluation.result import TestResult
-from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device, softmax
+from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device, sigmoid, softmax
 from saccade.evaluation.share import Share, check_classes, counted, gather, ranks
-from saccade.evaluation.submission import sigmoid
 from saccade.models.counts import count_macs
 from saccade.video.sampling import RULES
 from saccade.video.segments import check_num_clips

@@ -16,8 +16,7 @@ from saccade.errors import UsageError, VideoError
 from saccade.evaluation.locate import Joiner, WindowTag, window_view
 from saccade.evaluation.points import stretch
 from saccade.evaluation.result import Failure
-from saccade.evaluation.scoring import Precision, ViewScorer
-from saccade.evaluation.submission import sigmoid
+from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
 from saccade.evaluation.timeline import Timeline
 from saccade.evaluation.windows import Windows, plan_windows
 from saccade.inference.ahead import decoded_ahead

@@ -18,8 +18,7 @@ from saccade.data.types import Task
 from saccade.errors import UsageError, VideoError
 from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.result import Failure
-from saccade.evaluation.scoring import Precision, ViewScorer
-from saccade.evaluation.submission import sigmoid
+from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
 from saccade.inference.ahead import decoded_ahead
 from saccade.inference.source import LoadedModel, load_for_use
 from saccade.video import open_video

@@ -9,7 +9,7 @@ import numpy as np
 
 from saccade.errors import VideoError
 from saccade.evaluation import LocalizationResult, MultiLabelResult, Result
-from saccade.evaluation.submission import sigmoid
+from saccade.evaluation.scoring import sigmoid
 from saccade.evaluation.timeline import Timeline
 from saccade.visualize.charts import inline_svg
 from saccade.visualize.strips import data_uri, frame_strip
