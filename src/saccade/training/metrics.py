@@ -94,9 +94,8 @@ class MetricsFile:
                 record = json.loads(line)
             except json.JSONDecodeError:  # the line that was being written when the process died
                 continue
-            later = record["step"] > step or (
-                validation_due and record["step"] == step and "val_loss" in record
-            )
+            validation = any(name.startswith("val_") for name in record)
+            later = record["step"] > step or (validation_due and record["step"] == step and validation)
             if not later:
                 kept.append(line + "\n")
         write_text(self.path, "".join(kept))
