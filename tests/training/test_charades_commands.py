@@ -310,3 +310,31 @@ def test_multigrid_changes_the_shapes_of_labels_too(recipe: str, source: Path, t
     losses = [record["loss"] for record in records(out) if "loss" in record]
     assert len(losses) > 4
     assert np.isfinite(losses).all()
+
+
+def test_localisation_learns_when_things_happen(tmp_path: Path):
+    """Videos that are grey but for a bright and a dark stretch; scores repeated over time cannot tell them."""
+    from saccade.video import write_video
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 6)):
+        rows = ["id,actions,length"]
+        for number in range(count):
+            levels, actions = np.full(60, 110), []
+            for label, (level, half) in enumerate(((225, 0), (15, 30))):
+                start = half + int(rng.integers(2, 14))
+                levels[start : start + 12] = level
+                actions.append(f"c{label:03d} {(start - 0.5) / 24:.2f} {(start + 11.5) / 24:.2f}")
+            frames = levels[:, None, None, None] + rng.integers(-15, 15, (60, 36, 40, 3))
+            name = f"{split}{number}"
+            write_video(tmp_path / f"{name}.mp4", frames.clip(0, 255).astype(np.uint8), fps=24)
+            rows.append(f"{name},{';'.join(actions)},2.5")
+        (tmp_path / f"{split}.csv").write_text("\n".join(rows))
+    out = tmp_path / "run"
+    flags = ["--epochs", "14", "--val-every", "14", "--optim.name", "adamw", "--optim.lr", "0.01"]
+    train("x3d_motion_loc", tmp_path, out, *flags)
+    result = LocalizationResult.load(out / "test_scores_windows.npz")
+    assert result.map == pytest.approx(1.0)  # both happen in every video
+    assert result.repeated_charades25 < 0.3
+    assert result.charades25 > 0.8
+    assert result.per_frame > 0.8
