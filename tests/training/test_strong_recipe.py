@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from saccade.cli.train import parse_fields
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError
-from saccade.models import create_model
+from saccade.models import create_model, load_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig, train
 from saccade.training.checkpoint import load_checkpoint
@@ -256,3 +256,32 @@ def test_cross_entropy_of_shares_is_what_the_loss_computes():
     shares = torch.tensor([[0.3, 0.7, 0, 0], [1, 0, 0, 0], [0, 0.5, 0, 0.5]])
     expected = -(shares * logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(F.cross_entropy(logits, shares), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own, as it loads its compiler
+def test_a_compiled_run_is_saved_under_plain_names(tiny_config: MakeConfig):
+    """With the custom operators, mixed labels and uneven passes, which are two shapes to compile."""
+    flags = (
+        *(
+            "--epochs",
+            "1",
+            "--augment.mixup",
+            "0.8",
+            "--batch-size",
+            "5",
+            "--accumulate",
+            "2",
+            "--ema",
+            "0.9",
+        ),
+        *("--model.dropout", "0", "--model.drop-path", "0"),  # compiled code draws other random numbers
+    )
+    compiled = train(tiny_config("compiled", *flags, "--compile")).run_dir
+    plain = train(tiny_config("plain", *flags)).run_dir
+    assert weights(compiled).keys() == weights(plain).keys()
+    assert not [name for name in weights(compiled) if "_orig_mod" in name]
+    model, _ = load_model(compiled / "best.safetensors")
+    assert model.state_dict().keys() == weights(plain).keys()
+    a, b = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (compiled, plain))
+    assert a == pytest.approx(b, rel=2e-3)
