@@ -13,6 +13,7 @@ from pathlib import Path
 
 CPU = {
     "video_decode": "a random 16x5 clip: ours against torchcodec (exact) and decord, one thread",
+    "batch_norm_act": "batch norm and what follows it against its memory floor and PyTorch's own",
     "depthwise_conv3d": "the depthwise convolution against its memory floor and PyTorch's own",
     "shift": "the learnable shift against its memory floor and against grid_sample",
     "x3d_peer": "X3D-S's training step against PyTorchVideo's",
