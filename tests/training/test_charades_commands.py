@@ -313,7 +313,7 @@ def test_multigrid_changes_the_shapes_of_labels_too(recipe: str, source: Path, t
 
 
 def test_localisation_learns_when_things_happen(tmp_path: Path):
-    """Videos that are grey but for a bright and a dark stretch; scores repeated over time cannot tell them."""
+    """Grey videos with a bright and a dark stretch; scores repeated over time cannot tell when these are."""
     from saccade.video import write_video
 
     rng = np.random.default_rng(0)
