@@ -232,7 +232,9 @@ def explained_memory(batch: ClipBatch, config: TrainConfig) -> Iterator[None]:
         if not known and not any(text in str(error) for text in _NO_MEMORY):
             raise
         shape = (len(batch), 3, len(batch.clips[0]), batch.crop, batch.crop)
-        other = "" if config.precision == "bfloat16" else " or use --precision bfloat16"
+        others = ["--checkpoint-activations"] if not (config.checkpoint_activations or config.compile) else []
+        others += ["--precision bfloat16"] if config.precision != "bfloat16" else []
+        other = f" or use {' or '.join(others)}" if others else ""
         raise TrainingError(
             f"out of memory with a batch of shape {shape} (clips, RGB, frames, height, width); "
             f"raise --accumulate (now {config.accumulate}), lower --batch-size (now {config.batch_size}"
