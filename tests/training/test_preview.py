@@ -10,11 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from data.ava_miniature import make_ava
 from saccade.cli import main
+from saccade.cli._data_preview import draw_preview
+from saccade.clip import ClipSpec
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError, UsageError
+from saccade.recipes import get_recipe
 from saccade.training import TrainConfig, train
-from saccade.training.preview import caption, preview_batch
+from saccade.training.config import AugmentConfig, ModelConfig
+from saccade.training.preview import _seen, caption, preview_batch
 from saccade.training.step import GradientStep
 from saccade.visualize.sheet import clip_sheet
 
@@ -51,6 +56,39 @@ def test_the_preview_is_what_the_step_trains_on(
         assert len(preview.captions) == len(preview.sources) == 4
         assert preview.boxes is None
     assert not (Path(config.out) / "preview").exists()
+
+
+def test_boxes_of_people_are_drawn(tmp_path: Path):
+    config = get_recipe("x3d_m_ava").replace(
+        data=str(make_ava(tmp_path / "ava", num_videos=2)),
+        model=ModelConfig(name="x2d"),
+        clip=ClipSpec(num_frames=2, stride=2, crop=36, short_side=36),
+        augment=AugmentConfig(short_side=(36, 40), crop=32),
+        batch_size=3,
+        accumulate=1,
+    )
+    preview = preview_batch(config)
+    assert preview.boxes is not None
+    assert len(preview.boxes) == len(preview.captions) == len(preview.frames) == 3
+    boxes = torch.cat(preview.boxes)
+    assert len(boxes) > 0
+    assert 0 <= boxes.min() < boxes.max() <= 32
+    for own, told in zip(preview.boxes, preview.captions, strict=True):
+        assert (told == "nothing") == (len(own) == 0)
+    draw_preview(config, 0, tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
+    assert (np.abs(sheet - (232, 118, 45)).max(2) < 8).sum() > 50  # orange outlines
+
+
+def test_of_moments_every_class_is_told(tiny_config: MakeConfig):
+    clips = [torch.zeros(2, 36, 36, 3, dtype=torch.uint8)] * 2
+    labels = torch.zeros(2, 3, 4)
+    labels[0, 1, 2] = labels[0, 2, 0] = labels[1, 0] = 1
+    batch = ClipBatch(clips, labels, (0, 1), (0, 1), 32, inside=torch.ones(2, 4, dtype=torch.bool))
+    config = tiny_config("run", "--task", "localization")
+    _, told, files, _ = _seen(config, batch, ("a", "b", "c"), ["x.mp4", "y.mp4"])
+    assert [caption(own, ("a", "b", "c")) for own in told] == ["b, c", "a"]
+    assert files == ["x.mp4", "y.mp4"]
 
 
 def test_captions_say_shares():

@@ -21,6 +21,7 @@ fields are those of `saccade train RECIPE`, and the batch is the very one that s
 
 saccade train RECIPE --help shows every field of a recipe with its value.
 """
+_MOST = 32  # clips drawn
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -57,11 +58,12 @@ def draw_preview(config: TrainConfig, step: int, out: Path) -> None:
 
     seen = preview_batch(config, step)
     num_clips, num_frames, side = seen.frames.shape[:3]
+    told = f"{num_clips} clips" if num_clips <= _MOST else f"the first {_MOST} of {num_clips} clips"
     sheet = clip_sheet(
-        seen.frames.numpy(),
+        seen.frames[:_MOST].numpy(),
         seen.captions,
         seen.sources,
-        title=f"{config.recipe}, step {step}: {num_clips} clips of {num_frames} frames, {side} pixels",
+        title=f"{config.recipe}, step {step}: {told}, {num_frames} frames of {side} pixels",
         boxes=None if seen.boxes is None else [own.numpy() for own in seen.boxes],
     )
     with atomic_path(out) as temporary:
