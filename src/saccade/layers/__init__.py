@@ -7,6 +7,7 @@ from saccade.layers.checkpointing import checkpoint_activations
 from saccade.layers.depthwise_conv import DepthwiseConv3d
 from saccade.layers.drop_path import DropPath
 from saccade.layers.norm_act import norm_act
+from saccade.layers.pointwise_conv import PointwiseConv3d
 from saccade.layers.rounding import round_channels
 from saccade.layers.shift import AttentionShift, RubiksShift2d, RubiksShift3d
 from saccade.layers.squeeze_excite import SqueezeExcite
@@ -21,6 +22,7 @@ __all__ = [
     "AttentionShift",
     "DepthwiseConv3d",
     "DropPath",
+    "PointwiseConv3d",
     "RubiksShift2d",
     "RubiksShift3d",
     "SqueezeExcite",

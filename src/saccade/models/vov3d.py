@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, norm_act, round_channels
+from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
 from saccade.models._base import VideoModel
 from saccade.models._checks import (
     check_choice,
@@ -135,13 +135,13 @@ class D2Plus1D(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = inner // 2
-        self.conv_a = nn.Conv3d(in_channels, inner, 1, bias=False)
+        self.conv_a = PointwiseConv3d(in_channels, inner)
         self.norm_a = norm_layer(inner)
         self.conv_s = DepthwiseConv3d(inner, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1))
         self.conv_t = DepthwiseConv3d(inner, (3, 1, 1), padding=(1, 0, 0))
         self.norm_b = norm_layer(inner)
         self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
-        self.conv_c = nn.Conv3d(inner, out_channels, 1, bias=False)
+        self.conv_c = PointwiseConv3d(inner, out_channels)
         self.norm_c = norm_layer(out_channels)
         self.is_residual = stride == 1 and in_channels == out_channels
 
@@ -187,12 +187,11 @@ class TOSABlock(nn.Module):
         )
         self.joins_input = stride == 1
         joined = num_conv * out_channels + (in_channels if self.joins_input else 0)
-        self.conv = nn.Conv3d(joined, out_channels, 1, bias=False)
+        self.conv = PointwiseConv3d(joined, out_channels)
         self.norm = norm_layer(out_channels)
         self.has_shortcut = stride != 1 or in_channels != out_channels
         if self.has_shortcut:
-            strides = (1, stride, stride)
-            self.shortcut_conv = nn.Conv3d(in_channels, out_channels, 1, stride=strides, bias=False)
+            self.shortcut_conv = PointwiseConv3d(in_channels, out_channels, spatial_stride=stride)
             self.shortcut_norm = norm_layer(out_channels)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 

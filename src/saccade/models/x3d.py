@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError, UsageError
-from saccade.layers import DepthwiseConv3d, DropPath, SqueezeExcite, norm_act, round_channels
+from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
 from saccade.layers.dilated_conv import DilatedDepthwiseConv3d
 from saccade.layers.roi_head import RoIPool, whole_frames
 from saccade.models._base import VideoModel
@@ -196,7 +196,7 @@ class X3DBlock(nn.Module):
     ) -> None:
         super().__init__()
         strides = (1, stride, stride)
-        self.conv_a = nn.Conv3d(in_channels, inner, 1, bias=False)
+        self.conv_a = PointwiseConv3d(in_channels, inner)
         self.norm_a = norm_layer(inner)
         self.conv_b = (
             DepthwiseConv3d(inner, 3, stride=strides, padding=1)
@@ -205,11 +205,11 @@ class X3DBlock(nn.Module):
         )
         self.norm_b = norm_layer(inner)
         self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
-        self.conv_c = nn.Conv3d(inner, out_channels, 1, bias=False)
+        self.conv_c = PointwiseConv3d(inner, out_channels)
         self.norm_c = norm_layer(out_channels)
         self.has_shortcut = stride != 1 or in_channels != out_channels
         if self.has_shortcut:
-            self.shortcut_conv = nn.Conv3d(in_channels, out_channels, 1, stride=strides, bias=False)
+            self.shortcut_conv = PointwiseConv3d(in_channels, out_channels, spatial_stride=stride)
             self.shortcut_norm = norm_layer(out_channels)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -253,7 +253,7 @@ class X3DHead(nn.Module):
     ) -> None:
         super().__init__()
         self.window, self.pool, self.scores, self.localization = window, pool, scores, localization
-        self.conv = nn.Conv3d(in_channels, inner, 1, bias=False)
+        self.conv = PointwiseConv3d(in_channels, inner)
         self.norm = norm_layer(inner)
         self.hidden = nn.Linear(inner, hidden, bias=False)
         self.dropout = nn.Dropout(dropout)
