@@ -17,8 +17,9 @@ TRITON = $(BIN)/pip install -q --disable-pip-version-check --no-deps triton==3.6
 quickstart: $(VENV)/.base
 	$(RUN) quickstart
 
+# Two processes of one thread each: files of tests are shared out between them.
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow and not gpu" $(PYTEST_ARGS)
