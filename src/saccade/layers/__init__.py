@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from saccade.layers.attention import Attention, RecordableAttention, record_attention
 from saccade.layers.batch_norm import SyncBatchNorm3d, convert_sync_batchnorm
 from saccade.layers.checkpointing import checkpoint_activations
 from saccade.layers.depthwise_conv import DepthwiseConv3d
@@ -19,10 +20,12 @@ from saccade.layers.sub_batch_norm import (
 )
 
 __all__ = [
+    "Attention",
     "AttentionShift",
     "DepthwiseConv3d",
     "DropPath",
     "PointwiseConv3d",
+    "RecordableAttention",
     "RubiksShift2d",
     "RubiksShift3d",
     "SqueezeExcite",
@@ -32,6 +35,7 @@ __all__ = [
     "convert_sync_batchnorm",
     "load_split_statistics",
     "norm_act",
+    "record_attention",
     "round_channels",
     "split_batch_norm",
     "split_statistics",
