@@ -89,6 +89,12 @@ class VideoModel(nn.Module, ABC):
         """False while a schedule still has to change the network: the best weights are chosen after that."""
         return True
 
+    def resize_positions(self, tensors: dict[str, Tensor]) -> list[str]:
+        """Bring what is learned for every position to this model's clip: weights about to be loaded, by name,
+        changed in place. What was done, in words.
+        """
+        return []
+
     def regularization(self) -> Tensor | None:
         """What training adds to the loss, a scalar with its gradient; None for nothing."""
         return None

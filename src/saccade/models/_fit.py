@@ -80,9 +80,14 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
         key: _without_unit_axes(value, target[key]) if key in target else value
         for key, value in conversion.tensors.items()
     }
+    resized = model.resize_positions(tensors) if isinstance(model, VideoModel) else []
     classifier, counts = _other_classes(model, tensors, target)
     left_out = conversion.left_out | {theirs[key]: counts for key in classifier if key in theirs}
-    notes = [*conversion.notes, *([f"the classifier was not loaded: {counts}"] if classifier else [])]
+    notes = [
+        *conversion.notes,
+        *resized,
+        *([f"the classifier was not loaded: {counts}"] if classifier else []),
+    ]
     extra = [key for key in tensors if key not in target and key not in classifier]
     unexpected = [*conversion.unexpected, *(theirs.get(key, key) for key in extra)]
     candidates = {k: v for k, v in tensors.items() if k in target and k not in classifier}
@@ -99,7 +104,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
         hint = _hint(model, tensors)
         raise WeightsError(f"{source}: {format_name} weights do not fit {_name(model)}: {problems}{hint}")
     loaded = {key: value for key, value in candidates.items() if key not in shapes}
-    mapped = {theirs[key]: key for key in loaded if key in theirs}
+    mapped = {key: ours for key, ours in conversion.mapped.items() if ours in loaded}
     if not mapped:
         raise WeightsError(f"{source}: none of its {format_name} tensors fits {_name(model)}")
     model.load_state_dict(loaded, strict=False)
@@ -110,7 +115,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
     return LoadReport(
         format=format_name,
         source=source,
-        num_loaded=len(mapped),
+        num_loaded=len(set(mapped.values())),
         mapped=mapped,
         left_out=left_out,
         filled=filled,
