@@ -33,6 +33,7 @@ FLOORS = {
     "inference": 6,
     "training": 7,
     "recipes": 8,
+    "expansion": 8,
     "cli": 9,
 }
 

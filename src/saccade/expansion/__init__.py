@@ -1,0 +1,1 @@
+"""Progressive network expansion: the search that X3D came from, for any data set and any budget."""
