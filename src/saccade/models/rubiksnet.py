@@ -201,8 +201,15 @@ class RubiksHead(nn.Module):
         self.classifier: nn.Module = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = norm_act(x, self.norm, "relu").mean((3, 4)).transpose(1, 2)
-        logits: Tensor = self.classifier(self.dropout(x))
+        return self.classify(self.activate(x))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """Norm and ReLU: (B, C, T, H, W) -> the map that is pooled, of the same shape."""
+        return norm_act(x, self.norm, "relu")
+
+    def classify(self, x: Tensor) -> Tensor:
+        """What follows `activate`."""
+        logits: Tensor = self.classifier(self.dropout(x.mean((3, 4)).transpose(1, 2)))
         return logits.transpose(1, 2) if self.localization else logits.mean(1)
 
 
