@@ -64,3 +64,9 @@ def test_step_falls_at_its_epochs():
 
 def test_constant_stays():
     assert rate(0, schedule="constant") == rate(9.9, schedule="constant") == 0.2
+
+
+def test_the_cosine_may_begin_after_the_warmup():
+    options = {"warmup_epochs": 2.0, "warmup_lr": 0.02, "min_lr": 0.01, "cosine_after_warmup": True}
+    rates = [rate(epoch, **options) for epoch in (0, 1, 2, 6, 10)]
+    assert rates == pytest.approx([0.02, 0.11, 0.2, 0.105, 0.01])

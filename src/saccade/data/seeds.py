@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["clip", "transform", "replacement", "randaugment", "erasing", "mixing"]
+Purpose = Literal["clip", "transform", "replacement", "randaugment", "erasing", "mixing", "area"]
 _PURPOSES: dict[Purpose, int] = {
     "clip": 0,
     "transform": 1,
@@ -19,6 +19,7 @@ _PURPOSES: dict[Purpose, int] = {
     "randaugment": 3,
     "erasing": 4,
     "mixing": 5,
+    "area": 6,
 }
 _EPOCH_ORDER, _CLIP_SEED = 0, 1
 

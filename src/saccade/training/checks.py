@@ -10,6 +10,7 @@ from saccade.training.config import TrainConfig
 def recipe_problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
     """(field, problem) for each field that cannot work in a run of ``world_size`` processes."""
     yield from _augment(config)
+    yield from _area(config)
     yield from _repeats(config, world_size)
     if not 0 < config.model.layer_decay <= 1:
         yield "model.layer_decay", f"must be above 0 and at most 1 (is {config.model.layer_decay})"
@@ -29,6 +30,16 @@ def _augment(config: TrainConfig) -> Iterator[tuple[str, str]]:
         value = getattr(augment, name)
         if not value >= 0:
             yield f"augment.{name}", f"must be 0 or more (is {value})"
+
+
+def _area(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    area, aspect = config.augment.area, config.augment.aspect
+    if area is not None and not 0 < area[0] <= area[1] <= 1:
+        yield "augment.area", f"is a range of shares of the frame, 0 to 1, that goes up (is {area})"
+    if not 0 < aspect[0] <= aspect[1]:
+        yield "augment.aspect", f"is a range of numbers above 0 that goes up (is {aspect})"
+    if area is not None and config.task == "detection":
+        yield "augment.area", "boxes of people keep to crops that are not resized; leave it away to detect"
 
 
 def _repeats(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:

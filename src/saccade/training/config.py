@@ -41,6 +41,11 @@ class AugmentConfig:
     """Range of the short side in pixels that a training clip is resized to before the random crop."""
     crop: int = 0
     """Side in pixels of the random training crop. 0: the crop of the test side, `clip.crop`."""
+    area: tuple[float, float] | None = None
+    """Range of the share of the frame that a training crop takes before it is resized to `crop`, e.g. 0.08 1
+    (Inception's crops, usual for transformers). None: a square of `crop` pixels, not resized."""
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of width / height of the crops that `area` says, before they are resized."""
     inverse_uniform: bool = False
     """Draw 1/short_side uniformly instead of short_side."""
     flip: float | None = None
@@ -104,6 +109,8 @@ class OptimConfig:
     """Epochs at which a step schedule multiplies the rate by `gamma`."""
     gamma: float = 0.1
     """Factor of each step of the step and plateau schedules."""
+    cosine_after_warmup: bool = False
+    """The cosine begins at the end of the warm-up, with the full rate, not at the start of the run."""
     warmup_epochs: float = 0.0
     """Epochs of linear warm-up."""
     warmup_lr: float = 0.0

@@ -14,7 +14,7 @@ def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size
     All rates of ``optim`` are stated for `reference_batch` clips and scale linearly with ``batch_size``
     (Goyal et al. 2017, arXiv 1706.02677). The cosine spans the whole run, the warm-up is a straight line from
     `warmup_lr` to where the schedule stands at its end: the rule of PySlowFast
-    (utils/lr_policy).
+    (utils/lr_policy), there too with `cosine_after_warmup`.
     """
     scale = batch_size / optim.reference_batch
     if epoch < optim.warmup_epochs:
@@ -52,7 +52,9 @@ class Plateau:
 def decayed_rate(epoch: float, optim: OptimConfig, epochs: float) -> float:
     """The rate for the reference batch as the schedule alone has it, without warm-up."""
     if optim.schedule == "cosine":
-        return optim.min_lr + (optim.lr - optim.min_lr) * (math.cos(math.pi * epoch / epochs) + 1) / 2
+        start = optim.warmup_epochs if optim.cosine_after_warmup else 0.0
+        done = (epoch - start) / (epochs - start) if epoch > start else 0.0
+        return optim.min_lr + (optim.lr - optim.min_lr) * (math.cos(math.pi * done) + 1) / 2
     if optim.schedule == "step":
         return max(optim.lr * optim.gamma ** sum(epoch >= step for step in optim.steps), optim.min_lr)
     return optim.lr

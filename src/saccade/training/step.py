@@ -156,6 +156,8 @@ def train_transform(config: TrainConfig, class_names: Sequence[str] = ()) -> Tra
         config.clip,
         flip=flip_probability(config, class_names),
         mirrored=mirrored_labels(class_names) if tells_sides(class_names) else None,
+        area=augment.area,
+        aspect=augment.aspect,
         brightness=augment.brightness,
         contrast=augment.contrast,
         saturation=augment.saturation,

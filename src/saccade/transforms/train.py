@@ -17,9 +17,11 @@ from saccade.clip import ClipSpec
 from saccade.data.seeds import stream
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError, UsageError
+from saccade.transforms.area import Range, draw_area
 from saccade.transforms.erasing import RandomErasing
 from saccade.transforms.normalize import GRAY, affine, batch_layout
 from saccade.transforms.randaugment import RandAugment
+from saccade.video.resize import resize_to
 from saccade.video.views import check_crop
 
 
@@ -34,6 +36,8 @@ class TrainTransform:
     Args:
         clip: mean and std of the normalisation.
         flip: probability of a horizontal flip.
+        area: range of the share of the frame that a crop takes before it is resized, and ``aspect``, that of
+            its width / height; see `saccade.transforms.area`. None: squares of the crop's size.
         mirrored: the label of each class's clips when they are flipped, see `saccade.data.mirror`; None: the
             same.
         brightness, contrast, saturation: strength of the jitter in 0..1, 0 is off.
@@ -51,6 +55,8 @@ class TrainTransform:
         *,
         flip: float = 0.5,
         mirrored: Sequence[int] | None = None,
+        area: Range | None = None,
+        aspect: Range = (3 / 4, 4 / 3),
         brightness: float = 0.0,
         contrast: float = 0.0,
         saturation: float = 0.0,
@@ -62,7 +68,7 @@ class TrainTransform:
         for name, value in strengths.items():
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"augment.{name}: {value} is not in 0..1")
-        self.flip = flip
+        self.flip, self.area, self.aspect = flip, area, aspect
         self.mirrored = None if mirrored is None else torch.tensor(mirrored, dtype=torch.int64)
         self.jitter = (brightness, contrast, saturation)
         self.rand_augment, self.erasing = rand_augment, erasing
@@ -113,7 +119,7 @@ class TrainTransform:
         return torch.where(flipped.view(-1, *(1,) * (labels.ndim - 1)), swapped, labels)
 
     def places(self, batch: ClipBatch) -> list[tuple[int, int, bool]]:
-        """Of each clip the top and left of its crop, and whether it is flipped."""
+        """Of each clip the top and left of its crop, and whether it is flipped; not for crops by area."""
         draws = self._draws(batch)
         places = []
         rows = zip(draws[:, 0].tolist(), draws[:, 1].tolist(), self._flipped(draws).tolist(), strict=True)
@@ -126,16 +132,30 @@ class TrainTransform:
         return places
 
     def _cut(self, batch: ClipBatch) -> Tensor:
-        """Random crops, flipped or not: uint8 (B, T, S, S, 3)."""
+        """Random crops, of one size, flipped or not: uint8 (B, T, S, S, 3)."""
         num_frames, size = len(batch.clips[0]), batch.crop
         shape = (len(batch), num_frames, size, size, 3)
         pixels = torch.empty(shape, dtype=torch.uint8, device=batch.clips[0].device)
-        for out, clip, (top, left, flipped) in zip(pixels, batch.clips, self.places(batch), strict=True):
+        for out, clip, (top, left, height, width, flipped) in zip(
+            pixels, batch.clips, self._windows(batch), strict=True
+        ):
             if len(clip) != num_frames:
                 raise UsageError(f"a batch holds clips of {num_frames} and of {len(clip)} frames")
-            crop = clip[:, top : top + size, left : left + size]
+            crop = resize_to(clip[:, top : top + height, left : left + width], size, size)
             out.copy_(crop.flip(2) if flipped else crop)
         return pixels
+
+    def _windows(self, batch: ClipBatch) -> list[tuple[int, int, int, int, bool]]:
+        """Top, left, height and width of the part of each clip that becomes its crop; whether it is
+        flipped.
+        """
+        if self.area is None:
+            return [(top, left, batch.crop, batch.crop, flip) for top, left, flip in self.places(batch)]
+        flipped = self._flipped(self._draws(batch)).tolist()
+        return [
+            (*draw_area(seed, *clip.shape[1:3], area=self.area, aspect=self.aspect), flip)
+            for seed, clip, flip in zip(batch.seeds, batch.clips, flipped, strict=True)
+        ]
 
     def _linear_map(self, pixels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Scale (B or 1, 1, 3), offset (B or 1, T or 1, 3) and weight of grey (B, 1, 3) or None.
