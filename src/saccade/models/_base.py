@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
@@ -99,6 +99,10 @@ class VideoModel(nn.Module, ABC):
         """What training adds to the loss, a scalar with its gradient; None for nothing."""
         return None
 
+    def stage_calls(self, x: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The stages as they are called one behind the other on clips ``x``."""
+        return self.stages()
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of clips (B, 3, T, H, W)."""
         logits: Tensor = self.head(self.forward_features(x))
@@ -107,7 +111,7 @@ class VideoModel(nn.Module, ABC):
     def forward_features(self, x: Tensor) -> Tensor:
         """What the last stage gives, before the head."""
         check_clips(x)
-        for stage in self.stages():
+        for stage in self.stage_calls(x):
             x = stage(x)
         return x
 
@@ -118,7 +122,7 @@ class VideoModel(nn.Module, ABC):
         They come in the order of the network. Stages behind the last one asked for are not run.
         """
         check_clips(x)
-        stages = self.stages()
+        stages = self.stage_calls(x)
         chosen = range(len(stages)) if indices is None else indices
         if any(not -len(stages) <= i < len(stages) for i in chosen):
             raise UsageError(f"indices={list(chosen)}: {self.model_name} has stages 0 to {len(stages) - 1}")
