@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade.errors import UsageError, WeightsError
+from saccade.expansion.warm_start import expand_tensor, warm_start, write_warm_start
+from saccade.models import X3D, X3DConfig, create_model, load_model, save_weights
+from saccade.recipes import get_recipe
+
+BASE = X3DConfig(gamma_t=3, gamma_s=48 / 112, gamma_w=0.4, gamma_d=0.6, head_width=24)
+GROWTH = {
+    "deeper": {"gamma_d": 1.4},
+    "wider": {"gamma_w": 0.9},
+    "twice as wide": {"gamma_w": 0.8},
+    "bottleneck": {"gamma_b": 2.25},
+    "squeeze-excitation wider": {"gamma_b": 9.0},
+    "longer": {"gamma_t": 7},
+    "faster": {"gamma_tau": 2},
+    "larger": {"gamma_s": 80 / 112},
+    "all": {"gamma_d": 1.4, "gamma_w": 0.7, "gamma_b": 2.25, "gamma_t": 7, "gamma_s": 80 / 112},
+}
+
+
+def trained(config: X3DConfig, *, seed: int = 0) -> X3D:
+    """A network in which nothing is at its initial 0 or 1."""
+    torch.manual_seed(seed)
+    model = X3D(config, 5).double()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if "norm" in name and tensor.is_floating_point():
+                tensor.copy_(0.5 + torch.rand_like(tensor))
+            elif name.endswith("bias"):
+                tensor.copy_(0.3 * torch.randn_like(tensor))
+    return model.eval()
+
+
+def grown(changes: dict[str, float], base: X3DConfig = BASE) -> X3D:
+    torch.manual_seed(99)
+    return X3D(replace(base, **changes), 5).double().eval()
+
+
+@pytest.fixture(scope="module")
+def parent() -> X3D:
+    return trained(BASE)
+
+
+@pytest.mark.parametrize("name", GROWTH)
+def test_the_function_is_kept_where_the_network_grows(parent: X3D, name: str) -> None:
+    child = grown(GROWTH[name])
+    clips = torch.randn(2, 3, 3, 48, 48, dtype=torch.float64)
+    with torch.no_grad():
+        expected = parent(clips)
+        assert expected.std() > 1e-3
+        report = warm_start(child, parent)
+        torch.testing.assert_close(child(clips), expected, rtol=0, atol=1e-10)
+        features = child.forward_features(clips)[:, : parent.config.widths[3]]
+        torch.testing.assert_close(features, parent.forward_features(clips), rtol=0, atol=1e-10)
+    assert report.exact
+    assert "NOT" not in report.summary()
+
+
+def test_single_precision_keeps_it_to_rounding(parent: X3D) -> None:
+    child, clips = grown(GROWTH["all"]).float(), torch.randn(2, 3, 3, 48, 48)
+    like = X3D(BASE, 5).eval()
+    like.load_state_dict(parent.state_dict())
+    warm_start(child, like)
+    with torch.no_grad():
+        torch.testing.assert_close(child(clips), like(clips), rtol=0, atol=1e-5)
+
+
+def test_training_mode_agrees_and_batch_statistics_go_along(parent: X3D) -> None:
+    config = replace(BASE, dropout=0.0)
+    plain = X3D(config, 5).double()
+    plain.load_state_dict(parent.state_dict())
+    child = grown({"gamma_w": 0.9, "gamma_b": 2.25, "gamma_d": 1.4}, config)
+    warm_start(child, plain)
+    clips = torch.randn(4, 3, 3, 48, 48, dtype=torch.float64)
+    torch.testing.assert_close(child.train()(clips), plain.train()(clips), rtol=0, atol=1e-9)
+    width = plain.config.widths[0]
+    for copy in (slice(0, width), slice(width, None)):
+        moved = child.stem.norm.running_mean[copy]
+        torch.testing.assert_close(moved, plain.stem.norm.running_mean[: len(moved)])
+
+
+def test_copies_of_a_channel_give_the_same_but_learn_apart(parent: X3D) -> None:
+    child = grown({"gamma_b": 2.0})
+    warm_start(child, parent)
+    block = child.res4[1]
+    half = block.conv_a.out_channels // 2
+    seen: list[torch.Tensor] = []
+    with block.norm_a.register_forward_hook(lambda module, args, out: seen.append(out)):
+        child.train()(torch.randn(2, 3, 3, 48, 48, dtype=torch.float64)).square().sum().backward()
+    torch.testing.assert_close(seen[0][:, :half], seen[0][:, half:])
+    gradient = block.conv_b.weight.grad
+    assert gradient is not None
+    assert (gradient[:half] - gradient[half:]).norm() > 0.05 * gradient.norm()
+
+
+def test_more_frames_than_one_are_at_first_seen_one_by_one() -> None:
+    image = trained(replace(BASE, gamma_t=1))
+    child = grown({"gamma_t": 6}, image.config)
+    report = warm_start(child, image)
+    assert report.quiet_taps == (1, 2)
+    frame = torch.randn(2, 3, 1, 48, 48, dtype=torch.float64)
+    with torch.no_grad():
+        still = child(frame.expand(-1, -1, 6, -1, -1))
+        torch.testing.assert_close(still, image(frame), rtol=0, atol=1e-10)
+    child.train()(torch.randn(2, 3, 6, 48, 48, dtype=torch.float64)).sum().backward()
+    assert child.stem.conv_t.weight.grad[:, :, [0, 1, 3, 4]].abs().min() > 0, "silent taps can learn"
+
+
+def test_taps_that_were_trained_are_left_alone(parent: X3D) -> None:
+    child = grown({"gamma_t": 7})
+    assert warm_start(child, parent).quiet_taps == ()
+    assert torch.equal(child.stem.conv_t.weight, parent.stem.conv_t.weight)
+    two = trained(replace(BASE, gamma_t=2))
+    child = grown({"gamma_t": 7}, two.config)
+    assert warm_start(child, two).quiet_taps == (2,)
+    assert not child.stem.conv_t.weight[:, :, [0, 4]].any()
+    assert torch.equal(child.res2[0].conv_b.weight, two.res2[0].conv_b.weight)
+
+
+def test_report_says_what_came_from_where(parent: X3D) -> None:
+    report = warm_start(grown({"gamma_d": 1.4, "gamma_w": 0.8}), parent)
+    sources = {part.name: part.source for part in report.parts}
+    assert sources["stem"] == "widened: 16 -> 24 channels"
+    assert sources["res4.6"] == "new: hands on its input"
+    assert list(sources)[-1] == "head"
+    assert report.summary().startswith("warm start: ")
+    assert f"{sum(source.startswith('widened') for source in sources.values())} widened" in report.summary()
+
+
+def test_shrinking_is_done_and_owned_up_to(parent: X3D) -> None:
+    report = warm_start(grown({"gamma_d": 0.2, "gamma_b": 0.5}), parent)
+    assert not report.exact
+    sources = {part.name: part.source for part in report.parts}
+    assert sources["res2.0"].startswith("narrowed")
+    assert sources["res4.2"] == "left out"
+    assert "NOT kept" in report.summary()
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes", "message"),
+    [({"se_ratio": 0.25}, 5, "se_ratio is 0.0625 in the parent"), ({}, 7, "5 classes, the child 7")],
+)
+def test_other_differences_are_refused(
+    parent: X3D, changes: dict[str, float], classes: int, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        warm_start(X3D(replace(BASE, **changes), classes), parent)
+
+
+def test_shares_of_a_column_add_up() -> None:
+    weight = torch.randn(4, 3, dtype=torch.float64)
+    wide = expand_tensor(weight, torch.Size((4, 8)), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(wide[:, [0, 3, 6]].sum(1), weight[:, 0])
+    torch.testing.assert_close(wide[:, [2, 5]].sum(1), weight[:, 2])
+    shares = wide[:, 2] / weight[:, 2]
+    assert shares.min() > 0.24
+    assert shares.max() < 0.76
+    assert len(shares.unique()) == 4
+
+
+def test_weights_file_for_a_run(tmp_path: Path) -> None:
+    recipe = get_recipe("x3d_motion")
+    narrow = {"gamma_w": 0.5, "gamma_d": 1.0, "gamma_b": 1.0, "head_width": 32}
+    config = recipe.replace(model=replace(recipe.model, name="x2d", overrides=narrow | {"gamma_b": 2.25}))
+    small = create_model("x2d", 5, **narrow)
+    save_weights(small, tmp_path / "best.safetensors")
+    report = write_warm_start(config, tmp_path / "best.safetensors", tmp_path / "start.safetensors")
+    assert report.exact
+    model, metadata = load_model(tmp_path / "start.safetensors")
+    assert model.num_classes == 5
+    assert metadata["warm_start"]["exact"] is True
+    save_weights(create_model("vov3d_m", 5, depths="1,1,1,1"), tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="only X3D"):
+        write_warm_start(config, tmp_path / "other.safetensors", tmp_path / "no.safetensors")
