@@ -162,6 +162,22 @@ def test_a_run_stopped_in_a_validation_begins_with_it_again(
     assert resumed.best_score == whole.best_score
 
 
+def test_a_paused_run_is_validated_and_goes_on_bit_for_bit(tiny_config: MakeConfig):
+    flags = ["--epochs", "2", "--test-views", "1x1", "--optim.schedule", "cosine"]
+    whole = train(tiny_config("whole", *flags))
+    config = tiny_config("paused", *flags)
+    first = train(config, share=0.3)
+    assert lines(first.run_dir)[-1]["step"] == 3
+    assert "val_top1" in lines(first.run_dir)[-1]
+    assert first.test == {}
+    assert not (first.run_dir / "report.html").exists()
+    again = train(config, resume=True)
+    assert again.test
+    assert_same(weights(whole.run_dir), weights(again.run_dir))
+    mine, theirs = (untimed(lines(run.run_dir)) for run in (again, whole))
+    assert mine[-2:] == theirs[-2:]
+
+
 def test_a_finished_run_resumes_to_itself(tiny_config: MakeConfig):
     config = tiny_config("run", "--epochs", "1")
     first = train(config)

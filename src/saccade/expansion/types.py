@@ -151,6 +151,8 @@ class Job:
     Attributes:
         config: the whole training; its ``out`` is the folder of the run.
         rung: round of successive halving, 0 where there is none.
+        share: how much of the config's training is done when this job ends, 0..1; the next rung goes on from
+            there in the same run folder.
         parent_run: run folder to take weights from by expansion (warm start); empty: from scratch.
         attempt: 1 for the first try, 2 for the second.
     """
@@ -159,6 +161,7 @@ class Job:
     seed: int
     config: TrainConfig
     rung: int = 0
+    share: float = 1.0
     parent_run: str = ""
     attempt: int = 1
 
@@ -174,6 +177,7 @@ class Job:
             "seed": self.seed,
             "config": self.config.to_dict(),
             "rung": self.rung,
+            "share": self.share,
             "parent_run": self.parent_run,
             "attempt": self.attempt,
         }
@@ -233,7 +237,7 @@ class Outcome:
             rung=job.rung,
             attempt=job.attempt,
             seconds=seconds,
-            epochs=job.config.epochs,
+            epochs=job.share * job.config.epochs,
             run_dir=job.config.run_dir,
             error=error,
         )

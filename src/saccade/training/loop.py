@@ -90,11 +90,13 @@ class Trainer:
         folder: Path,
         timetable: Timetable,
         reporter: Reporter,
+        share: float = 1.0,
     ) -> None:
         self.config, self.model, self.folder = config, model, folder
         self.train_set, self.val_set = train_set, val_set
         self.processes, self.reporter, self.timetable = processes, reporter, timetable
         self.total_steps = timetable.total_steps
+        self.end_step = max(1, round(share * self.total_steps))
         self.progress = Progress()
         if config.checkpoint_activations:
             checkpoint_blocks(model)
@@ -185,7 +187,7 @@ class Trainer:
     # --------------------------------------------------------------------------------------------- run
 
     def run(self) -> None:
-        """Train from where the progress stands to the end.
+        """Train from where the progress stands to the end, or to the share of it that was asked for.
 
         Raises:
             RunInterrupted: after SIGTERM or Ctrl-C, with last.pt written.
@@ -202,7 +204,7 @@ class Trainer:
             while True:
                 if self.progress.validation_due:
                     self._validate(batches)
-                if self.progress.step >= self.total_steps:
+                if self.progress.step >= self.end_step:
                     break
                 self._step(batches)
         if self._shards:
@@ -217,7 +219,7 @@ class Trainer:
         step, sampler = self.progress.step, self.timetable.sampler
         if self.progress.validation_due:
             yield from self._extra_requests(step)
-        for request in sampler.run_requests(step, self.total_steps):
+        for request in sampler.run_requests(step, self.end_step):
             yield request
             step += 1
             if self._validates_after(step):
@@ -281,7 +283,7 @@ class Trainer:
         if self._phase:
             record["phase"] = self._phase.number
         epoch_ends = self.timetable.ends_epoch(progress.step)
-        ends = epoch_ends or progress.step == self.total_steps
+        ends = epoch_ends or progress.step == self.end_step
         progress.validation_due = self._validates_after(progress.step)
         self.reporter.step(progress.step, self.epoch, record)
         self._failure_limit.check(progress.epoch_failures)
@@ -294,7 +296,7 @@ class Trainer:
         if epoch_ends:
             progress.epoch_failures = 0
             self._failure_limit = self._new_failure_limit()
-        if late or progress.validation_due or progress.step == self.total_steps:
+        if late or progress.validation_due or progress.step == self.end_step:
             self.save()
 
     def _validates_after(self, step: int) -> bool:
@@ -302,8 +304,8 @@ class Trainer:
         batch statistics taken anew at the end.
         """
         if self.val_set is None:
-            return step == self.total_steps and self.config.precise_bn > 0
-        return self.timetable.validates(step)
+            return step == self.end_step and self.config.precise_bn > 0
+        return step == self.end_step or self.timetable.validates(step)
 
     def _validate(self, batches: Iterator[ClipBatch]) -> None:
         start = time.perf_counter()

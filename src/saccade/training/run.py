@@ -70,7 +70,9 @@ class RunResult:
     seconds: float
 
 
-def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> RunResult:
+def train(
+    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, share: float = 1.0
+) -> RunResult:
     """Train as ``config`` says and keep everything in its run folder.
 
     Under ``torchrun`` every process calls this.
@@ -79,6 +81,9 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False)
         resume: go on from last.pt of the run folder; on a CPU the final weights are bit for bit those of a
             run that was never stopped.
         overwrite: replace a run that is in the folder.
+        share: how much of the run to do before it pauses, 0..1, validated as at its end; schedules are those
+            of the whole. Resumed, it goes on as though it had never paused (a plateau schedule has seen a
+            validation more).
 
     Raises:
         ConfigError: a field cannot work, or differs from that of the run to resume.
@@ -96,13 +101,13 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False)
         folder = Path(config.run_dir)
         check_run_folder(folder, resume=resume, overwrite=overwrite)
         group.barrier()  # nobody writes before all have looked
-        trainer = _prepare(config, folder, group, resume=resume, overwrite=overwrite)
+        trainer = _prepare(config, folder, group, resume=resume, overwrite=overwrite, share=share)
         trainer.run()
         return _finish(trainer, start)
 
 
 def _prepare(
-    config: TrainConfig, folder: Path, group: Processes, *, resume: bool, overwrite: bool
+    config: TrainConfig, folder: Path, group: Processes, *, resume: bool, overwrite: bool, share: float
 ) -> Trainer:
     state = load_checkpoint(folder / LAST) if resume else None
     if state:
@@ -135,6 +140,7 @@ def _prepare(
         folder=folder,
         timetable=timetable,
         reporter=reporter,
+        share=share,
     )
     for note in [*notes, *_flip_note(config, train_set)]:
         reporter.say(note)
@@ -172,14 +178,16 @@ def _finish(trainer: Trainer, start: float) -> RunResult:
     config, folder, group, progress = trainer.config, trainer.folder, trainer.processes, trainer.progress
     if trainer.val_set is None and group.main:
         trainer.save_best({"epoch": trainer.epoch, "step": progress.step})
-    tests = bool(config.test_views) or config.task == "localization"
+    paused = trainer.end_step < trainer.total_steps
+    tests = (bool(config.test_views) or config.task == "localization") and not paused
     test = _final_test(trainer) if tests and trainer.val_set else {}
     seconds = time.perf_counter() - start
-    if group.main:
+    if group.main and not paused:
         _report(trainer)
     best = progress.best_score if trainer.val_set else None
     told = f"best {progress.score_name} {100 * best:.1f} %, " if best is not None else ""
-    trainer.reporter.say(f"done in {format_seconds(seconds)}: {told}everything is in {folder}")
+    end = f"paused at epoch {trainer.epoch:.4g} after" if paused else "done in"
+    trainer.reporter.say(f"{end} {format_seconds(seconds)}: {told}everything is in {folder}")
     return RunResult(
         run_dir=folder,
         num_steps=progress.step,
