@@ -8,6 +8,8 @@ from saccade.models._registry import clip_spec, create_model, list_models, model
 from saccade.models._weights import LoadReport, load_model, load_weights, read_weights, save_weights
 from saccade.models.counts import count_macs, count_params
 from saccade.models.rubiksnet import RubiksNet, RubiksNetConfig
+from saccade.models.timesformer import TimeSformer, TimeSformerConfig
+from saccade.models.vivit import ViViT, ViViTConfig
 from saccade.models.vov3d import VoV3D, VoV3DConfig
 from saccade.models.x3d import X3D, X3DConfig
 
@@ -17,6 +19,10 @@ __all__ = [
     "ModelInfo",
     "RubiksNet",
     "RubiksNetConfig",
+    "TimeSformer",
+    "TimeSformerConfig",
+    "ViViT",
+    "ViViTConfig",
     "VideoModel",
     "VoV3D",
     "VoV3DConfig",

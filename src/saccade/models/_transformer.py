@@ -1,0 +1,231 @@
+"""What TimeSformer and ViViT share: fields of their configs, and the way of tokens through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError
+from saccade.layers.position import resize_loaded
+from saccade.layers.transformer import (
+    BlockShape,
+    ClipEmbedding,
+    DividedBlock,
+    HeadPool,
+    MomentsToTokens,
+    TokenHead,
+    TransformerBlock,
+)
+from saccade.models._base import VideoModel
+from saccade.models._checks import check_choice, check_count, check_number, checked_num_classes
+
+INIT_STD = 0.02  # ViT's
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """The shape of a transformer; a field that cannot work raises `ConfigError` naming it."""
+
+    num_frames: int
+    """Frames of a clip: there is a learned position for each moment. Others get interpolated ones."""
+    stride: int
+    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    train_crop: int = 224
+    """Side of the training crop in pixels: there is a learned position for each patch."""
+    patch: int = 16
+    """Side of a patch in pixels."""
+    width: int = 768
+    """Numbers in a token."""
+    depth: int = 12
+    """Blocks."""
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLPs, in widths of a token."""
+    head_pool: HeadPool = "class"
+    """What is classified: the class token, or the mean of the other tokens."""
+    dropout: float = 0.0
+    """Before the classifier."""
+    token_dropout: float = 0.0
+    """Behind the embedding, behind every attention, and in the MLPs."""
+    attn_dropout: float = 0.0
+    """Of attention weights."""
+    drop_path: float = 0.1
+    """Stochastic depth rate of the last block; it grows from 0 in equal steps."""
+    norm_eps: float = 1e-5
+    """Of the norms in blocks. The published weights of TimeSformer's authors need 1e-6."""
+    head_norm_eps: float = 1e-6
+    """Of the norm before the classifier."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "stride", "train_crop", "patch", "width", "depth", "num_heads"):
+            check_count(name, getattr(self, name))
+        for name in ("mlp_ratio", "norm_eps", "head_norm_eps"):
+            check_number(name, getattr(self, name), above=0.0)
+        for name in ("dropout", "token_dropout", "attn_dropout", "drop_path"):
+            check_number(name, getattr(self, name), at_least=0.0, below=1.0)
+        check_choice("head_pool", self.head_pool, get_args(HeadPool))
+        if self.width % self.num_heads:
+            raise ConfigError(
+                f"width must be a multiple of num_heads, got {self.width} for {self.num_heads} heads"
+            )
+        frames, side = self.tubelet_size
+        if self.train_crop % side:
+            raise ConfigError(f"train_crop must be a multiple of patch, {side}, got {self.train_crop}")
+        if self.num_frames % frames:
+            raise ConfigError(f"num_frames must be a multiple of tubelet, {frames}, got {self.num_frames}")
+
+    @property
+    def tubelet_size(self) -> tuple[int, int]:
+        """Frames and pixels that make one token."""
+        return 1, self.patch
+
+    @property
+    def block_shape(self) -> BlockShape:
+        return BlockShape(
+            width=self.width,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            dropout=self.token_dropout,
+            attn_dropout=self.attn_dropout,
+            norm_eps=self.norm_eps,
+        )
+
+    def embedding(self, *, in_time: bool, per_moment: bool) -> ClipEmbedding:
+        frames, side = self.tubelet_size
+        return ClipEmbedding(
+            self.width,
+            tubelet=(frames, side),
+            grid=(self.num_frames // frames, self.train_crop // side),
+            in_time=in_time,
+            per_moment=per_moment,
+            dropout=self.token_dropout,
+        )
+
+    def layers(self, *, divided: bool) -> nn.ModuleList:
+        """The blocks, with stochastic depth that grows."""
+        return blocks_of(DividedBlock if divided else TransformerBlock, self, self.depth)
+
+    def head(self, num_classes: int) -> TokenHead:
+        return TokenHead(
+            self.width,
+            num_classes,
+            pool=self.head_pool,
+            dropout=self.dropout,
+            norm_eps=self.head_norm_eps,
+        )
+
+
+def blocks_of(
+    kind: type[TransformerBlock] | type[DividedBlock], config: TransformerConfig, depth: int
+) -> nn.ModuleList:
+    rates = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()
+    return nn.ModuleList(kind(config.block_shape, rate) for rate in rates)
+
+
+class ClipTransformer(VideoModel):
+    """A network whose clips become tokens once, at the start, and stay as many: see its subclasses.
+
+    Its stages are the embedding and every single block; the norm behind them belongs to the head.
+    """
+
+    config: TransformerConfig
+    named_config: TransformerConfig
+    embed: ClipEmbedding
+    layers: nn.ModuleList
+    head: TokenHead
+
+    @property
+    def clip_multiple(self) -> tuple[int, int]:  # type: ignore[override]
+        return self.config.tubelet_size
+
+    @property
+    def build_args(self) -> dict[str, Any]:
+        named = asdict(self.named_config)
+        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
+        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
+
+    def stages(self) -> list[nn.Module]:
+        return [self.embed, *self.layers]
+
+    def stage_calls(self, x: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        num_times = x.shape[2] // self.config.tubelet_size[0]
+        return [
+            partial(_divided, stage, num_times) if isinstance(stage, DividedBlock) else stage
+            for stage in self.stages()
+        ]
+
+    def reset_classifier(self, num_classes: int) -> None:
+        self.num_classes = checked_num_classes(num_classes)
+        if num_classes == 0:
+            self.head.classifier = nn.Identity()
+            return
+        like = self.head.norm.weight
+        linear = nn.Linear(self.config.width, num_classes, device=like.device, dtype=like.dtype)
+        self.head.classifier = linear
+        _init_linear(linear)
+
+    def no_weight_decay(self) -> set[str]:
+        """The class token and the positions in space. Those in time decay, as in VideoTransformer-pytorch;
+        the code of TimeSformer's authors spares them too.
+        """
+        return {"embed.cls_token", "embed.pos_embed"}
+
+    def resize_positions(self, tensors: dict[str, Tensor]) -> list[str]:
+        done = []
+        for name, module in self.named_modules():
+            if isinstance(module, ClipEmbedding):
+                positions = [("pos_embed", 1, True), ("time_embed", 0, False)]
+            elif isinstance(module, MomentsToTokens):
+                positions = [("time_embed", 1, False)]
+            else:
+                continue
+            for leaf, num_class_tokens, square in positions:
+                key, own = f"{name}.{leaf}", getattr(module, leaf)
+                given = tensors.get(key)
+                if given is None or own is None or given.shape == own.shape:
+                    continue
+                new = resize_loaded(given, own, num_class_tokens=num_class_tokens, square=square)
+                if new is not None:
+                    tensors[key] = new
+                    done.append(
+                        f"{key}: {given.shape[1]} positions in the file interpolated to {new.shape[1]}"
+                    )
+        return done
+
+
+def _divided(block: nn.Module, num_times: int, x: Tensor) -> Tensor:
+    y: Tensor = block(x, num_times)
+    return y
+
+
+@torch.no_grad()
+def init_weights(model: nn.Module) -> None:
+    """Linear layers, tokens and positions from a normal distribution of std 0.02 cut off at 2, biases 0;
+    patches from N(0, 2 / fan_in); the layer behind attention in time 0, so that each block begins without it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            _init_linear(module)
+        elif isinstance(module, ClipEmbedding):
+            nn.init.kaiming_normal_(module.patch.weight, mode="fan_in", nonlinearity="relu")
+            assert module.patch.bias is not None
+            nn.init.zeros_(module.patch.bias)
+            nn.init.trunc_normal_(module.cls_token, std=INIT_STD)
+            nn.init.trunc_normal_(module.pos_embed, std=INIT_STD)
+            if module.time_embed is not None:
+                nn.init.trunc_normal_(module.time_embed, std=INIT_STD)
+        elif isinstance(module, MomentsToTokens):
+            nn.init.trunc_normal_(module.time_embed, std=INIT_STD)
+    for module in model.modules():
+        if isinstance(module, DividedBlock):
+            nn.init.zeros_(module.time_fc.weight)
+
+
+def _init_linear(linear: nn.Linear) -> None:
+    nn.init.trunc_normal_(linear.weight, std=INIT_STD)
+    nn.init.zeros_(linear.bias)

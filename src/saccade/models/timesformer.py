@@ -1,0 +1,97 @@
+"""TimeSformer: an image transformer for clips, with attention in time and in space by turns.
+
+Paper: "Is Space-Time Attention All You Need for Video Understanding?", Gedas Bertasius, Heng Wang, Lorenzo
+Torresani, ICML 2021, arXiv 2102.05095. Where the paper leaves a choice, this follows the facts of
+VideoTransformer-pytorch (github.com/mx-mark/VideoTransformer-pytorch), of which no code is copied; those in
+which the authors' own code (github.com/facebookresearch/TimeSformer) differs are the eps of the norms in
+blocks (`norm_eps`) and the weight decay of positions in time.
+
+Names of the parameters:
+    embed.patch.{weight (C, 3, 1, 16, 16), bias}  embed.cls_token  embed.pos_embed  embed.time_embed
+    layers.{i}.norm1  .attn.qkv  .attn.proj  .norm2  .mlp.fc1  .mlp.fc2       as in timm's ViT
+    layers.{i}.time_norm  .time_attn.qkv  .time_attn.proj  .time_fc           divided attention alone
+    head.norm  head.classifier
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+from saccade.models._checks import check_choice, check_overrides, checked_num_classes
+from saccade.models._formats import WeightFormat
+from saccade.models._timesformer_formats import TIMESFORMER_FORMATS
+from saccade.models._transformer import ClipTransformer, TransformerConfig, init_weights
+
+TimeSformerAttention = Literal["divided", "joint", "space"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeSformerConfig(TransformerConfig):
+    """The shape of a TimeSformer; the default is TimeSformer-B with divided attention."""
+
+    num_frames: int = 8
+    """Frames of a clip: there is a learned position for each. Others get interpolated ones."""
+    stride: int = 32
+    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    attention: TimeSformerAttention = "divided"
+    """divided: in time, then in space; joint: among all patches of a clip; space: within each frame, and the
+    frames are averaged at the end."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("attention", self.attention, get_args(TimeSformerAttention))
+
+
+class TimeSformer(ClipTransformer):
+    """The network of a `TimeSformerConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+
+    Any T will do, and any H and W that are multiples of the patch.
+    """
+
+    weight_formats: ClassVar[tuple[WeightFormat, ...]] = TIMESFORMER_FORMATS
+
+    def __init__(
+        self, config: TimeSformerConfig, num_classes: int = 400, *, model_name: str = "timesformer_base"
+    ) -> None:
+        """Args:
+        model_name: the named shape this is a variation of.
+        """
+        super().__init__()
+        self.config, self.model_name = config, model_name
+        self.named_config = CONFIGS[model_name]
+        self.num_classes = checked_num_classes(num_classes)
+        by_frame = config.attention == "space"
+        self.embed = config.embedding(in_time=not by_frame, per_moment=by_frame)
+        self.layers = config.layers(divided=config.attention == "divided")
+        self.head = config.head(num_classes)
+        init_weights(self)
+
+
+# -------------------------------------------------------------------------------------------- named variants
+
+CONFIGS: dict[str, TimeSformerConfig] = {
+    "timesformer_base": TimeSformerConfig(),
+    "timesformer_base_joint": TimeSformerConfig(attention="joint"),
+    "timesformer_base_space": TimeSformerConfig(attention="space"),
+}
+
+
+def timesformer_base(num_classes: int = 400, **overrides: Any) -> TimeSformer:
+    """TimeSformer-B, attention in time and in space by turns: 8 frames of 224 pixels."""
+    return _build("timesformer_base", num_classes, overrides)
+
+
+def timesformer_base_joint(num_classes: int = 400, **overrides: Any) -> TimeSformer:
+    """TimeSformer-B, attention among all patches of a clip: 8 frames of 224 pixels."""
+    return _build("timesformer_base_joint", num_classes, overrides)
+
+
+def timesformer_base_space(num_classes: int = 400, **overrides: Any) -> TimeSformer:
+    """TimeSformer-B, attention within each frame: 8 frames of 224 pixels."""
+    return _build("timesformer_base_space", num_classes, overrides)
+
+
+def _build(name: str, num_classes: int, overrides: dict[str, Any]) -> TimeSformer:
+    check_overrides(name, TimeSformerConfig, overrides)
+    return TimeSformer(replace(CONFIGS[name], **overrides), num_classes, model_name=name)

@@ -1,0 +1,154 @@
+"""ViViT: a transformer on tubelets, with one encoder for space and one for time.
+
+Paper: "ViViT: A Video Vision Transformer", Anurag Arnab, Mostafa Dehghani, Georg Heigold, Chen Sun, Mario
+Lučić, Cordelia Schmid, ICCV 2021, arXiv 2103.15691: its models 2 (factorised encoder), 1 (joint) and 3
+(divided). Where the paper leaves a choice, this follows the facts of VideoTransformer-pytorch
+(github.com/mx-mark/VideoTransformer-pytorch), of which no code is copied: positions are split into space and
+time, the encoder for time has four blocks and is given the mean of each moment's patches.
+
+That code takes the class tokens of the factorised encoder from the wrong rows, so that clips of a batch see
+each other; with one clip both agree. Here every clip has its own. ``class_token_leak=True`` does as that code
+does, for weights that were trained with it.
+
+Names of the parameters:
+    embed.patch.{weight (C, 3, 2, 16, 16), bias}  embed.cls_token  embed.pos_embed
+    embed.time_embed                                                          joint and divided
+    layers.{i}.norm1  .attn.qkv  .attn.proj  .norm2  .mlp.fc1  .mlp.fc2       as in timm's ViT
+    layers.{i}.time_norm  .time_attn.qkv  .time_attn.proj  .time_fc           divided
+    to_time.time_embed  time_layers.{i}.norm1 ... as in layers                factorised encoder
+    head.norm  head.classifier
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+from torch import nn
+
+from saccade.errors import ConfigError
+from saccade.layers.transformer import MomentsToTokens, TransformerBlock
+from saccade.models._checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_overrides,
+    checked_num_classes,
+)
+from saccade.models._formats import WeightFormat
+from saccade.models._transformer import ClipTransformer, TransformerConfig, blocks_of, init_weights
+from saccade.models._vivit_formats import VIVIT_FORMATS
+
+ViViTAttention = Literal["factorised", "joint", "divided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViViTConfig(TransformerConfig):
+    """The shape of a ViViT; the default is ViViT-B with a factorised encoder."""
+
+    num_frames: int = 16
+    """Frames of a clip: there is a learned position for each tubelet. Others get interpolated ones."""
+    stride: int = 16
+    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    tubelet: int = 2
+    """Frames that make one token together."""
+    attention: ViViTAttention = "factorised"
+    """factorised: an encoder within each moment, then one among the moments; joint: among all tokens of a
+    clip; divided: in time, then in space, in every block."""
+    time_depth: int = 4
+    """factorised: blocks of the encoder among the moments."""
+    class_token_leak: bool = False
+    """factorised: class tokens from the rows VideoTransformer-pytorch takes them from, for its weights. What
+    is said of a clip then depends on the batch."""
+
+    def __post_init__(self) -> None:
+        check_count("tubelet", self.tubelet)
+        super().__post_init__()
+        check_count("time_depth", self.time_depth)
+        check_flag("class_token_leak", self.class_token_leak)
+        check_choice("attention", self.attention, get_args(ViViTAttention))
+        if self.class_token_leak and self.attention != "factorised":
+            raise ConfigError(f"class_token_leak is of factorised attention, got {self.attention}")
+
+    @property
+    def tubelet_size(self) -> tuple[int, int]:
+        return self.tubelet, self.patch
+
+
+class ViViT(ClipTransformer):
+    """The network of a `ViViTConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+
+    Any T will do that is a multiple of the tubelet, and any H and W that are multiples of the patch.
+    """
+
+    weight_formats: ClassVar[tuple[WeightFormat, ...]] = VIVIT_FORMATS
+
+    def __init__(
+        self, config: ViViTConfig, num_classes: int = 400, *, model_name: str = "vivit_base"
+    ) -> None:
+        """Args:
+        model_name: the named shape this is a variation of.
+        """
+        super().__init__()
+        self.config, self.model_name = config, model_name
+        self.named_config = CONFIGS[model_name]
+        self.num_classes = checked_num_classes(num_classes)
+        factorised = config.attention == "factorised"
+        self.embed = config.embedding(in_time=not factorised, per_moment=factorised)
+        self.layers = config.layers(divided=config.attention == "divided")
+        self.to_time: MomentsToTokens | None = None
+        self.time_layers = nn.ModuleList()
+        if factorised:
+            self.to_time = MomentsToTokens(
+                config.width,
+                config.num_frames // config.tubelet,
+                dropout=config.token_dropout,
+                leak=config.class_token_leak,
+            )
+            self.time_layers = blocks_of(TransformerBlock, config, config.time_depth)
+        self.head = config.head(num_classes)
+        init_weights(self)
+
+    def stages(self) -> list[nn.Module]:
+        """The embedding and the blocks; of the factorised encoder, the step to time between them."""
+        between = [] if self.to_time is None else [self.to_time]
+        return [self.embed, *self.layers, *between, *self.time_layers]
+
+    def layer_ids(self) -> dict[str, int]:
+        """The embedding 0, every block one more, the head deepest; the positions in time of the factorised
+        encoder learn like the block that they are for.
+        """
+        ids = super().layer_ids()
+        if self.to_time is None:
+            return ids
+        first = len(self.layers) + 1  # the number of the step to time, and of the block behind it
+        return {name: number - (number > first) for name, number in ids.items()}
+
+
+# -------------------------------------------------------------------------------------------- named variants
+
+CONFIGS: dict[str, ViViTConfig] = {
+    "vivit_base": ViViTConfig(),
+    "vivit_base_joint": ViViTConfig(attention="joint"),
+    "vivit_base_divided": ViViTConfig(attention="divided"),
+}
+
+
+def vivit_base(num_classes: int = 400, **overrides: Any) -> ViViT:
+    """ViViT-B with a factorised encoder: 16 frames of 224 pixels."""
+    return _build("vivit_base", num_classes, overrides)
+
+
+def vivit_base_joint(num_classes: int = 400, **overrides: Any) -> ViViT:
+    """ViViT-B, attention among all tokens of a clip: 16 frames of 224 pixels."""
+    return _build("vivit_base_joint", num_classes, overrides)
+
+
+def vivit_base_divided(num_classes: int = 400, **overrides: Any) -> ViViT:
+    """ViViT-B, attention in time and in space by turns: 16 frames of 224 pixels."""
+    return _build("vivit_base_divided", num_classes, overrides)
+
+
+def _build(name: str, num_classes: int, overrides: dict[str, Any]) -> ViViT:
+    check_overrides(name, ViViTConfig, overrides)
+    return ViViT(replace(CONFIGS[name], **overrides), num_classes, model_name=name)
