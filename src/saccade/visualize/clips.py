@@ -1,0 +1,131 @@
+"""One clip of a video as a model sees it, and the same cut from larger frames for a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.clip import ClipSpec
+from saccade.errors import UsageError
+from saccade.transforms import test_transform
+from saccade.video import open_video
+from saccade.video.sampling import sample_test
+from saccade.video.views import crop_box
+
+_SIDE = 320  # pixels of a picture's square at most, where the video has that many
+_BLOCK = 32  # frames read at a time
+
+
+@dataclass(frozen=True, eq=False)
+class SeenClip:
+    """The centre crop of one clip.
+
+    Attributes:
+        path: the video; ``frames_fps``: of a folder of images, which does not say it.
+        spec: the clip's frames and size.
+        inputs: float (1, 3, T, crop, crop), normalised: what the model is given.
+        frames: uint8 (T, side, side, 3): the same square at the video's own resolution, for a picture.
+        indices: which frames of the video they are (T,); fps: of the video.
+        length: frames of the video.
+    """
+
+    path: str
+    spec: ClipSpec
+    inputs: Tensor
+    frames: NDArray[np.uint8]
+    indices: NDArray[np.int64]
+    fps: float
+    length: int
+    frames_fps: float | None = None
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
+
+    @property
+    def side(self) -> int:
+        """Pixels of ``frames``."""
+        return int(self.frames.shape[1])
+
+    @property
+    def seconds(self) -> NDArray[np.float64]:
+        """When in the video each frame of the clip is shown (T,)."""
+        return self.indices / self.fps
+
+    @property
+    def span(self) -> range:
+        """Every frame of the video from the clip's first to its last."""
+        return range(int(self.indices.min()), int(self.indices.max()) + 1)
+
+    def all_frames(self) -> Iterator[NDArray[np.uint8]]:
+        """The square of every frame of `span`, also of those between two that the model sees."""
+        span = self.span
+        with open_video(self.path, short_side=self._display_short_side(), fps=self.frames_fps) as reader:
+            for start in range(span.start, span.stop, _BLOCK):
+                block = reader.frames(range(start, min(start + _BLOCK, span.stop))).numpy()
+                yield from _square(block, self.side)
+
+    def _display_short_side(self) -> int:
+        return round(self.side * self.spec.short_side / self.spec.crop)
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    spec: ClipSpec,
+    *,
+    rule: str = "saccade",
+    start: float | None = None,
+    frames_fps: float | None = None,
+) -> SeenClip:
+    """The clip in the middle of a video, or the one that begins ``start`` seconds into it.
+
+    Args:
+        rule: temporal rule, one of `saccade.video.sampling.RULES`; with ``start`` the frames are ``spec``'s
+            stride apart whatever the rule.
+
+    Raises:
+        VideoError: the video cannot be read.
+        UsageError: the crop does not fit into the frames, or the video ends before ``start``.
+    """
+    with open_video(path, short_side=spec.short_side, fps=frames_fps) as reader:
+        length, fps = len(reader), reader.fps
+        indices = _indices(length, fps, spec, rule, start)
+        seen = reader.frames(indices.tolist())
+    inputs = test_transform(seen, spec)
+    with open_video(path, fps=frames_fps) as reader:
+        native = min(reader.size)
+    side = max(spec.crop, min(_SIDE, native * spec.crop // spec.short_side))
+    with open_video(path, short_side=round(side * spec.short_side / spec.crop), fps=frames_fps) as reader:
+        frames = _square(reader.frames(indices.tolist()).numpy(), side)
+    return SeenClip(os.fspath(path), spec, inputs, frames, indices, fps, length, frames_fps)
+
+
+def _indices(length: int, fps: float, spec: ClipSpec, rule: str, start: float | None) -> NDArray[np.int64]:
+    if start is None:
+        options = {"num_frames": spec.num_frames, "stride": spec.stride}
+        clips = sample_test(length, fps, num_clips=1, target_fps=spec.target_fps, rule=rule, **options)
+        return np.asarray(clips[0], np.int64)
+    if not 0 <= start < length / fps:
+        raise UsageError(f"a clip from {start:g} s on: the video lasts {length / fps:.1f} s")
+    steps = np.arange(spec.num_frames) * spec.stride * fps / spec.target_fps
+    return np.minimum(np.round(start * fps + steps), length - 1).astype(np.int64)
+
+
+def _square(frames: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The centre (N, side, side, 3) of frames (N, H, W, 3)."""
+    height, width = frames.shape[1:3]
+    top, left = crop_box(height, width, side, 1)
+    return np.ascontiguousarray(frames[:, top : top + side, left : left + side])
+
+
+def on_device(clip: SeenClip, model: torch.nn.Module) -> Tensor:
+    """The clip's inputs where the model is."""
+    weight = next(model.parameters())
+    return clip.inputs.to(weight.device, weight.dtype)
