@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from saccade.models._base import VideoModel
+from saccade.models._image_weights import ImageReport, init_from_image
 from saccade.models._info import ModelInfo
 from saccade.models._registry import clip_spec, create_model, list_models, model_info, task_overrides
 from saccade.models._weights import LoadReport, load_model, load_weights, read_weights, save_weights
 from saccade.models.counts import count_macs, count_params
+from saccade.models.maskfeat import MaskFeat, MaskFeatConfig
+from saccade.models.mvit import MViT, MViTConfig
 from saccade.models.rubiksnet import RubiksNet, RubiksNetConfig
 from saccade.models.timesformer import TimeSformer, TimeSformerConfig
 from saccade.models.vivit import ViViT, ViViTConfig
@@ -15,7 +18,12 @@ from saccade.models.x3d import X3D, X3DConfig
 
 __all__ = [
     "X3D",
+    "ImageReport",
     "LoadReport",
+    "MViT",
+    "MViTConfig",
+    "MaskFeat",
+    "MaskFeatConfig",
     "ModelInfo",
     "RubiksNet",
     "RubiksNetConfig",
@@ -31,6 +39,7 @@ __all__ = [
     "count_macs",
     "count_params",
     "create_model",
+    "init_from_image",
     "list_models",
     "load_model",
     "load_weights",

@@ -98,7 +98,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
     }
     absent = [key for key in target if key not in candidates and key not in classifier]
     counters = [key for key in absent if key.endswith("num_batches_tracked")]
-    missing = [key for key in absent if key not in counters]
+    missing = [key for key in absent if key not in counters and key not in conversion.kept]
     if strict and (missing or unexpected or shapes):
         problems = _problems(missing, unexpected, [f"{key}: {shape}" for key, shape in shapes.items()])
         hint = _hint(model, tensors)
@@ -112,6 +112,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
     left_out |= {theirs.get(key, key): shape for key, shape in shapes.items()}
     filled = {key: how for key, how in conversion.filled.items() if key in loaded}
     filled |= dict.fromkeys(counters, "kept: the file does not count its batches")
+    filled |= {key: why for key, why in conversion.kept.items() if key in absent}
     return LoadReport(
         format=format_name,
         source=source,
@@ -125,8 +126,14 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
 
 
 def guess_models(state: StateDict) -> list[str]:
-    """Names of the models whose shapes, but for the classifier, are those of a state dict."""
-    return [name for name in list_models() if _same_shapes(name, state)]
+    """Names of the models whose shapes, but for the classifier, are those of a state dict.
+
+    Where a part of it would not be used by one of them, as the decoder of pre-training, it is not of that
+    one.
+    """
+    unused = {name: _num_unused(name, state) for name in list_models()}
+    fewest = min((number for number in unused.values() if number is not None), default=None)
+    return [name for name, number in unused.items() if number is not None and number == fewest]
 
 
 def num_classes_of(state: StateDict, name: str) -> int:
@@ -137,13 +144,15 @@ def num_classes_of(state: StateDict, name: str) -> int:
     return 0 if weight is None else int(weight.shape[0])
 
 
-def _same_shapes(name: str, state: StateDict) -> bool:
+def _num_unused(name: str, state: StateDict) -> int | None:
+    """Tensors of a state dict that a model leaves out; None if the shapes are not those of the model."""
     model = _skeleton(name)
     try:
-        tensors = convert(state, model, name)[1].tensors
+        conversion = convert(state, model, name)[1]
     except WeightsError:
-        return False
-    return _trunk_shapes(tensors, model) == _trunk_shapes(model.state_dict(), model)
+        return None
+    same = _trunk_shapes(conversion.tensors, model) == _trunk_shapes(model.state_dict(), model)
+    return len(conversion.left_out) if same else None
 
 
 def _trunk_shapes(tensors: StateDict, model: VideoModel) -> dict[str, tuple[int, ...]]:

@@ -20,6 +20,7 @@ class Conversion:
         left_out: the checkpoint's key -> why it is not used.
         unexpected: keys of the checkpoint that mean nothing to this format.
         filled: our key -> where its value comes from, for tensors the checkpoint does not have.
+        kept: our key -> why the model's own value stays, for tensors such a checkpoint never has.
         notes: what else the reader of the report should know.
     """
 
@@ -28,6 +29,7 @@ class Conversion:
     left_out: dict[str, str] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     filled: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -10,14 +10,24 @@ from typing import Any
 
 from saccade.clip import ClipSpec
 from saccade.errors import ConfigError, UsageError
-from saccade.models import rubiksnet, vov3d, x3d
+from saccade.models import maskfeat, mvit, rubiksnet, timesformer, vivit, vov3d, x3d
 from saccade.models._base import VideoModel
 from saccade.models._info import ModelEntry, ModelInfo
 
 _X3D_SOURCE = "Feichtenhofer, X3D, CVPR 2020, arXiv 2004.04730; github.com/facebookresearch/SlowFast"
 _PYSLOWFAST_ZOO = "PySlowFast model zoo"
 _RUBIKSNET_SOURCE = "Fan, Buch et al., RubiksNet, ECCV 2020; github.com/StanfordVL/RubiksNet"
+_MVIT_SOURCE = "Fan et al., MViT, ICCV 2021, arXiv 2104.11227; github.com/facebookresearch/SlowFast"
+_MVITV2_SOURCE = "Li et al., MViTv2, CVPR 2022, arXiv 2112.01526; github.com/facebookresearch/SlowFast"
+_MASKFEAT_SOURCE = "Wei et al., MaskFeat, CVPR 2022, arXiv 2112.09133; github.com/"
 _VOV3D_SOURCE = "Lee et al., VoV3D, arXiv 2012.00317; github.com/youngwanLEE/VoV3D"
+
+_TIMESFORMER_SOURCE = (
+    "Bertasius et al., TimeSformer, ICML 2021, arXiv 2102.05095; github.com/facebookresearch/TimeSformer"
+)
+_VIVIT_SOURCE = (
+    "Arnab et al., ViViT, ICCV 2021, arXiv 2103.15691; github.com/mx-mark/VideoTransformer-pytorch"
+)
 
 
 def _x3d(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
@@ -77,6 +87,43 @@ def _rubiksnet(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
     )
     overrides = (*(field.name for field in fields(rubiksnet.RubiksNetConfig)), "norm_layer")
     return ModelEntry(build, overrides, facts)
+
+
+def _mvit(build: Callable[..., VideoModel], *, licence: str = "Apache-2.0", **info: Any) -> ModelEntry:
+    """The line of a named MViT or MaskFeat; all are tested at the training crop, the middle of 256 pixels."""
+    name = build.__name__
+    config = mvit.CONFIGS.get(name) or maskfeat.CONFIGS[name]
+    facts = ModelInfo(
+        name=name,
+        frames=config.num_frames,
+        stride=config.stride,
+        train_crop=config.train_crop,
+        test_crop=config.train_crop,
+        train_short_side=(256, 320),
+        test_short_side=256,
+        gmacs_test=info["gmacs"],
+        top1_source=_PYSLOWFAST_ZOO if "top1" in info else "",
+        licence=licence,
+        **info,
+    )
+    return ModelEntry(build, tuple(field.name for field in fields(config)), facts)
+
+
+def _clip_transformer(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
+    """The line of a named TimeSformer or ViViT; they are tested at the training crop."""
+    name = build.__name__
+    config = (timesformer.CONFIGS | vivit.CONFIGS)[name]
+    facts = ModelInfo(
+        name=name,
+        frames=config.num_frames,
+        stride=config.stride,
+        train_crop=config.train_crop,
+        test_crop=config.train_crop,
+        train_short_side=(256, 320),
+        gmacs_test=info["gmacs"],
+        **info,
+    )
+    return ModelEntry(build, tuple(field.name for field in fields(config)), facts)
 
 
 # Parameters and GMACs are constants so that reading the table builds nothing; a test counts them all anew.
@@ -191,6 +238,62 @@ _ENTRIES = (
         params=8_694_256,
         gmacs=15.479884800,
         top1=(("1x1", 58.6), ("2x3", 61.6)),
+    ),
+    _mvit(
+        mvit.mvit_base_16x4,
+        params=36_610_672,
+        gmacs=70.599407808,
+        top1=(("5x1", 78.4),),
+        source=_MVIT_SOURCE,
+    ),
+    _mvit(
+        mvit.mvit_base_32x3,
+        params=53_115_280,
+        gmacs=235.775815680,
+        top1=(("5x1", 80.4),),
+        source=_MVIT_SOURCE,
+    ),
+    _mvit(
+        mvit.mvitv2_small,
+        params=34_537_744,
+        gmacs=68.495667348,
+        top1=(("5x1", 81.0),),
+        source=_MVITV2_SOURCE,
+    ),
+    _mvit(
+        mvit.mvitv2_base,
+        params=51_230_128,
+        gmacs=253.143557000,
+        top1=(("5x1", 82.9),),
+        source=_MVITV2_SOURCE,
+    ),
+    # The networks of MaskFeat, fine-tuned and while they are pre-trained; the latter have no classes.
+    _mvit(
+        mvit.mvit_base_maskfeat,
+        params=36_607_888,
+        gmacs=85.818691776,
+        source=f"{_MASKFEAT_SOURCE}mx-mark/VideoTransformer-pytorch",
+        licence="none stated",
+    ),
+    _mvit(
+        mvit.mvitv2_small_maskfeat,
+        params=36_475_120,
+        gmacs=75.433932948,
+        top1=(("10x1", 82.2),),
+        source=f"{_MASKFEAT_SOURCE}facebookresearch/SlowFast",
+    ),
+    _mvit(
+        maskfeat.maskfeat_mvit_base,
+        params=36_466_488,
+        gmacs=86.078496960,
+        source=f"{_MASKFEAT_SOURCE}mx-mark/VideoTransformer-pytorch",
+        licence="none stated",
+    ),
+    _mvit(
+        maskfeat.maskfeat_mvitv2_small,
+        params=36_253_356,
+        gmacs=90.899951028,
+        source=f"{_MASKFEAT_SOURCE}facebookresearch/SlowFast",
     ),
 )
 

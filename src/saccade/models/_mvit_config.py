@@ -1,0 +1,188 @@
+"""The shape of an MViT: fields, their checks, and what follows from them for every block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+from saccade.errors import ConfigError
+from saccade.layers.pooled_attention import Grid, Kernel, pooled_grid
+from saccade.models._checks import check_choice, check_count, check_flag, check_number
+
+PATCH_KERNEL = (3, 7, 7)
+PATCH_STRIDE = (2, 4, 4)
+PATCH_PADDING = (1, 3, 3)
+
+Positions = Literal["absolute", "relative"]
+PoolKernel = Literal["3x3x3", "stride"]
+WidenIn = Literal["mlp", "attention"]
+Readout = Literal["class", "mean"]
+Init = Literal["pyslowfast", "pytorchvideo"]
+
+
+class BlockShape(NamedTuple):
+    """What differs from block to block; ``grid`` is that of the tokens it is given."""
+
+    in_dim: int
+    attention_dim: int
+    out_dim: int
+    num_heads: int
+    q_kernel: Kernel | None
+    q_stride: int
+    kv_kernel: Kernel | None
+    kv_stride: int
+    grid: Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class MViTTrunkConfig:
+    """The shape of stem and blocks; the default is MViT-B 16x4.
+
+    Whatever shape is chosen builds; a field that cannot work raises `ConfigError` naming it.
+    """
+
+    num_frames: int = 16
+    """Frames of a clip: sets the number of learned positions in time."""
+    stride: int = 4
+    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    train_crop: int = 224
+    """Side of the training crop in pixels: sets the number of learned positions in space."""
+    depth: int = 16
+    """Blocks."""
+    embed_dim: int = 96
+    """Channels of the first block."""
+    num_heads: int = 1
+    """Heads of the first block."""
+    widen_at: tuple[int, ...] = (1, 3, 14)
+    """Blocks, counted from 0, with twice the channels and heads of the one before. A list or text such as
+    "1,3,14", as a command line gives, becomes a tuple; so does that of ``pool_q_at``."""
+    widen_in: WidenIn = "mlp"
+    """What makes the channels of a wider block: the MLP of the block before it (MViT), or its own attention
+    (MViTv2)."""
+    pool_q_at: tuple[int, ...] = (1, 3, 14)
+    """Blocks that halve height and width of the map, by pooling their queries."""
+    pool_every_q: bool = False
+    """Whether the queries of the other blocks pass a pooling of stride 1 (MViTv2)."""
+    kv_stride: int = 8
+    """Stride in space of the keys and values of the first block; halved with the map, so that their number
+    stays."""
+    pool_kernel: PoolKernel = "3x3x3"
+    """Kernel of all pooling. "stride" is one frame by the stride and a pixel more each way, and no pooling
+    where the stride is 1, as PySlowFast configures MViT-B 32x3."""
+    residual_pooling: bool = False
+    """Whether pooled queries are added to what attention gives (MViTv2)."""
+    positions: Positions = "absolute"
+    """Learned positions of the patches (MViT), or learned terms of the attention for the distance between
+    queries and keys (MViTv2)."""
+    mlp_ratio: float = 4.0
+    """Hidden width of the MLPs as a multiple of the attention's."""
+    pool_norm_eps: float = 1e-6
+    """Of the norms behind the pooling: 1e-6 in PySlowFast, 1e-5 in PyTorchVideo's first MViT."""
+    drop_path: float = 0.2
+    """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
+    decay_positions: bool = True
+    """Whether weight decay takes in class token, positions and tables, as in PySlowFast's configurations for
+    Kinetics."""
+    init: Init = "pyslowfast"
+    """Whose initialisation; see `saccade.models.mvit.init_trunk`."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "stride", "train_crop", "depth", "embed_dim", "num_heads", "kv_stride"):
+            check_count(name, getattr(self, name))
+        for name in ("widen_at", "pool_q_at"):
+            object.__setattr__(self, name, _checked_blocks(name, getattr(self, name), self.depth))
+        if self.embed_dim % self.num_heads:
+            raise ConfigError(
+                f"embed_dim must be a multiple of num_heads, got {self.embed_dim} for {self.num_heads}"
+            )
+        check_number("mlp_ratio", self.mlp_ratio, above=0.0)
+        check_number("pool_norm_eps", self.pool_norm_eps, above=0.0)
+        check_number("drop_path", self.drop_path, at_least=0.0, below=1.0)
+        for name in ("pool_every_q", "residual_pooling", "decay_positions"):
+            check_flag(name, getattr(self, name))
+        check_choice("pool_kernel", self.pool_kernel, get_args(PoolKernel))
+        if self.pool_kernel == "stride" and self.kv_stride & (self.kv_stride - 1):
+            raise ConfigError(
+                f'kv_stride must be a power of two with pool_kernel "stride", got {self.kv_stride}'
+            )
+        check_choice("widen_in", self.widen_in, get_args(WidenIn))
+        check_choice("positions", self.positions, get_args(Positions))
+        check_choice("init", self.init, get_args(Init))
+
+    @property
+    def patch_grid(self) -> Grid:
+        """Patches of the configured clip along time, height and width."""
+        return self.patches_of(self.num_frames, self.train_crop, self.train_crop)
+
+    @staticmethod
+    def patches_of(frames: int, height: int, width: int) -> Grid:
+        """Patches of a clip; a beginning patch counts."""
+        t, h, w = (-(-n // s) for n, s in zip((frames, height, width), PATCH_STRIDE, strict=True))
+        return t, h, w
+
+    @property
+    def clip_multiple(self) -> tuple[int, int]:
+        """(frames, pixels): sizes of which all maps are whole."""
+        return PATCH_STRIDE[0], PATCH_STRIDE[1] * 2 ** len(self.pool_q_at)
+
+    def block_shapes(self) -> list[BlockShape]:
+        """The blocks, first to last."""
+        shapes = []
+        grid, dim, num_heads, kv_stride = self.patch_grid, self.embed_dim, self.num_heads, self.kv_stride
+        for i in range(self.depth):
+            num_heads *= 2 if i in self.widen_at else 1
+            if self.widen_in == "attention":
+                attention_dim = out_dim = dim * (2 if i in self.widen_at else 1)
+            else:
+                attention_dim, out_dim = dim, dim * (2 if i + 1 in self.widen_at else 1)
+            q_stride = 2 if i in self.pool_q_at else 1
+            kv_stride = max(kv_stride // q_stride, 1)
+            q_kernel = self._kernel(q_stride) if q_stride > 1 or self.pool_every_q else None
+            pooling = (q_kernel, q_stride, self._kernel(kv_stride), kv_stride)
+            shapes.append(BlockShape(dim, attention_dim, out_dim, num_heads, *pooling, grid))
+            dim, grid = out_dim, pooled_grid(grid, q_stride)
+        return shapes
+
+    def _kernel(self, stride: int) -> Kernel | None:
+        if self.pool_kernel == "3x3x3":
+            return 3, 3, 3
+        return (1, stride + 1, stride + 1) if stride > 1 else None
+
+    @property
+    def last_grid(self) -> Grid:
+        """The grid of the last block's output for the configured clip."""
+        last = self.block_shapes()[-1]
+        return pooled_grid(last.grid, last.q_stride)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MViTConfig(MViTTrunkConfig):
+    """The shape of an MViT; the default is MViT-B 16x4."""
+
+    readout: Readout = "class"
+    """What is classified: the class token, or the mean of the patches."""
+    dropout: float = 0.5
+    """Before the classifier."""
+    head_init_scale: float = 1.0
+    """What the classifier's initial weights are multiplied by."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("readout", self.readout, get_args(Readout))
+        check_number("dropout", self.dropout, at_least=0.0, below=1.0)
+        check_number("head_init_scale", self.head_init_scale, at_least=0.0)
+
+
+def _checked_blocks(name: str, blocks: Any, depth: int) -> tuple[int, ...]:
+    """Numbers of blocks in rising order as a tuple, from a sequence or from text; else `ConfigError`."""
+    entries = [part for part in blocks.split(",") if part.strip()] if isinstance(blocks, str) else blocks
+    try:
+        numbers = tuple(int(entry) if isinstance(entry, str) else entry for entry in entries)
+    except (TypeError, ValueError):
+        numbers = (-1,)
+    whole = all(type(number) is int and 1 <= number < depth for number in numbers)
+    if not whole or list(numbers) != sorted(set(numbers)):
+        raise ConfigError(
+            f"{name} must be rising numbers of blocks from 1 to {depth - 1}, e.g. 1,3,14; got {blocks!r}"
+        )
+    return numbers

@@ -1,0 +1,238 @@
+"""MaskFeat: an MViT that learns without labels, by predicting features of patches it was not shown.
+
+Paper: "Masked Feature Prediction for Self-Supervised Visual Pre-Training", Chen Wei, Haoqi Fan, Saining Xie,
+Chao-Yuan Wu, Alan Yuille, Christoph Feichtenhofer, CVPR 2022, arXiv 2112.09133. Two networks are published,
+and both are here: that of the authors (PySlowFast) and that of VideoTransformer-pytorch. Facts are theirs, no
+code is copied.
+
+Fine-tuning: `load_weights` of a checkpoint of `maskfeat_mvit_base` into `mvit_base_maskfeat`, or of
+`maskfeat_mvitv2_small` into `mvitv2_small_maskfeat`.
+
+Shape letters: B clips, T frames, H and W pixels, t h w the grid of the last block's tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError, UsageError
+from saccade.layers.pooled_attention import Grid, pooled_grid
+from saccade.models._base import check_clips
+from saccade.models._checks import check_choice, check_overrides
+from saccade.models._formats import WeightFormat
+from saccade.models._mvit_config import PATCH_STRIDE, MViTTrunkConfig
+from saccade.models._mvit_formats import MASKFEAT_FORMATS
+from saccade.models.mvit import (
+    MASKFEAT_V1,
+    NORM_EPS,
+    MViTStem,
+    MViTTrunk,
+    Tokens,
+    changed_fields,
+    init_trunk,
+)
+
+TargetKind = Literal["soft", "hard"]
+
+CELL = 8
+"""Side in pixels of the cells whose histograms are predicted."""
+NUM_BINS = 9
+"""Directions of a histogram."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFeatConfig(MViTTrunkConfig):
+    """The shape of a MaskFeat network; the default is VideoTransformer-pytorch's."""
+
+    pool_q_at: tuple[int, ...] = (1, 3)
+    drop_path: float = 0.0
+    target_kind: TargetKind = "soft"
+    """The histograms of oriented gradients it is to predict: scikit-image's, or those of the paper's authors,
+    of which each gradient goes to one bin."""
+    predict_every: int = 1
+    """A prediction is made of one frame in so many: of both frames of a tubelet (1), or of its first (2)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("target_kind", self.target_kind, get_args(TargetKind))
+        if self.predict_every not in (1, PATCH_STRIDE[0]):
+            raise ConfigError(f"predict_every must be 1 or {PATCH_STRIDE[0]}, got {self.predict_every!r}")
+        if self.token_pixels % CELL:
+            raise ConfigError(
+                f"pool_q_at: a token covers {self.token_pixels} pixels a side, "
+                f"which must be a multiple of {CELL}"
+            )
+
+    @property
+    def token_pixels(self) -> int:
+        """Side in pixels of what a token of the last block covers."""
+        return self.clip_multiple[1]
+
+    @property
+    def num_targets(self) -> int:
+        """Numbers predicted a token: those of its cells, three colours, nine directions, for each frame."""
+        cells = (self.token_pixels // CELL) ** 2
+        return PATCH_STRIDE[0] // self.predict_every * cells * 3 * NUM_BINS
+
+
+class MaskFeatStem(MViTStem):
+    """The stem of MViT, which can put a learned token in place of patches."""
+
+    def __init__(self, dim: int, grid: Grid, *, absolute: bool) -> None:
+        super().__init__(dim, grid, absolute=absolute)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tokens:
+        """``mask`` (B, t, h, w), true for masked, may be coarser in space than the patches by a factor."""
+        patches = self.patches(x)
+        if mask is not None:
+            factor = patches.shape[3] // mask.shape[2]
+            hidden = mask.repeat_interleave(factor, 2).repeat_interleave(factor, 3)[:, None]
+            patches = torch.where(hidden, self.mask_token.view(1, -1, 1, 1, 1).to(patches.dtype), patches)
+        return self.with_class_token(patches)
+
+
+class MaskFeatHead(nn.Module):
+    """Norm and a linear layer for every patch: tokens (B, 1 + t h w, C) -> (B, t h w, D)."""
+
+    def __init__(self, dim: int, num_targets: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.decoder = nn.Linear(dim, num_targets)
+
+    def forward(self, x: Tensor) -> Tensor:
+        predictions: Tensor = self.decoder(self.norm(x[:, 1:]))
+        return predictions
+
+
+class MaskFeat(MViTTrunk):
+    """Clips (B, 3, T, H, W), normalised, and which tokens are masked, to predictions (B, t, h, w, D).
+
+    The D numbers of a token are those of each predicted frame of its tubelet, one frame after the other. For
+    one frame, "soft": cells down, cells across, colours, directions; "hard": colours, directions, cells down,
+    cells across. The slowest comes first.
+
+    It has no classes: ``num_classes`` is 0.
+
+    Attributes:
+        target_kind, predict_every: see `MaskFeatConfig`.
+    """
+
+    weight_formats: ClassVar[tuple[WeightFormat, ...]] = MASKFEAT_FORMATS
+    stem_type = MaskFeatStem
+    config: MaskFeatConfig
+    stem: MaskFeatStem
+
+    def __init__(self, config: MaskFeatConfig, *, model_name: str = "maskfeat_mvit_base") -> None:
+        """Args:
+        model_name: the named shape this is a variation of.
+        """
+        super().__init__(config, model_name=model_name)
+        self.num_classes = 0
+        self.target_kind, self.predict_every = config.target_kind, config.predict_every
+        self.head: MaskFeatHead = MaskFeatHead(config.block_shapes()[-1].out_dim, config.num_targets)
+        init_trunk(self)
+        self._init_head()
+
+    @torch.no_grad()
+    def _init_head(self) -> None:
+        nn.init.trunc_normal_(self.stem.mask_token, std=0.02)
+        nn.init.zeros_(self.head.norm.bias)
+        nn.init.zeros_(self.head.decoder.bias)
+        if self.config.init == "pytorchvideo":
+            nn.init.xavier_uniform_(self.head.decoder.weight)
+
+    @property
+    def build_args(self) -> dict[str, Any]:
+        changes = changed_fields(self.config, CONFIGS[self.model_name])
+        return {"name": self.model_name, "num_classes": 0, **changes}
+
+    @property
+    def token_grid(self) -> Grid:
+        """(t, h, w): tokens of the configured clip, which are masked and predicted."""
+        return self.config.last_grid
+
+    def grid_of(self, frames: int, height: int, width: int) -> Grid:
+        """(t, h, w) for clips of another size.
+
+        Raises:
+            UsageError: patches would be left over.
+        """
+        step, side = self.clip_multiple
+        if frames % step or height % side or width % side:
+            raise UsageError(
+                f"{self.model_name} predicts whole patches: frames must be a multiple of {step}, "
+                f"height and width of {side}, got {frames} x {height} x {width}"
+            )
+        grid = self.config.patches_of(frames, height, width)
+        for shape in self.config.block_shapes():
+            grid = pooled_grid(grid, shape.q_stride)
+        return grid
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Predictions (B, t, h, w, D) of clips (B, 3, T, H, W) with the tokens of ``mask`` hidden.
+
+        Args:
+            mask: bool (B, t, h, w), true for masked; None hides nothing.
+
+        Raises:
+            UsageError: clips or mask of a wrong shape.
+        """
+        check_clips(x)
+        grid = self.grid_of(x.shape[2], x.shape[3], x.shape[4])
+        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (len(x), *grid)):
+            raise UsageError(
+                f"mask must be bool of shape {(len(x), *grid)}, got {mask.dtype} of {tuple(mask.shape)}"
+            )
+        tokens = self._through_blocks(self.stem(x, mask))
+        predictions: Tensor = self.head(tokens.x)
+        return predictions.unflatten(1, grid)
+
+    def forward_masked(self, clips: Tensor, mask: Tensor) -> Tensor:
+        """Predictions (B, t, h, w, D) with the tokens of ``mask`` (B, t, h, w) hidden."""
+        predictions: Tensor = self(clips, mask)
+        return predictions
+
+    def reset_classifier(self, num_classes: int) -> None:
+        if num_classes:
+            raise ConfigError(
+                f"{self.model_name} predicts features and has no classes: "
+                f"load its weights into {FINE_TUNED_AS[self.model_name]}"
+            )
+
+
+# -------------------------------------------------------------------------------------------- named variants
+
+CONFIGS: dict[str, MaskFeatConfig] = {
+    "maskfeat_mvit_base": MaskFeatConfig(**MASKFEAT_V1),
+    "maskfeat_mvitv2_small": MaskFeatConfig(
+        positions="relative",
+        pool_every_q=True,
+        residual_pooling=True,
+        target_kind="hard",
+        predict_every=2,
+    ),
+}
+FINE_TUNED_AS = {
+    "maskfeat_mvit_base": "mvit_base_maskfeat",
+    "maskfeat_mvitv2_small": "mvitv2_small_maskfeat",
+}
+
+
+def maskfeat_mvit_base(num_classes: int = 0, **overrides: Any) -> MaskFeat:
+    """VideoTransformer-pytorch's: MViT-B that pools its queries twice, soft histograms of every frame."""
+    return _build("maskfeat_mvit_base", overrides)
+
+
+def maskfeat_mvitv2_small(num_classes: int = 0, **overrides: Any) -> MaskFeat:
+    """PySlowFast's: MViTv2-S that widens in its MLPs and pools its queries twice, hard histograms."""
+    return _build("maskfeat_mvitv2_small", overrides)
+
+
+def _build(name: str, overrides: dict[str, Any]) -> MaskFeat:
+    check_overrides(name, MaskFeatConfig, overrides)
+    return MaskFeat(replace(CONFIGS[name], **overrides), model_name=name)
