@@ -13,6 +13,7 @@ from saccade.errors import ConfigError, UsageError
 from saccade.models import maskfeat, mvit, rubiksnet, timesformer, vivit, vov3d, x3d
 from saccade.models._base import VideoModel
 from saccade.models._info import ModelEntry, ModelInfo
+from saccade.models._transformer import TransformerConfig
 
 _X3D_SOURCE = "Feichtenhofer, X3D, CVPR 2020, arXiv 2004.04730; github.com/facebookresearch/SlowFast"
 _PYSLOWFAST_ZOO = "PySlowFast model zoo"
@@ -20,6 +21,12 @@ _RUBIKSNET_SOURCE = "Fan, Buch et al., RubiksNet, ECCV 2020; github.com/Stanford
 _MVIT_SOURCE = "Fan et al., MViT, ICCV 2021, arXiv 2104.11227; github.com/facebookresearch/SlowFast"
 _MVITV2_SOURCE = "Li et al., MViTv2, CVPR 2022, arXiv 2112.01526; github.com/facebookresearch/SlowFast"
 _MASKFEAT_SOURCE = "Wei et al., MaskFeat, CVPR 2022, arXiv 2112.09133; github.com/"
+_TIMESFORMER_SOURCE = (
+    "Bertasius et al., TimeSformer, ICML 2021, arXiv 2102.05095; github.com/facebookresearch/TimeSformer"
+)
+_VIVIT_SOURCE = (
+    "Arnab et al., ViViT, ICCV 2021, arXiv 2103.15691; github.com/mx-mark/VideoTransformer-pytorch"
+)
 _VOV3D_SOURCE = "Lee et al., VoV3D, arXiv 2012.00317; github.com/youngwanLEE/VoV3D"
 
 _TIMESFORMER_SOURCE = (
@@ -115,6 +122,43 @@ def _clip_transformer(build: Callable[..., VideoModel], **info: Any) -> ModelEnt
     config = (timesformer.CONFIGS | vivit.CONFIGS)[name]
     facts = ModelInfo(
         name=name,
+        frames=config.num_frames,
+        stride=config.stride,
+        train_crop=config.train_crop,
+        test_crop=config.train_crop,
+        train_short_side=(256, 320),
+        gmacs_test=info["gmacs"],
+        **info,
+    )
+    return ModelEntry(build, tuple(field.name for field in fields(config)), facts)
+
+
+def _timesformer(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
+    return _clip_transformer(
+        build,
+        timesformer.CONFIGS[build.__name__],
+        source=_TIMESFORMER_SOURCE,
+        licence="CC-BY-NC-4.0",
+        top1_source="TimeSformer's repository" if "top1" in info else "",
+        **info,
+    )
+
+
+def _vivit(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
+    return _clip_transformer(
+        build,
+        vivit.CONFIGS[build.__name__],
+        source=_VIVIT_SOURCE,
+        licence="none stated",
+        top1_source="VideoTransformer-pytorch's repository" if "top1" in info else "",
+        **info,
+    )
+
+
+def _clip_transformer(build: Callable[..., VideoModel], config: TransformerConfig, **info: Any) -> ModelEntry:
+    """The line of a named TimeSformer or ViViT; all are tested at the training crop."""
+    facts = ModelInfo(
+        name=build.__name__,
         frames=config.num_frames,
         stride=config.stride,
         train_crop=config.train_crop,
@@ -239,6 +283,14 @@ _ENTRIES = (
         gmacs=15.479884800,
         top1=(("1x1", 58.6), ("2x3", 61.6)),
     ),
+    _timesformer(
+        timesformer.timesformer_base, params=121_566_352, gmacs=195.830280192, top1=(("1x3", 77.9),)
+    ),
+    _timesformer(timesformer.timesformer_base_joint, params=86_112_400, gmacs=179.562805248),
+    _timesformer(timesformer.timesformer_base_space, params=86_106_256, gmacs=140.504788992),
+    _vivit(vivit.vivit_base, params=115_054_480, gmacs=141.684934656, top1=(("1x1", 75.2),)),
+    _vivit(vivit.vivit_base_joint, params=86_702_224, gmacs=180.487649280),
+    _vivit(vivit.vivit_base_divided, params=122_156_176, gmacs=196.755124224),
     _mvit(
         mvit.mvit_base_16x4,
         params=36_610_672,
