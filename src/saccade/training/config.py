@@ -21,6 +21,14 @@ class ModelConfig:
     """Fields of the architecture's own config to change, e.g. gamma_d 1 gamma_w 1."""
     weights: str = ""
     """Checkpoint to start from (any format load_weights knows). Empty: from scratch."""
+    image_weights: str = ""
+    """Checkpoint of a network for images to start from: a ViT (timm, Hugging Face, MAE ...) for TimeSformer
+    and ViViT, an MViT for MViT. What came from where is in image_weights.json of the run folder."""
+    image_inflate: Literal["temporal_avg", "center_frame"] = "temporal_avg"
+    """Filters of several frames start as those for images, divided by the frames, in each of them
+    (temporal_avg), or as they are in the middle one alone (center_frame)."""
+    image_time: Literal["copy", "zero"] = "copy"
+    """Attention in time starts as that in space (copy), or so that it adds nothing at first (zero)."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last block."""
     dropout: float = 0.5

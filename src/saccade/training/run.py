@@ -20,7 +20,7 @@ from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.files import write_json
 from saccade.layers.batch_norm import convert_sync_batchnorm
-from saccade.models import create_model, load_weights, task_overrides
+from saccade.models import ImageReport, create_model, init_from_image, load_weights, task_overrides
 from saccade.models.x3d import BASE_CROP
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
@@ -34,6 +34,7 @@ from saccade.training.multigrid.show import chart_data, plan_text
 from saccade.training.optim import freeze
 from saccade.training.run_folder import (
     BEST,
+    IMAGE_WEIGHTS,
     LAST,
     LOG,
     PLAN,
@@ -118,13 +119,15 @@ def _prepare(
             f"{config.data}: not the clips this run began with (their number, labels or classes differ)"
         )
     timetable = make_timetable(config, len(train_set), rank=group.rank, world_size=group.world_size)
-    model, notes = _model(config, train_set, group, start_weights=state is None)
+    model, notes, image = _model(config, train_set, group, start_weights=state is None)
     if group.main:
         if overwrite:
             clear_run_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:
             write_config(folder, config, group)
+        if image is not None:
+            write_json(folder / IMAGE_WEIGHTS, image.to_dict())
     reporter = Reporter(
         folder / LOG,
         total_steps=timetable.total_steps,
@@ -340,13 +343,23 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
 
 def _model(
     config: TrainConfig, train_set: VideoDataset, group: Processes, *, start_weights: bool
-) -> tuple[nn.Module, list[str]]:
-    """The model on its device, ready to train, and what there is to say of its weights."""
+) -> tuple[nn.Module, list[str], ImageReport | None]:
+    """The model on its device, ready to train; what there is to say of its weights; where they come from, if
+    from a network for images.
+    """
     torch.manual_seed(config.seed)
     model: nn.Module = create_model(config.model.name, len(train_set.class_names), **model_options(config))
-    notes = []
+    notes, image = [], None
     if config.model.weights and start_weights:
         notes.append(load_weights(model, config.model.weights).summary())
+    if config.model.image_weights and start_weights:
+        image = init_from_image(
+            model,
+            config.model.image_weights,
+            inflate=config.model.image_inflate,
+            time=config.model.image_time,
+        )
+        notes.append(image.summary())
     freeze(model, config.model.freeze)
     chosen_by_plan = config.multigrid != "off" and config.grid.bn_base_size > 0
     if config.sync_bn and group.world_size > 1 and not chosen_by_plan:
@@ -354,7 +367,7 @@ def _model(
     model = model.to(group.device)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return model, notes
+    return model, notes, image
 
 
 @contextmanager

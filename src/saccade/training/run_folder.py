@@ -22,8 +22,8 @@ from saccade.training.metrics import command_line
 
 CONFIG, LAST, BEST, METRICS = "config.json", "last.pt", "best.safetensors", "metrics.jsonl"
 LOG, SCORES, TEST, REPORT = "log.txt", "val_scores.npz", "test.json", "report.html"
-PLAN = "plan.png"
-_WRITTEN = (CONFIG, LAST, BEST, METRICS, LOG, SCORES, TEST, REPORT, PLAN)
+PLAN, IMAGE_WEIGHTS = "plan.png", "image_weights.json"
+_WRITTEN = (CONFIG, LAST, BEST, METRICS, LOG, SCORES, TEST, REPORT, PLAN, IMAGE_WEIGHTS)
 
 
 def check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:

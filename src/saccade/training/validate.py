@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from saccade.data.types import Task
 from saccade.errors import ConfigError, SaccadeError
+from saccade.models._image_weights import Inflate, TimeStart
 from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
 from saccade.training.detection import detection_problems
@@ -70,8 +71,13 @@ def _model(config: TrainConfig) -> Iterator[tuple[str, str]]:
             yield f"model.{name}", f"is a probability, 0 to below 1 (is {getattr(model, name)})"
     if model.freeze < -1:
         yield "model.freeze", f"is a number of stages, or -1 for all but the classifier (is {model.freeze})"
-    if model.freeze and not model.weights:
+    if model.freeze and not (model.weights or model.image_weights):
         yield "model.freeze", "freezing untrained stages learns nothing; give model.weights too"
+    if model.weights and model.image_weights:
+        yield "model.image_weights", "a model starts from one checkpoint; leave model.weights away"
+    for name, known in (("image_inflate", get_args(Inflate)), ("image_time", get_args(TimeStart))):
+        if getattr(model, name) not in known:
+            yield f"model.{name}", f"{getattr(model, name)!r} is none of {', '.join(known)}"
     if not model.backbone_lr > 0:
         yield (
             "model.backbone_lr",
