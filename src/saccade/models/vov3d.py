@@ -31,16 +31,8 @@ from saccade.models._checks import (
 )
 from saccade.models._formats import WeightFormat
 from saccade.models._vov3d_formats import VOV3D_FORMATS
-from saccade.models.x3d import (
-    TOTAL_STRIDE,
-    HeadPool,
-    HeadScores,
-    NormLayer,
-    X3DHead,
-    X3DStem,
-    init_classifier,
-    init_weights,
-)
+from saccade.models._x3d_heads import HeadPool, HeadScores, NormLayer, X3DHead
+from saccade.models.x3d import TOTAL_STRIDE, X3DStem, init_classifier, init_weights
 
 NUM_STAGES = 4
 

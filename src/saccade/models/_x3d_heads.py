@@ -1,0 +1,111 @@
+"""The heads of X3D: one logit per class of a clip, of every frame, or of people in boxes.
+
+Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saccade.layers import PointwiseConv3d, norm_act
+from saccade.layers.roi_head import RoIPool
+
+HeadPool = Literal["pyslowfast", "pytorchvideo", "global"]
+HeadScores = Literal["softmax", "sigmoid"]
+NormLayer = Callable[[int], nn.Module]
+
+
+class X3DHead(nn.Module):
+    """1x1x1 convolution, norm, ReLU, average pool, linear, ReLU, dropout, linear classifier.
+
+    A map not larger than the training window is pooled whole. For a larger one, as the test crop gives, the
+    code bases differ, and ``pool`` names the rule:
+
+    * ``pyslowfast``: windows of the training size slide over the map; the softmax of each, or the sigmoid
+      where ``scores`` says so, is averaged. In eval mode the result is the logarithm of that mean (of its
+      odds), so that ``softmax(logits)`` (``sigmoid(logits)``) is PySlowFast's output. In training mode, where
+      that would be no place to put a loss, the windows' logits are averaged.
+    * ``pytorchvideo``: the same windows; their logits are averaged.
+    * ``global``: the whole map is pooled, whatever its size (X3D-Multigrid, MMAction2).
+
+    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``. Without a classifier
+    (``num_classes`` 0), the features (B, hidden) or (B, hidden, T), averaged over windows.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        inner: int,
+        hidden: int,
+        num_classes: int,
+        *,
+        window: tuple[int, int, int],
+        pool: HeadPool,
+        scores: HeadScores = "softmax",
+        localization: bool,
+        dropout: float,
+        norm_layer: NormLayer,
+    ) -> None:
+        super().__init__()
+        self.window, self.pool, self.scores, self.localization = window, pool, scores, localization
+        self.conv = PointwiseConv3d(in_channels, inner)
+        self.norm = norm_layer(inner)
+        self.hidden = nn.Linear(inner, hidden, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier: nn.Module = nn.Linear(hidden, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.window_logits(x)
+        if self.localization:
+            return logits[:, :, 0, 0].transpose(1, 2)
+        logits = logits.flatten(1, 3)
+        num_windows = logits.shape[1]
+        if num_windows == 1:
+            return logits[:, 0]
+        if self.pool != "pyslowfast" or self.training or isinstance(self.classifier, nn.Identity):
+            return logits.mean(1)
+        if self.scores == "sigmoid":
+            return F.logsigmoid(logits).logsumexp(1) - F.logsigmoid(-logits).logsumexp(1)
+        return logits.log_softmax(2).logsumexp(1) - math.log(num_windows)
+
+    def window_logits(self, x: Tensor) -> Tensor:
+        """Logits of every window: (B, C, T, H, W) -> (B, windows in T, in H, in W, K)."""
+        x = norm_act(self.conv(x), self.norm, "relu")
+        x = self._pool(x).permute(0, 2, 3, 4, 1)
+        x = self.dropout(F.relu(self.hidden(x), inplace=True))
+        logits: Tensor = self.classifier(x)
+        return logits
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.localization:
+            return x.mean((3, 4), keepdim=True)
+        kernel = [min(window, size) for window, size in zip(self.window, x.shape[2:], strict=True)]
+        if self.pool == "global" or kernel == list(x.shape[2:]):
+            return x.mean((2, 3, 4), keepdim=True)
+        return F.avg_pool3d(x, kernel, stride=1)
+
+
+class X3DRoIHead(X3DHead):
+    """What people do: the head's convolution on the whole map, the mean over time, RoIAlign to 7x7 cells, the
+    highest value over the cells, and then the head's linear layers for each person.
+
+    The pooling is that of the paper (section 4.4) and of PySlowFast's other networks, which has none for X3D.
+    The layers are those of `X3DHead`, so that Kinetics weights fit but for the classifier.
+
+    Shapes: (B, C, T, H, W) and for each clip boxes (N_i, 4), x1, y1, x2, y2 in pixels of the clip ->
+    (sum of N_i, K).
+    """
+
+    def __init__(self, *args: Any, roi_stride: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.people = RoIPool(roi_stride)
+
+    def forward(self, x: Tensor, boxes: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        x = self.people(norm_act(self.conv(x), self.norm, "relu"), boxes)
+        logits: Tensor = self.classifier(self.dropout(F.relu(self.hidden(x), inplace=True)))
+        return logits
