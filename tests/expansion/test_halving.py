@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from saccade.errors import ConfigError
+from saccade.expansion.halving import Rung, halve, multigrid_share, rungs, savings
+from saccade.expansion.types import AXES, Candidate, Complexity, Factors, Job, Outcome, SearchConfig, Target
+from saccade.recipes import get_recipe
+
+ACCURACY = {"fast": 0.3, "temporal": 0.5, "spatial": 0.2, "depth": 0.6, "width": 0.5, "bottleneck": 0.1}
+
+
+def candidates(axes: Sequence[str] = AXES) -> list[Candidate]:
+    return [
+        Candidate(
+            step=3,
+            axis=axis,
+            factors=Factors(),
+            complexity=Complexity(gmacs=1.0 + 0.1 * (axis == "width"), params=10, memory_mb=1.0),
+        )
+        for axis in axes
+    ]
+
+
+class Trainings:
+    """Stands for the runner and the maker of jobs; the accuracy grows with what is trained."""
+
+    def __init__(self, failing: Sequence[str] = (), late: Sequence[str] = ()) -> None:
+        self.jobs: list[Job] = []
+        self.failing, self.late = failing, late
+
+    def make_job(self, candidate: Candidate, seed: int) -> Job:
+        return Job(candidate=candidate, seed=seed, config=get_recipe("x3d_motion").replace(epochs=8))
+
+    def run(self, jobs: Sequence[Job]) -> list[Outcome]:
+        self.jobs += jobs
+        return [self.outcome(job) for job in jobs]
+
+    def outcome(self, job: Job) -> Outcome:
+        axis = job.candidate.axis
+        if axis in self.failing or (axis in self.late and job.rung > 0):
+            return Outcome.of_failure(job, "no luck", seconds=1.0)
+        before = [j.share for j in self.jobs if j.name != job.name and j.candidate == job.candidate]
+        return Outcome(
+            candidate=job.candidate,
+            seed=job.seed,
+            status="done",
+            rung=job.rung,
+            accuracy=ACCURACY[axis] * job.share + 0.01 * job.seed,
+            seconds=80 * (job.share - max((s for s in before if s < job.share), default=0.0)),
+            epochs=8 * job.share,
+        )
+
+
+def search(**changes: object) -> SearchConfig:
+    base = get_recipe("x3d_motion")
+    config = SearchConfig(base=base, epochs=8, targets=(Target("gmacs", 1.0),), out=Path("out"), halving=2)
+    return config.replace(**changes)
+
+
+def test_rounds() -> None:
+    assert rungs(6, 2) == [Rung(6, 0.25), Rung(3, 0.5), Rung(2, 1.0)]
+    assert rungs(6, 3) == [Rung(6, pytest.approx(1 / 3)), Rung(2, 1.0)]
+    assert rungs(5, 2) == [Rung(5, 0.25), Rung(3, 0.5), Rung(2, 1.0)]
+    assert rungs(2, 2) == [Rung(2, 1.0)]
+    assert rungs(1, 4) == [Rung(1, 1.0)]
+    with pytest.raises(ConfigError, match="halving: one in 1 cannot go on"):
+        rungs(6, 1)
+
+
+def test_the_worse_half_is_dropped_and_the_rest_goes_on_in_the_same_runs() -> None:
+    trainings = Trainings()
+    outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=search(seeds=2))
+    by_rung = {
+        rung: [job.candidate.axis for job in trainings.jobs if job.rung == rung and job.seed == 1]
+        for rung in range(3)
+    }
+    assert by_rung == {0: list(AXES), 1: ["depth", "temporal", "width"], 2: ["depth", "temporal"]}
+    assert {job.share for job in trainings.jobs if job.rung == 1} == {0.5}
+    assert {(o.candidate.axis, o.seed, o.epochs) for o in outcomes} == {
+        (axis, seed, 8.0) for axis in ("depth", "temporal") for seed in (0, 1)
+    }
+    folders = {job.config.run_dir for job in trainings.jobs}
+    assert len(folders) == 1, "the config of a candidate does not depend on the round"
+
+
+def test_failed_candidates_are_dropped_whenever_they_fail() -> None:
+    trainings = Trainings(failing=["depth"], late=["temporal"])
+    outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=search())
+    assert [o.candidate.axis for o in outcomes] == ["width", "fast"]
+    trainings = Trainings(failing=AXES)
+    outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=search())
+    assert [o.status for o in outcomes] == ["failed"] * 6
+
+
+def test_savings_are_counted_from_each_candidates_own_speed() -> None:
+    trainings = Trainings()
+    halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=search())
+    every = [Trainings.outcome(trainings, job) for job in trainings.jobs]
+    told = savings(every, 8)
+    # six to a quarter, three on to a half, two to the end, at 80 seconds each
+    assert told.seconds == pytest.approx(80 * (6 * 0.25 + 3 * 0.25 + 2 * 0.5))
+    assert told.seconds_without == pytest.approx(6 * 80)
+    assert told.dropped == 4
+    assert told.share == pytest.approx(1 - 3.25 / 6)
+    whole = [replace(outcome, epochs=8.0) for outcome in every[:1]]
+    assert savings(whole, 8).share == 0
+    assert savings([], 8).to_dict() == {"seconds": 0, "seconds_without": 0, "dropped": 0, "share": 0}
+
+
+def test_multigrid_is_counted() -> None:
+    recipe = get_recipe("x3d_motion")
+    assert multigrid_share(recipe, 600) == 1.0
+    assert 0.2 < multigrid_share(recipe.replace(multigrid="both"), 600) < 0.5
