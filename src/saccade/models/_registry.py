@@ -392,6 +392,11 @@ def create_model(name: str, num_classes: int = 400, **overrides: Any) -> VideoMo
     return entry.build(num_classes, **overrides)
 
 
+def option_names(name: str) -> tuple[str, ...]:
+    """The options that `create_model` takes for a model. An unknown name raises `UsageError`."""
+    return _entry(name).overrides
+
+
 def task_overrides(name: str, task: str) -> dict[str, Any]:
     """The options of `create_model` with which the head of a model suits a task.
 

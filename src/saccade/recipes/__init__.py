@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Callable
 
 from saccade.errors import UsageError
-from saccade.recipes import rubiksnet, vov3d
+from saccade.recipes import mvit, rubiksnet, timesformer, vivit, vov3d
 from saccade.recipes.ava import x3d_m_ava
 from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
@@ -33,6 +33,8 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         rubiksnet.rubiksnet_tiny_motion,
         rubiksnet.rubiksnet_tiny_aq_motion,
         rubiksnet.rubiksnet_tiny_ucf10,
+        timesformer.timesformer_motion,
+        timesformer.timesformer_ucf10,
         x3d_m_finetune,
         x3d_m_linear_probe,
         x3d_xs_k400,
@@ -45,6 +47,9 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         x3d_m_ava,
         *vov3d.PUBLISHED,
         *rubiksnet.PUBLISHED,
+        *timesformer.PUBLISHED,
+        *vivit.PUBLISHED,
+        *mvit.PUBLISHED,
     )
 }
 

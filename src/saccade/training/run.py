@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from saccade.errors import ConfigError, DataError, UsageError
 from saccade.files import write_json
 from saccade.layers.batch_norm import convert_sync_batchnorm
 from saccade.models import ImageReport, create_model, init_from_image, load_weights, task_overrides
+from saccade.models._registry import option_names
 from saccade.models.x3d import BASE_CROP
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
@@ -321,10 +322,7 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
     The heads of X3D and VoV3D pool over the map of the training clip, so the fields that say for which clip
     a model is (gamma_tau, gamma_t, gamma_s; stride, num_frames, train_crop) follow it unless overridden.
     """
-    with torch.device("meta"):
-        model = create_model(config.model.name, num_classes=2, **config.model.overrides)
-    architecture: Any = getattr(model, "config", None)
-    known = {option.name for option in fields(architecture)} if architecture else set()
+    known = option_names(config.model.name)
     options: dict[str, Any] = {
         "dropout": config.model.dropout,
         "drop_path": config.model.drop_path,
