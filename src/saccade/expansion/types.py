@@ -47,16 +47,15 @@ class Factors:
         return {"gamma_w": self.width, "gamma_b": self.bottleneck, "gamma_d": self.depth}
 
     @property
+    def gammas(self) -> dict[str, Any]:
+        """All six factors as fields of `X3DConfig`."""
+        clip = {"gamma_tau": self.stride, "gamma_t": self.frames, "gamma_s": self.crop / BASE_CROP}
+        return {**clip, **self.network}
+
+    @property
     def config(self) -> X3DConfig:
-        """All six factors as the model takes them."""
-        return X3DConfig(
-            gamma_tau=self.stride,
-            gamma_t=self.frames,
-            gamma_s=self.crop / BASE_CROP,
-            gamma_w=self.width,
-            gamma_b=self.bottleneck,
-            gamma_d=self.depth,
-        )
+        """The point with `X3DConfig`'s defaults for all else."""
+        return replace(X3DConfig(), **self.gammas)
 
     @classmethod
     def of(cls, config: X3DConfig) -> Factors:

@@ -1,0 +1,151 @@
+"""``expansion.jsonl``: every candidate of a search, written as it happens.
+
+Each line is one JSON object whose ``kind`` says what it is:
+
+* ``search``: the settings, the first line.
+* ``candidate``: a network that a step tries, with its factors and its complexity.
+* ``outcome``: one training of it, with accuracy, seconds, seed and status; the candidate's fields are there
+  again, so that these lines alone are a table.
+* ``choice``: which candidate a step kept, the mean score of each, and whether the difference is noise.
+* ``result``: the network the search ended with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from saccade.errors import DataError, UsageError
+from saccade.expansion.types import Candidate, Complexity, Factors, Outcome
+
+JOURNAL = "expansion.jsonl"
+Record = dict[str, Any]
+
+_FACTORS = [field.name for field in fields(Factors)]
+_COMPLEXITY = [field.name for field in fields(Complexity)]
+_CANDIDATE = ["step", "axis", "contracted", "parent"]
+_OUTCOME = [field.name for field in fields(Outcome) if field.name != "candidate"]
+
+
+class Journal:
+    """The open journal of one search.
+
+    Lines are appended whole and flushed to the disk before `append` returns. What a crash tore off at the end
+    is cut away when the journal is opened again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises:
+        DataError: a line that is not the last is damaged.
+        """
+        self.path = folder / JOURNAL
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            whole = self.path.read_bytes()
+            kept = whole[: whole.rfind(b"\n") + 1]
+            if kept != whole:
+                os.truncate(self.path, len(kept))
+        self.records = read_journal(folder) if self.path.exists() else []
+
+    def append(self, *records: Record) -> None:
+        """Write lines, all at once."""
+        stamp = datetime.now().astimezone().isoformat(timespec="seconds")
+        text = "".join(json.dumps({**record, "time": stamp}, ensure_ascii=False) + "\n" for record in records)
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            data = text.encode()
+            while data:
+                data = data[os.write(handle, data) :]
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        self.records += records
+
+    def settings(self) -> Record | None:
+        """The settings this search was begun with; None in a new journal."""
+        return next((record["settings"] for record in self.records if record["kind"] == "search"), None)
+
+    def candidates(self, step: int, *, contracted: bool = False) -> list[Candidate]:
+        """The candidates a step was laid out with, empty if it was not, or not to the end."""
+        found = {
+            record["name"]: record
+            for record in self.records
+            if record["kind"] == "candidate" and record["step"] == step and record["contracted"] == contracted
+        }
+        if any(record["of"] != len(found) for record in found.values()):
+            return []
+        return [candidate_of(record) for record in found.values()]
+
+    def outcomes(self) -> list[Outcome]:
+        """All trainings, in the order in which they ended."""
+        return [outcome_of(record) for record in self.records if record["kind"] == "outcome"]
+
+    def chosen(self, step: int) -> bool:
+        """Whether that step came to its choice."""
+        return any(record["kind"] == "choice" and record["step"] == step for record in self.records)
+
+    def lay_out(self, candidates: Sequence[Candidate]) -> None:
+        """Write the candidates of a step."""
+        self.append(*({"kind": "candidate", **flat(entry), "of": len(candidates)} for entry in candidates))
+
+
+def read_journal(folder: Path) -> list[Record]:
+    """The lines of a search's journal; a last line that a crash tore is left out.
+
+    Raises:
+        UsageError: there is no journal.
+        DataError: another line is damaged.
+    """
+    path = folder / JOURNAL
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise UsageError(f"{folder}: holds no search ({JOURNAL} is missing)") from None
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            record["kind"]
+        except (ValueError, KeyError, TypeError):
+            if number == len(lines):
+                break
+            raise DataError(f"{path}:{number}: not a line of a journal: {line[:60]!r}") from None
+        records.append(record)
+    return records
+
+
+def flat(candidate: Candidate) -> Record:
+    """A candidate's fields, those of its factors and its complexity among them."""
+    own = {name: getattr(candidate, name) for name in _CANDIDATE}
+    return {"name": candidate.name, **own, **asdict(candidate.factors), **asdict(candidate.complexity)}
+
+
+def flat_outcome(outcome: Outcome) -> Record:
+    """An outcome's line."""
+    own = {name: getattr(outcome, name) for name in _OUTCOME}
+    return {"kind": "outcome", **flat(outcome.candidate), **own}
+
+
+def candidate_of(record: Record) -> Candidate:
+    """The inverse of `flat`."""
+    return Candidate(
+        factors=Factors(**_pick(record, _FACTORS)),
+        complexity=Complexity(**_pick(record, _COMPLEXITY)),
+        **_pick(record, _CANDIDATE),
+    )
+
+
+def outcome_of(record: Record) -> Outcome:
+    """The inverse of `flat_outcome`."""
+    return Outcome(candidate=candidate_of(record), **_pick(record, _OUTCOME))
+
+
+def _pick(record: Record, names: Iterable[str]) -> Record:
+    return {name: record[name] for name in names if name in record}
