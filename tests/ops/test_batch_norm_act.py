@@ -254,6 +254,33 @@ def test_every_element_is_written(poisoned: None, size: Any, layout: torch.memor
             assert value.isfinite().all(), (form, name)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("backend", [pytest.param("native", marks=needs_native), "torch", "naive"])
+def test_weights_may_be_of_full_precision(backend: Any, dtype: torch.dtype, autocast: bool):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 2, 5, 5, generator=generator)
+    shapes = [(6,), (6,), (4, 6, 1, 1, 1), (4,), (6, 4, 1, 1, 1), (6,)]
+    weight, bias, *fc = (torch.randn(*shape, generator=generator).requires_grad_() for shape in shapes)
+
+    def results(x: Tensor, backend: Any) -> list[Tensor]:
+        x = x.clone().requires_grad_()
+        with use_backend(backend), torch.autocast("cpu", dtype, enabled=autocast):
+            y = batch_norm_act(
+                *(x, weight, bias, torch.zeros(6), torch.ones(6)),
+                training=True,
+                activation="silu",
+                squeeze_excite=tuple(fc),  # type: ignore[arg-type]
+            )
+        assert y.dtype == x.dtype
+        return [y, *torch.autograd.grad(y.float().square().sum(), [x, weight, bias, *fc])]
+
+    x = x.to(dtype)
+    for ours, wanted in zip(results(x, backend), results(x.float(), "naive"), strict=True):
+        error = (ours.detach().float() - wanted.detach().float()).abs().max()
+        assert error <= 16 * torch.finfo(dtype).eps * wanted.abs().max()
+
+
 @needs_native
 @pytest.mark.parametrize("layout", [PLANES, ROWS], ids=str)
 def test_layouts_of_outputs(layout: torch.memory_format):

@@ -139,10 +139,11 @@ def _composition(
         mean, var = (value.view(-1, x.shape[1])[0] for value in (running_mean, running_var))
         z = F.batch_norm(x, mean, var, weight, bias, training, momentum, eps)
     if squeeze_excite is not None:
-        fc1_weight, fc1_bias, fc2_weight, fc2_bias = squeeze_excite
-        hidden = F.relu(F.linear(z.mean((2, 3, 4)), fc1_weight.flatten(1), fc1_bias))
+        compute = torch.float64 if z.dtype == torch.float64 else torch.float32
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias = (tensor.to(compute) for tensor in squeeze_excite)
+        hidden = F.relu(F.linear(z.mean((2, 3, 4), dtype=compute), fc1_weight.flatten(1), fc1_bias))
         gate = F.linear(hidden, fc2_weight.flatten(1), fc2_bias).sigmoid()
-        z = z * gate[:, :, None, None, None]
+        z = z * gate.to(z.dtype)[:, :, None, None, None]
     if clip_scale is not None:
         z = z * clip_scale.to(z.dtype).view(-1, 1, 1, 1, 1)
     if residual is not None:
