@@ -1,0 +1,335 @@
+"""Accuracy against what it costs: the path of an expansion search (Figure 2 of the X3D paper, arXiv
+2004.04730) and the Pareto front of any trained models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+
+from saccade.visualize.charts import BLUE, GREY, INK, ORANGE, TEAL, shorten, styled
+from saccade.visualize.labels import place_labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Told apart by shape as well as by colour.
+AXIS_STYLES: dict[str, tuple[str, str]] = {
+    "start": (INK, "o"),
+    "fast": ("#e8762d", "^"),
+    "temporal": ("#b5477c", "D"),
+    "spatial": ("#2f6fde", "s"),
+    "depth": ("#149b84", "o"),
+    "width": ("#8a6d1d", "P"),
+    "bottleneck": ("#7b57c8", "v"),
+}
+GROUP_STYLES = ((BLUE, "o"), (ORANGE, "s"), (TEAL, "D"), ("#7b57c8", "^"), ("#b5477c", "v"), (GREY, "P"))
+COST_LABELS = {
+    "gmacs": "GMACs per clip",
+    "gmacs_per_video": "GMACs per video",
+    "params": "parameters (M)",
+    "latency_ms": "latency (ms)",
+    "memory_mb": "memory (MB)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """One trained network.
+
+    Attributes:
+        cost: in the unit of the chart's axis; `COST_LABELS` counts parameters in millions.
+        accuracy: share of 1.
+        spread: standard error of the accuracy, share of 1; 0 draws no bar.
+        group: what it is coloured by: an axis of expansion, or a family of models.
+    """
+
+    name: str
+    cost: float
+    accuracy: float
+    spread: float = 0.0
+    group: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a search: what was taken, and what else was tried from the same parent.
+
+    Attributes:
+        label: beside the chosen point; the axis.
+        close: another candidate was within noise of the chosen one.
+    """
+
+    chosen: Dot
+    label: str
+    rejected: Sequence[Dot] = field(default_factory=tuple)
+    close: bool = False
+
+
+def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
+    """Indices of the points that no other beats, cheapest first: none costs less (or as little) and is more
+    accurate (or as accurate), one of the two strictly. Of equal points the first stands for all.
+    """
+    front: list[int] = []
+    for index in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i], i)):
+        if not front or accuracies[index] > accuracies[front[-1]]:
+            front.append(index)
+    return front
+
+
+def expansion_chart(
+    steps: Sequence[Step],
+    *,
+    cost: str = "gmacs",
+    target: float | None = None,
+    figure_name: str = "top-1",
+    title: str = "Progressive expansion",
+) -> Figure:
+    """The search's path: chosen networks joined by a line and labelled by what was expanded, the rejected
+    ones faint and joined to the network they were expanded from.
+
+    Args:
+        steps: in order; the first holds the network the search began with.
+        cost: a key of `COST_LABELS`, or any words for the horizontal axis, which is logarithmic.
+        target: drawn as a vertical line.
+        figure_name: what kind of accuracy it is.
+    """
+    with styled():
+        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        path = [step.chosen for step in steps]
+        axes.plot(
+            [d.cost for d in path], [100 * d.accuracy for d in path], color=INK, linewidth=1.5, zorder=3
+        )
+        for number, step in enumerate(steps):
+            parent = path[number - 1] if number else None
+            for dot in step.rejected:
+                _draw_rejected(axes, dot, parent)
+            _draw_dot(axes, step.chosen, AXIS_STYLES.get(step.chosen.group, (GREY, "o")), size=7.5)
+        every = [*path, *(dot for step in steps for dot in step.rejected)]
+        _set_scales(axes, every, cost, figure_name, extra=[target] if target else [])
+        axes.set_title(title)
+        if target:
+            axes.axvline(target, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
+            axes.annotate(
+                "target",
+                (target, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(-4, -9),
+                textcoords="offset points",
+                color=GREY,
+                fontsize=8.5,
+                ha="right",
+            )
+        right = axes.transAxes.inverted().transform(axes.transData.transform((target, 0)))[0] if target else 1
+        _axis_legend(axes, every, close=any(step.close for step in steps), right=min(float(right), 1.0))
+        texts = [
+            (f"{number} {step.label}" if number else step.label) + ("*" if step.close else "")
+            for number, step in enumerate(steps)
+        ]
+        _label(figure, axes, path, texts, obstacles=every, lines=path)
+        return figure
+
+
+def pareto_chart(
+    panels: Sequence[tuple[str, Sequence[Dot]]],
+    *,
+    figure_name: str = "top-1",
+    title: str = "Accuracy against cost",
+    most_labels: int = 24,
+) -> Figure:
+    """One panel a cost, each with all networks that have it and its Pareto front.
+
+    Args:
+        panels: (a key of `COST_LABELS` or any words, the networks). Networks keep their group's colour and
+            mark in all panels.
+        most_labels: with more networks than this only those of the front are named.
+    """
+    groups = list(dict.fromkeys(dot.group for _, dots in panels for dot in dots))
+    styles = {group: GROUP_STYLES[i % len(GROUP_STYLES)] for i, group in enumerate(groups)}
+    with styled():
+        figure = Figure(figsize=(0.6 + 4.3 * len(panels), 4.0), layout="constrained")
+        for number, (cost, dots) in enumerate(panels):
+            axes = figure.add_subplot(1, len(panels), number + 1)
+            _draw_panel(axes, cost, dots, styles, figure_name if number == 0 else "")
+        if len(groups) > 1:
+            handles = [_handle(name or "other", *styles[name]) for name in groups]
+            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+        figure.suptitle(title, fontweight="bold", fontsize=11, x=0.012, ha="left")
+        for axes, (_, dots) in zip(figure.axes, panels, strict=True):
+            front = pareto_front([d.cost for d in dots], [d.accuracy for d in dots])
+            named = dots if len(dots) <= most_labels else [dots[i] for i in front]
+            steps = _staircase(dots, front, axes.get_xlim()[1])
+            _label(figure, axes, named, [shorten(d.name, 26) for d in named], obstacles=dots, lines=steps)
+        return figure
+
+
+# -------------------------------------------------------------------------------------------------- drawing
+
+
+def _draw_dot(axes: Axes, dot: Dot, style: tuple[str, str], *, size: float, alpha: float = 1.0) -> None:
+    colour, mark = style
+    if dot.spread:
+        axes.errorbar(
+            [dot.cost], [100 * dot.accuracy], yerr=[100 * dot.spread], color=colour, alpha=0.55 * alpha,
+            linewidth=1.1, capsize=2.5, zorder=3,
+        )  # fmt: skip
+    axes.plot(
+        [dot.cost],
+        [100 * dot.accuracy],
+        color=colour,
+        marker=mark,
+        markersize=size,
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+        linestyle="none",
+        alpha=alpha,
+        zorder=4,
+    )
+
+
+def _draw_rejected(axes: Axes, dot: Dot, parent: Dot | None) -> None:
+    colour, mark = AXIS_STYLES.get(dot.group, (GREY, "o"))
+    if parent is not None:
+        ends = [parent.cost, dot.cost], [100 * parent.accuracy, 100 * dot.accuracy]
+        axes.plot(*ends, color=colour, linewidth=0.8, alpha=0.3, zorder=1)
+    axes.plot(
+        [dot.cost],
+        [100 * dot.accuracy],
+        color=colour,
+        marker=mark,
+        markersize=5,
+        markeredgewidth=0,
+        linestyle="none",
+        alpha=0.45,
+        zorder=2,
+    )
+
+
+def _draw_panel(
+    axes: Axes, cost: str, dots: Sequence[Dot], styles: dict[str, tuple[str, str]], figure_name: str
+) -> None:
+    front = pareto_front([dot.cost for dot in dots], [dot.accuracy for dot in dots])
+    _set_scales(axes, dots, cost, figure_name)
+    corners = _staircase(dots, front, axes.get_xlim()[1])
+    axes.plot(
+        [dot.cost for dot in corners],
+        [100 * dot.accuracy for dot in corners],
+        color=INK,
+        linewidth=1.2,
+        alpha=0.8,
+        zorder=2,
+    )
+    for index, dot in enumerate(dots):
+        _draw_dot(
+            axes,
+            dot,
+            styles[dot.group],
+            size=7 if index in front else 5.5,
+            alpha=1 if index in front else 0.5,
+        )
+
+
+def _staircase(dots: Sequence[Dot], front: Sequence[int], end: float) -> list[Dot]:
+    """The corners of the line that bounds what is reached at each cost, as far as ``end``."""
+    corners: list[Dot] = []
+    for index in front:
+        if corners:
+            corners.append(Dot(name="", cost=dots[index].cost, accuracy=corners[-1].accuracy))
+        corners.append(dots[index])
+    return [*corners, Dot(name="", cost=end, accuracy=corners[-1].accuracy)]
+
+
+def _set_scales(
+    axes: Axes, dots: Sequence[Dot], cost: str, figure_name: str, extra: Sequence[float] = ()
+) -> None:
+    x = np.array([*(dot.cost for dot in dots), *extra], float)
+    low = np.array([100 * (dot.accuracy - dot.spread) for dot in dots])
+    high = np.array([100 * (dot.accuracy + dot.spread) for dot in dots])
+    axes.set_xscale("log")
+    ratio = max(x.max() / x.min(), 1.5)
+    axes.set_xlim(x.min() / ratio**0.13, x.max() * ratio**0.13)
+    span = max(high.max() - low.min(), 2.0)
+    axes.set_ylim(max(low.min() - 0.1 * span, -2), min(high.max() + 0.2 * span, 100 + 0.2 * span))
+    axes.set_xlabel(f"{COST_LABELS.get(cost, cost)}, log scale")
+    if figure_name:
+        axes.set_ylabel(f"{figure_name} (%)")
+    ticks = _log_ticks(*axes.get_xlim())
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round values between the limits, four or more, as evenly spaced on a logarithmic axis as can be."""
+    if high < 4 * low:
+        return [tick for tick in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if tick > 0]
+    for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+        ticks = [m * 10.0**d for d in decades for m in mantissas if low <= m * 10.0**d <= high]
+        if len(ticks) >= 4:
+            return ticks
+    return list(MaxNLocator(5).tick_values(low, high))
+
+
+def _axis_legend(axes: Axes, dots: Sequence[Dot], *, close: bool, right: float) -> None:
+    present = {dot.group for dot in dots}
+    handles = [_handle(name, *AXIS_STYLES[name]) for name in AXIS_STYLES if name in present - {"start"}]
+    handles.append(
+        Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.45, label="faint: rejected")
+    )
+    if close:
+        handles.append(Line2D([], [], linestyle="none", label="* within noise of another"))
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(right, 0.0),
+        handletextpad=0.4,
+        borderaxespad=0.7,
+        labelspacing=0.35,
+    )
+
+
+def _handle(label: str, colour: str, mark: str) -> Line2D:
+    return Line2D(
+        [],
+        [],
+        color=colour,
+        marker=mark,
+        linestyle="none",
+        markersize=6.5,
+        markeredgecolor="white",
+        label=label,
+    )
+
+
+def _label(
+    figure: Figure,
+    axes: Axes,
+    dots: Sequence[Dot],
+    texts: Sequence[str],
+    *,
+    obstacles: Sequence[Dot],
+    lines: Sequence[Dot],
+) -> None:
+    """Name the dots where names hide nothing."""
+
+    def places(those: Sequence[Dot], *, bars: bool = False) -> list[tuple[float, float]]:
+        ends = (-1.0, -0.5, 0.0, 0.5, 1.0) if bars else (0.0,)
+        return [(dot.cost, 100 * (dot.accuracy + end * dot.spread)) for dot in those for end in ends]
+
+    if figure.get_layout_engine() is not None:
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    around = places(obstacles, bars=True)
+    place_labels(axes, places(dots), texts, obstacles=around, line=places(lines), lines_colour=GREY)
