@@ -82,8 +82,8 @@ def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
     lines = [
         "",
         "Clip: frames × stride at 30 frames per second, or a frame of each of so many segments of the video.",
-        "GMACs: 10⁹ multiply-adds of convolutions and linear layers for one clip at the training and the",
-        "test crop; a video costs that times its views.",
+        "GMACs: 10⁹ multiply-adds of convolutions, linear layers and attention for one clip at the",
+        "training and the test crop; a video costs that times its views.",
         *(
             f"Top-1 on {data} of {', '.join(names)}: {source}, not measured here."
             for (data, source), names in sources.items()

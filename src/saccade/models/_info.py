@@ -21,8 +21,8 @@ class ModelInfo:
         train_short_side: range in pixels the short side is resized to in training.
         mean, std: per RGB channel, on values scaled to 0..1.
         params: number of parameters.
-        gmacs, gmacs_test: multiply-adds of convolutions and linear layers for one clip, in 10⁹, at the
-            training and at the test crop.
+        gmacs, gmacs_test: multiply-adds of convolutions, linear layers and attention for one clip, in 10⁹,
+            at the training and at the test crop.
         top1: published top-1 accuracy in percent, as pairs of views and figure.
         top1_data: the data set it is on; top1_source: where it is published. Not measured by us.
         source: where the architecture comes from; licence: of that code.
