@@ -303,6 +303,23 @@ def test_either_gradient_alone(stride: tuple[int, int, int], quantize: bool):
         assert theirs.grad is None if not need_shift else torch.allclose(theirs.grad, grad_shift, atol=1e-4)
 
 
+@needs_native
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("need_shift", [False, True])
+def test_the_clip_is_kept_for_the_gradient_of_the_shift_alone(need_shift: bool, registered: bool):
+    case = Case((2, 3, 4, 9, 10))
+    x, shift, _ = (value.float() for value in case.inputs())
+    x, shift = x.requires_grad_(), shift.requires_grad_(need_shift)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor), lambda _: None):
+        if registered:
+            fused_forward(x, shift, ONE, NONE, False, "native")
+        else:
+            with use_backend("native"):
+                shift3d(x, shift)
+    assert [tuple(tensor.shape) for tensor in kept] == [tuple(x.shape)] * need_shift + [tuple(shift.shape)]
+
+
 @pytest.mark.parametrize("backend", ["naive", *BACKENDS])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])
 def test_two_axes_are_three_with_one_frame(backend: str, stride: tuple[int, int]):
@@ -397,8 +414,8 @@ def test_registered_as_an_operator(stride: tuple[int, int, int]):
     options = (stride, NONE, False)
     opcheck(fused_forward, (x.requires_grad_(), shift.requires_grad_(), *options, "native"))
     x, shift = x.detach(), shift.detach()
-    for needs in ((True, True), (True, False), (False, True)):
-        opcheck(fused_backward, (grad, x, shift, *options, *needs, "native"))
+    for data, need_input in ((x, True), (None, True), (x, False)):
+        opcheck(fused_backward, (grad, data, shift, x.shape[2:], *options, need_input, "native"))
 
 
 @needs_native

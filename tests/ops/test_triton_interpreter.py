@@ -175,7 +175,7 @@ def launch_shift(kernels: Any) -> None:
     x, shift = torch.zeros(1, 2, 2, 3, 3).bfloat16(), torch.zeros(3, 2)
     for quantize in (False, True):
         y = kernels.forward(x, shift, (1, 1, 1), (0, 0, 0), quantize)
-        kernels.backward(y, x, shift, (1, 1, 1), (0, 0, 0), quantize, True, True)
+        kernels.backward(y, x, shift, (2, 3, 3), (1, 1, 1), (0, 0, 0), quantize, True)
 
 
 def launch_batch_norm(kernels: Any) -> None:

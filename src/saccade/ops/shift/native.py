@@ -28,26 +28,27 @@ def forward(
 
 def backward(
     grad: Tensor,
-    x: Tensor,
+    x: Tensor | None,
     shift: Tensor,
+    in_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     quantize: bool,
     need_input: bool,
-    need_shift: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x and of the shift, as asked for. Without ``need_shift`` x is not read."""
+    """Gradients of x, (T, H, W) = ``in_size``, and, if x is given, of the shift."""
     grad, shift = grad.contiguous(), shift.contiguous()
-    grad_x = allocate(x, x.shape) if need_input else None
-    grad_shift = allocate(shift, shift.shape) if need_shift else None
+    in_shape = (*grad.shape[:2], *in_size)
+    grad_x = allocate(grad, in_shape) if need_input else None
+    grad_shift = None if x is None else allocate(shift, shift.shape)
     if not grad.numel():
         return None if grad_x is None else grad_x.zero_(), None if grad_shift is None else grad_shift.zero_()
-    data = x.contiguous() if need_shift else None
+    data = None if x is None else x.contiguous()
     _call(
         "shift3d_backward",
-        x,
+        grad,
         (grad, data, shift, grad_x, grad_shift),
-        x.shape,
+        in_shape,
         grad.shape[2:],
         stride,
         padding,

@@ -132,21 +132,23 @@ def _(
 
 def _backward(
     grad: Tensor,
-    x: Tensor,
+    x: Tensor | None,
     shift: Tensor,
+    in_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     quantize: bool,
     need_input: bool,
-    need_shift: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of the shift; the one that is not needed is empty."""
+    """Gradients of x, (T, H, W) = ``in_size``, and of the shift; the one that is not needed is empty. That of
+    the shift is needed if and only if x is given.
+    """
     grad_x, grad_shift = _kernels(backend).backward(
-        grad, x, shift, stride, padding, quantize, need_input, need_shift
+        grad, x, shift, in_size, stride, padding, quantize, need_input
     )
     return (
-        x.new_empty(0) if grad_x is None else grad_x,
+        grad.new_empty(0) if grad_x is None else grad_x,
         shift.new_empty(0) if grad_shift is None else grad_shift,
     )
 
@@ -157,21 +159,26 @@ fused_backward = torch.library.custom_op("saccade::shift3d_backward", _backward,
 @fused_backward.register_fake
 def _(
     grad: Tensor,
-    x: Tensor,
+    x: Tensor | None,
     shift: Tensor,
+    in_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     quantize: bool,
     need_input: bool,
-    need_shift: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape if need_input else 0), shift.new_empty(shift.shape if need_shift else 0)
+    return (
+        grad.new_empty((*grad.shape[:2], *in_size) if need_input else 0),
+        shift.new_empty(0 if x is None else shift.shape),
+    )
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, shift, *ctx.options, ctx.backend = inputs
-    ctx.save_for_backward(x, shift)
+    x, shift, *options, ctx.backend = inputs
+    ctx.options = (x.shape[2:], *options)
+    # the gradient of x does not depend on x, which is large
+    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, shift)
 
 
 def _gradients(
@@ -179,7 +186,7 @@ def _gradients(
 ) -> tuple[Tensor | None, ...]:
     x, shift = ctx.saved_tensors
     need_input, need_shift = ctx.needs_input_grad[:2]
-    grad_x, grad_shift = backward(grad, x, shift, *ctx.options, need_input, need_shift, ctx.backend)
+    grad_x, grad_shift = backward(grad, x, shift, *ctx.options, need_input, ctx.backend)
     return grad_x if need_input else None, grad_shift if need_shift else None, None, None, None, None
 
 

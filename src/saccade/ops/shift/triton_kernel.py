@@ -48,30 +48,28 @@ def forward(
 
 def backward(
     grad: Tensor,
-    x: Tensor,
+    x: Tensor | None,
     shift: Tensor,
+    in_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     quantize: bool,
     need_input: bool,
-    need_shift: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x and of the shift, each or both; without ``need_shift`` the values of x do not matter."""
+    """Gradients of x, (T, H, W) = ``in_size``, and, if x is given, of the shift."""
     grad, shift = grad.contiguous(), shift.contiguous()
-    grad_x = allocate(x, x.shape) if need_input else None
+    grad_x = allocate(grad, (*grad.shape[:2], *in_size)) if need_input else None
     if not grad.numel():
-        return None if grad_x is None else grad_x.zero_(), torch.zeros_like(shift) if need_shift else None
-    size_in, size_out = list(x.shape[2:]), list(grad.shape[2:])
-    arguments = (grad, x.contiguous() if need_shift else None, shift, grad_x)
-    if need_input and need_shift and size_in == size_out:  # one pass over the gradient for both
-        return grad_x, _launch_backward(*arguments, size_in, size_out, stride, padding, quantize)
+        return None if grad_x is None else grad_x.zero_(), None if x is None else torch.zeros_like(shift)
+    size_in, size_out = list(in_size), list(grad.shape[2:])
+    x = None if x is None else x.contiguous()
+    if need_input and x is not None and size_in == size_out:  # one pass over the gradient for both
+        return grad_x, _launch_backward(grad, x, shift, grad_x, size_in, size_out, stride, padding, quantize)
     grad_shift = None
     if need_input:
         _launch_backward(grad, None, shift, grad_x, size_in, size_out, stride, padding, quantize)
-    if need_shift:
-        grad_shift = _launch_backward(
-            grad, arguments[1], shift, None, size_in, size_out, stride, padding, quantize
-        )
+    if x is not None:
+        grad_shift = _launch_backward(grad, x, shift, None, size_in, size_out, stride, padding, quantize)
     return grad_x, grad_shift
 
 
