@@ -204,7 +204,7 @@ def test_counts_are_those_of_the_original(recording: str) -> None:
     recorded = rule.load(recording)
     with torch.device("meta"):
         model = create_model(name, num_classes, **overrides)
-    frames, crop = model.config.num_frames, model.config.train_crop  # type: ignore[union-attr]
+    frames, crop = model.config.num_frames, model.config.train_crop
     batch = 2 if recording == "mvit_small" else 1
     macs = count_macs(model, (batch, 3, frames, crop, crop))
     if isinstance(model, MaskFeat):

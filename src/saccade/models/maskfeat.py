@@ -36,7 +36,7 @@ from saccade.models.mvit import (
     init_trunk,
 )
 
-TargetKind = Literal["soft", "hard"]
+TargetKind = Literal["soft", "hard", "pixels"]
 
 CELL = 8
 """Side in pixels of the cells whose histograms are predicted."""
@@ -51,8 +51,8 @@ class MaskFeatConfig(MViTTrunkConfig):
     pool_q_at: tuple[int, ...] = (1, 3)
     drop_path: float = 0.0
     target_kind: TargetKind = "soft"
-    """The histograms of oriented gradients it is to predict: scikit-image's, or those of the paper's authors,
-    of which each gradient goes to one bin."""
+    """What it is to predict: histograms of oriented gradients, scikit-image's (soft) or those of the paper's
+    authors (hard), or the pixels themselves; see `saccade.transforms.masked_targets`."""
     predict_every: int = 1
     """A prediction is made of one frame in so many: of both frames of a tubelet (1), or of its first (2)."""
 
@@ -61,7 +61,7 @@ class MaskFeatConfig(MViTTrunkConfig):
         check_choice("target_kind", self.target_kind, get_args(TargetKind))
         if self.predict_every not in (1, PATCH_STRIDE[0]):
             raise ConfigError(f"predict_every must be 1 or {PATCH_STRIDE[0]}, got {self.predict_every!r}")
-        if self.token_pixels % CELL:
+        if self.token_pixels % CELL and self.target_kind != "pixels":
             raise ConfigError(
                 f"pool_q_at: a token covers {self.token_pixels} pixels a side, "
                 f"which must be a multiple of {CELL}"
@@ -74,9 +74,13 @@ class MaskFeatConfig(MViTTrunkConfig):
 
     @property
     def num_targets(self) -> int:
-        """Numbers predicted a token: those of its cells, three colours, nine directions, for each frame."""
-        cells = (self.token_pixels // CELL) ** 2
-        return PATCH_STRIDE[0] // self.predict_every * cells * 3 * NUM_BINS
+        """Numbers predicted a token: for each frame the three colours of its pixels, or the nine directions
+        of the three colours of its cells.
+        """
+        frames = PATCH_STRIDE[0] // self.predict_every
+        if self.target_kind == "pixels":
+            return frames * self.token_pixels**2 * 3
+        return frames * (self.token_pixels // CELL) ** 2 * 3 * NUM_BINS
 
 
 class MaskFeatStem(MViTStem):
@@ -114,7 +118,7 @@ class MaskFeat(MViTTrunk):
 
     The D numbers of a token are those of each predicted frame of its tubelet, one frame after the other. For
     one frame, "soft": cells down, cells across, colours, directions; "hard": colours, directions, cells down,
-    cells across. The slowest comes first.
+    cells across; "pixels": rows, columns, colours. The slowest comes first.
 
     It has no classes: ``num_classes`` is 0.
 
@@ -184,9 +188,9 @@ class MaskFeat(MViTTrunk):
         """
         check_clips(x)
         grid = self.grid_of(x.shape[2], x.shape[3], x.shape[4])
-        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (len(x), *grid)):
+        if mask is not None and (mask.dtype != torch.bool or tuple(mask.shape) != (x.shape[0], *grid)):
             raise UsageError(
-                f"mask must be bool of shape {(len(x), *grid)}, got {mask.dtype} of {tuple(mask.shape)}"
+                f"mask must be bool of shape {(x.shape[0], *grid)}, got {mask.dtype} of {tuple(mask.shape)}"
             )
         tokens = self._through_blocks(self.stem(x, mask))
         predictions: Tensor = self.head(tokens.x)

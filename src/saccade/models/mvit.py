@@ -84,7 +84,7 @@ class MViTStem(nn.Module):
     def with_class_token(self, patches: Tensor) -> Tokens:
         """The tokens of a map of patches (B, C, t, h, w)."""
         grid = (patches.shape[2], patches.shape[3], patches.shape[4])
-        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches.flatten(2).transpose(1, 2)], 1)
+        x = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], 1)
         if self.space is not None and self.time is not None and self.cls_position is not None:
             space = resize_space(self.space, self.grid[1:], grid[1:])
             time = resize_time(self.time, grid[0])
@@ -148,7 +148,7 @@ def max_pooled(x: Tensor, grid: Grid, stride: int) -> Tensor:
     _, h, w = grid
     images = x[:, 1:].reshape(-1, h, w, x.shape[-1]).permute(0, 3, 1, 2)
     pooled = F.max_pool2d(images, stride + 1, stride, (stride + 1) // 2).permute(0, 2, 3, 1)
-    return torch.cat([x[:, :1], pooled.reshape(len(x), -1, x.shape[-1])], 1)
+    return torch.cat([x[:, :1], pooled.reshape(x.shape[0], -1, x.shape[-1])], 1)
 
 
 class MViTHead(nn.Module):

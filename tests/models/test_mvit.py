@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from saccade.errors import ConfigError, UsageError, WeightsError
+from saccade.layers import DropPath, checkpoint_activations, record_attention
+from saccade.models import (
+    MaskFeat,
+    MViT,
+    MViTConfig,
+    count_macs,
+    count_params,
+    create_model,
+    load_model,
+    load_weights,
+    model_info,
+    save_weights,
+)
+from saccade.models._fit import guess_models, num_classes_of
+from saccade.models._mvit_config import BlockShape, MViTTrunkConfig
+from saccade.models.mvit import CONFIGS, MViTBlock, Tokens, max_pooled
+from saccade.training.optim import freeze
+
+NAMES = [
+    "mvit_base_16x4",
+    "mvit_base_32x3",
+    "mvitv2_small",
+    "mvitv2_base",
+    "mvit_base_maskfeat",
+    "mvitv2_small_maskfeat",
+    "maskfeat_mvit_base",
+    "maskfeat_mvitv2_small",
+]
+TINY: dict[str, Any] = {
+    "num_frames": 4,
+    "train_crop": 32,
+    "depth": 3,
+    "embed_dim": 8,
+    "widen_at": (1,),
+    "pool_q_at": (1,),
+    "kv_stride": 4,
+}
+EACH = ["mvit_base_16x4", "mvit_base_32x3", "mvitv2_small", "mvitv2_small_maskfeat"]
+
+
+def tiny(name: str = "mvit_base_16x4", num_classes: int = 5, **overrides: Any) -> MViT:
+    torch.manual_seed(0)
+    model = create_model(name, num_classes, **TINY | overrides)
+    assert isinstance(model, MViT)
+    return model.eval()
+
+
+def tiny_maskfeat(name: str = "maskfeat_mvit_base", **overrides: Any) -> MaskFeat:
+    torch.manual_seed(0)
+    model = create_model(name, **TINY | overrides)
+    assert isinstance(model, MaskFeat)
+    return model.eval()
+
+
+def clips(batch: int = 2, frames: int = 4, side: int = 32) -> Tensor:
+    return torch.randn(batch, 3, frames, side, side)
+
+
+# -------------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_and_gmacs(name: str) -> None:
+    info = model_info(name)
+    with torch.device("meta"):
+        model = create_model(name)
+    assert count_params(model) == info.params
+    counted = count_macs(model, (1, 3, info.frames, info.train_crop, info.train_crop))
+    assert counted / 1e9 == pytest.approx(info.gmacs, rel=1e-9)
+
+
+def test_the_published_numbers_of_parameters() -> None:
+    params = [model_info(name).params for name in NAMES]
+    pyslowfast = [36_610_672, 53_115_280, 34_537_744, 51_230_128]
+    assert params == [*pyslowfast, 36_607_888, 36_475_120, 36_466_488, 36_253_356]
+
+
+def test_terms_of_relative_positions_are_counted() -> None:
+    """Without them MViTv2-S has the 64 GMACs of its authors; here they are channels of queries and keys."""
+    with torch.device("meta"):
+        model = create_model("mvitv2_small")
+    shapes = model.config.block_shapes()
+    extra = 0
+    for shape in shapes:
+        t, h, w = shape.grid
+        num_queries = t * h * w // shape.q_stride**2
+        keys = (t, h // shape.kv_stride, w // shape.kv_stride)
+        more, num_keys = sum(keys), keys[0] * keys[1] * keys[2]
+        head_dim = shape.attention_dim // shape.num_heads
+        extra += shape.num_heads * num_queries * more * head_dim
+        extra += 2 * shape.num_heads * (1 + num_queries) * (1 + num_keys) * more
+    plain = count_macs(model, (1, 3, 16, 224, 224)) - extra
+    assert plain / 1e9 == pytest.approx(63.93, abs=0.01)
+
+
+# --------------------------------------------------------------------------------------------------- config
+
+
+def test_the_named_shapes() -> None:
+    assert CONFIGS["mvit_base_16x4"] == MViTConfig()
+    with torch.device("meta"):
+        b, v2, long = (create_model(n).config for n in ("mvit_base_16x4", "mvitv2_small", "mvit_base_32x3"))
+    first, v1_last, v2_last = b.block_shapes()[0], b.block_shapes()[-1], v2.block_shapes()[-1]
+    assert first == BlockShape(96, 96, 192, 1, None, 1, (3, 3, 3), 8, (8, 56, 56))
+    assert v1_last == BlockShape(768, 768, 768, 8, None, 1, (3, 3, 3), 1, (8, 7, 7))
+    assert v2_last == BlockShape(768, 768, 768, 8, (3, 3, 3), 1, (3, 3, 3), 1, (8, 7, 7))
+    assert v2.block_shapes()[1] == BlockShape(96, 192, 192, 2, (3, 3, 3), 2, (3, 3, 3), 4, (8, 56, 56))
+    kernels = [shape.kv_kernel for shape in long.block_shapes()]
+    assert [kernels[i] for i in (0, 2, 5, 21)] == [(1, 9, 9), (1, 5, 5), (1, 3, 3), None]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"widen_at": (0,)}, r"widen_at must be rising numbers of blocks from 1 to 2, .* got \(0,\)"),
+        ({"widen_at": "2,1"}, "widen_at must be rising"),
+        ({"pool_q_at": (3,)}, "pool_q_at must be rising numbers of blocks from 1 to 2"),
+        ({"pool_q_at": "one"}, "pool_q_at must be rising"),
+        ({"pool_q_at": 1}, "pool_q_at must be rising"),
+        ({"depth": 0}, "depth must be a positive integer"),
+        ({"num_heads": 3}, "embed_dim must be a multiple of num_heads, got 8 for 3"),
+        ({"positions": "sine"}, "positions must be one of absolute, relative"),
+        ({"widen_in": "heads"}, "widen_in must be one of"),
+        ({"pool_kernel": "stride", "kv_stride": 6}, "kv_stride must be a power of two"),
+        ({"drop_path": 1.0}, "drop_path must be a number"),
+        ({"readout": "max"}, "readout must be one of class, mean"),
+        ({"dropout": -0.1}, "dropout must be a number"),
+        ({"residual_pooling": 1}, "residual_pooling must be true or false"),
+    ],
+)
+def test_bad_values(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny(**overrides)
+
+
+def test_unknown_option() -> None:
+    with pytest.raises(UsageError, match=r"mvit_base_16x4 has no option widen_it \(did you mean widen_i"):
+        create_model("mvit_base_16x4", widen_it=1)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_build_args(name: str, tmp_path: Path) -> None:
+    model = tiny(name, widen_at="1,2", pool_q_at=[2])
+    assert model.build_args["widen_at"] == [1, 2]
+    save_weights(model, tmp_path / "m.safetensors")
+    again, metadata = load_model(tmp_path / "m.safetensors")
+    assert metadata["model"] == again.build_args == model.build_args
+    x = clips()
+    with torch.no_grad():
+        assert torch.equal(again(x), model(x))
+
+
+# -------------------------------------------------------------------------------------------------- forward
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_shortcut_is_max_pooled(stride: int) -> None:
+    """As PyTorch's 3-D pooling does it, one clip after the other, class token aside."""
+    x = torch.randn(2, 1 + 2 * 5 * 6, 3)
+    got = max_pooled(x, (2, 5, 6), stride)
+    if stride == 1:
+        assert got is x
+        return
+    pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+    for clip, pooled in zip(x, got, strict=True):
+        assert torch.equal(pooled[0], clip[0])
+        assert torch.equal(pooled[1:], pool(clip[1:].t().reshape(3, 2, 5, 6)).flatten(1).t())
+
+
+@pytest.mark.parametrize("widen_in", ["mlp", "attention"])
+def test_a_block_step_by_step(widen_in: str) -> None:
+    """Where it widens and where its shortcuts go; attention itself is tested with the layers."""
+    torch.manual_seed(0)
+    config = MViTTrunkConfig(
+        **TINY | {"widen_at": (1, 2)}, positions="relative", residual_pooling=True, widen_in=widen_in
+    )
+    block = MViTBlock(config.block_shapes()[1], config, drop_path=0.0)
+    width = 16 if widen_in == "mlp" else 8
+    x = torch.randn(2, 1 + 2 * 8 * 8, width)
+    y = F.layer_norm(x, (width,), block.norm1.weight, block.norm1.bias, 1e-6)
+    attended, grid = block.attn(y, (2, 8, 8))
+    shortcut = x if widen_in == "mlp" else block.widen(y)
+    z = max_pooled(shortcut, (2, 8, 8), 2) + attended
+    inner = F.layer_norm(z, (16,), block.norm2.weight, block.norm2.bias, 1e-6)
+    fc1, _, fc2 = block.mlp
+    shortcut = block.widen(inner) if widen_in == "mlp" else z
+    wanted = shortcut + fc2(F.gelu(fc1(inner)))
+    out = block(Tokens(x, (2, 8, 8)))
+    assert out.grid == grid == (2, 4, 4)
+    assert out.x.shape == (2, 33, 32 if widen_in == "mlp" else 16)
+    torch.testing.assert_close(out.x, wanted)
+
+
+@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(("frames", "side"), [(4, 32), (2, 32), (8, 48), (5, 38)])
+def test_clips_of_other_sizes(name: str, frames: int, side: int) -> None:
+    """A network made for a size, given the weights of one made for another, computes what that one does."""
+    model = tiny(name)
+    resized = create_model(name, 5, **TINY | {"num_frames": frames, "train_crop": side}).eval()
+    report = load_weights(resized, model.state_dict())
+    same = (frames, side) == (4, 32)
+    assert any("interpolated for this clip size" in note for note in report.notes) == (not same)
+    x = clips(2, frames, side)
+    with torch.no_grad():
+        torch.testing.assert_close(resized(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_clips_that_are_not_square() -> None:
+    model = tiny("mvitv2_small")
+    features = model.forward_intermediates(torch.randn(1, 3, 4, 32, 64))
+    assert [tuple(f.shape) for f in features] == [
+        (1, 8, 2, 8, 16),
+        *[(1, 8, 2, 8, 16)],
+        *[(1, 16, 2, 4, 8)] * 2,
+    ]
+
+
+def test_stages() -> None:
+    model = tiny()
+    assert model.stages() == model.blocks() == [model.stem, *model.layers]
+    x = clips()
+    with torch.no_grad():
+        last = model.forward_intermediates(x, indices=[-1])[0]
+        tokens = model.forward_features(x)
+        assert torch.equal(last, tokens[:, 1:].transpose(1, 2).reshape(last.shape))
+        assert torch.equal(model.head(tokens), model(x))
+    with pytest.raises(UsageError, match="has stages 0 to 3"):
+        model.forward_intermediates(x, indices=[4])
+    freeze(model, 2)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, _ in model.named_parameters() if n.startswith(("stem.", "layers.0."))}
+    assert model.clip_multiple == (2, 8)
+
+
+def test_layers_and_decay() -> None:
+    model = tiny("mvitv2_small", positions="relative")
+    ids = model.layer_ids()
+    assert ids["stem.cls_token"] == 0
+    assert ids["layers.2.attn.relative.time"] == 3
+    assert ids["head.norm.weight"] == ids["head.classifier.weight"] == 4
+    assert model.no_weight_decay() == set()
+    spared = tiny("mvitv2_small", decay_positions=False).no_weight_decay()
+    tables = {f"layers.{i}.attn.relative.{axis}" for i in range(3) for axis in ("time", "height", "width")}
+    assert spared == {"stem.cls_token", *tables}
+    places = {"stem.cls_token", "stem.cls_position", "stem.space", "stem.time"}
+    assert tiny("mvit_base_maskfeat").no_weight_decay() == places
+    assert tiny_maskfeat().no_weight_decay() == {*places, "stem.mask_token"}
+    assert model.classifier_parameters() == ["head.classifier.weight", "head.classifier.bias"]
+
+
+def test_drop_path_grows_with_depth() -> None:
+    model = tiny(drop_path=0.4)
+    rates = [b.drop_path.rate if isinstance(b.drop_path, DropPath) else 0.0 for b in model.layers]
+    assert rates == pytest.approx([0.0, 0.2, 0.4])
+
+
+@pytest.mark.parametrize("readout", ["class", "mean"])
+def test_readout(readout: str) -> None:
+    model = tiny(readout=readout)
+    x = torch.randn(2, 9, 16)
+    norm, classifier = model.head.norm, model.head.classifier
+    wanted = classifier(norm(x)[:, 0] if readout == "class" else norm(x[:, 1:].mean(1)))
+    torch.testing.assert_close(model.head(x), wanted)
+    model.reset_classifier(0)
+    assert model(clips()).shape == (2, 16)
+    model.reset_classifier(7)
+    assert model(clips()).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["mvit_base_16x4", "mvitv2_small"])
+def test_attention_is_recorded(name: str) -> None:
+    model, x = tiny(name), clips()
+    with torch.no_grad():
+        plain = model(x)
+        with record_attention(model) as records:
+            torch.testing.assert_close(model(x), plain, rtol=1e-4, atol=1e-5)
+    shapes = {key: tuple(weights.shape) for key, weights in records.items()}
+    assert shapes == {
+        "layers.0.attn": (2, 1, 129, 9),
+        "layers.1.attn": (2, 2, 33, 33),
+        "layers.2.attn": (2, 2, 33, 9),
+    }
+    for weights in records.values():
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+
+
+@pytest.mark.parametrize("name", ["mvit_base_16x4", "mvitv2_small"])
+def test_recomputed_activations_change_nothing(name: str) -> None:
+    x, gradients = clips(), []
+    for recompute in (False, True):
+        model = tiny(name, drop_path=0.5, dropout=0.0).train()
+        if recompute:
+            for block in model.blocks():
+                checkpoint_activations(block)
+        torch.manual_seed(1)
+        model(x).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain)
+
+
+@torch.no_grad()
+def test_initialisation() -> None:
+    model = tiny(embed_dim=64)
+    first = model.layers[0]
+    assert float(first.attn.qkv.weight.std()) == pytest.approx(0.02, rel=0.05)
+    assert float(first.attn.pool_k.conv.weight.std()) == pytest.approx(0.02, rel=0.1)
+    assert (first.attn.qkv.bias == 0.02).all()
+    assert (model.head.norm.bias == 0.02).all()
+    assert float(model.stem.space.std()) == pytest.approx(0.02, rel=0.1)
+    other = tiny("mvit_base_maskfeat")
+    assert not any(p.any() for n, p in other.named_parameters() if n.endswith(("norm1.bias", "qkv.bias")))
+    scaled = tiny("mvitv2_small_maskfeat", 400).head.classifier
+    assert float(scaled.weight.std()) == pytest.approx(2e-5, rel=0.1)
+    assert float(scaled.bias.detach()[0]) == pytest.approx(2e-5)
+
+
+@pytest.mark.parametrize("name", [pytest.param("mvit_base_16x4", marks=pytest.mark.slow), "mvitv2_small"])
+def test_compile_and_export(name: str) -> None:
+    model, x = tiny(name, depth=2), clips()
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
+    more = clips(3)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(program.module()(more), model(more), rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------- maskfeat
+
+
+def test_what_is_predicted() -> None:
+    with torch.device("meta"):
+        soft, hard = create_model("maskfeat_mvit_base"), create_model("maskfeat_mvitv2_small")
+    assert isinstance(soft, MaskFeat)
+    assert isinstance(hard, MaskFeat)
+    assert soft.token_grid == hard.token_grid == soft.grid_of(16, 224, 224) == (8, 14, 14)
+    assert (soft.target_kind, soft.predict_every, soft.config.num_targets) == ("soft", 1, 216)
+    assert (hard.target_kind, hard.predict_every, hard.config.num_targets) == ("hard", 2, 108)
+    assert soft.grid_of(8, 112, 160) == (4, 7, 10)
+    assert soft.num_classes == hard.build_args["num_classes"] == 0
+
+
+@pytest.mark.parametrize("name", ["maskfeat_mvit_base", "maskfeat_mvitv2_small"])
+def test_hidden_patches_are_not_seen(name: str) -> None:
+    """With all tokens hidden, nothing of the clip is left; with some, pixels that only they cover."""
+    model = tiny_maskfeat(name)
+    one, other = clips(), clips()
+    every = torch.ones(2, *model.token_grid, dtype=torch.bool)
+    with torch.no_grad():
+        assert torch.equal(model.forward_masked(one, every), model.forward_masked(other, every))
+        some = torch.zeros_like(every)
+        some[:, :, :2, :2] = True  # 16 x 16 pixels of all frames; patches beside them reach 3 pixels in
+        changed = one.clone()
+        changed[..., :13, :13] = other[..., :13, :13]
+        got = model.forward_masked(one, some)
+        assert got.shape == (2, *model.token_grid, model.config.num_targets)
+        assert torch.equal(got, model.forward_masked(changed, some))
+        assert not torch.equal(model(one), model(changed))
+        assert torch.equal(model.forward_masked(one, ~every), model(one))
+
+
+def test_clips_of_other_sizes_are_predicted() -> None:
+    model = tiny_maskfeat()
+    x = clips(1, 8, 48)
+    mask = torch.rand(1, 4, 6, 6) < 0.4
+    predictions = model.forward_masked(x, mask)
+    assert predictions.shape == (1, 4, 6, 6, 54)
+    predictions.square().mean().backward()
+    assert model.stem.mask_token.grad is not None
+    assert model.stem.mask_token.grad.any()
+
+
+def test_wrong_masks_and_clips() -> None:
+    model = tiny_maskfeat()
+    x = clips()
+    with pytest.raises(UsageError, match=r"mask must be bool of shape \(2, 2, 4, 4\), got torch.float32"):
+        model.forward_masked(x, torch.ones(2, 2, 4, 4))
+    with pytest.raises(UsageError, match=r"mask must be bool of shape \(2, 2, 4, 4\), .* \(2, 2, 8, 8\)"):
+        model.forward_masked(x, torch.ones(2, 2, 8, 8, dtype=torch.bool))
+    with pytest.raises(UsageError, match="frames must be a multiple of 2, height and width of 8, got 4 x 36"):
+        model(clips(side=36))
+    with pytest.raises(UsageError, match="a model takes clips"):
+        model(torch.zeros(3, 4, 32, 32))
+    with pytest.raises(ConfigError, match="has no classes: load its weights into mvit_base_maskfeat"):
+        model.reset_classifier(5)
+    with pytest.raises(ConfigError, match="predict_every must be 1 or 2, got 3"):
+        tiny_maskfeat(predict_every=3)
+    with pytest.raises(ConfigError, match="a token covers 4 pixels a side"):
+        tiny_maskfeat(pool_q_at=())
+
+
+# -------------------------------------------------------------------------------------------------- weights
+
+_PYSLOWFAST = {
+    "stem.patches.": "patch_embed.proj.",
+    "stem.cls_token": "cls_token",
+    "stem.mask_token": "mask_token",
+    "stem.space": "pos_embed_spatial",
+    "stem.time": "pos_embed_temporal",
+    "stem.cls_position": "pos_embed_class",
+    "head.classifier.": "head.projection.",
+    "head.decoder.": "pred_head.projections.0.",
+}
+_PYTORCHVIDEO = {
+    "stem.patches.": "patch_embed.patch_model.",
+    "stem.cls_token": "cls_positional_encoding.cls_token",
+    "stem.space": "cls_positional_encoding.pos_embed_spatial",
+    "stem.time": "cls_positional_encoding.pos_embed_temporal",
+    "stem.cls_position": "cls_positional_encoding.pos_embed_class",
+    "head.norm.": "norm_embed.",
+    "head.classifier.": "head.proj.",
+}
+_BLOCK = {
+    "layers.": "blocks.",
+    ".pool_q.conv.": ".pool_q.",
+    ".pool_k.conv.": ".pool_k.",
+    ".pool_v.conv.": ".pool_v.",
+    ".pool_q.norm.": ".norm_q.",
+    ".pool_k.norm.": ".norm_k.",
+    ".pool_v.norm.": ".norm_v.",
+    ".relative.time": ".rel_pos_t",
+    ".relative.height": ".rel_pos_h",
+    ".relative.width": ".rel_pos_w",
+    ".mlp.0.": ".mlp.fc1.",
+    ".mlp.2.": ".mlp.fc2.",
+    ".widen.": ".proj.",
+}
+
+
+def theirs(state: dict[str, Tensor], names: dict[str, str], *, separate: bool) -> dict[str, Tensor]:
+    """Our weights under the names of another code base, with one linear layer before the heads or three."""
+    renamed = {}
+    for key, value in state.items():
+        name = key
+        for ours, other in (_BLOCK if key.startswith("layers.") else names).items():
+            name = name.replace(ours, other)
+        if separate and ".attn.qkv." in name:
+            for part, rows in zip("qkv", value.chunk(3), strict=True):
+                renamed[name.replace("qkv", part)] = rows
+        else:
+            renamed[name] = value
+    return renamed
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(
+    ("format_name", "model_name"),
+    [
+        ("PySlowFast", "mvit_base_16x4"),
+        ("PySlowFast", "mvit_base_32x3"),
+        ("PySlowFast", "mvitv2_small"),
+        ("PySlowFast", "mvitv2_small_maskfeat"),
+        ("PyTorchVideo", "mvit_base_16x4"),
+    ],
+)
+def test_checkpoints_of_pyslowfast_and_pytorchvideo(
+    format_name: str, model_name: str, separate: bool, tmp_path: Path
+) -> None:
+    model = tiny(model_name)
+    names = {**_PYSLOWFAST, "head.norm.": "norm."} if format_name == "PySlowFast" else _PYTORCHVIDEO
+    state = theirs(model.state_dict(), names, separate=separate)
+    torch.save({"model_state": state, "epoch": 200, "cfg": "MVIT:\n"}, tmp_path / "k400.pyth")
+    other = tiny(model_name)
+    nn.init.zeros_(other.head.norm.weight)
+    report = load_weights(other, tmp_path / "k400.pyth")
+    assert report.format == format_name
+    assert report.num_loaded == len(model.state_dict())
+    assert set(report.mapped) == set(state)
+    assert not report.left_out
+    for key, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+
+
+def test_other_classes_leave_out_the_classifier_alone() -> None:
+    state = theirs(tiny().state_dict(), {**_PYSLOWFAST, "head.norm.": "norm."}, separate=True)
+    report = load_weights(tiny(num_classes=7), state)
+    counts = "5 classes in the file, 7 in the model"
+    assert report.left_out == {"head.projection.weight": counts, "head.projection.bias": counts}
+
+
+def test_weights_that_do_not_fit() -> None:
+    state = theirs(tiny().state_dict(), {**_PYSLOWFAST, "head.norm.": "norm."}, separate=True)
+    state.pop("blocks.1.attn.v.weight")
+    with pytest.raises(WeightsError, match=r"missing: layers\.1\.attn\.qkv\.weight; 2 unexpected"):
+        load_weights(tiny(), state)
+    with pytest.raises(WeightsError, match="not a format known for mvit_base_16x4"):
+        load_weights(tiny(), {"conv1.weight": torch.zeros(1)})
+
+
+def test_maskfeat_of_pyslowfast_is_fine_tuned(capsys: pytest.CaptureFixture[str]) -> None:
+    """Mask token, decoder and its norm stay behind; the last block's smaller map has smaller tables."""
+    deep = {"depth": 4, "widen_at": (1,), "kv_stride": 4}
+    pretrained = tiny_maskfeat("maskfeat_mvitv2_small", **deep, pool_q_at=(1,))
+    names = {**_PYSLOWFAST, "head.norm.": "pred_head.transforms.0.0."}
+    state = theirs(pretrained.state_dict(), names, separate=False)
+    state |= {f"hogs.0.weight_{axis}": torch.zeros(3, 1, 3, 3) for axis in "xy"}
+    again = tiny_maskfeat("maskfeat_mvitv2_small", **deep, pool_q_at=(1,))
+    report = load_weights(again, {"model_state": state})
+    assert report.format == "PySlowFast MaskFeat"
+    assert report.num_loaded == len(pretrained.state_dict())
+    assert set(report.left_out) == {"hogs.0.weight_x", "hogs.0.weight_y"}
+
+    model = tiny("mvitv2_small_maskfeat", **deep, pool_q_at=(1, 2))
+    report = load_weights(model, {"model_state": state})
+    head = ("mask_token", "pred_head", "hogs")
+    assert set(report.left_out) == {name for name in state if name.startswith(head)}
+    kept = {name for name in model.state_dict() if name.startswith("head.")}
+    assert set(report.filled) == kept
+    assert report.num_loaded == len(model.state_dict()) - len(kept)
+    assert not report.missing
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "mask token and decoder are left out, the classifier is new" in said
+    assert "tensors of positions were interpolated for this clip size" in said
+    before = pretrained.get_parameter("layers.3.attn.relative.height")
+    after = model.get_parameter("layers.3.attn.relative.height")
+    assert (len(before), len(after)) == (7, 3)
+    torch.testing.assert_close(after, F.interpolate(before.t()[None], size=3, mode="linear")[0].t())
+
+
+def test_our_own_pre_training_is_fine_tuned(tmp_path: Path) -> None:
+    pretrained = tiny_maskfeat()
+    save_weights(pretrained, tmp_path / "best.safetensors")
+    model = tiny("mvit_base_maskfeat")
+    report = load_weights(model, tmp_path / "best.safetensors")
+    assert report.format == "Saccade MaskFeat"
+    assert set(report.left_out) == {"stem.mask_token", "head.decoder.weight", "head.decoder.bias"}
+    assert set(report.filled) == {"head.classifier.weight", "head.classifier.bias"}
+    assert torch.equal(model.head.norm.weight, pretrained.head.norm.weight)
+    x = clips()
+    with torch.no_grad():
+        tokens = pretrained._through_blocks(pretrained.stem(x)).x
+        assert torch.equal(model.forward_features(x), tokens)
+    again, _ = load_model(tmp_path / "best.safetensors")
+    assert again.build_args == pretrained.build_args
+
+
+def test_which_model_a_checkpoint_is_of() -> None:
+    """A pre-trained network is the one with the decoder, not the one it is fine-tuned as."""
+    with torch.device("meta"):
+        pretrained = create_model("maskfeat_mvit_base").state_dict()
+        tuned = create_model("mvit_base_maskfeat", 30)
+    assert guess_models(pretrained) == ["maskfeat_mvit_base"]
+    assert num_classes_of(pretrained, "maskfeat_mvit_base") == 0
+    assert num_classes_of(pretrained, "mvit_base_maskfeat") == 0
+    assert guess_models(tuned.state_dict()) == ["mvit_base_maskfeat"]
+    assert num_classes_of(tuned.state_dict(), "mvit_base_maskfeat") == 30
+    with pytest.raises(WeightsError, match="They are those of mvit_base_maskfeat"):
+        load_weights(tiny_maskfeat(), tuned.state_dict())
