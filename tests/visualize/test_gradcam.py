@@ -179,11 +179,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_writes_a_sheet_and_a_video(run: Path, capsys: pytest.CaptureFixture[str]):
     args = ["visualize", "gradcam", str(run / "run"), str(run / "one.mp4"), str(run / "two.mp4")]
-    assert main([*args, "--out", str(run / "out"), "--top", "2"]) == 0
+    assert main([*args, "--out", str(run / "out"), "--top", "2", "--columns", "3"]) == 0
     names = [f"{video}.gradcam.{kind}" for video in ("one", "two") for kind in ("png", "mp4")]
     assert capsys.readouterr().out.split() == [str(run / "out" / name) for name in names]
     with Image.open(run / "out" / "one.gradcam.png") as sheet:
-        assert sheet.width > sheet.height > 500  # four frames, three rows
+        assert min(sheet.size) > 500  # three frames, three rows
     with open_video(run / "out" / "one.gradcam.mp4") as video:
         assert (len(video), video.fps) == (7, 20.0)  # from the first of 4 frames to the last, 2 apart
         assert video.size[1] > 3 * 256

@@ -55,7 +55,7 @@ def test_a_clip_can_begin_anywhere(video: Path):
 def test_maps_lie_where_they_were_made(clip: SeenClip):
     maps = np.zeros((2, 4, 4), np.float32)
     maps[1, 0, 3] = 0.5  # later half, top right
-    there = spanned(maps, clip, [0, 1, 2, 3])
+    there = spanned(MapRow("", maps), clip, np.arange(4))
     assert there.shape == (4, 48, 48)
     at = np.unravel_index(there[3].argmax(), (48, 48))
     assert at[0] < 6
@@ -63,7 +63,18 @@ def test_maps_lie_where_they_were_made(clip: SeenClip):
     # two maps over four frames stand at 1/4 and 3/4 of the clip, frames at 1/8, 3/8, 5/8, 7/8
     assert there.max(axis=(1, 2)) / there.max() == pytest.approx([0, 0.25, 0.75, 1])
     same = np.random.default_rng(0).random((4, 48, 48), np.float32)
-    np.testing.assert_allclose(spanned(same, clip, [0, 1, 2, 3]), same, atol=1e-6)
+    np.testing.assert_allclose(spanned(MapRow("", same), clip, np.arange(4)), same, atol=1e-4)
+    one = MapRow("", np.full((1, 1, 1), 0.4, np.float32))
+    np.testing.assert_allclose(spanned(one, clip, np.arange(4)), 0.4, atol=1e-6)
+
+
+def test_cells_of_strided_convolutions_stand_on_their_own_pixel(clip: SeenClip):
+    maps = np.zeros((2, 3, 3), np.float32)
+    maps[1, 1, 2] = 0.5  # stands on frame 2, pixel (8, 16) of 24, which is (16, 32) of 48
+    there = spanned(MapRow("", maps, steps=(2, 8)), clip, np.arange(4))
+    assert there[2].argmax() in [y * 48 + x for y in (16, 17) for x in (32, 33)]
+    assert there[1].max() == pytest.approx(there[2].max() / 2)
+    assert there[3].max() == pytest.approx(there[2].max())  # beyond the last one
 
 
 def test_colours_follow_the_map():

@@ -99,6 +99,7 @@ def draw_gradcam(options: Namespace) -> int:
                 loaded.class_names[label],
                 maps,
                 f"{100 * scores[label]:.0f} %" + ("" if maps.any() else ", nothing for it"),
+                found.steps,
             )
             for label, maps in zip(found.labels, found.scaled(), strict=True)
         ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
+from saccade.cli._visualize_attention import add_attention
 from saccade.cli._visualize_clips import add_gradcam
 from saccade.errors import UsageError
 
@@ -59,6 +60,7 @@ def _parser() -> Parser:
     timeline.add_argument("--fps", type=float, help="frames per second of a folder of images (default 30)")
     add_model_flags(timeline)
     add_gradcam(pictures)
+    add_attention(pictures)
     return parser
 
 

@@ -30,11 +30,13 @@ class ClassMaps:
     Attributes:
         labels: the classes (N,).
         maps: float32 (N, T, h, w), not below 0, on the grid of the stage they were taken from.
+        steps: (frames, pixels) from cell to cell; the first stands on the first pixel.
         logits: float32 (num_classes,), of the model as it is used.
     """
 
     labels: tuple[int, ...]
     maps: NDArray[np.float32]
+    steps: tuple[int, int]
     logits: NDArray[np.float32]
 
     def scores(self, *, multi_label: bool = False) -> NDArray[np.float32]:
@@ -96,7 +98,16 @@ def _class_maps(model: VideoModel, clip: Tensor, labels: Sequence[int] | None, s
         own = _scores(model, x, activated=activated)
         gradients = [torch.autograd.grad(own[label], features, retain_graph=True)[0] for label in chosen]
     maps = torch.stack([_weighted(features.detach(), gradient) for gradient in gradients])
-    return ClassMaps(chosen, maps.float().cpu().numpy(), logits.float().cpu().numpy())
+    steps = (stride_of(clip.shape[2], maps.shape[1]), stride_of(clip.shape[3], maps.shape[2]))
+    return ClassMaps(chosen, maps.float().cpu().numpy(), steps, logits.float().cpu().numpy())
+
+
+def stride_of(size: int, cells: int) -> int:
+    """The stride of convolutions, a power of two, that make ``cells`` of ``size`` pixels."""
+    stride = 1
+    while -(-size // stride) > cells:
+        stride *= 2
+    return stride
 
 
 def _weighted(features: Tensor, gradient: Tensor) -> Tensor:

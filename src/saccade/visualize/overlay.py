@@ -41,11 +41,14 @@ class MapRow:
     Attributes:
         title: what it is of; a note in a second line.
         maps: (T', h, w) on any grid over the clip, 0..1.
+        steps: (frames, pixels of the model's input) from cell to cell where the first stands on the first
+            frame and pixel, as strided convolutions of odd kernels make them; None: cells share the clip out.
     """
 
     title: str
     maps: NDArray[np.float32]
     note: str = ""
+    steps: tuple[int, int] | None = None
 
 
 def map_sheet(
@@ -67,7 +70,7 @@ def map_sheet(
     """
     shown = spread(len(clip.frames), columns)
     pictures = [clip.frames[shown]]
-    pictures += [overlaid(clip.frames[shown], spanned(row.maps, clip, shown)) for row in rows]
+    pictures += [overlaid(clip.frames[shown], spanned(row, clip, np.array(shown))) for row in rows]
     page = _Page(len(shown), len(pictures), charted=below is not None)
     with styled():
         figure = Figure(figsize=(page.width, page.height))
@@ -136,33 +139,42 @@ def _on_grey() -> NDArray[np.float32]:
     """The colours as they look over a frame of middle grey: (256, 3) in 0..1."""
     grey = np.full((1, 256, 1, 3), 150, np.uint8)
     colours: NDArray[Any] = overlaid(grey, np.linspace(0, 1, 256).reshape(1, 256, 1))[0, :, 0]
-    return colours.astype(np.float32) / 255
+    return (colours / 255).astype(np.float32)
 
 
-def spanned(maps: NDArray[np.float32], clip: SeenClip, frames: Sequence[int]) -> NDArray[np.float32]:
-    """Maps (T', h, w) at some frames of the clip: (len(frames), side, side), linear in time and space."""
-    places = (np.asarray(frames) + 0.5) / len(clip.frames)
-    return _in_space(_in_time(torch.as_tensor(maps), torch.as_tensor(places)), clip.side)
+def spanned(row: MapRow, clip: SeenClip, places: NDArray[Any]) -> NDArray[np.float32]:
+    """The map at some ``places`` of the clip, in frames of it: (len(places), side, side).
+
+    Linear in time, bicubic in space; beyond the first and last cell as there.
+    """
+    maps = torch.as_tensor(np.asarray(row.maps, np.float32))
+    length, crop = clip.spec.num_frames, clip.spec.crop
+    time = _cells(torch.as_tensor(places, dtype=torch.float64), length, len(maps), row.steps and row.steps[0])
+    before = time.floor().long()
+    after = (before + 1).clamp(max=len(maps) - 1)
+    share = (time - before).float()[:, None, None]
+    planes = (1 - share) * maps[before] + share * maps[after]
+    pixels = (torch.arange(clip.side, dtype=torch.float64) + 0.5) * crop / clip.side - 0.5
+    ways = [_cells(pixels, crop, cells, row.steps and row.steps[1]) for cells in maps.shape[1:]]
+    y, x = (
+        2 * way / max(cells - 1, 1) - 1 if cells > 1 else 0 * way
+        for way, cells in zip(ways, maps.shape[1:], strict=True)
+    )
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).float().expand(len(planes), -1, -1, -1)
+    larger = F.grid_sample(planes[:, None], grid, mode="bicubic", padding_mode="border", align_corners=True)
+    shown: NDArray[np.float32] = larger[:, 0].clamp(0, 1).numpy()
+    return shown
+
+
+def _cells(places: Tensor, size: int, cells: int, step: int | None) -> Tensor:
+    """Places in frames or pixels, of ``size``, in cells, 0 being the middle of the first."""
+    at = places / step if step else (places + 0.5) * cells / size - 0.5
+    return at.clamp(0, cells - 1)
 
 
 def spread(length: int, most: int) -> list[int]:
     """At most ``most`` of ``length`` places, evenly spread, both ends among them."""
     return np.unique(np.linspace(0, length - 1, min(length, most)).round().astype(int)).tolist()
-
-
-def _in_time(maps: Tensor, places: Tensor) -> Tensor:
-    """Maps (T', h, w) at ``places`` in 0..1 of the clip; map i stands at (i + 1/2) / T'."""
-    x = (places * len(maps) - 0.5).clamp(0, len(maps) - 1)
-    before = x.floor().long()
-    after = (before + 1).clamp(max=len(maps) - 1)
-    share = (x - before).to(maps.dtype)[:, None, None]
-    return (1 - share) * maps[before] + share * maps[after]
-
-
-def _in_space(maps: Tensor, side: int) -> NDArray[np.float32]:
-    larger = F.interpolate(maps[:, None].float(), (side, side), mode="bicubic", align_corners=False)
-    clamped: NDArray[np.float32] = larger[:, 0].clamp(0, 1).numpy()
-    return clamped
 
 
 class _Page:
@@ -278,19 +290,16 @@ class _Tiles:
             yield self._at(frame, places[number], number / max(1, len(places) - 1))
 
     def _places(self) -> NDArray[np.float64]:
-        """Where in the clip, 0..1, each frame of the span lies: frame i of the clip is at (i + 1/2) / T."""
+        """Where among the frames of the clip each frame of the span lies."""
         seen, first = np.unique(self.clip.indices, return_index=True)
-        middles = (first + 0.5) / len(self.clip.indices)
-        return np.interp(np.asarray(self.clip.span), seen, middles)
+        return np.interp(np.asarray(self.clip.span), seen, first)
 
     def _at(self, frame: NDArray[np.uint8], place: float, done: float) -> NDArray[np.uint8]:
         picture = self.empty.copy()
-        at = torch.tensor([place])
         for number, row in enumerate([None, *self.rows]):
             shown = frame
             if row is not None:
-                maps = _in_space(_in_time(torch.as_tensor(row.maps), at), len(frame))
-                shown = overlaid(frame[None], maps)[0]
+                shown = overlaid(frame[None], spanned(row, self.clip, np.array([place])))[0]
             tile = Image.fromarray(shown)
             if tile.size != (self.side, self.side):
                 tile = tile.resize((self.side, self.side), Image.Resampling.LANCZOS)
