@@ -200,7 +200,7 @@ def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     for path, words in [
         (tmp_path / "absent.pt", "no such file"),
         (tmp_path / "absent.safetensors", "no such file"),
-        (tmp_path, "a folder, not a checkpoint"),
+        (tmp_path, "a folder without best.safetensors"),
         (noise, "not a PyTorch checkpoint"),
         (code, "Custom) besides tensors, and reading one can run code"),
         (number, "holds a int, not a state dict"),

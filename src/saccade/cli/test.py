@@ -197,6 +197,11 @@ def _check_flags(options: Namespace, task: str) -> None:
     """Refuse flags that the task has no use for; a protocol is measured as it is stated, or not under its
     name.
     """
+    if task == "masked":
+        raise UsageError(
+            f"{options.source}: was pre-trained without labels and has no classes; start a recipe with "
+            "--model.weights from it, then test that run"
+        )
     whole = task in ("localization", "detection")
     useless = {
         "--views": whole and options.views is not None,

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-Purpose = Literal["clip", "transform", "replacement", "randaugment", "erasing", "mixing", "area"]
+Purpose = Literal["clip", "transform", "replacement", "randaugment", "erasing", "mixing", "area", "mask"]
 _PURPOSES: dict[Purpose, int] = {
     "clip": 0,
     "transform": 1,
@@ -20,8 +20,9 @@ _PURPOSES: dict[Purpose, int] = {
     "erasing": 4,
     "mixing": 5,
     "area": 6,
+    "mask": 7,
 }
-_EPOCH_ORDER, _CLIP_SEED = 0, 1
+_EPOCH_ORDER, _CLIP_SEED, _VIEW_SEED = 0, 1, 2
 
 
 def epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
@@ -32,6 +33,12 @@ def epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
 def clip_seed(seed: int, epoch: int, position: int) -> int:
     """The number of the clip at ``position`` of ``epoch``, in 0 .. 2**63-1."""
     words = np.random.SeedSequence((seed, _CLIP_SEED, epoch, position)).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def view_seed(seed: int, video: int, view: int) -> int:
+    """The number of a view of a test, in 0 .. 2**63-1: that of the video at this place of its data set."""
+    words = np.random.SeedSequence((seed, _VIEW_SEED, video, view)).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 

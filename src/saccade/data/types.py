@@ -9,8 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Task = Literal["single-label", "multi-label", "localization", "detection"]
-"""What a run learns: one label a clip, several a clip, several at every moment, several for every person."""
+Task = Literal["single-label", "multi-label", "localization", "detection", "masked"]
+"""What a run learns: one label a clip, several a clip, several at every moment, several for every person; or,
+without labels, what was hidden of a clip."""
 
 
 @dataclass(frozen=True)

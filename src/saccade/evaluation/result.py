@@ -27,6 +27,7 @@ FIGURE_NAMES = {
     "charades25": "charades-25",
     "per_frame": "per-frame",
     "frame_map": "frame-mAP",
+    "explained": "explained variance",
     "repeated_charades25": "charades-25 repeated",
 }
 """What `Result.figures` are called in print. "Repeated": the control in which the scores of a whole video

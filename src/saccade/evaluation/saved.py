@@ -10,11 +10,13 @@ import numpy as np
 from saccade.errors import DataError
 from saccade.evaluation.detection import DetectionResult
 from saccade.evaluation.localization import LocalizationResult
+from saccade.evaluation.masked import MaskedResult
 from saccade.evaluation.multilabel import MultiLabelResult
 from saccade.evaluation.result import Result, TestResult
 
 _KINDS: dict[str, type[Result]] = {
-    kind.task: kind for kind in (TestResult, MultiLabelResult, LocalizationResult, DetectionResult)
+    kind.task: kind
+    for kind in (TestResult, MultiLabelResult, LocalizationResult, DetectionResult, MaskedResult)
 }
 
 

@@ -408,6 +408,14 @@ def task_overrides(name: str, task: str) -> dict[str, Any]:
         if "localization" not in known:
             raise ConfigError(f"task: {name} gives no scores per frame, so it cannot localise")
         return {"localization": True}
+    if task == "masked":
+        if "target_kind" not in known:
+            raise ConfigError(
+                f"task: {name} does not predict what is hidden; {', '.join(list_models('maskfeat_*'))} do"
+            )
+        return {}
+    if "target_kind" in known:
+        raise ConfigError(f"task: {name} has no classes, it is pre-trained with --task masked alone")
     if task == "detection":
         if "detection" not in known:
             raise ConfigError(f"task: {name} has no head for people in boxes, so it cannot detect")

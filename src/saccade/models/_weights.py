@@ -24,6 +24,8 @@ from saccade.models._fit import LoadReport, convert, fit, native
 from saccade.models._registry import create_model
 
 METADATA_KEY = "saccade"
+BEST = "best.safetensors"
+"""What a run folder calls its weights."""
 _WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model")
 # Learning rates and losses are often saved as numpy scalars; making one runs no code of the file's.
 _NUMPY_SCALARS = [
@@ -50,8 +52,9 @@ def load_weights(
     the report.
 
     Args:
-        path_or_state_dict: a file (safetensors, or a PyTorch pickle that holds nothing but tensors and plain
-            values), or its content: a state dict, possibly inside the dict a training script saves.
+        path_or_state_dict: a run folder, whose best weights are taken, or a file (safetensors, or a PyTorch
+            pickle that holds nothing but tensors and plain values), or its content: a state dict, possibly
+            inside the dict a training script saves.
         strict: raise if tensors are missing, unexpected or of another shape. Otherwise load what fits; the
             report names the rest.
 
@@ -141,7 +144,9 @@ def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     """The content of a checkpoint file."""
     file = Path(path)
     if file.is_dir():
-        raise WeightsError(f"{path}: a folder, not a checkpoint file")
+        file = file / BEST
+        if not file.is_file():
+            raise WeightsError(f"{path}: a folder without {BEST}, which a run has after its first validation")
     if not file.exists():
         raise WeightsError(f"{path}: no such file")
     if file.suffix == ".safetensors":

@@ -101,15 +101,16 @@ class MaskFeatStem(MViTStem):
 
 
 class MaskFeatHead(nn.Module):
-    """Norm and a linear layer for every patch: tokens (B, 1 + t h w, C) -> (B, t h w, D)."""
+    """Norm and a linear layer for every patch: tokens (B, 1 + t h w, C) -> (B, t, h, w, D)."""
 
     def __init__(self, dim: int, num_targets: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.decoder = nn.Linear(dim, num_targets)
 
-    def forward(self, x: Tensor) -> Tensor:
-        predictions: Tensor = self.decoder(self.norm(x[:, 1:]))
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        # a grid before the linear layer: FSDP warns of a network whose output is a view
+        predictions: Tensor = self.decoder(self.norm(x[:, 1:]).unflatten(1, grid))
         return predictions
 
 
@@ -193,8 +194,8 @@ class MaskFeat(MViTTrunk):
                 f"mask must be bool of shape {(x.shape[0], *grid)}, got {mask.dtype} of {tuple(mask.shape)}"
             )
         tokens = self._through_blocks(self.stem(x, mask))
-        predictions: Tensor = self.head(tokens.x)
-        return predictions.unflatten(1, grid)
+        predictions: Tensor = self.head(tokens.x, grid)
+        return predictions
 
     def forward_masked(self, clips: Tensor, mask: Tensor) -> Tensor:
         """Predictions (B, t, h, w, D) with the tokens of ``mask`` (B, t, h, w) hidden."""

@@ -20,7 +20,7 @@ class ModelConfig:
     overrides: dict[str, int | float | str] = field(default_factory=dict)
     """Fields of the architecture's own config to change, e.g. gamma_d 1 gamma_w 1."""
     weights: str = ""
-    """Checkpoint to start from (any format load_weights knows). Empty: from scratch."""
+    """Run folder or checkpoint to start from (any format load_weights knows). Empty: from scratch."""
     image_weights: str = ""
     """Checkpoint of a network for images to start from: a ViT (timm, Hugging Face, MAE ...) for TimeSformer
     and ViViT, an MViT for MViT. What came from where is in image_weights.json of the run folder."""
@@ -165,6 +165,26 @@ class PeopleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskedConfig:
+    """What is hidden of a clip and learned from, for task masked alone. What is predicted of it the model
+    says: --model.overrides target_kind soft (HOG of scikit-image), hard (HOG of PySlowFast) or pixels."""
+
+    rule: Literal["video-transformer", "pyslowfast"] = "video-transformer"
+    """How masks are drawn: one shape held for a stretch of time, or boxes until enough is hidden."""
+    ratio: float = 0.4
+    """Share that is hidden: of the steps in time and of the tokens in each of those (video-transformer; 15 %
+    of all tokens at 0.4), or of all tokens (pyslowfast)."""
+    min_patches: int | None = None
+    """Tokens of the smallest rectangle, or cells of the smallest box on one step. None: as published, 16 of
+    14x14 tokens and as many of other grids; a fifth of a step's cells."""
+    coarse: int = 2
+    """Tokens a side of the cells that pyslowfast hides as a whole."""
+    scored: Literal["centre", "all"] = "centre"
+    """Frames on which hidden tokens are learned from: the middle one of each stretch
+    (VideoTransformer-pytorch), or all that are predicted (PySlowFast)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     recipe: str
     """Name recorded with the run."""
@@ -176,8 +196,11 @@ class TrainConfig:
     """single-label: one class a clip. multi-label: any number of classes a clip, binary cross entropy, chosen
     by mAP. localization: which classes at every moment of a video; chosen by charades-25, the loss is that of
     X3D-Multigrid. The last two need a data set that says when actions happen, as Charades does. detection:
-    what each person in a box does, as in AVA; chosen by frame-mAP."""
+    what each person in a box does, as in AVA; chosen by frame-mAP. masked: pre-training without labels, on
+    clips of any data set or a plain folder of videos; chosen by the share of the targets' variance that is
+    explained."""
     people: PeopleConfig = field(default_factory=PeopleConfig)
+    masked: MaskedConfig = field(default_factory=MaskedConfig)
     class_names: str = ""
     """Class names in label order: a shipped list (something_v2) or a file. Empty: those of the data set."""
     out: str = ""
@@ -215,8 +238,8 @@ class TrainConfig:
     """Decay of the moving average of the weights, 0 is off. The average is then what is tested and kept."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 uses autocast."""
-    channels_last: bool = True
-    """Store activations as channels-last-3d."""
+    channels_last: bool | None = None
+    """Store activations as channels-last-3d. None: where the model prefers it."""
     compile: bool = False
     """Run the model through torch.compile."""
     checkpoint_activations: bool = False

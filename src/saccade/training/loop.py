@@ -31,6 +31,7 @@ from saccade.training.distributed import Processes
 from saccade.training.ema import WeightAverage
 from saccade.training.failures import FailureLimit
 from saccade.training.interrupt import Interrupts, RunInterrupted
+from saccade.training.maskfeat import MaskedStep
 from saccade.training.metrics import MetricsFile, Reporter, Stopwatch, Window
 from saccade.training.multigrid import NormChoice, Phase
 from saccade.training.multigrid.norms import NormSwitch
@@ -46,6 +47,9 @@ from saccade.training.validation import validate_model
 
 if TYPE_CHECKING:
     from saccade.training.shard import Shards
+
+
+_STEPS: dict[str, type[GradientStep]] = {"detection": DetectionStep, "masked": MaskedStep}
 
 
 @dataclass
@@ -116,8 +120,7 @@ class Trainer:
         self._batch_norms = batch_norms(model)
         self._switch_norms = NormSwitch(model, processes)
         self._phase: Phase | None = None
-        step = DetectionStep if config.task == "detection" else GradientStep
-        self._gradients = step(
+        self._gradients = _STEPS.get(config.task, GradientStep)(
             config,
             model,
             processes,
@@ -132,6 +135,11 @@ class Trainer:
         self._last_save = time.monotonic()
 
     # ------------------------------------------------------------------------------------------- state
+
+    @property
+    def share_name(self) -> str:
+        """What the share of right clips is in metrics.jsonl."""
+        return "explained" if self.config.task == "masked" else "top1"
 
     @property
     def tested_model(self) -> nn.Module:
@@ -278,7 +286,7 @@ class Trainer:
 
     def _after_step(self, lr: float, *, late: bool) -> None:
         progress = self.progress
-        record = {**progress.window.record(), **self.watch.record(), "lr": lr}
+        record = {**progress.window.record(self.share_name), **self.watch.record(), "lr": lr}
         record["clips"] = self.timetable.num_clips(progress.step)
         if self._phase:
             record["phase"] = self._phase.number
@@ -422,7 +430,7 @@ class Trainer:
     def _tell_epoch(self, record: dict[str, Any]) -> None:
         parts = [
             f"loss {record['loss']:.3f}",
-            f"top-1 {100 * record['top1']:.1f} %",
+            f"{FIGURE_NAMES[self.share_name]} {100 * record[self.share_name]:.1f} %",
             f"{record['clips_per_s']:.1f} clips/s",
             f"data wait {100 * record['data_wait']:.0f} %",
         ]

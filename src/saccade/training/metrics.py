@@ -40,9 +40,10 @@ class Window:
         self.clips += clips
         self.failures += failures
 
-    def record(self) -> dict[str, float | int]:
+    def record(self, share_name: str = "top1") -> dict[str, float | int]:
+        """Means a clip; ``share_name`` is what the share of right clips is called."""
         clips = max(self.clips, 1)
-        return {"loss": self.loss / clips, "top1": self.correct / clips, "failures": self.failures}
+        return {"loss": self.loss / clips, share_name: self.correct / clips, "failures": self.failures}
 
     def to_dict(self) -> dict[str, float | int]:
         return asdict(self)
@@ -173,9 +174,11 @@ class Reporter:
             self._bar.start()
 
     def step(self, step: int, epoch: float, record: dict[str, float | int]) -> None:
-        """After a step. ``record`` has loss, top1, lr, clips_per_s and data_wait."""
+        """After a step. ``record`` has loss, top1 or explained, lr, clips_per_s and data_wait."""
+        share = "top1" if "top1" in record else "explained"
+        name = "top-1" if share == "top1" else share
         text = (
-            f"loss {record['loss']:.3f}  top-1 {100 * record['top1']:.0f} %  "
+            f"loss {record['loss']:.3f}  {name} {100 * record[share]:.0f} %  "
             f"{record['clips_per_s']:.1f} clips/s  data wait {100 * record['data_wait']:.0f} %"
         )
         if self._bar is None or console().width >= WIDE:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from saccade.data.types import ClipBatch
 from saccade.errors import UsageError
+from saccade.models import create_model
 from saccade.training.config import TrainConfig
 from saccade.training.loop import make_loader
-from saccade.training.run import load_data, make_timetable
+from saccade.training.maskfeat import masking
+from saccade.training.run import load_data, make_timetable, model_options
 from saccade.training.step import mixing, split_batch, train_transform
 from saccade.training.validate import validate
-from saccade.transforms import Mixing
+from saccade.transforms import Mixing, TrainTransform
 from saccade.transforms.people import clips_with_people
 
 _LEAST = 0.005  # shares below it are not told
@@ -82,7 +84,10 @@ def _seen(
     boxes: list[Tensor] = []
     for part in split_batch(batch, config.accumulate):
         own_files = files[len(sources) : len(sources) + len(part)]
-        if config.task == "detection":
+        if config.task == "masked":
+            x = _masked_views(config, transform, part)
+            labels += [torch.zeros(0)] * len(part)
+        elif config.task == "detection":
             x, own_boxes, own_labels = clips_with_people(transform, part)
             boxes += own_boxes
             people = own_labels.split([len(own) for own in own_boxes])
@@ -97,6 +102,19 @@ def _seen(
         views.append(x)
         sources += own_files
     return torch.cat(views), labels, sources, tuple(boxes) if config.task == "detection" else None
+
+
+def _masked_views(config: TrainConfig, transform: TrainTransform, part: ClipBatch) -> Tensor:
+    """Clips with the hidden tokens grey."""
+    with torch.device("meta"):
+        model = create_model(config.model.name, 0, **model_options(config))
+    how = masking(config.masked, model, config.clip.num_frames, config.train_crop)
+    hidden = how.tokens([how.generator.of_clip(seed) for seed in part.seeds]).mask
+    x = transform(part)
+    for axis, size in enumerate(x.shape[2:], start=1):
+        hidden = hidden.repeat_interleave(size // hidden.shape[axis], axis)
+    grey = (0.5 - torch.tensor(config.clip.mean)) / torch.tensor(config.clip.std)
+    return torch.where(hidden[:, None], grey.view(1, 3, 1, 1, 1), x)
 
 
 def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[int]) -> list[str]:
@@ -116,6 +134,8 @@ def caption(labels: Tensor, names: Sequence[str]) -> str:
     """
     if not labels.is_floating_point():
         return names[int(labels)]
+    if not len(labels):
+        return ""  # pre-training looks at none
     told = [(share, label) for label, share in enumerate(labels.tolist()) if share >= _LEAST]
     told.sort(key=lambda pair: (-pair[0], pair[1]))
     if all(share > 1 - _LEAST for share, _ in told):

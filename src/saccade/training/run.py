@@ -20,7 +20,14 @@ from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.files import write_json
 from saccade.layers.batch_norm import convert_sync_batchnorm
-from saccade.models import ImageReport, create_model, init_from_image, load_weights, task_overrides
+from saccade.models import (
+    ImageReport,
+    create_model,
+    init_from_image,
+    load_weights,
+    memory_format,
+    task_overrides,
+)
 from saccade.models._registry import option_names
 from saccade.models.x3d import BASE_CROP
 from saccade.training.checkpoint import check_same_run, load_checkpoint
@@ -28,6 +35,7 @@ from saccade.training.config import TrainConfig
 from saccade.training.detection import detection_data
 from saccade.training.distributed import Processes, processes
 from saccade.training.loop import Trainer, data_fingerprint
+from saccade.training.maskfeat import unlabelled_data
 from saccade.training.memory import keep_freed_memory
 from saccade.training.metrics import Reporter, format_seconds
 from saccade.training.multigrid import make_plan
@@ -42,6 +50,7 @@ from saccade.training.run_folder import (
     TEST,
     check_run_folder,
     clear_run_folder,
+    run_behind,
     write_config,
 )
 from saccade.training.step import flip_probability
@@ -170,9 +179,11 @@ def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
     )
     smallest, largest = trainer.timetable.batch_sizes
     batch = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
+    num_classes = len(trainer.train_set.class_names)
+    labels = f"{num_classes} classes" if config.task != "masked" else "labels not looked at"
     reporter.say(
         f"{config.recipe}: {config.model.name} with {num_params / 1e6:.2f} M parameters on "
-        f"{len(trainer.train_set)} clips ({val}), {len(trainer.train_set.class_names)} classes; "
+        f"{len(trainer.train_set)} clips ({val}), {labels}; "
         f"{trainer.total_steps} steps of {batch} clips on {group.world_size} x {group.device}"
     )
 
@@ -269,6 +280,8 @@ def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
     if config.task == "detection":
         return detection_data(config)
     options = dataset_options(config)
+    if config.task == "masked":
+        return unlabelled_data(config, options)
     train_set = load_dataset(config.data, "train", **options)
     check_task(config, train_set)
     return train_set, load_dataset(config.data, "val", **options) if config.val_every else None
@@ -349,7 +362,7 @@ def _model(
     model: nn.Module = create_model(config.model.name, len(train_set.class_names), **model_options(config))
     notes, image = [], None
     if config.model.weights and start_weights:
-        notes.append(load_weights(model, config.model.weights).summary())
+        notes += [*run_behind(config.model.weights), load_weights(model, config.model.weights).summary()]
     if config.model.image_weights and start_weights:
         image = init_from_image(
             model,
@@ -363,8 +376,7 @@ def _model(
     if config.sync_bn and group.world_size > 1 and not chosen_by_plan:
         model = convert_sync_batchnorm(model)
     model = model.to(group.device)
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    model = model.to(memory_format=memory_format(model, config.channels_last))  # type: ignore[call-overload]
     return model, notes, image
 
 

@@ -72,6 +72,22 @@ def read_config(folder: Path) -> TrainConfig:
     return TrainConfig.from_dict(values)
 
 
+def run_behind(weights: str) -> list[str]:
+    """What there is to say of the run whose folder is given as weights to start from; nothing of a file.
+
+    Raises:
+        UsageError: the folder holds no run.
+    """
+    folder = Path(weights)
+    if not folder.is_dir():
+        return []
+    before = read_config(folder)
+    told = f"starting from the run {folder}: {before.recipe}, {before.model.name}, task {before.task}"
+    if before.model.weights:
+        told += f", itself started from {before.model.weights}"
+    return [told]
+
+
 def write_config(folder: Path, config: TrainConfig, processes: Processes) -> None:
     """config.json: the resolved config and where, when and with what it ran."""
     write_json(

@@ -12,6 +12,7 @@ from saccade.models._image_weights import Inflate, TimeStart
 from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
 from saccade.training.detection import detection_problems
+from saccade.training.maskfeat import masked_problems
 from saccade.training.multigrid.fields import grid_problems
 from saccade.video.sampling import RULES
 from saccade.video.segments import check_num_clips
@@ -36,6 +37,7 @@ def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]
     yield from _run(config, world_size)
     yield from recipe_problems(config, world_size)
     yield from detection_problems(config)
+    yield from masked_problems(config)
     yield from grid_problems(config)
 
 

@@ -11,9 +11,11 @@ from saccade.data.ava import AvaDataset
 from saccade.data.types import VideoDataset
 from saccade.evaluation import Result, evaluate, evaluate_localization, evaluate_multilabel
 from saccade.evaluation.detect import evaluate_detection
+from saccade.evaluation.masked import evaluate_masked
 from saccade.evaluation.result import FIGURE_NAMES
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
+from saccade.training.maskfeat import masking
 
 
 def validate_model(
@@ -37,6 +39,9 @@ def validate_model(
     if config.task == "localization":
         return evaluate_localization(model, dataset, config.clip, **options)
     options["temporal_rule"] = config.temporal_rule
+    if config.task == "masked":
+        how = masking(config.masked, model, config.clip.num_frames, config.clip.crop)
+        return evaluate_masked(model, dataset, config.clip, how, views, **options)
     results: dict[str, Any]
     if config.task == "multi-label":
         results = evaluate_multilabel(model, dataset, config.clip, views, ensemble=config.ensemble, **options)

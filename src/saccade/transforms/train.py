@@ -89,6 +89,15 @@ class TrainTransform:
         clip was flipped and its class has another name in the mirror. Both come from one draw per clip.
         """
         draws = self._draws(batch)
+        return self._views(batch, draws)[0], self._labels(batch.labels, self._flipped(draws))
+
+    def with_pixels(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+        """The input of the network and the frames it was made of, uint8 (B, T, S, S, 3): cut, flipped and
+        past RandAugment, but before colour jitter, normalisation and erasing.
+        """
+        return self._views(batch, self._draws(batch))
+
+    def _views(self, batch: ClipBatch, draws: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self._cut(batch)
         if self.rand_augment:
             pixels = self.rand_augment(pixels, batch.seeds)
@@ -96,7 +105,7 @@ class TrainTransform:
         x = affine(pixels, scale, offset, gray=gray, channels_last=self.channels_last)
         if self.erasing:
             x = self.erasing(x, batch.seeds)
-        return x, self._labels(batch.labels, self._flipped(draws))
+        return x, pixels
 
     def _draws(self, batch: ClipBatch) -> Tensor:
         """Six numbers in 0..1 for each clip, which follow from its seed: float64 (B, 6)."""

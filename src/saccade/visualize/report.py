@@ -25,6 +25,7 @@ Row = dict[str, Any]
 _WORST_CLASSES = 30
 _FIGURE_NOTES = {
     "mean_class": "every class counts the same",
+    "explained": "of what was hidden; the same prediction everywhere would be 0 %",
     "charades25": "25 moments a video, as the official evaluation of Charades",
     "per_frame": "every frame, as X3D-Multigrid",
     "repeated_charades25": "control: the scores of a whole video at each of its moments",
@@ -255,7 +256,7 @@ def _charts(records: RunRecords) -> list[str]:
     charts = []
     for title, own, held, percent in (
         ("Loss", "loss", "val_loss", False),
-        (name[0].upper() + name[1:], "top1" if key == "val_top1" else "", key, True),
+        (name[0].upper() + name[1:], key[4:] if key in ("val_top1", "val_explained") else "", key, True),
     ):
         series = {"training": _series(train, own), "validation": _series(val, held)}
         series = {name: points for name, points in series.items() if points[0]}

@@ -1,0 +1,73 @@
+"""Videos without labels: a folder with the files in it, at any depth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from saccade.data.entries import Entry, Split, split_of
+from saccade.data.folder import is_frame_folder, is_video_name
+from saccade.data.holdout import hold_out
+from saccade.data.listfile import LIST_SUFFIXES
+from saccade.data.types import VideoDataset, VideoItem
+from saccade.errors import DataError
+
+
+def is_plain_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a folder of videos without labels: some lie directly in it or in its folders named
+    for a split, and no list is among them.
+    """
+    root = Path(path)
+    if not root.is_dir() or any(entry.suffix.lower() in LIST_SUFFIXES for entry in root.iterdir()):
+        return False
+    folders = [root, *(entry for entry in root.iterdir() if entry.is_dir() and split_of(entry.name))]
+    return any(
+        is_video_name(entry.name) and entry.is_file() for folder in folders for entry in folder.iterdir()
+    )
+
+
+def load_videos(path: str | os.PathLike[str], split: Split, *, val_fraction: float = 0.2) -> VideoDataset:
+    """The videos under a folder, with label -1 and no classes.
+
+    Those under ``train``, ``val`` or ``test`` belong there; where there are no such folders about
+    ``val_fraction`` is held out, always the same, clips of one source video (by their names) together.
+
+    Raises:
+        DataError: there are none, or none to hold out.
+    """
+    root = Path(path)
+    entries = [Entry(file, "", str(root), _split(root, file)) for file in _videos(root)]
+    if not any(entry.split in ("val", "test") for entry in entries):
+        held = set(hold_out(entries, val_fraction)[0])
+        if not held and split == "val":
+            raise DataError(f"{root}: a single source video, so none can be held out; give val_every 0")
+        splits = ["val" if place in held else "train" for place in range(len(entries))]
+    else:
+        there = {entry.split for entry in entries}
+        fallback = "test" if split == "val" and "val" not in there else split
+        splits = [split if entry.split == fallback else entry.split or "train" for entry in entries]
+    items = tuple(
+        VideoItem(entry.path, -1) for entry, own in zip(entries, splits, strict=True) if split in (own, "all")
+    )
+    if not items:
+        raise DataError(f"{root}: no videos in split {split}")
+    return VideoDataset(items, (), split, str(root))
+
+
+def _split(root: Path, file: str) -> str | None:
+    return split_of(Path(file).relative_to(root).parts[0])
+
+
+def _videos(folder: Path) -> Iterator[str]:
+    """Files, and folders of frames, at any depth, sorted."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if is_frame_folder(entry):
+                yield str(entry)
+            else:
+                yield from _videos(entry)
+        elif is_video_name(entry.name):
+            yield str(entry)
