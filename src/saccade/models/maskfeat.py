@@ -109,9 +109,8 @@ class MaskFeatHead(nn.Module):
         self.decoder = nn.Linear(dim, num_targets)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        # a grid before the linear layer: FSDP warns of a network whose output is a view
-        predictions: Tensor = self.decoder(self.norm(x[:, 1:]).unflatten(1, grid))
-        return predictions
+        predictions: Tensor = self.decoder(self.norm(x[:, 1:]))
+        return predictions.unflatten(1, grid).clone()  # FSDP wants no view as a network's output
 
 
 class MaskFeat(MViTTrunk):
