@@ -203,7 +203,7 @@ def test_an_mvit():
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 module.weight.zero_()  # heads that look evenly
-                    module.bias.zero_()
+                module.bias.zero_()
     even = attention_maps(model, clip_of(model), block=-1)
     assert even.rollout == pytest.approx(np.full((2, 24, 24), even.rollout.mean()), rel=1e-4)
 
