@@ -37,6 +37,20 @@ def test_fields_of_every_kind():
     assert type(config.model.overrides["head_width"]) is int
 
 
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        ((), None),
+        (("--channels-last",), True),
+        (("--channels_last", "--compile"), True),
+        (("--channels-last", "False"), False),
+        (("--no-channels-last",), False),
+    ],
+)
+def test_the_layout_is_the_models_unless_said(flags: tuple[str, ...], value: bool | None):
+    assert parse(*flags).channels_last is value
+
+
 def test_nothing_given_changes_nothing():
     assert parse() == get_recipe("x3d_ucf10")
 

@@ -116,13 +116,15 @@ def _rows(
     import torch
 
     from saccade.evaluation.speed import Stopwatch, random_clips
-    from saccade.models import create_model
+    from saccade.models import create_model, memory_format
     from saccade.ops import use_backend
 
     frames = options.frames or info.frames
-    clips = random_clips(batch, frames, crop, device)
     dtype = None if options.dtype == "float32" else getattr(torch, options.dtype)
-    model = create_model(info.name).to(device)
+    model = create_model(info.name)
+    layout = memory_format(model)
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    clips = random_clips(batch, frames, crop, device, layout)
     stopwatches = []
     for backend in backends:
         with use_backend(backend):  # type: ignore[arg-type]

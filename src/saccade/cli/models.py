@@ -124,7 +124,10 @@ def _latencies(infos: list[ModelInfo], runs: int, threads: int) -> dict[str, dic
 
 def _median_seconds(info: ModelInfo, runs: int) -> float:
     from saccade.evaluation.speed import Stopwatch, random_clips, take_turns
-    from saccade.models import create_model
+    from saccade.models import create_model, memory_format
 
-    clip = random_clips(1, info.frames, info.test_crop, "cpu")
-    return take_turns([Stopwatch(create_model(info.name), clip, "forward")], runs)[0].median
+    model = create_model(info.name)
+    layout = memory_format(model)
+    clip = random_clips(1, info.frames, info.test_crop, "cpu", layout)
+    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    return take_turns([Stopwatch(model, clip, "forward")], runs)[0].median

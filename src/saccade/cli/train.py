@@ -89,6 +89,7 @@ def parse_fields(config: TrainConfig, args: list[str], *, prog: str) -> TrainCon
             close += [flag for flag in known if flag.endswith(f".{name[2:]}") and flag not in close]
             hint = f"did you mean {' or '.join(close)}?" if close else f"see {prog} --help"
             raise UsageError(f"unknown flag {arg.split('=', 1)[0]}; {hint}")
+    args = _answered(type(config), args)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -109,9 +110,26 @@ def known_flags(config_type: type, prefix: str = "") -> list[str]:
             flags += known_flags(kind, f"{prefix}{name}.")
             continue
         flags.append(f"--{prefix}{name}")
-        if kind is bool:
+        if kind in (bool, bool | None):
             flags.append(f"--{prefix}no-{name}")
     return flags
+
+
+def _answered(config_type: type, args: list[str]) -> list[str]:
+    """Switches that may also be None, given like any other: ``--name`` and ``--no-name``.
+
+    (tyro wants a value behind those.)
+    """
+    kinds = get_type_hints(config_type)
+    names = [_dashed(entry.name) for entry in fields(config_type) if kinds[entry.name] == bool | None]
+    values = {f"--{name}": [f"--{name}", "True"] for name in names}
+    values |= {f"--no-{name}": [f"--{name}", "False"] for name in names}
+    following = [*args[1:], ""][: len(args)]
+    return [
+        word
+        for arg, after in zip(args, following, strict=True)
+        for word in ([arg] if after in ("True", "False", "None") else values.get(_dashed(arg), [arg]))
+    ]
 
 
 def condensed(message: str) -> str:

@@ -25,7 +25,7 @@ from saccade.evaluation.detection import KEYFRAMES, DetectionResult, moment_text
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision, evaluating, model_device
 from saccade.evaluation.share import Share, check_classes, counted, gather, ranks
-from saccade.models.counts import count_macs
+from saccade.models import count_macs, memory_format
 from saccade.transforms.normalize import affine, batch_layout
 
 _CLIPS_PER_PASS = 8  # of one size; less where the caller says so
@@ -162,6 +162,7 @@ class _Scorer:
         self.model, self.dataset, self.device, self.precision = model, dataset, device, precision
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (clip.mean, clip.std))
         self._scale, self._offset = batch_layout(1.0 / (255.0 * std)), batch_layout(-mean / std)
+        self._channels_last = memory_format(model) == torch.channels_last_3d
 
     def __call__(self, clips: Sequence[DecodedKeyframe]) -> list[NDArray[np.float32]]:
         """Of each keyframe (people, K)."""
@@ -172,7 +173,7 @@ class _Scorer:
             * torch.tensor([width, height, width, height], device=self.device)
             for clip in clips
         ]
-        x_BCTHW = affine(pixels, self._scale, self._offset, channels_last=True)
+        x_BCTHW = affine(pixels, self._scale, self._offset, channels_last=self._channels_last)
         reduced = self.precision == "bfloat16"
         autocast = torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext()
         with torch.no_grad(), autocast:

@@ -78,10 +78,15 @@ class Stopwatch:
         self.model.zero_grad(set_to_none=True)
 
 
-def random_clips(batch: int, frames: int, crop: int, device: str | torch.device) -> Tensor:
-    """Clips (batch, 3, frames, crop, crop) of noise, in channels-last-3d."""
-    clips = torch.randn(batch, 3, frames, crop, crop)
-    return clips.to(device, memory_format=torch.channels_last_3d)
+def random_clips(
+    batch: int,
+    frames: int,
+    crop: int,
+    device: str | torch.device,
+    layout: torch.memory_format = torch.channels_last_3d,
+) -> Tensor:
+    """Clips (batch, 3, frames, crop, crop) of noise."""
+    return torch.randn(batch, 3, frames, crop, crop).to(device, memory_format=layout)
 
 
 def take_turns(stopwatches: Sequence[Stopwatch], runs: int) -> list[Speed]:

@@ -74,6 +74,8 @@ def load_for_use(
         UsageError: the source is nothing of the kind, or the labels are not as many as the classes.
         WeightsError: the weights cannot be read or do not fit.
     """
+    from saccade.models import memory_format
+
     names = read_labels(labels)
     home = pick_device(device)
     if isinstance(source, LoadedModel):
@@ -92,7 +94,7 @@ def load_for_use(
         raise UsageError(f"task is {task}, but {loaded.origin} was trained for {loaded.task}")
     model = loaded.model.eval().to(home)
     if home.type != "mps":
-        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        model = model.to(memory_format=memory_format(model))  # type: ignore[call-overload]
     if num_classes is not None and num_classes != len(loaded.class_names):
         raise UsageError(f"num_classes is {num_classes}, but {loaded.origin} has {len(loaded.class_names)}")
     if names and len(names) != len(loaded.class_names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saccade.models._base import VideoModel
+from saccade.models._base import VideoModel, memory_format
 from saccade.models._image_weights import ImageReport, init_from_image
 from saccade.models._info import ModelInfo
 from saccade.models._registry import clip_spec, create_model, list_models, model_info, task_overrides
@@ -43,6 +43,7 @@ __all__ = [
     "list_models",
     "load_model",
     "load_weights",
+    "memory_format",
     "model_info",
     "read_weights",
     "save_weights",

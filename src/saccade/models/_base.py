@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from saccade.errors import UsageError
@@ -23,6 +24,7 @@ class VideoModel(nn.Module, ABC):
         classifier_prefix: what the names of the classifier's parameters begin with.
         weight_formats: checkpoints of other code bases that `load_weights` can map onto it.
         clip_multiple: (frames, pixels): sizes of a clip must be multiples of these.
+        prefers_channels_last: whether it is quicker with clips and weights in channels-last-3d.
     """
 
     model_name: str
@@ -30,6 +32,7 @@ class VideoModel(nn.Module, ABC):
     weight_formats: ClassVar[tuple[WeightFormat, ...]] = ()
     classifier_prefix: ClassVar[str] = "head.classifier."
     clip_multiple: tuple[int, int] = (1, 1)
+    prefers_channels_last: ClassVar[bool] = True
 
     head: nn.Module
 
@@ -133,6 +136,15 @@ class VideoModel(nn.Module, ABC):
             if i in wanted:
                 outputs.append(x)
         return outputs
+
+
+def memory_format(model: nn.Module, channels_last: bool | None = None) -> torch.memory_format:
+    """The layout for a model and its clips: as ``channels_last`` says; None: the one the model prefers, for a
+    module that does not say channels-last-3d.
+    """
+    if channels_last is None:
+        channels_last = getattr(model, "prefers_channels_last", True)
+    return torch.channels_last_3d if channels_last else torch.contiguous_format
 
 
 def check_clips(x: Tensor) -> None:

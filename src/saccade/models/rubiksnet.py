@@ -224,6 +224,7 @@ class RubiksNet(VideoModel):
     """
 
     weight_formats: ClassVar[tuple[WeightFormat, ...]] = RUBIKSNET_FORMATS
+    prefers_channels_last = False
 
     def __init__(
         self,

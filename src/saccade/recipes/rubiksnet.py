@@ -169,7 +169,6 @@ def rubiksnet_tiny_finetune() -> TrainConfig:
         epochs=100,
         batch_size=32,
         temporal_rule="tsm",
-        channels_last=False,
         workers=4,
     )
 
@@ -213,7 +212,6 @@ def rubiksnet_tiny_ucf10() -> TrainConfig:
         model=ModelConfig(name="rubiksnet_tiny", overrides=overrides, dropout=0.5, drop_path=0.1),
         clip=config.clip.replace(mean=IMAGENET_MEAN, std=IMAGENET_STD),
         optim=replace(config.optim, shift_lr=0.3),
-        channels_last=False,
     )
 
 
@@ -247,7 +245,6 @@ def _something(recipe: str, model: str) -> TrainConfig:
         epochs=50,
         batch_size=64,
         temporal_rule="tsm",
-        channels_last=False,
         workers=8,
         val_views="ssv2-1clip",
         test_views="ssv2-2clip-3crop",
@@ -271,7 +268,6 @@ def _motion(recipe: str, model: str) -> TrainConfig:
     return config.replace(
         recipe=recipe,
         model=ModelConfig(name=model, overrides=overrides, dropout=0.2),
-        channels_last=False,
     )
 
 

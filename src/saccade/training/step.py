@@ -21,7 +21,7 @@ from saccade.data.mirror import mirrored_labels, tells_sides
 from saccade.data.types import ClipBatch
 from saccade.errors import SaccadeError
 from saccade.layers import checkpoint_activations
-from saccade.models import VideoModel
+from saccade.models import VideoModel, memory_format
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
 from saccade.training.tasks import criterion
@@ -57,7 +57,8 @@ class GradientStep:
         positive_weight: Tensor | None = None,
     ) -> None:
         self.config, self.processes, self.model = config, processes, model
-        self.transform = train_transform(config, class_names)
+        layout = memory_format(model, config.channels_last)
+        self.transform = train_transform(config, class_names, channels_last=layout == torch.channels_last_3d)
         weight = None if positive_weight is None else positive_weight.to(processes.device)
         self.criterion = criterion(config, weight)
         self.mixing = mixing(config, len(class_names))
@@ -149,7 +150,9 @@ def flip_probability(config: TrainConfig, class_names: Sequence[str]) -> float:
     return 0.0 if tells_sides(class_names) else 0.5
 
 
-def train_transform(config: TrainConfig, class_names: Sequence[str] = ()) -> TrainTransform:
+def train_transform(
+    config: TrainConfig, class_names: Sequence[str] = (), *, channels_last: bool = False
+) -> TrainTransform:
     """The transform of a run; labels swap with the sides where the names of the classes tell them."""
     augment = config.augment
     return TrainTransform(
@@ -163,7 +166,7 @@ def train_transform(config: TrainConfig, class_names: Sequence[str] = ()) -> Tra
         saturation=augment.saturation,
         rand_augment=_rand_augment(config),
         erasing=RandomErasing(augment.erasing, config.clip) if augment.erasing else None,
-        channels_last=config.channels_last,
+        channels_last=channels_last,
     )
 
 
