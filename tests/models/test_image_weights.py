@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from torch import Tensor, nn
 
 from models import tiny_vit
 from models.tiny_vit import DEPTH, PATCH, SHAPE, SIDE, WIDTH, State
+from saccade.cli import main
 from saccade.errors import ConfigError, UsageError, WeightsError
-from saccade.models import create_model, init_from_image
+from saccade.models import create_model, init_from_image, load_model
 from saccade.models._image_weights import inflated, sinusoids
+from saccade.recipes import get_recipe
+from saccade.training.validate import validate
 
 FORMATS: dict[str, Callable[[State], State]] = {
     "timm": dict,
@@ -251,6 +255,31 @@ def test_files(tmp_path: Path) -> None:
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
 
+def test_convert_makes_a_file_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    safetensors.torch.save_file(tiny_vit.timm_state(), tmp_path / "vit.safetensors")
+    words = [
+        "convert",
+        str(tmp_path / "vit.safetensors"),
+        str(tmp_path / "clips.safetensors"),
+        "--from-image",
+    ]
+    assert main(words) == 2
+    assert "--from-image needs --model" in capsys.readouterr().err
+    options = {**SHAPE, "time_depth": 2}
+    shape = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
+    assert main([*words, "--model", "vivit_base", *shape, "--time", "zero", "--inflate", "center_frame"]) == 0
+    told = capsys.readouterr().out
+    assert "an image network" in told
+    assert "vivit_base, its classifier of 400 classes is new" in told
+    model, metadata = load_model(tmp_path / "clips.safetensors")
+    assert metadata["started_from"]["parameters"]["embed.cls_token"]["from"] == ["cls_token"]
+    same = create_model("vivit_base", 400, **options)
+    init_from_image(same, tiny_vit.timm_state(), time="zero", inflate="center_frame")
+    for key, value in same.state_dict().items():
+        if not key.startswith("head.classifier."):
+            assert torch.equal(model.state_dict()[key], value)
+
+
 # ----------------------------------------------------------------------------------------------------- errors
 
 
@@ -304,3 +333,18 @@ def test_models_and_choices_that_cannot_be() -> None:
         init_from_image(build("vivit_base"), state, inflate="mean")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="time must be one of copy, zero"):
         init_from_image(build("vivit_base"), state, time="none")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": "a.pyth"}, "model.image_weights: a model starts from one checkpoint"),
+        ({"image_inflate": "mean"}, "model.image_inflate: 'mean' is none of temporal_avg, center_frame"),
+        ({"image_time": "none"}, "model.image_time: 'none' is none of copy, zero"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict[str, str], words: str) -> None:
+    config = get_recipe("timesformer_motion")
+    model = replace(config.model, image_weights="vit.safetensors", **changes)
+    with pytest.raises(ConfigError, match=words):
+        validate(config.replace(model=model))

@@ -1,21 +1,32 @@
-"""Every recipe is built and trains one step, shrunk to a size at which that takes a second."""
+"""Every recipe is built, and trains one step, shrunk to a size at which that takes a moment.
+
+The quick tests build each network once, and train one recipe of each kind: of an architecture, a task and an
+optimiser. The slow ones train every recipe, with its validation and its report.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from data.ava_miniature import make_ava
+from models.tiny_vit import timm_state
 from saccade.data.motion import make_untrimmed
 from saccade.errors import UsageError
 from saccade.models import create_model, list_models, save_weights
 from saccade.recipes import RECIPES, get_recipe, summary
-from saccade.training import train
+from saccade.training import TrainConfig, train
 from saccade.training.run import model_options
 from saccade.video import write_video
+
+CROP, FRAMES = 32, 4
+SHAPELESS = ("dropout", "drop_path", "stride", "gamma_tau")
 
 
 @pytest.fixture(scope="module")
@@ -60,70 +71,140 @@ def test_a_recipe_is_named_as_its_function_and_says_what_it_is(name: str):
     assert summary(name).endswith(".")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+# ----------------------------------------------------------------------------------------------------- builds
+
+
+def network(config: TrainConfig) -> Hashable:
+    """What shapes the network and its clip: recipes in which it is the same share one test."""
+    shape = (config.clip.num_frames, config.train_crop)
+    options = {name: value for name, value in model_options(config).items() if name not in SHAPELESS}
+    return (config.task, config.model.name, *shape, *sorted(options.items(), key=str))
+
+
+def first_of(key: Callable[[TrainConfig], Hashable]) -> list[str]:
+    """Of the recipes with the same key, the first."""
+    found: dict[Hashable, str] = {}
+    for name in RECIPES:
+        found.setdefault(key(get_recipe(name)), name)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("name", first_of(network))
 def test_a_recipe_s_model_builds_for_its_clip(name: str):
     config = get_recipe(name)
-    with torch.device("meta"):
-        model = create_model(config.model.name, 7, **model_options(config))
-        logits = model.eval()(torch.empty(1, 3, config.clip.num_frames, config.train_crop, config.train_crop))
+    clip = (1, 3, config.clip.num_frames, config.train_crop, config.train_crop)
+    with torch.device("meta"), torch.no_grad():
+        model: Any = create_model(config.model.name, 7, **model_options(config)).eval()
+        if config.task == "masked":
+            grid = tuple(model.token_grid)
+            predictions = model.forward_masked(torch.empty(clip), torch.ones(1, *grid, dtype=torch.bool))
+            assert predictions.shape[:4] == (1, *grid)
+            return
+        logits = model(torch.empty(clip))
     moments = (config.clip.num_frames,) if config.task == "localization" else ()
     assert logits.shape == (1, 7, *moments)
 
 
-# The smallest model of each family.
+def test_every_recipe_s_model_is_among_those_that_are_built():
+    built = {network(get_recipe(name)) for name in first_of(network)}
+    assert {network(get_recipe(name)) for name in RECIPES} == built
+
+
+# ------------------------------------------------------------------------------------------------------ steps
+
+# The smallest model of each architecture.
+_TOKENS: dict[str, int | float | str] = {"width": 12, "depth": 3, "num_heads": 2, "patch": 4}
+_PYRAMID: dict[str, int | float | str] = {"embed_dim": 8, "depth": 3, "widen_at": "1,2", "pool_q_at": "1,2"}
 TINY: dict[str, tuple[str, dict[str, int | float | str]]] = {
     "x3d": ("x2d", {"gamma_w": 0.3, "head_width": 16}),
     "vov3d": ("vov3d_m", {"inner_channels": 4, "depths": "1,1,1,1", "num_conv": 1, "head_width": 16}),
     "rubiksnet": ("rubiksnet_tiny", {"width": 8, "depths": "1,1,1,1"}),
-}
-# Recipes that differ from one that is run only in the size of the model, the frames or the data set.
-SIBLINGS = {
-    *("rubiksnet_small_ssv2", "rubiksnet_medium_ssv2", "rubiksnet_large_ssv2", "rubiksnet_large_aq_ssv2"),
-    *("rubiksnet_small_k400", "rubiksnet_medium_k400", "rubiksnet_large_k400"),
-    *("vov3d_l_k400", "x3d_m_k400_256e", "x3d_l_k400_256e", "x3d_l_ssv1", "x3d_m_ssv2", "x3d_l_ssv2"),
-    *("vov3d_m_ssv1_f16", "vov3d_m_ssv1_f32", "vov3d_m_ssv1_f32_finetune", "vov3d_m_ssv2_f32"),
-    *("vov3d_l_ssv1_f16", "vov3d_l_ssv1_f32", "vov3d_l_ssv1_f32_finetune"),
-    *("vov3d_l_ssv2_f16", "vov3d_l_ssv2_f32", "vov3d_l_ssv2_f32_finetune"),
+    "rubiksnet_aq": ("rubiksnet_tiny_aq", {"width": 8, "depths": "1,1,1,1"}),
 }
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SIBLINGS else name for name in RECIPES]
-)
-def test_a_recipe_trains_a_step(
-    name: str, few_clips: Path, few_keyframes: Path, few_actions: Path, tmp_path: Path
-):
-    config = get_recipe(name)
-    data = {
-        "single-label": few_clips,
-        "multi-label": few_actions,
-        "localization": few_actions,
-        "detection": few_keyframes,
-    }
-    tiny, overrides = TINY[config.model.name.split("_")[0]]
+def architecture(name: str) -> str:
+    """What of a model's name is not its size."""
+    family = name.split("_")[0]
+    if family in ("x2d", "x3d"):
+        return "x3d"
+    if family == "rubiksnet":
+        return "rubiksnet_aq" if name.endswith("_aq") else family
+    shapes = {"mvit_base_32x3": "mvit_base_16x4", "mvitv2_base": "mvitv2_small"}
+    return family if family == "vov3d" else shapes.get(name, name)
+
+
+def tiny_model(name: str) -> tuple[str, dict[str, int | float | str]]:
+    kind = architecture(name)
+    if kind in TINY:
+        return TINY[kind]
+    return kind, _PYRAMID if "mvit" in kind else _TOKENS
+
+
+def step_kind(config: TrainConfig) -> Hashable:
+    """What the code of a step follows from."""
+    return architecture(config.model.name), config.task, config.optim.name, config.model.freeze != 0
+
+
+def shrunk(config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """The recipe with a tiny model and tiny clips, for a single step."""
+    tiny, overrides = tiny_model(config.model.name)
     model = replace(config.model, name=tiny, overrides=overrides)
-    if name.endswith(("_finetune", "_linear_probe")):
+    if config.recipe.endswith(("_finetune", "_linear_probe")) or config.model.freeze:
         save_weights(create_model(tiny, 400, **overrides), tmp_path / "start.safetensors")
         model = replace(model, weights=str(tmp_path / "start.safetensors"))
-    small = config.replace(
+    if "--model.image-weights" in (RECIPES[config.recipe].__doc__ or ""):
+        safetensors.torch.save_file(timm_state(), tmp_path / "vit.safetensors")
+        model = replace(model, image_weights=str(tmp_path / "vit.safetensors"))
+    return config.replace(
         model=model,
-        clip=config.clip.replace(num_frames=2, stride=1, crop=36, short_side=36),
-        augment=replace(config.augment, short_side=(36, 40), crop=32 if config.augment.crop else 0),
-        optim=replace(config.optim, warmup_epochs=min(1, config.optim.warmup_epochs)),
-        epochs=1,
-        batch_size=4,
+        clip=config.clip.replace(num_frames=FRAMES, stride=1, crop=CROP, short_side=36),
+        augment=replace(config.augment, short_side=(36, 40), crop=CROP),
+        optim=replace(config.optim, warmup_epochs=0),
+        epochs=0.01,
+        batch_size=2 * config.augment.repeats,
         workers=0,
         threads=1,
-        cache_mb=min(config.cache_mb, 8),
-        val_every=1,
-        test_views=config.test_views and "2x1",
-        data=str(data[config.task]),
+        cache_mb=0,
+        val_every=config.val_every if config.optim.schedule == "plateau" else 0,
+        test_views="",
         out=str(tmp_path / "run"),
         device="cpu",
     )
-    result = train(small)
+
+
+@pytest.fixture
+def clips_for(few_clips: Path, few_keyframes: Path, few_actions: Path) -> Callable[[TrainConfig], str]:
+    folders = {"multi-label": few_actions, "localization": few_actions, "detection": few_keyframes}
+    return lambda config: str(folders.get(config.task, few_clips))
+
+
+def run_one_step(config: TrainConfig) -> None:
+    result = train(config)
     assert result.num_steps == 1
-    assert (tmp_path / "run" / "best.safetensors").is_file()
+    assert (result.run_dir / "best.safetensors").is_file()
+    assert (result.run_dir / "image_weights.json").is_file() == bool(config.model.image_weights)
+
+
+@pytest.mark.parametrize("name", first_of(step_kind))
+def test_a_recipe_of_each_kind_trains_a_step(
+    name: str, clips_for: Callable[[TrainConfig], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("saccade.training.run._report", lambda trainer: None)  # pictures take longer
+    config = shrunk(get_recipe(name), tmp_path)
+    run_one_step(config.replace(data=clips_for(config)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_a_step_and_is_validated(
+    name: str, clips_for: Callable[[TrainConfig], str], tmp_path: Path
+):
+    recipe = get_recipe(name)
+    config = shrunk(recipe, tmp_path)
+    views = recipe.test_views and "2x1"
+    run_one_step(config.replace(data=clips_for(config), val_every=1, test_views=views))
+    assert (Path(config.run_dir) / "report.html").is_file()
 
 
 def test_an_unknown_recipe_names_close_ones():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,24 @@ if TYPE_CHECKING:
 
 
 def run(args: list[str]) -> int:
-    """Convert one file and print the report; exit code 0."""
+    """Convert one file and print the report; exit code 0.
+
+    With ``--from-image`` the file is of a network for images, and the model starts from it.
+    """
     options = _parser().parse_args(args)
     if Path(options.out).suffix != ".safetensors":
         raise UsageError(f"{options.out}: the output must end in .safetensors")
     overrides = dict(map(_assignment, options.set))
+    if options.from_image and not options.model:
+        raise UsageError("--from-image needs --model: which model to start, e.g. timesformer_base")
     from saccade.models import clip_spec, create_model, load_weights, model_info, save_weights
     from saccade.models._fit import num_classes_of
     from saccade.models._weights import read_state
 
     if options.model:
         model_info(options.model)  # an unknown name is the first thing to say
+    if options.from_image:
+        return _from_image(options, overrides)
     state = read_state(options.checkpoint)
     name = options.model or guess(options.checkpoint, state)
     model = create_model(name, num_classes_of(state, name), **overrides)
@@ -33,6 +41,21 @@ def run(args: list[str]) -> int:
     save_weights(model, options.out, {"converted_from": report.format, "clip": asdict(clip_spec(name))})
     print(report.summary())
     print(f"{options.out}: {name}, {model.num_classes} classes")
+    return 0
+
+
+def _from_image(options: Namespace, overrides: dict[str, Any]) -> int:
+    from saccade.models import clip_spec, create_model, init_from_image, save_weights
+
+    model = create_model(options.model, **overrides)
+    report = init_from_image(model, options.checkpoint, inflate=options.inflate, time=options.time)
+    save_weights(
+        model,
+        options.out,
+        {"started_from": report.to_dict(), "clip": asdict(clip_spec(options.model))},
+    )
+    print(report.summary())
+    print(f"{options.out}: {options.model}, its classifier of {model.num_classes} classes is new")
     return 0
 
 
@@ -51,6 +74,23 @@ def _parser() -> Parser:
         action="append",
         default=[],
         help="build the model with this option, e.g. head_pool=pytorchvideo or localization=true",
+    )
+    parser.add_argument(
+        "--from-image",
+        action="store_true",
+        help="the file is a network for images (a ViT of timm, Hugging Face, MAE ...): start --model from it",
+    )
+    parser.add_argument(
+        "--inflate",
+        choices=("temporal_avg", "center_frame"),
+        default="temporal_avg",
+        help="with --from-image: what filters of several frames start as (default %(default)s)",
+    )
+    parser.add_argument(
+        "--time",
+        choices=("copy", "zero"),
+        default="copy",
+        help="with --from-image: what attention in time starts as (default %(default)s)",
     )
     return parser
 

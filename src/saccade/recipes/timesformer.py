@@ -268,7 +268,7 @@ def timesformer_motion() -> TrainConfig:
     """A small TimeSformer on the procedural `motion` clips, from scratch.
 
     Command: ``saccade data motion data/motion && saccade train timesformer_motion --data data/motion``
-    Hardware: two CPU cores. Time and accuracy: not measured. 0.155 GMACs a clip, X3D in x3d_motion 0.034.
+    Hardware: two CPU cores. Time and accuracy: not measured. 0.169 GMACs a clip, X3D in x3d_motion 0.034.
     No flip: left and right are classes of their own. Source: this project.
     """
     overrides: dict[str, int | float | str] = {"patch": 8, "width": 64, "depth": 4, "num_heads": 4}
@@ -288,7 +288,7 @@ def timesformer_ucf10() -> TrainConfig:
 
     Command: ``saccade train timesformer_ucf10 --data ucf10``, then ``saccade test runs/timesformer_ucf10
     --data ucf10 --views 10x1``
-    Hardware: two CPU cores. Time and accuracy: not measured. 0.222 GMACs a clip, X3D in x3d_ucf10 0.219. A
+    Hardware: two CPU cores. Time and accuracy: not measured. 0.261 GMACs a clip, X3D in x3d_ucf10 0.219. A
     transformer wants more clips than these or weights to start from; this is the measure for both. Source:
     this project.
     """
