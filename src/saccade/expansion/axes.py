@@ -1,9 +1,9 @@
-"""The six expansions of X3D, each to the whole, usable value whose real cost is nearest to what a step may cost.
+"""The six expansions of X3D, each to the usable value whose real cost is nearest to what a step may cost.
 
 Paper: X3D (arXiv 2004.04730), sections 3.1 and 3.2. It says what each operation expands, and that a step
-about doubles the complexity; the values below that it leaves open are chosen so that the published networks
-lie on the way: with crops in steps of 8 pixels, bottlenecks of 0.25, depths of 0.1 and widths of 0.05, doubling
-the multiply-adds leads from X2D to 2.25, 160, 2.2, 224, 312, 5.0 and 1.45, the published factors.
+about doubles the complexity. The values it leaves open are chosen so that the published networks lie on the
+way: with crops in steps of 8 pixels, bottlenecks of 0.25, depths of 0.1 and widths of 0.05, doubling the
+multiply-adds leads from X2D to 2.25, 160, 2.2, 224, 312, 5.0 and 1.45, the published factors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEPTH_STEP = 0.1
 WIDTH_STEP = 0.05
 RATE_SHARE = 0.25
 """X-Temporal lengthens the clip and raises the frame rate at once; the rate takes this share of the factor.
-A quarter leads from the 4 frames every 12 of X3D-XS to 8 every 10, whose X-Fast is the 16 every 5 of X3D-M."""
+A quarter leads from X3D-XS's 4 frames every 12 to 8 every 10, whose X-Fast is X3D-M's 16 every 5."""
 
 MEANINGS: dict[Axis, str] = {
     "fast": "more frames in the same time",
@@ -144,7 +144,7 @@ def expand(
     room: Room,
     duration: int,
 ) -> Factors | None:
-    """``parent`` expanded along ``axis`` so that its cost is as near as it gets to ``rate`` times the parent's.
+    """``parent`` expanded along ``axis`` so that its cost comes nearest to ``rate`` times the parent's.
 
     Of values that cost the same the largest is taken. None where the axis has no room: even its last value
     costs less than the square root of ``rate``, that is less than half a step.
@@ -173,7 +173,7 @@ def contract(
     room: Room,
     duration: int,
 ) -> Factors | None:
-    """The largest value between ``parent`` and ``expanded`` on ``axis`` that ``fits``; None if there is none."""
+    """The largest value on ``axis`` between ``parent`` and ``expanded`` that ``fits``; None if none does."""
     best = None
     for value in values(axis, parent, room=room, duration=duration):
         if value == expanded or not fits(value):
@@ -219,7 +219,7 @@ class _Lazy:
 
 
 def first_at_least(options: _Lazy, goal: float, cost: Callable[[Factors], float]) -> int:
-    """Index of the first of ``options``, which grow in cost, that costs ``goal``; their number if none does."""
+    """Index of the first of ``options``, which grow in cost, that costs ``goal``; else how many there are."""
     step, low = 1, -1
     while options.has(low + step) and cost(options[low + step]) < goal:
         low += step

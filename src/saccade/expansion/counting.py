@@ -63,7 +63,7 @@ class Meter:
         if self.runs and new:
             for factors, milliseconds in zip(new, self._latencies(new), strict=True):
                 self._counted[factors] = replace(self._counted[factors], latency_ms=milliseconds)
-        return [self._counted[factors] for factors in points]
+        return [self.count(factors) for factors in points]
 
     def remember(self, factors: Factors, complexity: Complexity) -> None:
         """Take over what was counted and measured before the search was stopped."""
@@ -131,7 +131,7 @@ def clip_shape(factors: Factors) -> tuple[int, int, int, int, int]:
 
 
 def peak_memory(model: nn.Module, shape: Sequence[int]) -> int:
-    """Largest sum of bytes of weights, input and live activations in a forward pass of PyTorch's own operators.
+    """Largest sum of bytes of weights, input and live activations in a pass of PyTorch's own operators.
 
     ``model`` lies on the meta device, where nothing is computed: each storage counts from when it is made to
     when it is freed. What kernels take to work in is not counted.

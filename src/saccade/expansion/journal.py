@@ -85,9 +85,12 @@ class Journal:
         """All trainings, in the order in which they ended."""
         return [outcome_of(record) for record in self.records if record["kind"] == "outcome"]
 
-    def chosen(self, step: int) -> bool:
-        """Whether that step came to its choice."""
-        return any(record["kind"] == "choice" and record["step"] == step for record in self.records)
+    def chosen(self, step: int, *, contracted: bool = False) -> bool:
+        """Whether that step, or its contraction, came to its choice."""
+        return any(
+            record["kind"] == "choice" and record["step"] == step and record["contracted"] == contracted
+            for record in self.records
+        )
 
     def lay_out(self, candidates: Sequence[Candidate]) -> None:
         """Write the candidates of a step."""

@@ -317,7 +317,7 @@ class SearchConfig:
 class Strategy(Protocol):
     """How the candidates of one step are judged: all trained to the end, or by successive halving.
 
-    ``make_job(candidate, seed, epochs=..., rung=...)`` makes jobs. ``run(jobs)`` trains them: it takes what
+    ``make_job(candidate, seed)`` makes jobs of whole trainings. ``run(jobs)`` trains them: it takes what
     the journal has already from there, writes every outcome to the journal, and tries a failed job a second
     time. What is returned are the outcomes that decide, those of the candidates' longest trainings.
     """
@@ -328,9 +328,7 @@ class Strategy(Protocol):
 
 
 class JobMaker(Protocol):
-    def __call__(
-        self, candidate: Candidate, seed: int, *, epochs: float | None = None, rung: int = 0
-    ) -> Job: ...
+    def __call__(self, candidate: Candidate, seed: int) -> Job: ...
 
 
 class Runner(Protocol):

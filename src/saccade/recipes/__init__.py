@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from pathlib import Path
 
 from saccade.errors import UsageError
 from saccade.recipes import mvit, rubiksnet, timesformer, vivit, vov3d
+from saccade.recipes._files import is_recipe_file, read_recipe
 from saccade.recipes.ava import x3d_m_ava
 from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
@@ -55,11 +57,13 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
 
 
 def get_recipe(name: str) -> TrainConfig:
-    """The config of a recipe.
+    """The config of a recipe, by its name or by its file (.json or .py).
 
     Raises:
         UsageError: there is no such recipe; names the closest ones.
     """
+    if is_recipe_file(name):
+        return read_recipe(Path(name))
     if name not in RECIPES:
         close = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"recipes are {', '.join(RECIPES)}"

@@ -1,0 +1,94 @@
+"""What a search leaves: a recipe, weights, a summary and a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from saccade.console import warn
+from saccade.expansion.candidate import derive
+from saccade.expansion.criterion import pareto_front
+from saccade.expansion.journal import flat
+from saccade.expansion.search import Kept, SearchResult
+from saccade.expansion.types import SearchConfig
+from saccade.files import atomic_path, write_json
+from saccade.training.config import TrainConfig
+from saccade.training.run_folder import BEST
+
+RECIPE, SUMMARY, BEST_RUN = "recipe.json", "search.json", "best_run"
+
+
+def found_recipe(search: SearchConfig, final: Kept) -> TrainConfig:
+    """The network that was found, in the recipe the search began from, to be trained at full length."""
+    base = search.base
+    return derive(base, final.candidate.factors).replace(recipe=f"{base.recipe}_expanded", out="")
+
+
+def write_result(search: SearchConfig, result: SearchResult) -> None:
+    """recipe.json, search.json, best.safetensors and best_run, and the report; see docs/expansion.md."""
+    folder, final = search.out, result.final
+    write_json(folder / RECIPE, {"config": found_recipe(search, final).to_dict()})
+    write_json(folder / SUMMARY, summary(search, result))
+    if final.best.run_dir:
+        _take_run(folder, Path(final.best.run_dir))
+    _report(folder)
+
+
+def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
+    """The search in figures."""
+    done = [outcome for outcome in result.outcomes if outcome.status == "done"]
+    points = [(o.candidate.complexity.cost(search.cost), o.accuracy or 0.0) for o in done]
+    return {
+        "targets": [asdict(target) for target in search.targets],
+        "cost": search.cost,
+        "criterion": search.criterion,
+        "result": _kept(result.final),
+        "way": [_kept(kept) for kept in result.way],
+        "pareto_front": [
+            {**flat(done[i].candidate), "seed": done[i].seed, "accuracy": done[i].accuracy}
+            for i in pareto_front(points)
+        ],
+        "trainings": len(done),
+        "failed_attempts": len(result.outcomes) - len(done),
+        "seconds": sum(outcome.seconds for outcome in result.outcomes),
+        "notes": list(result.notes),
+    }
+
+
+def _kept(kept: Kept) -> dict[str, Any]:
+    score = kept.score
+    return {
+        **flat(kept.candidate),
+        "accuracy": score.mean,
+        "standard_error": score.error,
+        "seeds": score.seeds,
+        "run_dir": kept.best.run_dir,
+    }
+
+
+def _take_run(folder: Path, run: Path) -> None:
+    """Copy the weights, and link the run; where links are not to be had it is copied."""
+    with atomic_path(folder / BEST) as path:
+        shutil.copyfile(run / BEST, path)
+    link = folder / BEST_RUN
+    if link.is_symlink():
+        link.unlink()
+    shutil.rmtree(link, ignore_errors=True)
+    try:
+        link.symlink_to(os.path.relpath(run, folder), target_is_directory=True)
+    except OSError:
+        shutil.copytree(run, link)
+
+
+def _report(folder: Path) -> None:
+    try:
+        from saccade.expansion.report import write_report
+
+        write_report(folder)
+    except (
+        Exception
+    ) as error:  # the result is written; a page must not turn a finished search into a failed one
+        warn(f"no report could be written: {error!r}")

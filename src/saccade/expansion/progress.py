@@ -1,0 +1,75 @@
+"""What people see of a search while it runs: step, candidate, score, time left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from saccade.console import console
+from saccade.expansion.types import Candidate, Outcome, SearchConfig
+from saccade.training.metrics import format_seconds
+
+
+class Progress:
+    """Says what a search does, one line at a time.
+
+    Args:
+        say: takes the lines; default: the console.
+    """
+
+    def __init__(self, search: SearchConfig, say: Callable[[str], None] | None = None) -> None:
+        self.search = search
+        self.say = say or _print
+        self._total = self._done = 0
+        self._seconds: list[float] = []
+        self._steps_left = 0.0
+
+    def begin_step(self, candidates: Sequence[Candidate], steps_left: float) -> None:
+        """A step's candidates are about to be trained."""
+        self._seconds, self._steps_left = [], steps_left
+        first = candidates[0]
+        what = "contraction" if first.contracted else f"step {first.step}" if first.step else "start"
+        for candidate in candidates:
+            cost = candidate.complexity
+            latency = "" if cost.latency_ms is None else f", {cost.latency_ms:.1f} ms"
+            self.say(
+                f"{what}: {candidate.axis}: {candidate.factors}; {cost.gmacs:.3g} GMACs, "
+                f"{cost.params / 1e6:.2f} M parameters{latency}"
+            )
+
+    def begin_jobs(self, waiting: int, *, done: Sequence[Outcome]) -> None:
+        """So many trainings are about to start; ``done`` ones are in the journal."""
+        self._total, self._done = waiting + len(done), len(done)
+        if done:
+            self.say(f"{len(done)} of {self._total} trainings are in the journal")
+
+    def finished(self, outcome: Outcome, *, again: bool) -> None:
+        """One training has ended; ``again``: it is tried once more if it failed."""
+        name = f"{outcome.candidate.name} seed {outcome.seed}"
+        if outcome.status == "failed":
+            then = "it is tried once more" if again else "it is left out"
+            self.say(f"  {name} FAILED after {format_seconds(outcome.seconds)} ({outcome.error}); {then}")
+            if again:
+                return
+        self._done += 1
+        if outcome.accuracy is not None:
+            self._seconds.append(outcome.seconds)
+            self.say(
+                f"  [{self._done}/{self._total}] {name}: {100 * outcome.accuracy:.1f} % in "
+                f"{format_seconds(outcome.seconds)}{self._left()}"
+            )
+
+    def _left(self) -> str:
+        """Time left, if trainings come one after another and each step's take ``rate`` times as long."""
+        each = fmean(self._seconds)
+        in_step = each * (self._total - self._done)
+        rate, per_step = self.search.rate, len(self.search.axes) * self.search.seeds
+        steps = round(self._steps_left + 0.499)  # one more than fit, which is then contracted
+        later = sum(each * rate**i * per_step for i in range(1, steps + 1))
+        return (
+            f" (about {format_seconds(in_step)} left in this step, {format_seconds(in_step + later)} in all)"
+        )
+
+
+def _print(text: str) -> None:
+    console().print(text, markup=False)

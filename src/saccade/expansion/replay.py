@@ -1,0 +1,114 @@
+"""A search whose scores come from a table instead of trainings: what would it choose?
+
+The table is a CSV file with the columns ``step``, ``axis`` and ``percent`` (top-1 accuracy, 0 to 100), and
+``seed`` if there are several rows for a candidate. ``axis`` is an axis, ``start`` in step 0, or
+``contracted`` for the network that the last step is contracted to. Lines that begin with # are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from saccade.errors import DataError, UsageError
+from saccade.expansion.axes import Room
+from saccade.expansion.checks import check_axes, check_fields, check_targets
+from saccade.expansion.counting import Meter
+from saccade.expansion.search import Driver, SearchResult
+from saccade.expansion.types import AXES, Factors, Job, Outcome, SearchConfig
+from saccade.models.x3d import X3D
+
+Table = dict[tuple[int, str, int | None], float]
+NAMES = (*AXES, "start", "contracted")
+
+
+def read_table(path: Path) -> Table:
+    """(step, axis, seed) -> accuracy, 0..1. The seed is None where the table does not say.
+
+    Raises:
+        UsageError: there is no such file.
+        DataError: a column is missing or a value is wrong; names the line.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such table of scores")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+    reader = csv.DictReader(line for _, line in rows)
+    missing = {"step", "axis", "percent"} - set(reader.fieldnames or ())
+    if missing:
+        raise DataError(f"{path}: has no column {sorted(missing)[0]}; step, axis and percent are needed")
+    table: Table = {}
+    for (number, _), row in zip(rows[1:], reader, strict=True):
+        try:
+            key = (int(row["step"]), row["axis"].strip(), int(row["seed"]) if row.get("seed") else None)
+            percent = float(row["percent"])
+        except (TypeError, ValueError, AttributeError):
+            raise DataError(
+                f"{path}:{number}: step and seed are whole numbers, percent is a number"
+            ) from None
+        if key[1] not in NAMES:
+            raise DataError(f"{path}:{number}: {key[1]!r} is no axis; write one of {', '.join(NAMES)}")
+        if not 0 <= percent <= 100:
+            raise DataError(f"{path}:{number}: percent must be 0 to 100, got {percent:g}")
+        table[key] = percent / 100
+    return table
+
+
+class ReplayEngine:
+    """Answers jobs from a table. A job without a row fails."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """One outcome for each job, at once."""
+        for job in jobs:
+            step, axis = job.candidate.step, "contracted" if job.candidate.contracted else job.candidate.axis
+            accuracy = self.table.get((step, axis, job.seed), self.table.get((step, axis, None)))
+            if accuracy is None:
+                yield Outcome.of_failure(job, f"the table has no score of {axis} in step {step}")
+                continue
+            yield Outcome(
+                candidate=job.candidate,
+                seed=job.seed,
+                status="done",
+                rung=job.rung,
+                attempt=job.attempt,
+                accuracy=accuracy,
+                epochs=job.config.epochs,
+            )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def replay(
+    search: SearchConfig,
+    table: Table,
+    *,
+    num_classes: int = 400,
+    room: Room | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> SearchResult:
+    """Search with the scores of ``table``; candidates are laid out and counted as ever, but not trained.
+
+    Args:
+        num_classes: of the classifier that is counted.
+        room: how large and long the videos would be; default: as large and long as can be.
+        say: takes the lines about progress; default: the console.
+    """
+
+    def build(factors: Factors) -> X3D:
+        return X3D(factors.config, num_classes)
+
+    room = room or Room()
+    check_fields(search)
+    meter = Meter(build, device=search.device, runtime=search.runtime, runs=search.latency_runs)
+    check_axes(search, room)
+    check_targets(search, meter, room)
+    driver = Driver(search, ReplayEngine(table), meter=meter, room=room, say=say)
+    driver.open(resume=resume, overwrite=overwrite)
+    return driver.run()

@@ -1,0 +1,219 @@
+"""The published path, from scores that resemble Figure 2 of the X3D paper."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saccade.errors import DataError, UsageError
+from saccade.expansion.axes import Room
+from saccade.expansion.counting import Meter, x3d_macs
+from saccade.expansion.journal import read_journal
+from saccade.expansion.replay import Table, read_table, replay
+from saccade.expansion.search import SearchResult
+from saccade.expansion.types import Complexity, Factors, SearchConfig, Target
+from saccade.models.x3d import CONFIGS
+from saccade.recipes import get_recipe
+
+TABLE = Path(__file__).parent / "figure2_like.csv"
+PATH = [
+    "bottleneck",
+    "temporal",
+    "spatial",
+    "depth",
+    "fast",
+    "temporal",
+    "fast",
+    "spatial",
+    "spatial",
+    "depth",
+]
+PATH += ["width", "fast", "depth"]
+
+
+@pytest.fixture(autouse=True)
+def quick_counts(monkeypatch: pytest.MonkeyPatch):
+    """The closed form, which test_counting proves, for the meta device; memory is not looked at here."""
+
+    def count(self: Meter, factors: Factors) -> Complexity:
+        return Complexity(gmacs=x3d_macs(factors.config, 400) / 1e9, params=1, memory_mb=1.0)
+
+    monkeypatch.setattr(Meter, "count", count)
+
+
+def search_of(out: Path, gmacs: float, **changes: Any) -> SearchConfig:
+    base = get_recipe("x3d_ucf10")
+    return SearchConfig(
+        base=base, epochs=1, targets=(Target("gmacs", gmacs),), out=out, latency_runs=0, **changes
+    )
+
+
+def run(out: Path, gmacs: float, *, table: Table | None = None, room: Room | None = None, **changes: Any):
+    said: list[str] = []
+    result = replay(search_of(out, gmacs, **changes), table or read_table(TABLE), room=room, say=said.append)
+    return result, said
+
+
+def axes_of(result: SearchResult) -> list[str]:
+    return [kept.candidate.axis for kept in result.way[1:]]
+
+
+def test_published_like_scores_give_the_published_path_and_networks(tmp_path: Path):
+    result, _ = run(tmp_path, 150, max_steps=13)
+    assert axes_of(result) == PATH
+    steps = {kept.candidate.factors.config: kept.candidate for kept in result.way}
+    found = {name: steps[config] for name, config in CONFIGS.items() if config in steps}
+    assert {name: candidate.step for name, candidate in found.items()} == {
+        "x2d": 0,
+        "x3d_xs": 5,
+        "x3d_m": 8,
+        "x3d_l": 10,
+        "x3d_xl": 11,
+    }
+    gmacs = {name: round(candidate.complexity.gmacs, 3) for name, candidate in found.items()}
+    assert gmacs == {"x2d": 0.021, "x3d_xs": 0.605, "x3d_m": 4.732, "x3d_l": 18.368, "x3d_xl": 35.838}
+    assert len(result.outcomes) == 1 + 2 * 5 + 11 * 6  # with one frame X-Fast is X-Temporal
+
+
+def test_every_step_about_doubles_the_cost(tmp_path: Path):
+    run(tmp_path, 150, max_steps=13)
+    records = [record for record in read_journal(tmp_path) if record["kind"] == "candidate"]
+    gmacs = {record["name"]: record["gmacs"] for record in records}
+    ratios = [record["gmacs"] / gmacs[record["parent"]] for record in records if record["parent"]]
+    assert len(ratios) == 76
+    assert all(1.8 < ratio < 2.2 for ratio in ratios)
+
+
+def test_the_last_step_is_contracted_to_x3d_s(tmp_path: Path):
+    result, _ = run(tmp_path, 1.97)
+    final = result.final.candidate
+    assert (final.name, final.contracted) == ("07-fast-contracted", True)
+    assert final.factors.config == CONFIGS["x3d_s"]
+    assert round(final.complexity.gmacs, 3) == 1.963
+    assert axes_of(result) == PATH[:7]
+
+
+def test_a_result_below_its_parent_gives_way_to_it(tmp_path: Path):
+    table = read_table(TABLE) | {(7, "contracted", None): 0.70}
+    result, said = run(tmp_path, 1.97, table=table)
+    assert result.final.candidate.name == "06-temporal"
+    assert any("the smaller is the result" in line for line in said)
+
+
+def test_no_step_is_begun_whose_smallest_expansion_is_too_large(tmp_path: Path):
+    result, _ = run(tmp_path, 0.606, axes=("spatial", "temporal", "bottleneck", "depth", "fast"))
+    assert result.final.candidate.factors.config == CONFIGS["x3d_xs"]
+    assert len(result.way) == 6
+    assert result.way[-1].candidate.complexity.gmacs < 0.606
+
+
+def test_a_candidate_without_a_score_is_tried_twice_and_left_out(tmp_path: Path):
+    table = {key: value for key, value in read_table(TABLE).items() if key[:2] != (1, "bottleneck")}
+    result, said = run(tmp_path, 0.041, table=table)
+    assert result.way[1].candidate.axis == "temporal"
+    failed = [outcome for outcome in result.outcomes if outcome.status == "failed"]
+    assert [(o.candidate.name, o.attempt) for o in failed] == [("01-bottleneck", 1), ("01-bottleneck", 2)]
+    assert sum("FAILED" in line for line in said) == 2
+
+
+def test_all_candidates_failing_ends_the_search_with_what_there_is(tmp_path: Path):
+    table = {key: value for key, value in read_table(TABLE).items() if key[0] < 3}
+    result, said = run(tmp_path, 10, table=table)
+    assert result.final.candidate.step == 2
+    assert any("all candidates failed" in line for line in said)
+
+
+def test_a_finished_search_resumes_without_a_training_and_a_torn_one_loses_none(tmp_path: Path):
+    search = search_of(tmp_path, 1.97)
+    whole = replay(search, read_table(TABLE), say=lambda _: None)
+    path = tmp_path / "expansion.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    half = [line for line in lines if b'"outcome"' in line][20]
+    cut = lines.index(half)
+    path.write_bytes(b"".join(lines[: cut + 1]) + lines[cut + 1][:25])
+    before = {record["name"] for record in read_journal(tmp_path) if record["kind"] == "outcome"}
+    rest = {key: value for key, value in read_table(TABLE).items() if not _named(key, before)}
+    again = replay(search, rest, resume=True, say=lambda _: None)
+    assert [kept.candidate for kept in again.way] == [kept.candidate for kept in whole.way]
+    assert [o.job_name for o in again.outcomes] == [o.job_name for o in whole.outcomes]
+
+
+def _named(key: tuple[int, str, int | None], names: set[str]) -> bool:
+    """Whether the candidate of a table's key is among the names of a journal."""
+    return f"{key[0]:02d}-{key[1]}" in names
+
+
+def test_another_search_is_not_resumed_into_the_folder(tmp_path: Path):
+    run(tmp_path, 0.05)
+    table = read_table(TABLE)
+    with pytest.raises(UsageError, match="holds a search already"):
+        replay(search_of(tmp_path, 0.05), table, say=lambda _: None)
+    with pytest.raises(UsageError, match=r"^rate: 3\.0, but .* begun with 2\.0"):
+        replay(search_of(tmp_path, 0.05, rate=3.0), table, resume=True, say=lambda _: None)
+    result = replay(search_of(tmp_path, 0.1, rate=3.0), table, overwrite=True, say=lambda _: None)
+    assert result.final.candidate.complexity.gmacs <= 0.1
+
+
+def test_seeds_are_averaged_and_noise_is_told(tmp_path: Path):
+    table: Table = {(0, "start", None): 0.5}
+    for seed, (spatial, depth) in enumerate([(0.60, 0.58), (0.56, 0.60), (0.65, 0.59)]):
+        table |= {(1, "spatial", seed): spatial, (1, "depth", seed): depth}
+    result, said = run(tmp_path, 0.041, table=table, axes=("spatial", "depth"), seeds=3)
+    assert any("step 1: spatial 60.3" in line and "depth is within noise" in line for line in said)
+    assert result.way[1].score.seeds == 3
+    choice = next(r for r in read_journal(tmp_path) if r["kind"] == "choice" and r["step"] == 1)
+    assert choice["in_noise"] == ["01-depth"]
+    assert choice["scores"]["01-spatial"] == pytest.approx(0.60333333)
+
+
+@pytest.mark.parametrize(
+    ("gmacs", "changes", "room", "message"),
+    [
+        (0.01, {}, None, r"--target-gmacs 0.01: out of reach, the network .* has 0.0207 GMACs already"),
+        (
+            9,
+            {"axes": ("spatial", "temporal")},
+            Room(short_side=160, num_frames=4),
+            r"out of reach, at most 0.152 GMACs; the largest network these axes allow is 4x1 frames, 160",
+        ),
+        (
+            1,
+            {"axes": ("spatial", "depth")},
+            Room(short_side=112, num_frames=40),
+            r"no room to expand spatial: it starts at 112 pixels and the videos' short side is 112",
+        ),
+        (
+            1,
+            {"axes": ("temporal",)},
+            Room(short_side=160, num_frames=1),
+            "no room to expand temporal: it starts at 1 frames every 1 and the videos have 1 frames",
+        ),
+        (1, {"rate": 1.0}, None, "rate: a step multiplies the cost by 1.1 to 16, got 1"),
+        (1, {"halving": 1}, None, "halving: one in 1 cannot go on"),
+        (-1, {}, None, "--target-gmacs must be above 0"),
+    ],
+)
+def test_what_cannot_work_is_one_error_before_anything_is_tried(
+    tmp_path: Path, gmacs: float, changes: dict[str, Any], room: Room | None, message: str
+):
+    with pytest.raises(UsageError, match=message):
+        run(tmp_path / "out", gmacs, room=room, **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_table_is_named_by_its_line(tmp_path: Path):
+    path = tmp_path / "table.csv"
+    for text, message in (
+        ("step,axis\n0,start\n", "has no column percent"),
+        ("# note\nstep,axis,percent\n0,start,47\n1,sideways,50\n", "table.csv:4: 'sideways' is no axis"),
+        ("step,axis,percent\n0,start,470\n", "percent must be 0 to 100"),
+        ("step,axis,percent\nzero,start,47\n", "table.csv:2: step and seed are whole numbers"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=re.escape(message)):
+            read_table(path)
+    with pytest.raises(UsageError, match="no such table"):
+        read_table(tmp_path / "nothing.csv")
