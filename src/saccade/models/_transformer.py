@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,7 @@ class ClipTransformer(VideoModel):
 
     config: TransformerConfig
     named_config: TransformerConfig
+    prefers_channels_last: ClassVar[bool] = False  # clips are cut into patches once; tokens have no layout
     embed: ClipEmbedding
     layers: nn.ModuleList
     head: TokenHead

@@ -110,7 +110,6 @@ def _kinetics(recipe: str, model: str, *, num_frames: int, stride: int, drop_pat
         batch_size=32,
         temporal_rule="pyslowfast-offset",
         label_smoothing=0.1,
-        channels_last=False,
         workers=8,
         val_every=20,
         test_views="5x1",

@@ -279,7 +279,6 @@ def timesformer_motion() -> TrainConfig:
             name="adamw", lr=1e-3, reference_batch=16, weight_decay=0.05, warmup_epochs=5, clip_grad=1.0
         ),
         epochs=60,
-        channels_last=False,
     )
 
 
@@ -299,7 +298,6 @@ def timesformer_ucf10() -> TrainConfig:
         model=ModelConfig(name="timesformer_base", overrides=overrides, dropout=0.0, drop_path=0.1),
         augment=replace(config.augment, short_side=(96, 126), area=(0.3, 1.0)),
         optim=replace(config.optim, lr=1e-3, clip_grad=1.0),
-        channels_last=False,
     )
 
 
@@ -328,7 +326,6 @@ def vt_command(recipe: str, model: str, *, num_frames: int, stride: int) -> Trai
         batch_size=64,
         temporal_rule="pyslowfast",
         precision="bfloat16",
-        channels_last=False,
         workers=8,
         test_views="1x3",
         save_minutes=20,
@@ -348,7 +345,6 @@ def _authors(
         epochs=15,
         batch_size=64,
         temporal_rule="pyslowfast",
-        channels_last=False,
         workers=8,
         val_every=5,
         test_views="1x3",
@@ -374,7 +370,6 @@ def _ablation(recipe: str, *, stride: int) -> TrainConfig:
         batch_size=64,
         temporal_rule="pyslowfast",
         precision="bfloat16",
-        channels_last=False,
         workers=4,
         test_views="1x3",
         save_minutes=20,
