@@ -35,7 +35,7 @@ EXAMPLES = """examples:
 def run(args: list[str]) -> int:
     """The command; returns 1 when a video could not be read."""
     options = _parser().parse_args(args)
-    settings = _settings_of_run(Path(options.source))
+    settings = settings_of_run(Path(options.source))
     data = options.data or settings.get("data")
     if not data:
         raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
@@ -164,7 +164,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _settings_of_run(source: Path) -> dict[str, Any]:
+def settings_of_run(source: Path) -> dict[str, Any]:
     """What the run's config says of its data; nothing for weights without a run."""
     try:
         config = json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
