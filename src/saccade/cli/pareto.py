@@ -1,0 +1,138 @@
+"""``saccade pareto RUNS...``: accuracy of trained models against what they cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.cli._args import Parser
+from saccade.errors import UsageError
+
+if TYPE_CHECKING:
+    from saccade.visualize.pareto import Comparison
+
+FORMATS = (".png", ".svg", ".pdf")
+EXAMPLES = """examples:
+  saccade pareto runs/*
+  saccade pareto runs/x3d_s runs/rubiksnet_tiny --views 10x1 --latency --out figure.svg
+
+All runs must have been tested in the same way on the same videos. Runs that differ in the seed alone are
+drawn as one model, with the error of their mean.
+"""
+
+
+def run(args: list[str]) -> int:
+    """Print the table, write the picture; exit code 0."""
+    options = _parser().parse_args(args)
+    out = Path(options.out)
+    if out.suffix not in FORMATS:
+        raise UsageError(f"--out {out}: the picture must end in one of {', '.join(FORMATS)}")
+    for name in ("runs_timed", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    from saccade.evaluation.result import FIGURE_NAMES
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.frontier import pareto_chart
+    from saccade.visualize.pareto import compare_runs, to_rows, with_latency
+
+    comparison = compare_runs(options.runs, views=options.views)
+    measured: dict[str, Any] = {}
+    if options.latency:
+        measured = _prepare(options.device, options.threads)
+        comparison = with_latency(comparison, device=measured["device"], runs=options.runs_timed)
+        measured["runs"] = options.runs_timed
+    name = FIGURE_NAMES[comparison.figure]
+    title = options.title or f"{name}, {comparison.protocol}, {comparison.entries[0].num_videos} videos"
+    save_figure(pareto_chart(comparison.panels(), figure_name=name, title=title), out)
+    if options.json:
+        about = {"protocol": comparison.protocol, "figure": comparison.figure, "latency": measured or None}
+        print(json.dumps({**about, "models": to_rows(comparison)}, indent=2, ensure_ascii=False))
+    else:
+        _show(comparison, name, measured)
+        print(f"drawn in {out}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="saccade pareto",
+        description="Draw accuracy against GMACs, parameters and latency over trained run folders, with the\n"
+        "Pareto front, and print the table.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument(
+        "--views",
+        default="",
+        help="view set to compare by, or `validation` for the last one in training (default: the largest "
+        "that all were tested with, else the validation)",
+    )
+    parser.add_argument("--latency", action="store_true", help="time one clip through each model here")
+    parser.add_argument("--device", default="cpu", help="of the latency: cpu, cuda, auto (default cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument(
+        "--runs-timed",
+        type=int,
+        default=10,
+        metavar="N",
+        help="timed passes, of which the median (default 10)",
+    )
+    parser.add_argument("--title", default="", help="of the picture (default: the figure and the protocol)")
+    parser.add_argument(
+        "--out", default="pareto.png", help="picture, .png, .svg or .pdf (default pareto.png)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _prepare(device_name: str, threads: int | None) -> dict[str, Any]:
+    """Where the latency is measured."""
+    import torch
+
+    from saccade.training.distributed import pick_device
+    from saccade.training.memory import keep_freed_memory
+
+    if threads:
+        torch.set_num_threads(threads)
+    device = pick_device(device_name)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return {"device": str(device), "threads": torch.get_num_threads(), "precision": "float32", "batch": 1}
+
+
+def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from saccade.console import output
+    from saccade.visualize.pareto import COSTS
+
+    words = {"gmacs": "GMACs", "params": "params", "latency_ms": "latency"}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", overflow="fold")
+    for title in (f"{figure_name} %", "±", "GMACs", "params M", *(["ms"] if measured else [])):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("best for its")
+    fronts = {cost: comparison.front(cost) for cost in COSTS}
+    for entry in sorted(comparison.entries, key=lambda entry: (-entry.accuracy, entry.gmacs)):
+        cells = [escape(entry.name), f"{100 * entry.accuracy:.1f}"]
+        cells.append(f"{100 * entry.spread:.1f}" if entry.spread else "-")
+        for cost in COSTS if measured else COSTS[:2]:
+            value = entry.cost(cost)
+            cells.append("-" if value is None else f"{value:.3g}")
+        table.add_row(*cells, ", ".join(words[cost] for cost in COSTS if entry in fronts[cost]))
+    console = output()
+    console.print(table)
+    notes = [
+        f"{comparison.protocol}, {comparison.entries[0].num_videos} videos; ± is one standard error. "
+        "Best for its ...: on the Pareto front, no other is as cheap and as accurate."
+    ]
+    if measured:
+        notes.append(
+            f"ms: one clip, median of {measured['runs']} passes, float32, {measured['device']}, "
+            f"{measured['threads']} threads."
+        )
+    for note in notes:
+        console.print(note, style="dim", soft_wrap=True)

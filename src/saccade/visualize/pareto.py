@@ -1,0 +1,307 @@
+"""What trained run folders say of accuracy against cost, checked to be comparable."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean, variance
+from typing import Any
+
+from saccade.errors import DataError, UsageError
+from saccade.evaluation import Result, TestResult, load_result
+from saccade.visualize.frontier import Dot, pareto_front
+
+COSTS = ("gmacs", "params", "latency_ms")
+VALIDATION = "validation"
+# Settings in which two runs of one network may differ and still be repetitions of it.
+_OF_A_REPETITION = frozenset(
+    {"seed", "out", "data", "root", "workers", "threads", "device", "save_minutes", "log_every"}
+    | {"tensorboard", "max_failures", "test_views", "cache_mb"}
+)
+_FAMILIES = {
+    "x2d": "X3D",
+    "x3d": "X3D",
+    "vov3d": "VoV3D",
+    "rubiksnet": "RubiksNet",
+    "timesformer": "TimeSformer",
+    "vivit": "ViViT",
+    "mvit": "MViT",
+    "mvitv2": "MViT",
+    "maskfeat": "MaskFeat",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One network, trained once or with several seeds.
+
+    Attributes:
+        folders: its run folders.
+        accuracy: mean over them of the headline figure, share of 1.
+        spread: standard error of the accuracy, from the seeds and the number of videos; 0 where neither
+            tells, as for mAP of one run.
+        gmacs: per clip, nan if unknown; params: number of parameters; latency_ms: of one clip, if measured.
+    """
+
+    name: str
+    model: str
+    folders: tuple[Path, ...]
+    accuracy: float
+    spread: float
+    num_videos: int
+    gmacs: float
+    params: int
+    latency_ms: float | None = None
+
+    @property
+    def family(self) -> str:
+        """Models that are told apart by colour."""
+        return _FAMILIES.get(self.model.split("_")[0], self.model)
+
+    def cost(self, kind: str) -> float | None:
+        """In the unit of `frontier.COST_LABELS`; None if it is unknown."""
+        value = {"gmacs": self.gmacs, "params": self.params / 1e6, "latency_ms": self.latency_ms}[kind]
+        return None if value is None or not math.isfinite(value) or value <= 0 else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Networks measured in the same way.
+
+    Attributes:
+        protocol: views of the test, or ``validation`` and its views.
+        figure: name of the headline figure in `FIGURE_NAMES`.
+    """
+
+    protocol: str
+    figure: str
+    entries: tuple[Entry, ...]
+
+    def known(self, cost: str) -> list[Entry]:
+        """The networks of which this cost is known."""
+        return [entry for entry in self.entries if entry.cost(cost) is not None]
+
+    def panels(self) -> list[tuple[str, list[Dot]]]:
+        """What `pareto_chart` draws: each cost that is known of any network."""
+        return [
+            (cost, [_dot(entry, cost) for entry in self.known(cost)]) for cost in COSTS if self.known(cost)
+        ]
+
+    def front(self, cost: str) -> list[Entry]:
+        """The networks that no other beats at this cost, cheapest first."""
+        known = self.known(cost)
+        return [
+            known[i] for i in pareto_front([e.cost(cost) or 0.0 for e in known], [e.accuracy for e in known])
+        ]
+
+
+@dataclass(frozen=True)
+class _Run:
+    folder: Path
+    config: dict[str, Any]
+    results: dict[str, Result]  # by protocol
+
+
+def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") -> Comparison:
+    """Accuracy and cost of run folders, from the scores that training and ``saccade test`` left in them.
+
+    Runs that differ in nothing but the seed are one network with a mean and an error.
+
+    Args:
+        views: the view set to compare by, or ``validation``. Default: the largest that all were tested with,
+            else the last validation in training, if that was the same for all.
+
+    Raises:
+        UsageError: a folder holds no run or no accuracy, or the runs were not tested in the same way.
+        DataError: scores are damaged, or of different tasks or data sets.
+    """
+    runs = [_read(folder) for folder in dict.fromkeys(Path(folder) for folder in folders)]
+    protocol = _common_protocol(runs, views)
+    results = [run.results[protocol] for run in runs]
+    _check_alike(runs, results)
+    groups: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        groups.setdefault(_repetition_key(run), []).append(index)
+    names = _names([[runs[i] for i in members] for members in groups.values()])
+    entries = [
+        _entry(name, [runs[i] for i in members], [results[i] for i in members])
+        for name, members in zip(names, groups.values(), strict=True)
+    ]
+    return Comparison(protocol=protocol, figure=results[0].score_name, entries=tuple(entries))
+
+
+def with_latency(comparison: Comparison, *, device: str = "cpu", runs: int = 10) -> Comparison:
+    """The same with the median latency of one clip, measured here; the networks take turns.
+
+    Raises:
+        UsageError: a folder has no weights.
+    """
+    from saccade.evaluation.speed import Stopwatch, random_clips, take_turns
+    from saccade.models import load_model
+
+    stopwatches = []
+    for entry in comparison.entries:
+        folder = entry.folders[0]
+        weights = folder / "best.safetensors"
+        if not weights.is_file():
+            raise UsageError(f"{folder}: has no best.safetensors to measure the latency of")
+        clip = _config(folder)["clip"]
+        clips = random_clips(1, int(clip["num_frames"]), int(clip["crop"]), device)
+        stopwatches.append(Stopwatch(load_model(weights)[0].to(device), clips, "forward"))
+    speeds = take_turns(stopwatches, runs)
+    timed = [
+        replace(entry, latency_ms=1000 * speed.median)
+        for entry, speed in zip(comparison.entries, speeds, strict=True)
+    ]
+    return replace(comparison, entries=tuple(timed))
+
+
+def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Plain values, a row a network, with the costs at which it is on the front."""
+    fronts = {cost: comparison.front(cost) for cost in COSTS}
+    return [
+        {
+            **asdict(entry),
+            "folders": [str(folder) for folder in entry.folders],
+            "gmacs": entry.cost("gmacs"),
+            "family": entry.family,
+            "front": [cost for cost in COSTS if entry in fronts[cost]],
+        }
+        for entry in comparison.entries
+    ]
+
+
+# --------------------------------------------------------------------------------------------------- reading
+
+
+def _read(folder: Path) -> _Run:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such run folder")
+    config = _config(folder)
+    results = {}
+    for path in sorted(folder.glob("test_scores_*.npz")):
+        result = load_result(path)
+        if not result.shuffled:  # a control, not an accuracy
+            results[result.views] = result
+    if (folder / "val_scores.npz").is_file():
+        result = load_result(folder / "val_scores.npz")
+        results[f"{VALIDATION} {result.views}"] = result
+    if not results:
+        raise UsageError(
+            f"{folder}: has no accuracy: it was neither validated nor tested; try saccade test {folder} "
+            "--views 10x1"
+        )
+    return _Run(folder, config, results)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
+        str(config["model"]["name"])
+        int(config["clip"]["num_frames"])
+    except FileNotFoundError:
+        raise UsageError(f"{folder}: holds no run (config.json is missing)") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not readable as a run's config ({error!r})") from error
+    return config
+
+
+def _common_protocol(runs: Sequence[_Run], views: str) -> str:
+    if views == VALIDATION:
+        common = [name for name in runs[0].results if name.startswith(VALIDATION)]
+    elif views:
+        common = [views]
+    else:
+        common = sorted(
+            runs[0].results, key=lambda name: (name.startswith(VALIDATION), -_num_views(runs[0], name))
+        )
+    for protocol in common:
+        if all(protocol in run.results for run in runs):
+            return protocol
+    told = "; ".join(f"{run.folder}: {', '.join(run.results)}" for run in runs)
+    asked = f"with {views}" if views else "in the same way"
+    raise UsageError(
+        f"not all runs were tested {asked} ({told}); test them alike, e.g. saccade test RUN --views 10x1, or "
+        "name a common view set with --views"
+    )
+
+
+def _num_views(run: _Run, name: str) -> float:
+    return run.results[name].num_views
+
+
+def _check_alike(runs: Sequence[_Run], results: Sequence[Result]) -> None:
+    """Raise `DataError` unless the figures can be compared."""
+    first, start = results[0], runs[0].folder
+    videos = _videos(first)
+    for run, result in zip(runs, results, strict=True):
+        differs = ""
+        if (result.task, result.score_name) != (first.task, first.score_name):
+            differs = f"{run.folder} is of the task {result.task}, {start} of {first.task}"
+        elif result.class_names != first.class_names:
+            differs = f"{run.folder} has other classes than {start}"
+        elif _videos(result) != videos:
+            differs = (
+                f"{run.folder} was tested on {result.num_videos} videos, {start} on {first.num_videos}"
+                if result.num_videos != first.num_videos
+                else f"{run.folder} was tested on other videos than {start}"
+            )
+        if differs:
+            raise DataError(f"accuracies cannot be compared: {differs}")
+
+
+def _videos(result: Result) -> set[tuple[str, ...]]:
+    """Files by folder and name: where a data set lies does not matter."""
+    return {Path(path).parts[-2:] for path in [*result.paths, *(f.path for f in result.failures)]}
+
+
+# -------------------------------------------------------------------------------------------------- entries
+
+
+def _repetition_key(run: _Run) -> str:
+    return json.dumps({k: v for k, v in run.config.items() if k not in _OF_A_REPETITION}, sort_keys=True)
+
+
+def _entry(name: str, runs: Sequence[_Run], results: Sequence[Result]) -> Entry:
+    scores = [result.score for result in results]
+    mean, num_videos = fmean(scores), results[0].num_videos
+    error = variance(scores) / len(scores) if len(scores) > 1 else 0.0
+    if isinstance(results[0], TestResult) and num_videos:
+        error += mean * (1 - mean) / num_videos
+    return Entry(
+        name=name,
+        model=runs[0].config["model"]["name"],
+        folders=tuple(run.folder for run in runs),
+        accuracy=mean,
+        spread=math.sqrt(error),
+        num_videos=num_videos,
+        gmacs=results[0].gmacs_per_view,
+        params=results[0].num_params,
+    )
+
+
+def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
+    """A name for each network: that of its folder, or its recipe's where it has several; longer where two
+    networks would have the same.
+    """
+    names = [
+        f"{group[0].config.get('recipe')} ({len(group)} seeds)"
+        if len(group) > 1
+        else group[0].folder.resolve().name
+        for group in groups
+    ]
+    return [
+        "/".join(group[0].folder.resolve().parts[-2:]) if names.count(name) > 1 else name
+        for name, group in zip(names, groups, strict=True)
+    ]
+
+
+def _dot(entry: Entry, cost: str) -> Dot:
+    value = entry.cost(cost)
+    assert value is not None
+    return Dot(name=entry.name, cost=value, accuracy=entry.accuracy, spread=entry.spread, group=entry.family)

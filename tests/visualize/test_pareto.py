@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saccade.cli import main
+from saccade.errors import DataError, UsageError
+from saccade.evaluation import TestResult
+from saccade.models import create_model, save_weights
+from saccade.visualize.pareto import compare_runs, to_rows, with_latency
+
+NUM = 20
+
+
+def result(right: int, *, views: str = "3x1", num: int = NUM, **fields: Any) -> TestResult:
+    """A test in which the first ``right`` of ``num`` videos are right."""
+    labels = np.arange(num) % 2
+    taken = np.where(np.arange(num) < right, labels, 1 - labels)
+    options = {
+        "class_names": ("left", "right"),
+        "paths": tuple(f"/data/val/c{label}/{i}.mp4" for i, label in enumerate(labels)),
+        "gmacs_per_view": 0.5,
+        "num_params": 1_000_000,
+    }
+    scores = np.eye(2, dtype=np.float32)[taken]
+    return TestResult(scores=scores, labels=labels, views=views, **{**options, **fields})
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    def make(
+        name: str, *tests: TestResult, model: str = "x2d", val: TestResult | None = None, **config: Any
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        clip = {"num_frames": 2, "crop": 32}
+        settings = {"recipe": "tiny", "model": {"name": model}, "clip": clip, "seed": 0, "lr": len(name)}
+        (folder / "config.json").write_text(json.dumps({"config": settings | config}))
+        for test in tests:
+            test.save(folder / f"test_scores_{test.views}.npz")
+        if val:
+            val.save(folder / "val_scores.npz")
+        return folder
+
+    return make
+
+
+def test_runs_are_compared_by_the_largest_common_view_set(make_run: Callable[..., Path]) -> None:
+    a = make_run("a", result(15), result(16, views="10x1"), model="rubiksnet_tiny")
+    b = make_run("b", result(10), result(9, views="10x3"), val=result(8, views="1x1"))
+    comparison = compare_runs([a, b])
+    assert comparison.protocol == "3x1"
+    assert [(e.name, e.accuracy, e.family) for e in comparison.entries] == [
+        ("a", 0.75, "RubiksNet"),
+        ("b", 0.5, "X3D"),
+    ]
+    assert comparison.entries[0].spread == pytest.approx((0.75 * 0.25 / NUM) ** 0.5)
+    assert compare_runs([a, a], views="10x1").entries[0].accuracy == 0.8
+    assert compare_runs([b], views="validation").protocol == "validation 1x1"
+    with pytest.raises(UsageError, match=r"tested with validation \(.*a: 10x1, 3x1; .*b: .*validation 1x1\)"):
+        compare_runs([a, b], views="validation")
+    with pytest.raises(UsageError, match=r"not all runs were tested in the same way"):
+        compare_runs([a, make_run("c", result(9, views="2x1"))])
+
+
+def test_seeds_of_one_network_are_one_dot(make_run: Callable[..., Path]) -> None:
+    runs = [make_run(f"x-s{seed}", result(12 + seed), seed=seed, lr=1, out=f"x{seed}") for seed in range(3)]
+    other = make_run("other", result(11))
+    first, second = compare_runs([*runs, other]).entries
+    assert (first.name, second.name) == ("tiny (3 seeds)", "other")
+    assert first.accuracy == pytest.approx(13 / 20)
+    assert first.spread == pytest.approx((0.05**2 / 3 + 0.65 * 0.35 / NUM) ** 0.5)
+    assert first.folders == tuple(runs)
+
+
+def test_same_names_are_told_apart(make_run: Callable[..., Path]) -> None:
+    pair = [make_run("one/run", result(5)), make_run("two22/run", result(6))]
+    assert [entry.name for entry in compare_runs(pair).entries] == ["one/run", "two22/run"]
+
+
+def test_what_cannot_be_compared_is_refused(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    a = make_run("a", result(10))
+    bad = {
+        "classes": (make_run("b", result(10, class_names=("up", "down"))), "b has other classes than"),
+        "number": (make_run("c", result(10, num=30)), "tested on 30 videos, .* on 20"),
+        "videos": (
+            make_run("d", result(10, paths=tuple(f"v/{i}.avi" for i in range(NUM)))),
+            "d was tested on other videos",
+        ),
+    }
+    for folder, message in bad.values():
+        with pytest.raises(DataError, match=f"cannot be compared: .*{message}"):
+            compare_runs([a, folder])
+    elsewhere = tuple(path.replace("/data", "/mnt") for path in result(3).paths)
+    assert len(compare_runs([a, make_run("moved", result(10, paths=elsewhere))]).entries) == 2
+    with pytest.raises(UsageError, match="has no accuracy: it was neither validated nor tested"):
+        compare_runs([make_run("e", result(9, shuffled=True))])
+    with pytest.raises(UsageError, match="no such run folder"):
+        compare_runs([tmp_path / "nothing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"holds no run \(config.json is missing\)"):
+        compare_runs([tmp_path / "empty"])
+    (tmp_path / "empty" / "config.json").write_text('{"config": {"model": 3}}')
+    with pytest.raises(DataError, match="not readable as a run's config"):
+        compare_runs([tmp_path / "empty"])
+
+
+def test_front_and_unknown_costs(make_run: Callable[..., Path]) -> None:
+    runs = [
+        make_run("small", result(10, gmacs_per_view=0.1)),
+        make_run("beaten", result(9, gmacs_per_view=0.2, num_params=10)),
+        make_run("uncounted", result(15, gmacs_per_view=float("nan"))),
+    ]
+    comparison = compare_runs(runs)
+    assert {row["name"]: row["front"] for row in to_rows(comparison)} == {
+        "small": ["gmacs"],
+        "beaten": ["params"],
+        "uncounted": ["params"],
+    }
+    assert [(cost, len(dots)) for cost, dots in comparison.panels()] == [("gmacs", 2), ("params", 3)]
+
+
+def test_latency_is_measured(make_run: Callable[..., Path]) -> None:
+    folder = make_run("a", result(10))
+    with pytest.raises(UsageError, match=r"has no best.safetensors to measure the latency of"):
+        with_latency(compare_runs([folder]))
+    save_weights(create_model("x2d", 2, gamma_w=0.3, head_width=16), folder / "best.safetensors")
+    (entry,) = with_latency(compare_runs([folder]), runs=2).entries
+    assert entry.latency_ms is not None
+    assert 0.01 < entry.latency_ms < 10_000
+
+
+def test_command(make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(make_run("a", result(15))), str(make_run("bb", result(10, gmacs_per_view=0.25)))]
+    out = tmp_path / "front.svg"
+    assert main(["pareto", *runs, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "75.0" in printed
+    assert "3x1, 20 videos" in printed
+    assert f"drawn in {out}" in printed
+    assert out.read_text().startswith("<?xml")
+    assert main(["pareto", *runs, "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["protocol"], told["latency"]) == ("3x1", None)
+    assert told["models"][1]["front"] == ["gmacs"]
+    assert main(["pareto", *runs, "--out", "front.gif"]) == 2
+    assert "must end in one of .png, .svg, .pdf" in capsys.readouterr().err
+    assert main(["pareto", *runs, "--threads", "0"]) == 2
+    assert "--threads must be at least 1" in capsys.readouterr().err
