@@ -116,23 +116,6 @@ def _mvit(build: Callable[..., VideoModel], *, licence: str = "Apache-2.0", **in
     return ModelEntry(build, tuple(field.name for field in fields(config)), facts)
 
 
-def _clip_transformer(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
-    """The line of a named TimeSformer or ViViT; they are tested at the training crop."""
-    name = build.__name__
-    config = (timesformer.CONFIGS | vivit.CONFIGS)[name]
-    facts = ModelInfo(
-        name=name,
-        frames=config.num_frames,
-        stride=config.stride,
-        train_crop=config.train_crop,
-        test_crop=config.train_crop,
-        train_short_side=(256, 320),
-        gmacs_test=info["gmacs"],
-        **info,
-    )
-    return ModelEntry(build, tuple(field.name for field in fields(config)), facts)
-
-
 def _timesformer(build: Callable[..., VideoModel], **info: Any) -> ModelEntry:
     return _clip_transformer(
         build,
