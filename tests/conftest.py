@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# What the tests compute is small: two threads that wait for one another take many times as long as one. Set
+# before PyTorch reads it, and for the processes that tests start. Tests of threads say their number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

@@ -96,9 +96,20 @@ def test_the_best_weights_are_a_model_on_their_own(tiny_config: MakeConfig):
 
 
 def test_training_learns(tiny_config: MakeConfig):
-    result = train(tiny_config("run", "--epochs", "8", "--optim.lr", "0.1", "--model.dropout", "0"))
+    flags = ("--epochs", "5", "--optim.lr", "0.1", "--model.dropout", "0", "--model.drop-path", "0")
+    flags += (
+        "--clip.stride",
+        "10",
+        "--augment.brightness",
+        "0",
+        "--augment.contrast",
+        "0",
+        "--log-every",
+        "5",
+    )
+    result = train(tiny_config("run", *flags))
     losses = [record["loss"] for record in lines(result.run_dir) if "loss" in record]
-    assert losses[-1] < 0.5 * losses[0]
+    assert min(losses) < 0.1 * losses[0]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny_config: MakeConfig):
