@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -348,3 +349,75 @@ def test_settings_that_cannot_be(changes: dict[str, str], words: str) -> None:
     model = replace(config.model, image_weights="vit.safetensors", **changes)
     with pytest.raises(ConfigError, match=words):
         validate(config.replace(model=model))
+
+
+# ------------------------------------------------------------------------------------------------------- MViT
+
+PYRAMID = {
+    "embed_dim": 8,
+    "depth": 3,
+    "widen_at": "1,2",
+    "pool_q_at": "1,2",
+    "num_frames": 4,
+    "train_crop": 32,
+}
+
+
+def mvit_for_images(model: nn.Module) -> State:
+    """An MViTv2 for images in PySlowFast's names, which has no class token."""
+    names = {
+        r"^stem\.patches\.": "patch_embed.proj.",
+        r"^layers\.": "blocks.",
+        r"attn\.pool_([qkv])\.conv\.": r"attn.pool_\1.",
+        r"attn\.pool_([qkv])\.norm\.": r"attn.norm_\1.",
+        r"relative\.height": "rel_pos_h",
+        r"relative\.width": "rel_pos_w",
+        r"mlp\.0\.": "mlp.fc1.",
+        r"mlp\.2\.": "mlp.fc2.",
+        r"\.widen\.": ".proj.",
+        r"^head\.norm\.": "norm.",
+        r"^head\.classifier\.": "head.projection.",
+    }
+    random = torch.Generator().manual_seed(1)
+    state = {}
+    for key, value in model.named_parameters():
+        if key.endswith("relative.time") or key == "stem.cls_token":
+            continue
+        for ours, theirs in names.items():
+            key = re.sub(ours, theirs, key)
+        shape = (*value.shape[:2], *value.shape[3:]) if value.ndim == 5 else value.shape
+        state[key] = torch.randn(shape, generator=random)
+    return state
+
+
+@pytest.mark.parametrize("inflate", ["temporal_avg", "center_frame"])
+def test_an_mvit_starts_from_one_for_images(inflate: str) -> None:
+    model = create_model("mvitv2_small", 5, **PYRAMID)
+    state = mvit_for_images(model)
+    report = init_from_image(model, state, inflate=inflate, time="zero")  # type: ignore[arg-type]
+    assert report.format == "PySlowFast"
+    assert set(report.origins) == {key for key, _ in model.named_parameters()}
+    used = {source for origin in report.origins.values() for source in origin.sources}
+    assert used | set(report.unused) == set(state)
+    assert set(report.unused) == {"head.projection.weight", "head.projection.bias"}
+    fresh = {name for name, origin in report.origins.items() if not origin.sources}
+    assert fresh == {
+        "stem.cls_token",
+        "head.classifier.weight",
+        "head.classifier.bias",
+        *(f"layers.{i}.attn.relative.time" for i in range(3)),
+    }
+    assert not model.get_parameter("layers.1.attn.relative.time").any()
+    image = torch.randn(1, 3, 32, 32)
+    patches = F.conv2d(image, state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], 4, 3)
+    with torch.no_grad():
+        tokens = model.get_submodule("stem.patches")(still(image, 8))
+    # averaged filters reach over the edge of the clip in its first moment
+    for moment in range(0 if inflate == "center_frame" else 1, 4):
+        torch.testing.assert_close(tokens[:, :, moment], patches, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vit_is_of_no_use_to_an_mvit() -> None:
+    model = create_model("mvitv2_small", 5, **PYRAMID)
+    with pytest.raises(WeightsError, match=r"not an MViT for images; mvitv2_small widens and pools"):
+        init_from_image(model, tiny_vit.timm_state())
