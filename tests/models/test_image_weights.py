@@ -27,6 +27,7 @@ FORMATS: dict[str, Callable[[State], State]] = {
     "timm": dict,
     "Hugging Face": tiny_vit.hugging_face,
     "Hugging Face, bare": lambda state: tiny_vit.hugging_face(state, prefix=""),
+    "Hugging Face, 5": tiny_vit.hugging_face_5,
     "timm, MAE": tiny_vit.mae,
     "MMClassification": tiny_vit.video_transformer,
 }

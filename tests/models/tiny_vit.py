@@ -96,6 +96,25 @@ def hugging_face(state: State, *, prefix: str = "vit.") -> State:
     return result | {f"{prefix}pooler.dense.weight": torch.ones(2, 2)}
 
 
+def hugging_face_5(state: State) -> State:
+    """As `ViTForImageClassification` of transformers 5 saves it."""
+    names = {
+        "encoder.layer.": "layers.",
+        "attention.attention.query": "attention.q_proj",
+        "attention.attention.key": "attention.k_proj",
+        "attention.attention.value": "attention.v_proj",
+        "attention.output.dense": "attention.o_proj",
+        "intermediate.dense": "mlp.fc1",
+        ".output.dense": ".mlp.fc2",
+    }
+    result = {}
+    for key, value in hugging_face(state).items():
+        for old, new in names.items():
+            key = key.replace(old, new)
+        result[key] = value
+    return result
+
+
 def mae(state: State) -> State:
     """As facebookresearch/mae saves its pre-training, below ``model``."""
     rest = {key: value for key, value in state.items() if not key.startswith("head.")}

@@ -110,7 +110,7 @@ _FORMATS = (
     ),
     _ImageFormat(
         name="Hugging Face",
-        marker=r"(\w+\.)?encoder\.layer\.0\.layernorm_before\.weight",
+        marker=r"(encoder\.layer|layers)\.0\.layernorm_before\.weight",
         once={
             "embeddings.patch_embeddings.projection.": "patch_embed.",
             "embeddings.cls_token": "cls_token",
@@ -118,16 +118,21 @@ _FORMATS = (
             "embeddings.position_embeddings": "pos_embed",
             "layernorm.": "norm.",
         },
-        block=r"encoder\.layer\.(\d+)\.",
+        block=r"(?:encoder\.layer|layers)\.(\d+)\.",  # the second since transformers 5
         parts={
             "layernorm_before.": "norm1.",
             "attention.attention.query.": "attn.q.",
             "attention.attention.key.": "attn.k.",
             "attention.attention.value.": "attn.v.",
+            "attention.q_proj.": "attn.q.",
+            "attention.k_proj.": "attn.k.",
+            "attention.v_proj.": "attn.v.",
             "attention.output.dense.": "attn.proj.",
+            "attention.o_proj.": "attn.proj.",
             "layernorm_after.": "norm2.",
             "intermediate.dense.": "mlp.fc1.",
             "output.dense.": "mlp.fc2.",
+            "mlp.": "mlp.",
         },
         ignored={
             r"decoder\.": _DECODER,
