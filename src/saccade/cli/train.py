@@ -28,7 +28,8 @@ USAGE = """usage: saccade train RECIPE [--data PATH] [--field value ...] [--resu
   --dry-run     print the plan of the run as a table and draw it, and stop there; no clips are read.
                 [--num-clips N] instead of --data, [--devices N], [--picture FILE.png]
 
-saccade train RECIPE --help shows every field of a recipe with its value.
+RECIPE is a name of those below or a file: .json, as `saccade expand` writes one, or .py with a function that
+returns a TrainConfig. saccade train RECIPE --help shows every field of a recipe with its value.
 With several GPUs: torchrun --nproc_per_node N -m saccade train RECIPE ...
 """
 

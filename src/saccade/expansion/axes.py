@@ -86,19 +86,19 @@ def _fast(parent: Factors, room: Room, duration: int) -> Iterator[Factors]:
 
 def _temporal(parent: Factors, room: Room, duration: int) -> Iterator[Factors]:
     for frames in count(parent.frames + 1):
+        if not room.span_fits(frames, 1):
+            return
         if room.by_segments:
-            stride = parent.stride
-        elif parent.frames == 1:
-            stride = max(1, _nearest_whole(duration / frames))
+            yield parent.replace(frames=frames)
+            continue
+        if parent.frames == 1:
+            stride = _nearest_whole(duration / frames)
         else:
             stride = _nearest_whole(parent.stride * (parent.frames / frames) ** RATE_SHARE)
-        while stride > 1 and not room.span_fits(frames, stride):
+        while not room.span_fits(frames, stride):
             stride -= 1
-        if not room.span_fits(frames, 1 if room.by_segments else stride):
-            return
-        if frames * stride <= parent.duration and parent.frames > 1:
-            continue  # no longer than the parent's clip: that is X-Fast
-        yield parent.replace(frames=frames, stride=stride)
+        if parent.frames == 1 or frames * stride > parent.duration:  # else it is X-Fast
+            yield parent.replace(frames=frames, stride=stride)
 
 
 def _spatial(parent: Factors, room: Room, duration: int) -> Iterator[Factors]:

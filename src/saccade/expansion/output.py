@@ -24,7 +24,7 @@ RECIPE, SUMMARY, BEST_RUN = "recipe.json", "search.json", "best_run"
 def found_recipe(search: SearchConfig, final: Kept) -> TrainConfig:
     """The network that was found, in the recipe the search began from, to be trained at full length."""
     base = search.base
-    return derive(base, final.candidate.factors).replace(recipe=f"{base.recipe}_expanded", out="")
+    return derive(base, final.candidate.factors).replace(recipe=f"expanded_{Path(base.data).stem}", out="")
 
 
 def write_result(search: SearchConfig, result: SearchResult) -> None:

@@ -6,17 +6,15 @@ trains the six networks of about equal cost, and goes on from the best.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from saccade.errors import ConfigError, SaccadeError, UsageError
+from saccade.errors import SaccadeError, UsageError
 from saccade.expansion.axes import Room, contract, expand, usable_axes, values
 from saccade.expansion.candidate import candidate_config, check_base
 from saccade.expansion.checks import check_axes, check_data, check_fields, check_targets, first_duration
@@ -25,6 +23,7 @@ from saccade.expansion.criterion import Choice, Score, choose, score_all
 from saccade.expansion.journal import JOURNAL, Journal, flat, flat_outcome
 from saccade.expansion.progress import Progress
 from saccade.expansion.room import DataFacts, read_facts
+from saccade.expansion.settings import check_same, plain_settings
 from saccade.expansion.types import (
     Axis,
     Candidate,
@@ -43,8 +42,6 @@ from saccade.models.x3d import X3D
 from saccade.training.run import model_options
 
 CANDIDATES = "candidates"
-_MAY_CHANGE = ("out", "device", "threads", "workers", "cache_mb", "latency_runs", "max_steps")
-"""Settings with which a stopped search may go on differently."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ class Driver:
         if before is None:
             self.journal.append({"kind": "search", "settings": settings})
         else:
-            _check_same(before, settings, out)
+            check_same(before, settings, out)
 
     def run(self) -> SearchResult:
         """Expand until a target is exceeded, contract, and choose."""
@@ -413,32 +410,3 @@ def _strategy(search: SearchConfig) -> Strategy:
     from saccade.expansion.halving import halve
 
     return halve
-
-
-def plain_settings(search: SearchConfig) -> dict[str, Any]:
-    """What decides a search, as JSON has it."""
-    figures = asdict(search) | {"base": search.base.to_dict(), "out": str(search.out)}
-    plain: dict[str, Any] = json.loads(json.dumps(figures))
-    return plain
-
-
-def _check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    old, new = _decisive(before), _decisive(now)
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            raise ConfigError(
-                f"{name}: {new.get(name)!r}, but the search in {out} was begun with {old.get(name)!r}; "
-                "resume it with that, or begin a new one with --out"
-            )
-
-
-def _decisive(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in _MAY_CHANGE:
-            continue
-        if isinstance(value, dict) and value:
-            found |= _decisive(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from saccade.errors import UsageError
-from saccade.recipes import mvit, rubiksnet, timesformer, vivit, vov3d
+from saccade.recipes import maskfeat, mvit, rubiksnet, timesformer, vivit, vov3d
 from saccade.recipes._files import is_recipe_file, read_recipe
 from saccade.recipes.ava import x3d_m_ava
 from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc
+from saccade.recipes.expansion import x2d_expand
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.kinetics import x3d_l_k400, x3d_m_k400, x3d_s_k400, x3d_xl_k400, x3d_xs_k400
 from saccade.recipes.motion import x3d_motion, x3d_motion_loc, x3d_motion_multilabel
@@ -31,12 +32,14 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         x3d_motion_loc,
         x3d_ucf10,
         x3d_ucf10_strong,
+        x2d_expand,
         vov3d.vov3d_m_motion,
         rubiksnet.rubiksnet_tiny_motion,
         rubiksnet.rubiksnet_tiny_aq_motion,
         rubiksnet.rubiksnet_tiny_ucf10,
         timesformer.timesformer_motion,
         timesformer.timesformer_ucf10,
+        *maskfeat.SMALL,
         x3d_m_finetune,
         x3d_m_linear_probe,
         x3d_xs_k400,
@@ -52,6 +55,7 @@ RECIPES: dict[str, Callable[[], TrainConfig]] = {
         *timesformer.PUBLISHED,
         *vivit.PUBLISHED,
         *mvit.PUBLISHED,
+        *maskfeat.PUBLISHED,
     )
 }
 

@@ -1,0 +1,110 @@
+"""Expansions go to usable values, as far as the videos have room."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from saccade.errors import UsageError
+from saccade.expansion.axes import Room, contract, expand, parse_axes, usable_axes, values
+from saccade.expansion.counting import x3d_macs
+from saccade.expansion.types import AXES, Axis, Factors
+
+FREE = Room()
+CLIP = Factors(frames=4, stride=12, crop=160, bottleneck=2.25, depth=2.2)
+
+
+def macs(factors: Factors) -> float:
+    return x3d_macs(factors.config, 400)
+
+
+def clips(axis: Axis, parent: Factors, room: Room = FREE, most: int = 6) -> list[tuple[int, int]]:
+    return [(f.frames, f.stride) for f in islice(values(axis, parent, room=room, duration=48), most)]
+
+
+def test_fast_keeps_the_duration():
+    assert clips("fast", CLIP) == [(5, 10), (6, 8), (7, 7), (8, 6), (9, 5), (10, 5)]
+    assert clips("fast", Factors()) == [(2, 24), (3, 16), (4, 12), (5, 10), (6, 8), (7, 7)]
+
+
+def test_fast_ends_at_every_frame_of_the_source():
+    assert clips("fast", CLIP.replace(frames=24, stride=2), most=99)[-1] == (48, 1)
+    assert clips("fast", CLIP.replace(frames=48, stride=1)) == []
+
+
+def test_temporal_lengthens_the_clip_and_raises_the_rate():
+    longer = clips("temporal", CLIP)
+    assert (8, 10) in [*longer, *clips("temporal", CLIP, most=4)]
+    assert all(frames * stride > CLIP.duration for frames, stride in longer)
+    assert clips("temporal", CLIP.replace(frames=2, stride=1), most=2) == [(3, 1), (4, 1)]
+
+
+@pytest.mark.parametrize("axis", ["fast", "temporal"])
+def test_clips_end_with_the_video(axis: Axis):
+    for frames, stride in clips(axis, CLIP, Room(num_frames=45), most=200):
+        assert (frames - 1) * stride + 1 <= 45
+    assert clips(axis, Factors(), Room(num_frames=1)) == []
+
+
+def test_a_clip_of_segments_has_frames_but_no_rate():
+    room = Room(num_frames=6, by_segments=True)
+    assert clips("temporal", CLIP, room) == [(5, 12), (6, 12)]
+    assert usable_axes(CLIP, AXES, room) == [axis for axis in AXES if axis != "fast"]
+
+
+def test_with_one_frame_fast_is_left_to_temporal():
+    assert "fast" not in usable_axes(Factors(), AXES, FREE)
+    assert usable_axes(Factors(), ("fast", "depth"), FREE) == ["fast", "depth"]
+    assert "fast" in usable_axes(CLIP, AXES, FREE)
+
+
+def test_crops_end_with_the_short_side():
+    crops = [f.crop for f in values("spatial", Factors(crop=60), room=Room(short_side=90), duration=48)]
+    assert crops == [64, 72, 80, 88]
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_an_expansion_comes_as_near_to_the_rate_as_its_values_let_it(axis: Axis):
+    parent = CLIP if axis != "bottleneck" else CLIP.replace(bottleneck=1)
+    chosen = expand(axis, parent, rate=2.0, cost=macs, room=FREE, duration=48)
+    assert chosen is not None
+    best = min(
+        islice(values(axis, parent, room=FREE, duration=48), 40),
+        key=lambda f: abs(macs(f) / macs(parent) - 2),
+    )
+    assert macs(best) == macs(chosen)
+    changed = {name for name in vars(parent) if getattr(parent, name) != getattr(chosen, name)}
+    expected = {"fast": {"frames", "stride"}, "temporal": {"frames", "stride"}, "spatial": {"crop"}}
+    assert changed == expected.get(axis, {axis})
+
+
+def test_of_equal_costs_the_largest_value_is_taken():
+    chosen = expand("depth", CLIP.replace(depth=1.0), rate=2.0, cost=macs, room=FREE, duration=48)
+    assert chosen is not None
+    assert chosen.depth == 2.2
+    assert macs(chosen) == macs(chosen.replace(depth=2.1))
+
+
+def test_less_than_half_a_step_is_no_room():
+    most = Room(short_side=168)
+    assert expand("spatial", CLIP, rate=2.0, cost=macs, room=most, duration=48) is None
+    more = expand("spatial", CLIP, rate=2.0, cost=macs, room=Room(short_side=200), duration=48)
+    assert more is not None
+    assert more.crop == 200
+
+
+def test_a_contraction_is_the_largest_value_that_fits():
+    parent = CLIP.replace(frames=8, stride=10)
+    expanded = expand("fast", parent, rate=2.0, cost=macs, room=FREE, duration=48)
+    assert expanded == parent.replace(frames=16, stride=5)
+    found = contract("fast", parent, expanded, fits=lambda f: macs(f) < 1.97e9, room=FREE, duration=48)
+    assert found == parent.replace(frames=13, stride=6)
+    none = contract("fast", parent, expanded, fits=lambda f: macs(f) < 1e9, room=FREE, duration=48)
+    assert none is None
+
+
+def test_axes_are_named():
+    assert parse_axes("width, spatial") == ("spatial", "width")
+    with pytest.raises(UsageError, match="--axes: 'sideways' is no axis; axes are fast, temporal"):
+        parse_axes("spatial,sideways")

@@ -1,0 +1,145 @@
+"""What is written down of a search, and how it chooses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from saccade.errors import DataError, SaccadeError, UsageError
+from saccade.expansion.criterion import Score, apart, choose, pareto_front, score_all
+from saccade.expansion.journal import JOURNAL, Journal, flat_outcome, outcome_of, read_journal
+from saccade.expansion.types import Axis, Candidate, Complexity, Factors, Outcome
+
+
+def candidate(axis: Axis = "spatial", *, step: int = 1, gmacs: float = 0.04) -> Candidate:
+    cost = Complexity(gmacs=gmacs, params=1000, memory_mb=2.5, latency_ms=3.25)
+    return Candidate(step=step, axis=axis, factors=Factors(crop=160), complexity=cost, parent="00-start")
+
+
+def outcome(axis: Axis, accuracy: float, seed: int = 0, num_val: int = 0) -> Outcome:
+    return Outcome(
+        candidate=candidate(axis), seed=seed, status="done", accuracy=accuracy, num_val=num_val, seconds=1.5
+    )
+
+
+def score(axis: Axis, mean: float, error: float = 0.0, gmacs: float = 0.04) -> Score:
+    return Score(candidate(axis, gmacs=gmacs), mean, error, 1)
+
+
+PARENT = score("depth", 0.4, gmacs=0.02)
+
+
+# -------------------------------------------------------------------------------------------------- journal
+
+
+def test_an_outcome_is_read_back_as_it_was_written(tmp_path: Path):
+    written = replace(outcome("depth", 0.5, seed=2), run_dir="runs/x", rung=1)
+    Journal(tmp_path).append(flat_outcome(written))
+    [record] = read_journal(tmp_path)
+    assert outcome_of(record) == written
+    assert {"step", "axis", "frames", "crop", "params", "gmacs", "latency_ms", "memory_mb"} <= set(record)
+    assert (record["accuracy"], record["seconds"], record["seed"], record["status"]) == (0.5, 1.5, 2, "done")
+    assert record["time"].startswith("20")
+
+
+def test_a_torn_last_line_is_cut_away_and_nothing_else(tmp_path: Path):
+    Journal(tmp_path).append(flat_outcome(outcome("depth", 0.5)), flat_outcome(outcome("width", 0.6)))
+    path = tmp_path / JOURNAL
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:40])
+    assert len(read_journal(tmp_path)) == 2
+    journal = Journal(tmp_path)
+    assert path.read_bytes() == whole
+    journal.append(flat_outcome(outcome("fast", 0.7)))
+    assert [entry.accuracy for entry in Journal(tmp_path).outcomes()] == [0.5, 0.6, 0.7]
+
+
+def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path):
+    Journal(tmp_path).append(flat_outcome(outcome("depth", 0.5)))
+    path = tmp_path / JOURNAL
+    path.write_bytes(b'{"half": \n' + path.read_bytes())
+    with pytest.raises(DataError, match=r"expansion\.jsonl:1: not a line of a journal"):
+        Journal(tmp_path)
+    with pytest.raises(UsageError, match=r"holds no search \(expansion.jsonl is missing\)"):
+        read_journal(tmp_path / "elsewhere")
+
+
+def test_a_step_that_was_laid_out_in_part_is_laid_out_anew(tmp_path: Path):
+    journal = Journal(tmp_path)
+    journal.lay_out([candidate("spatial"), candidate("depth")])
+    assert [c.axis for c in Journal(tmp_path).candidates(1)] == ["spatial", "depth"]
+    path = tmp_path / JOURNAL
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    again = Journal(tmp_path)
+    assert again.candidates(1) == []
+    again.lay_out([candidate("spatial"), candidate("depth")])
+    assert [c.axis for c in again.candidates(1)] == ["spatial", "depth"]
+    assert again.candidates(2) == []
+
+
+# ------------------------------------------------------------------------------------------------ criterion
+
+
+def test_a_score_is_the_mean_over_seeds_with_a_pooled_error():
+    scores = score_all([outcome("depth", a, s) for s, a in enumerate((0.5, 0.7))] + [outcome("width", 0.6)])
+    depth, width = scores
+    assert (depth.mean, depth.seeds, width.seeds) == (pytest.approx(0.6), 2, 1)
+    assert depth.error == pytest.approx((0.02 / 2) ** 0.5)  # variance 0.02 of the two seeds
+    assert width.error == pytest.approx(0.02**0.5)
+
+
+def test_few_videos_make_a_score_uncertain():
+    [one] = score_all([outcome("depth", 0.5, num_val=100)])
+    assert one.error == pytest.approx(0.05)
+    [of_unknown_number] = score_all([outcome("depth", 0.5)])
+    assert of_unknown_number.error == 0
+
+
+def test_failed_trainings_have_no_score():
+    failed = Outcome(candidate=candidate("width"), seed=0, status="failed", error="no memory")
+    assert [s.candidate.axis for s in score_all([failed, outcome("depth", 0.5)])] == ["depth"]
+    with pytest.raises(SaccadeError, match="no candidate of the step has a score"):
+        choose(score_all([failed]), parent=PARENT)
+
+
+def test_the_most_accurate_wins_and_noise_is_told():
+    scores = [score("spatial", 0.50, 0.01), score("depth", 0.51, 0.01), score("width", 0.4, 0.01)]
+    choice = choose(scores, parent=PARENT)
+    assert choice.best.candidate.axis == "depth"
+    assert choice.in_noise == ("01-spatial",)
+    assert choice.note == (
+        "depth 51.0 ± 1.0 %, then spatial 50.0 ± 1.0 %; the difference to spatial is within noise "
+        "(one seed: how far seeds lie apart is not known; --seeds 3 tells)"
+    )
+    assert apart(scores[1], scores[2])
+
+
+def test_a_clear_winner_has_no_rival_and_a_loss_is_told():
+    choice = choose([score("spatial", 0.35), score("depth", 0.3)], parent=PARENT)
+    assert choice.in_noise == ()
+    assert choice.note.endswith("no expansion scored as well as its parent (40.0 ± 0.0 %)")
+
+
+def test_equal_scores_go_to_the_cheaper():
+    choice = choose([score("spatial", 0.5, gmacs=0.05), score("depth", 0.5, gmacs=0.04)], parent=PARENT)
+    assert choice.best.candidate.axis == "depth"
+
+
+def test_other_criteria_weigh_the_cost():
+    scores = [
+        score("spatial", 0.60, gmacs=0.08),
+        score("depth", 0.52, gmacs=0.04),
+        score("width", 0.45, gmacs=0.03),
+    ]
+    assert choose(scores, parent=PARENT, criterion="accuracy").best.candidate.axis == "spatial"
+    assert (
+        choose(scores, parent=PARENT, criterion="gain").best.candidate.axis == "depth"
+    )  # 10 and 12 % a doubling
+    assert choose(scores, parent=PARENT, criterion="ratio").best.candidate.axis == "width"
+
+
+def test_the_pareto_front_is_what_nothing_beats():
+    assert pareto_front([(1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7), (0.5, 0.1)]) == [5, 0, 2]
+    assert pareto_front([]) == []
