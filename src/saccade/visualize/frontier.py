@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,8 @@ def expansion_chart(
     target: float | None = None,
     figure_name: str = "top-1",
     title: str = "Progressive expansion",
+    beyond: Sequence[Dot] = (),
+    result: str = "",
 ) -> Figure:
     """The search's path: chosen networks joined by a line and labelled by what was expanded, the rejected
     ones faint and joined to the network they were expanded from.
@@ -100,6 +102,8 @@ def expansion_chart(
         cost: a key of `COST_LABELS`, or any words for the horizontal axis, which is logarithmic.
         target: drawn as a vertical line.
         figure_name: what kind of accuracy it is.
+        beyond: what was tried from the last network and not kept.
+        result: name of the network the search ended with; it gets a ring.
     """
     with styled():
         figure = Figure(figsize=(7.2, 4.4), layout="constrained")
@@ -113,7 +117,15 @@ def expansion_chart(
             for dot in step.rejected:
                 _draw_rejected(axes, dot, parent)
             _draw_dot(axes, step.chosen, AXIS_STYLES.get(step.chosen.group, (GREY, "o")), size=7.5)
-        every = [*path, *(dot for step in steps for dot in step.rejected)]
+        for dot in beyond:
+            _draw_rejected(axes, dot, path[-1])
+        for dot in path:
+            if dot.name == result:
+                axes.plot(
+                    [dot.cost], [100 * dot.accuracy], marker="o", markersize=15, color=INK, fillstyle="none",
+                    markeredgewidth=1.1, linestyle="none", zorder=3,
+                )  # fmt: skip
+        every = [*path, *(dot for step in steps for dot in step.rejected), *beyond]
         _set_scales(axes, every, cost, figure_name, extra=[target] if target else [])
         axes.set_title(title)
         if target:
@@ -144,6 +156,7 @@ def pareto_chart(
     figure_name: str = "top-1",
     title: str = "Accuracy against cost",
     most_labels: int = 24,
+    styles: Mapping[str, tuple[str, str]] | None = None,
 ) -> Figure:
     """One panel a cost, each with all networks that have it and its Pareto front.
 
@@ -151,9 +164,11 @@ def pareto_chart(
         panels: (a key of `COST_LABELS` or any words, the networks). Networks keep their group's colour and
             mark in all panels.
         most_labels: with more networks than this only those of the front are named.
+        styles: colour and mark of each group; default: dealt out.
     """
     groups = list(dict.fromkeys(dot.group for _, dots in panels for dot in dots))
-    styles = {group: GROUP_STYLES[i % len(GROUP_STYLES)] for i, group in enumerate(groups)}
+    dealt = {group: GROUP_STYLES[i % len(GROUP_STYLES)] for i, group in enumerate(groups)}
+    styles = dealt if styles is None else styles
     with styled():
         figure = Figure(figsize=(0.6 + 4.3 * len(panels), 4.0), layout="constrained")
         for number, (cost, dots) in enumerate(panels):
@@ -214,7 +229,7 @@ def _draw_rejected(axes: Axes, dot: Dot, parent: Dot | None) -> None:
 
 
 def _draw_panel(
-    axes: Axes, cost: str, dots: Sequence[Dot], styles: dict[str, tuple[str, str]], figure_name: str
+    axes: Axes, cost: str, dots: Sequence[Dot], styles: Mapping[str, tuple[str, str]], figure_name: str
 ) -> None:
     front = pareto_front([dot.cost for dot in dots], [dot.accuracy for dot in dots])
     _set_scales(axes, dots, cost, figure_name)

@@ -83,6 +83,12 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
     return target
 
 
+def page_style() -> str:
+    """The style sheet of our pages."""
+    page = resources.files("saccade.visualize").joinpath("report.html").read_text(encoding="utf-8")
+    return page.split("<style>")[1].split("</style>")[0].strip()
+
+
 def read_run(folder: Path) -> RunRecords:
     """Everything the report needs of a run folder."""
     if not folder.is_dir():

@@ -1,0 +1,257 @@
+"""What the journal of a search tells, in the order of its steps; for the report and for comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from saccade.errors import SaccadeError
+from saccade.expansion.criterion import score_all
+from saccade.expansion.halving import Savings, multigrid_share, savings
+from saccade.expansion.journal import candidate_of, outcome_of, read_journal
+from saccade.expansion.types import Candidate, Complexity, Outcome
+from saccade.training.config import TrainConfig
+
+Fate = Literal["kept", "left", "rejected", "dropped", "failed", "open"]
+"""kept: on the way of the search. left: chosen, but over the target, and so taken back. rejected: trained to
+the end, another was chosen. dropped: by successive halving, before the end. failed: no training succeeded.
+open: not decided yet."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate and what became of it.
+
+    Attributes:
+        mean, error: accuracy over its seeds after the longest training, and its standard error; None: none.
+        seeds: trainings that succeeded.
+        share: of the training that it had, 0..1.
+        seconds: in all its trainings.
+        in_noise: it was not chosen, and may be as good as what was.
+        reason: why it failed.
+    """
+
+    candidate: Candidate
+    fate: Fate
+    mean: float | None
+    error: float
+    seeds: int
+    share: float
+    seconds: float
+    in_noise: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Story:
+    """A search as its journal has it, finished or not."""
+
+    folder: Path
+    settings: dict[str, Any]
+    steps: tuple[tuple[Tried, ...], ...]
+    notes: tuple[str, ...]
+    result: dict[str, Any] | None
+    outcomes: tuple[Outcome, ...]
+
+    @cached_property
+    def way(self) -> list[Tried]:
+        """The networks that were kept, in order."""
+        return [tried for step in self.steps for tried in step if tried.fate == "kept"]
+
+    @property
+    def final(self) -> Tried | None:
+        """The network the search ended with; None while it has not."""
+        name = self.result["name"] if self.result else ""
+        return next((tried for tried in self.way if tried.candidate.name == name), None)
+
+    @property
+    def target(self) -> float | None:
+        """The ceiling of what steps multiply, if there is one."""
+        cost = self.settings.get("cost")
+        return next((t["value"] for t in self.settings.get("targets", ()) if t["kind"] == cost), None)
+
+    @property
+    def seconds(self) -> float:
+        """Spent in trainings, one after another."""
+        return sum(outcome.seconds for outcome in self.outcomes)
+
+    @property
+    def savings(self) -> Savings:
+        return savings(self.outcomes, float(self.settings["epochs"]))
+
+
+def read_story(folder: Path) -> Story:
+    """Read the journal of a search.
+
+    Raises:
+        UsageError: there is none.
+        DataError: it is damaged.
+    """
+    records = read_journal(folder)
+    settings = next((r["settings"] for r in records if r["kind"] == "search"), {"epochs": 0.0})
+    choices = {(r["step"], r["contracted"]): r for r in records if r["kind"] == "choice"}
+    result = next((r for r in reversed(records) if r["kind"] == "result"), None)
+    outcomes = tuple(outcome_of(r) for r in records if r["kind"] == "outcome")
+    by_name: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_name[outcome.candidate.name].append(outcome)
+    laid_out: dict[tuple[int, bool], list[Candidate]] = defaultdict(list)
+    for record in records:
+        if record["kind"] == "candidate":
+            candidate = candidate_of(record)
+            group = laid_out[candidate.step, candidate.contracted]
+            if candidate not in group:
+                group.append(candidate)
+    left = _taken_back(settings, choices, laid_out, finished=result is not None)
+    steps = tuple(
+        tuple(_tried(c, by_name[c.name], choices.get(key), settings, left=left) for c in group)
+        for key, group in sorted(laid_out.items())
+    )
+    notes = tuple(choice["note"] for _, choice in sorted(choices.items()) if choice.get("note"))
+    return Story(folder, settings, steps, notes, result, outcomes)
+
+
+def _taken_back(
+    settings: dict[str, Any],
+    choices: dict[tuple[int, bool], dict[str, Any]],
+    laid_out: dict[tuple[int, bool], list[Candidate]],
+    *,
+    finished: bool,
+) -> str:
+    """Name of the choice that was contracted, or given up because no contraction met the target."""
+    last = max((step for step, _ in choices), default=0)
+    choice = choices.get((last, False))
+    if choice is None or not last:
+        return ""
+    chosen = next(c for c in laid_out[last, False] if c.name == choice["name"])
+    over = any(chosen.complexity.cost(t["kind"]) > t["value"] for t in settings.get("targets", ()))
+    return chosen.name if over and (finished or (last, True) in choices) else ""
+
+
+def _tried(
+    candidate: Candidate,
+    outcomes: Sequence[Outcome],
+    choice: dict[str, Any] | None,
+    settings: dict[str, Any],
+    *,
+    left: str,
+) -> Tried:
+    done = [outcome for outcome in outcomes if outcome.status == "done"]
+    longest = max((outcome.epochs for outcome in done), default=0.0)
+    share = longest / settings["epochs"] if settings["epochs"] else 1.0
+    scores = score_all([outcome for outcome in done if outcome.epochs >= longest * (1 - 1e-6)])
+    mean, error, seeds = (scores[0].mean, scores[0].error, scores[0].seeds) if scores else (None, 0.0, 0)
+    if choice and candidate.name in choice.get("scores", {}):  # as it was judged, seeds of all pooled
+        mean, error = choice["scores"][candidate.name], choice["errors"][candidate.name]
+    fate: Fate
+    if choice is not None and choice["name"] == candidate.name:
+        fate = "left" if candidate.name == left else "kept"
+    elif not done:
+        fate = "failed" if any(outcome.attempt > 1 for outcome in outcomes) or choice else "open"
+    elif share < 1 - 1e-6:
+        fate = "dropped" if choice else "open"
+    else:
+        fate = "rejected" if choice else "open"
+    return Tried(
+        candidate=candidate,
+        fate=fate,
+        mean=mean,
+        error=error,
+        seeds=seeds,
+        share=min(share, 1.0),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+        in_noise=bool(choice) and candidate.name in (choice or {}).get("in_noise", ()),
+        reason=next((outcome.error for outcome in reversed(outcomes) if outcome.error), ""),
+    )
+
+
+# ------------------------------------------------------------------------------------------- cheaper searches
+
+
+def options_text(settings: dict[str, Any]) -> str:
+    """What a search did to be cheap, in words."""
+    parts = [f"{settings['epochs']:g} epochs"]
+    if settings.get("seeds", 1) > 1:
+        parts.append(f"{settings['seeds']} seeds")
+    if settings.get("halving"):
+        parts.append(f"successive halving by {settings['halving']}")
+    if settings.get("warm_start"):
+        parts.append("warm start")
+    multigrid = settings.get("base", {}).get("multigrid", "off")
+    if multigrid != "off":
+        parts.append(f"multigrid {multigrid}")
+    return ", ".join(parts)
+
+
+def multigrid_shares(story: Story) -> list[float]:
+    """`multigrid_share` of each training whose run folder is still there; empty without multigrid."""
+    if story.settings.get("base", {}).get("multigrid", "off") == "off":
+        return []
+    shares = []
+    for outcome in story.outcomes:
+        num_clips = _num_clips(Path(outcome.run_dir)) if outcome.status == "done" else 0
+        if num_clips:
+            config = json.loads((Path(outcome.run_dir) / "config.json").read_text(encoding="utf-8"))["config"]
+            try:
+                shares.append(multigrid_share(TrainConfig.from_dict(config), num_clips))
+            except SaccadeError:
+                continue
+    return shares
+
+
+def _num_clips(run: Path) -> int:
+    """Training clips of a run, from how many it had drawn after how many epochs; 0 if it does not tell."""
+    try:
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+    except (OSError, ValueError):
+        return 0
+    return next((round(row["clips"] / row["epoch"]) for row in reversed(rows) if row.get("clips")), 0)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A search beside the one it is compared with.
+
+    Attributes:
+        saved: share of the seconds of the first that it did without; negative: it took longer.
+        same: steps, from the first on, in which both chose the same axis.
+        steps: of the longer of the two.
+    """
+
+    story: Story
+    saved: float
+    same: int
+    steps: int
+
+
+def compare_stories(first: Story, others: Sequence[Story]) -> list[Rival]:
+    """What cheaper searches saved, and whether they chose the same."""
+    own = path_of(first)
+    rivals = []
+    for story in others:
+        path = path_of(story)
+        same = 0
+        for mine, theirs in zip(own, path, strict=False):
+            if mine != theirs:
+                break
+            same += 1
+        saved = 1 - story.seconds / first.seconds if first.seconds else 0.0
+        rivals.append(Rival(story, saved, same, max(len(own), len(path))))
+    return rivals
+
+
+def path_of(story: Story) -> list[str]:
+    """The axes that were expanded."""
+    return [tried.candidate.axis for tried in story.way if tried.candidate.step]
+
+
+def cost_of(complexity: Complexity, kind: str) -> float | None:
+    """In the unit of `saccade.visualize.frontier.COST_LABELS`; None if it was not measured."""
+    value = getattr(complexity, kind)
+    return None if value is None else value / 1e6 if kind == "params" else float(value)
