@@ -179,7 +179,7 @@ class ClipEmbedding(nn.Module):
         if self.per_moment:
             tokens = torch.cat((token.unsqueeze(1).expand(*x.shape[:2], -1, -1), x), 2)
         else:
-            tokens = torch.cat((token.expand(len(x), -1, -1), x.flatten(1, 2)), 1)
+            tokens = torch.cat((token.expand(x.shape[0], -1, -1), x.flatten(1, 2)), 1)
         output: Tensor = self.dropout(tokens)
         return output
 
@@ -227,7 +227,7 @@ class MomentsToTokens(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        token = x[:, :, 0].flatten(0, 1)[: len(x)] if self.leak else x[:, 0, 0]
+        token = x[:, :, 0].flatten(0, 1)[: x.shape[0]] if self.leak else x[:, 0, 0]
         moments = x[:, :, 1:].mean(2)
         positions = resize_time(self.time_embed[:, 1:], moments.shape[1])
         tokens = torch.cat((token.unsqueeze(1), moments), 1)
