@@ -160,6 +160,7 @@ def shrunk(config: TrainConfig, tmp_path: Path) -> TrainConfig:
         model=model,
         clip=config.clip.replace(num_frames=FRAMES, stride=1, crop=CROP, short_side=36),
         augment=replace(config.augment, short_side=(36, 40), crop=CROP),
+        masked=replace(config.masked, ratio=0.6, coarse=1, min_patches=1),  # of 2x2x2 tokens
         optim=replace(config.optim, warmup_epochs=0),
         epochs=0.01,
         batch_size=2 * config.augment.repeats,
