@@ -15,12 +15,13 @@ from saccade.cli._model_flags import add_model_flags, load_from_flags, newest_ru
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
-    from saccade.inference import Failure, LoadedModel, Localizer, Prediction, Predictor
+    from saccade.inference import Detector, Failure, LoadedModel, Localizer, Prediction, Predictor
 
 EXAMPLES = """examples:
   saccade predict clip.mp4 --run runs/my_run
   saccade predict archive/ 'more/**/*.avi' --run runs/my_run --jsonl out.jsonl
   saccade predict video.mp4 --run runs/x3d_motion_loc --localize
+  saccade predict film.mp4 --run runs/x3d_m_ava --boxes people.csv
   saccade predict clip.mp4 --model x3d_s --weights x3d_s.pyth --labels kinetics400
 """
 
@@ -39,10 +40,17 @@ def run(args: list[str]) -> int:
     if options.run and (options.weights or options.model):
         raise UsageError("--run brings its own model and weights; leave --model and --weights out")
     for flag, value in (("--out", options.out), ("--threshold", options.threshold)):
-        if value is not None and not options.localize:
-            raise UsageError(f"{flag} goes with --localize")
+        if value is not None and not (options.localize or options.boxes):
+            raise UsageError(f"{flag} goes with --localize or --boxes")
+    if options.min_score is not None and not options.boxes:
+        raise UsageError("--min-score goes with --boxes")
     paths = expand(options.videos)
-    if options.localize:
+    if options.boxes:
+        from saccade.cli import _people
+
+        _people.check_flags(options)
+        failures = _people.detect(_detector(options), paths, options)
+    elif options.localize:
         from saccade.cli._localize import check_flags, localize
 
         check_flags(options)
@@ -74,9 +82,23 @@ def _parser() -> Parser:
         action="store_true",
         help="when each action happens: printed, and as NAME.timeline.png and .json (a run of localization)",
     )
-    parser.add_argument("--out", metavar="FOLDER", help="of --localize, for its files (default: here)")
     parser.add_argument(
-        "--threshold", type=float, metavar="SCORE", help="of --localize: an action is there (default 0.5)"
+        "--boxes",
+        metavar="FILE",
+        help="what the people in these boxes do: printed, and as NAME.people.mp4 and .json (a run of "
+        "detection); CSV rows video_id,second,x1,y1,x2,y2",
+    )
+    parser.add_argument(
+        "--min-score", type=float, metavar="S", help="of --boxes: detected people below are left out (0.9)"
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="of --localize and --boxes, for their files (default: here)"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="SCORE",
+        help="of --localize and --boxes: an action is there (default 0.5)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON array on stdout")
     parser.add_argument("--jsonl", metavar="FILE", help="a JSON object a line, as results come")
@@ -101,6 +123,18 @@ def _localizer(options: Namespace) -> Localizer:
     from saccade.inference import Localizer
 
     return Localizer(_loaded(options), batch_size=options.batch_size, frames_fps=options.fps)
+
+
+def _detector(options: Namespace) -> Detector:
+    from saccade.inference import Detector
+    from saccade.inference.detector import MIN_SCORE
+
+    return Detector(
+        _loaded(options),
+        boxes=options.boxes,
+        min_score=MIN_SCORE if options.min_score is None else options.min_score,
+        frames_fps=options.fps,
+    )
 
 
 def _loaded(options: Namespace) -> LoadedModel:

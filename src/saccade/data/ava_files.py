@@ -63,11 +63,37 @@ def read_boxes(path: str | os.PathLike[str], *, scored: bool) -> list[BoxRow]:
     return [_box_row(cells, where, scored) for cells, where in _rows(path)]
 
 
+def read_people(path: str | os.PathLike[str]) -> list[BoxRow]:
+    """The rows of a file that says where people are, whatever else it knows of them: ``video_id,second,
+    x1,y1,x2,y2``, annotated boxes, or detected ones. ``action`` is None; ``score`` is that of a detection
+    that names no action, else 1.
+
+    Raises:
+        DataError: the file cannot be read, or a row is malformed; names the row.
+    """
+    rows = []
+    for cells, where in _rows(path):
+        if len(cells) not in (6, 7, 8):
+            raise DataError(
+                f"{where}: {len(cells)} cells; a row is video_id,second,x1,y1,x2,y2[,action_id[,person_id or "
+                "score]]"
+            )
+        detected = len(cells) == 8 and cells[6] in ("", "-1")
+        score = _score(cells[7], where) if detected else 1.0
+        rows.append(BoxRow(cells[0], _second(cells[1], where), _box(cells, where), None, score))
+    return rows
+
+
 def _box_row(cells: list[str], where: str, scored: bool) -> BoxRow:
     wanted = (8,) if scored else (7, 8)
     if len(cells) not in wanted:
         last = ",score" if scored else "[,person_id]"
         raise DataError(f"{where}: {len(cells)} cells; a row is {_FORM}{last}")
+    box, action = _box(cells, where), _action(cells[6], where, optional=scored)
+    return BoxRow(cells[0], _second(cells[1], where), box, action, _score(cells[7], where) if scored else 1.0)
+
+
+def _box(cells: list[str], where: str) -> Box:
     try:
         x1, y1, x2, y2 = (float(cell) for cell in cells[2:6])
     except ValueError:
@@ -77,9 +103,7 @@ def _box_row(cells: list[str], where: str, scored: bool) -> BoxRow:
         raise DataError(f"{where}: the box {','.join(cells[2:6])} has coordinates outside of 0..1")
     if x2 < x1 or y2 < y1:
         raise DataError(f"{where}: the box {','.join(cells[2:6])} ends before it begins; it is x1,y1,x2,y2")
-    box = (min(max(x1, 0.0), 1.0), min(max(y1, 0.0), 1.0), min(max(x2, 0.0), 1.0), min(max(y2, 0.0), 1.0))
-    action = _action(cells[6], where, optional=scored)
-    return BoxRow(cells[0], _second(cells[1], where), box, action, _score(cells[7], where) if scored else 1.0)
+    return min(max(x1, 0.0), 1.0), min(max(y1, 0.0), 1.0), min(max(x2, 0.0), 1.0), min(max(y2, 0.0), 1.0)
 
 
 def _action(text: str, where: str, *, optional: bool) -> int | None:

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from saccade.clip import ClipSpec
 from saccade.data.ava import AvaDataset, is_cut, keyframe_clip
+from saccade.data.ava_files import Box
 from saccade.errors import DataError, UsageError, VideoError, WeightsError
 from saccade.evaluation.decoding import UnreadVideo, read_ahead
 from saccade.evaluation.detection import KEYFRAMES, DetectionResult, moment_texts, truth_table
@@ -73,7 +74,7 @@ def evaluate_detection(
     clips = KeyframesToTest(
         dataset, range(rank, len(dataset), world), clip, shuffle_seed=seed if shuffle_frames else None
     )
-    scorer = _Scorer(model, dataset, clip, home, precision)
+    scorer = PeopleScorer(model, clip, home, precision)
     gmacs = count_macs(model, (1, 3, clip.num_frames, clip.crop, clip.crop)) / 1e9
     with evaluating(model):
         size = batch_size or _CLIPS_PER_PASS
@@ -148,31 +149,23 @@ class KeyframesToTest(Dataset[DecodedKeyframe | UnreadVideo]):
             return UnreadVideo(position, Failure(self.dataset.items[position].path, error.cause))
 
 
-class _Scorer:
-    """The sigmoid of the people of a few keyframes of one size."""
+class PeopleScorer:
+    """The sigmoid of the people in a few clips of one size. The model is in evaluation mode."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        dataset: AvaDataset,
-        clip: ClipSpec,
-        device: torch.device,
-        precision: Precision,
+        self, model: nn.Module, clip: ClipSpec, device: torch.device, precision: Precision = "float32"
     ) -> None:
-        self.model, self.dataset, self.device, self.precision = model, dataset, device, precision
+        self.model, self.device, self.precision = model, device, precision
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (clip.mean, clip.std))
         self._scale, self._offset = batch_layout(1.0 / (255.0 * std)), batch_layout(-mean / std)
         self._channels_last = memory_format(model) == torch.channels_last_3d
 
-    def __call__(self, clips: Sequence[DecodedKeyframe]) -> list[NDArray[np.float32]]:
-        """Of each keyframe (people, K)."""
-        pixels = torch.stack([clip.frames for clip in clips]).to(self.device, non_blocking=True)
+    def __call__(self, clips: Sequence[Tensor], people: Sequence[Sequence[Box]]) -> list[NDArray[np.float32]]:
+        """Of each clip, uint8 (T, H, W, 3), and the boxes in it the scores (people, K)."""
+        pixels = torch.stack(list(clips)).to(self.device, non_blocking=True)
         height, width = pixels.shape[2:4]
-        boxes = [
-            torch.tensor(self.dataset.keyframes[clip.position].boxes, device=self.device)
-            * torch.tensor([width, height, width, height], device=self.device)
-            for clip in clips
-        ]
+        size = torch.tensor([width, height, width, height], device=self.device)
+        boxes = [torch.tensor(own, device=self.device) * size for own in people]
         x_BCTHW = affine(pixels, self._scale, self._offset, channels_last=self._channels_last)
         reduced = self.precision == "bfloat16"
         autocast = torch.autocast(self.device.type, torch.bfloat16) if reduced else nullcontext()
@@ -188,7 +181,7 @@ class _Scorer:
 
 def _share(
     clips: KeyframesToTest,
-    scorer: _Scorer,
+    scorer: PeopleScorer,
     batch_size: int,
     workers: int,
     progress: bool,
@@ -201,7 +194,9 @@ def _share(
     stream = read_ahead(clips, workers=workers, pin_memory=scorer.device.type == "cuda")
     with counted(len(clips), progress=progress, on_video=on_video) as done:
         for batch in _of_one_size(share.readable(stream, done), batch_size):
-            for clip, scores in zip(batch, scorer(batch), strict=True):
+            people = [clips.dataset.keyframes[clip.position].boxes for clip in batch]
+            found = scorer([clip.frames for clip in batch], people)
+            for clip, scores in zip(batch, found, strict=True):
                 share.scores[clip.position] = scores
             share.num_clips += len(batch)
     share.seconds = time.perf_counter() - start

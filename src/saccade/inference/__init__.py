@@ -1,17 +1,21 @@
-"""Using a trained model: `Predictor`, `Localizer`, and loading a model from wherever it is."""
+"""Using a trained model: `Predictor`, `Localizer`, `Detector`, and loading a model from wherever it is."""
 
 from __future__ import annotations
 
 from saccade.evaluation.result import Failure
 from saccade.evaluation.timeline import Segment, Timeline
+from saccade.inference.detector import Detector, PeopleActions, Person
 from saccade.inference.localizer import Localizer
 from saccade.inference.predictor import Prediction, Predictor, Window
 from saccade.inference.source import LoadedModel, load_for_use
 
 __all__ = [
+    "Detector",
     "Failure",
     "LoadedModel",
     "Localizer",
+    "PeopleActions",
+    "Person",
     "Prediction",
     "Predictor",
     "Segment",

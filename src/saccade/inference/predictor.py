@@ -175,11 +175,10 @@ class Predictor:
         if self.loaded.task not in ("single-label", "multi-label"):
             raise UsageError(
                 f"{self.loaded.origin} was trained for {self.loaded.task}; "
-                + (
-                    "add --localize"
-                    if self.loaded.task == "localization"
-                    else "it predicts no labels of clips"
-                )
+                + {
+                    "localization": "add --localize",
+                    "detection": "add --boxes FILE, which says where the people are",
+                }.get(self.loaded.task, "it predicts no labels of clips")
             )
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip

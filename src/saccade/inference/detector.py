@@ -1,0 +1,249 @@
+"""What each person in a video does: scores of every action for the boxes of some seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saccade.clip import ClipSpec
+from saccade.data.ava import Keyframe, keyframe_clip
+from saccade.data.ava_files import Box, BoxRow, read_people
+from saccade.errors import DataError, UsageError, VideoError
+from saccade.evaluation.detect import PeopleScorer
+from saccade.evaluation.result import Failure
+from saccade.evaluation.scoring import Precision
+from saccade.inference.ahead import decoded_ahead
+from saccade.inference.source import LoadedModel, load_for_use
+from saccade.video import open_video
+
+THRESHOLD = 0.5
+MIN_SCORE = 0.9
+_FIRST_SECOND = 900  # where the cut videos of AVA begin
+
+
+@dataclass(frozen=True, eq=False)
+class Person:
+    """One box, x1, y1, x2, y2 as shares of the frame, at ``time`` seconds of the video, and the scores
+    float32 (K,) of all actions, each in 0..1 by itself. ``second`` is what the file of boxes calls it.
+    """
+
+    second: int
+    time: float
+    box: Box
+    scores: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class PeopleActions:
+    """What people do in one video.
+
+    Attributes:
+        class_names: actions in label order.
+        people: in the order of time.
+        duration: seconds; fps: frames per second.
+    """
+
+    path: str
+    class_names: tuple[str, ...]
+    people: tuple[Person, ...]
+    duration: float
+    fps: float
+
+    def actions(self, person: Person, threshold: float = THRESHOLD, k: int = 5) -> list[tuple[str, float]]:
+        """What scores at least ``threshold``, best first, ``k`` at most."""
+        order = np.argsort(-person.scores, kind="stable")[:k]
+        return [
+            (self.class_names[i], float(person.scores[i])) for i in order if person.scores[i] >= threshold
+        ]
+
+    def to_dict(self, threshold: float = THRESHOLD, k: int = 5) -> dict[str, Any]:
+        """Plain values for JSON: the video, and of every person the actions above ``threshold``."""
+        return {
+            "path": self.path,
+            "duration": round(self.duration, 3),
+            "fps": round(self.fps, 4),
+            "threshold": threshold,
+            "people": [
+                {
+                    "second": person.second,
+                    "time": round(person.time, 3),
+                    "box": [round(value, 4) for value in person.box],
+                    "actions": [
+                        {"label": label, "score": round(score, 6)}
+                        for label, score in self.actions(person, threshold, k)
+                    ],
+                }
+                for person in self.people
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class KeyframeClip:
+    """The clip around a second: uint8 (T, H, W, 3), and the facts of its video."""
+
+    second: int
+    time: float
+    boxes: tuple[Box, ...]
+    frames: Tensor
+    duration: float
+    fps: float
+
+
+class Detector:
+    """A trained model of people's actions as a function from a video file to `PeopleActions`.
+
+        detect = Detector("runs/x3d_m_ava", boxes="people.csv")
+        detect("film.mp4").people
+
+    Args:
+        model, labels, device, weights, num_classes, clip, precision, frames_fps: as for `Predictor`.
+        boxes: where the people are, in a file that `read_people` reads, or its rows. The rows of a video are
+            those whose ``video_id`` is the name of the file without its ending. Seconds are those of the
+            video; where it is too short for that, those of AVA, whose videos begin at second 900.
+        min_score: boxes that a detector was less sure of are left out.
+
+    Raises:
+        UsageError, WeightsError: the model, weights, labels or device cannot be used, or the model was not
+            trained for people; the message says why.
+        DataError: the file of boxes cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | nn.Module | LoadedModel,
+        labels: str | os.PathLike[str] | Sequence[str] | None = None,
+        device: str = "auto",
+        *,
+        boxes: str | os.PathLike[str] | Sequence[BoxRow],
+        weights: str | os.PathLike[str] | None = None,
+        num_classes: int | None = None,
+        clip: ClipSpec | None = None,
+        min_score: float = MIN_SCORE,
+        precision: Precision = "float32",
+        frames_fps: float | None = None,
+    ) -> None:
+        named = isinstance(model, nn.Module) or weights is not None
+        self.loaded: LoadedModel = load_for_use(
+            model,
+            weights=weights,
+            num_classes=num_classes,
+            labels=labels,
+            clip=clip,
+            device=device,
+            task="detection" if named else None,
+        )
+        if self.loaded.task != "detection":
+            raise UsageError(
+                f"{self.loaded.origin} was trained for {self.loaded.task}, not for people in boxes; train "
+                "with --task detection, or predict without boxes"
+            )
+        self.class_names, self.clip, self.frames_fps = self.loaded.class_names, self.loaded.clip, frames_fps
+        from_file = isinstance(boxes, str | os.PathLike)
+        self._boxes_from = os.fspath(boxes) if from_file else "the boxes"
+        rows = read_people(boxes) if isinstance(boxes, str | os.PathLike) else boxes
+        self._moments = _moments(rows, min_score)
+        if not self._moments:
+            raise DataError(f"{self._boxes_from}: no boxes with a score of at least {min_score:g}")
+        self._scorer = PeopleScorer(self.loaded.model, self.clip, self.loaded.device, precision)
+
+    def check(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+        """Raise `DataError` unless there are boxes for every one of these videos."""
+        for path in paths:
+            self._of_video(os.fspath(path))
+
+    def __call__(self, path: str | os.PathLike[str]) -> PeopleActions:
+        """What people do in one video.
+
+        Raises:
+            VideoError: the file cannot be read; names it and the cause.
+            DataError: there are no boxes for it, or they lie beyond its end.
+        """
+        return self._detect(os.fspath(path), self._decode(os.fspath(path), threads=0))
+
+    def detect_many(
+        self, paths: Iterable[str | os.PathLike[str]], *, workers: int = 2
+    ) -> Iterator[PeopleActions | Failure]:
+        """What people do in many videos, in order; ``workers`` threads decode ahead.
+
+        A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
+        """
+        names = [os.fspath(path) for path in paths]
+        for name, chunks in decoded_ahead(names, lambda name: self._decode(name, threads=1), workers):
+            try:
+                yield self._detect(name, chunks)
+            except VideoError as error:
+                yield Failure(name, error.cause)
+
+    def _decode(self, path: str, *, threads: int) -> Iterator[KeyframeClip]:
+        moments, clip = self._of_video(path), self.clip
+        with open_video(path, short_side=clip.short_side, fps=self.frames_fps, threads=threads) as reader:
+            duration = len(reader) / reader.fps
+            cut = self._begins_late(path, moments, duration)
+            for second, boxes in sorted(moments.items()):
+                frames = keyframe_clip(
+                    Keyframe(path, second, boxes, ((),) * len(boxes), (1.0,) * len(boxes)),
+                    len(reader),
+                    reader.fps,
+                    num_frames=clip.num_frames,
+                    stride=clip.stride,
+                    cut=cut,
+                )
+                time = float(second - _FIRST_SECOND * cut)
+                yield KeyframeClip(second, time, boxes, reader.frames(frames.tolist()), duration, reader.fps)
+
+    def _detect(self, path: str, chunks: Iterator[KeyframeClip]) -> PeopleActions:
+        people: list[Person] = []
+        for chunk in chunks:
+            (scores,) = self._scorer([chunk.frames], [chunk.boxes])
+            people += [
+                Person(chunk.second, chunk.time, box, row)
+                for box, row in zip(chunk.boxes, scores, strict=True)
+            ]
+            last = chunk
+        return PeopleActions(path, self.class_names, tuple(people), last.duration, last.fps)
+
+    def _of_video(self, path: str) -> Mapping[int, tuple[Box, ...]]:
+        name = video_id(path)
+        if name not in self._moments:
+            known = sorted(self._moments)
+            others = ", ".join(known[:3]) + (f" and {len(known) - 3} more" if len(known) > 3 else "")
+            raise DataError(
+                f"{self._boxes_from}: no boxes for video {name!r} ({path}); it has those of {others}"
+            )
+        return self._moments[name]
+
+    def _begins_late(self, path: str, moments: Mapping[int, Any], duration: float) -> bool:
+        """Whether the seconds count from 900 at the beginning of the video."""
+        first, last = min(moments), max(moments)
+        if last < duration:
+            return False
+        if first >= _FIRST_SECOND and last - _FIRST_SECOND < duration:
+            return True
+        raise DataError(
+            f"{self._boxes_from}: boxes at second {last} of video {video_id(path)!r}, which lasts "
+            f"{duration:.1f} s ({path}); seconds are counted from 0, or from {_FIRST_SECOND} as AVA does"
+        )
+
+
+def video_id(path: str) -> str:
+    """What files of boxes call a video: the name of its file without the ending, or of its folder."""
+    return Path(path).name if Path(path).is_dir() else Path(path).stem
+
+
+def _moments(rows: Iterable[BoxRow], min_score: float) -> dict[str, dict[int, tuple[Box, ...]]]:
+    """Of each video and second the boxes, each once."""
+    found: dict[str, dict[int, dict[Box, None]]] = {}
+    for row in rows:
+        if row.score >= min_score:
+            found.setdefault(row.video, {}).setdefault(row.second, {})[row.box] = None
+    return {
+        video: {second: tuple(boxes) for second, boxes in seconds.items()} for video, seconds in found.items()
+    }
