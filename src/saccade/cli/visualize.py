@@ -11,6 +11,7 @@ from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.cli._visualize_attention import add_attention
 from saccade.cli._visualize_clips import add_gradcam
+from saccade.cli._visualize_embedding import add_embedding
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _parser() -> Parser:
     add_model_flags(timeline)
     add_gradcam(pictures)
     add_attention(pictures)
+    add_embedding(pictures)
     return parser
 
 

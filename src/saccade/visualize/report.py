@@ -72,6 +72,7 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
         hardest=_examples(records, num_examples, hardest=True),
         surest=_examples(records, num_examples // 2, hardest=False),
         failures=_failures(records),
+        embedding=_embedding(records.folder),
         missing=records.missing,
         command=records.about.get("command"),
         config=json.dumps(records.config, indent=2, ensure_ascii=False) if records.config else "",
@@ -345,6 +346,12 @@ def _examples(records: RunRecords, num: int, *, hardest: bool) -> list[Row]:
             }
         )
     return examples
+
+
+def _embedding(folder: Path) -> str:
+    """The map of clips that ``saccade visualize embedding`` left in the run folder."""
+    path = folder / "embedding.html"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _failures(records: RunRecords) -> Row | None:

@@ -1,0 +1,131 @@
+"""What a network makes of the clips of a data set before it classifies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saccade.clip import ClipSpec
+from saccade.data.types import VideoDataset, VideoItem
+from saccade.errors import DataError
+from saccade.evaluation.cutting import cut_views
+from saccade.evaluation.decoding import DecodedVideo, VideosToTest, read_ahead
+from saccade.evaluation.result import Failure
+from saccade.evaluation.scoring import ViewScorer, evaluating
+from saccade.evaluation.share import Share, counted
+from saccade.video.views import parse_views
+
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class ClipFeatures:
+    """The features of one clip of each video.
+
+    Attributes:
+        items: the videos that could be read.
+        features: float32 (num_videos, D), of the middle clip, cut at its centre.
+        logits: float32 (num_videos, num_classes), the model's logits of the same clips; (num_videos, 0) of a
+            model without classes.
+        failures: the videos that could not be read.
+    """
+
+    items: tuple[VideoItem, ...]
+    features: Features
+    logits: Features
+    failures: tuple[Failure, ...]
+
+
+def clip_features(
+    model: nn.Module,
+    dataset: VideoDataset,
+    clip: ClipSpec,
+    *,
+    temporal_rule: str = "saccade",
+    workers: int = 2,
+    batch_size: int | None = None,
+    progress: bool = False,
+    on_video: Callable[[int, int], None] | None = None,
+) -> ClipFeatures:
+    """The features that the classifier of ``model`` is given, for the middle clip of each video.
+
+    Of features for every frame or window the mean; of a model without a classifier, such as MaskFeat, the
+    mean of what its last stage gives.
+
+    Raises:
+        DataError: there are no videos, or none of them can be read.
+    """
+    if not len(dataset):
+        raise DataError(f"{dataset.root}: no videos in split {dataset.split!r}")
+    videos = VideosToTest(
+        dataset.items,
+        range(len(dataset)),
+        clip,
+        [parse_views("1x1")],
+        rule=temporal_rule,
+        shuffle_seed=None,
+    )
+    scorer = ViewScorer(_Both(model), batch_size=batch_size, logits=True)
+    share: Share[Features] = Share()
+    with evaluating(scorer.model), counted(len(videos), progress=progress, on_video=on_video) as done:
+        stream = read_ahead(videos, workers=workers, pin_memory=scorer.device.type == "cuda")
+        views = _views(share.readable(stream, done), scorer, clip)
+        share.scores.update(scorer.stream(views))
+    if not share.scores:
+        raise DataError(f"{dataset.root}: none of the {len(dataset)} videos can be read")
+    order = sorted(share.scores)
+    table = np.stack([share.scores[position] for position in order])
+    num_classes = scorer.model.num_classes
+    return ClipFeatures(
+        items=tuple(dataset.items[position] for position in order),
+        features=np.ascontiguousarray(table[:, num_classes:]),
+        logits=np.ascontiguousarray(table[:, :num_classes]),
+        failures=tuple(share.failures[position] for position in sorted(share.failures)),
+    )
+
+
+def _views(
+    stream: Iterator[DecodedVideo], scorer: ViewScorer, clip: ClipSpec
+) -> Iterator[tuple[int, Tensor]]:
+    for video in stream:
+        (size,) = video.sizes
+        (planned,) = size.clips
+        frames = size.frames.to(scorer.device, non_blocking=True)[list(planned.frames)]
+        views = cut_views(
+            frames, clip, planned.crops, short_side=planned.short_side, grid=planned.grid, like=scorer
+        )
+        yield from ((video.position, view) for _, view in views)
+
+
+class _Both(nn.Module):
+    """Clips (B, 3, T, H, W) to their logits and features side by side, (B, K + D)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.num_classes = int(getattr(model, "num_classes", 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        classifier = getattr(getattr(self.model, "head", None), "classifier", None)
+        if not isinstance(classifier, nn.Module):
+            return mean_features(self.model.forward_features(x))  # type: ignore[operator]
+        seen: list[Tensor] = []
+        handle = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            logits: Tensor = self.model(x)
+        finally:
+            handle.remove()
+        features = seen[-1].flatten(1, -2).mean(1) if seen[-1].ndim > 2 else seen[-1]
+        if not self.num_classes:
+            return features
+        return torch.cat((logits.mean(-1) if logits.ndim == 3 else logits, features), 1)
+
+
+def mean_features(features: Tensor) -> Tensor:
+    """Maps (B, C, T, H, W), or tokens (B, N, C) with the class token first, to their mean (B, C)."""
+    return features.mean((2, 3, 4)) if features.ndim == 5 else features[:, 1:].mean(1)
