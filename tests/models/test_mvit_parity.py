@@ -1,6 +1,6 @@
 """MViT and MaskFeat against recordings of VideoTransformer-pytorch, through the production converter.
 
-Its layers are PyTorchVideo's. No recording exists of MViTv2: see test_mvit.py.
+Its layers are PyTorchVideo's.
 """
 
 from __future__ import annotations
