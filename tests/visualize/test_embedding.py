@@ -22,6 +22,7 @@ from saccade.evaluation.features import clip_features, mean_features
 from saccade.models import VideoModel, create_model, save_weights
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
+from saccade.video.sampling import sample_test
 from saccade.visualize.embedding import class_colours, embed, embedding_chart, write_embedding
 from saccade.visualize.tsne import (
     _gradient,
@@ -145,13 +146,15 @@ def test_features_are_what_the_classifier_is_given(data: Path):
         expected = linear(torch.from_numpy(found.features)).numpy()
     np.testing.assert_allclose(found.logits, expected, rtol=1e-4, atol=1e-5)
     with open_video(found.items[4].path, short_side=36) as reader, torch.no_grad():
-        view = test_transform(reader.frames([3, 5, 7, 9]), SPEC)
+        (middle,) = sample_test(len(reader), 20.0, num_frames=4, stride=2, num_clips=1, target_fps=20.0)
+        view = test_transform(reader.frames(middle.tolist()), SPEC)
         np.testing.assert_allclose(found.logits[4], model(view)[0].numpy(), rtol=1e-3, atol=1e-4)
     assert found.failures == ()
-    bare = clip_features(tiny(0), dataset, SPEC, workers=0)
+    model.reset_classifier(0)
+    bare = clip_features(model, dataset, SPEC, workers=0)
     assert bare.logits.shape == (6, 0)
     np.testing.assert_allclose(bare.features, found.features, rtol=1e-4, atol=1e-5)
-    assert not model.head.classifier._forward_pre_hooks  # type: ignore[union-attr]
+    assert not linear._forward_pre_hooks
 
 
 def test_features_per_frame_or_token_are_averaged(data: Path):
