@@ -66,7 +66,7 @@ def test_a_recipe_is_named_as_its_function_and_says_what_it_is(name: str):
     config = get_recipe(name)
     assert config.recipe == name == RECIPES[name].__name__
     assert config.model.name in list_models()
-    told = RECIPES[name].__doc__ or ""
+    told = " ".join((RECIPES[name].__doc__ or "").split())
     assert all(word in told for word in ("Command:", "Hardware:", "Source:", f"train {name}"))
     assert summary(name).endswith(".")
 
