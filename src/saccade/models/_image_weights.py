@@ -23,7 +23,7 @@ from saccade.models._checks import check_choice
 from saccade.models._fit import convert, shorten
 from saccade.models._image_formats import BLOCK_PARTS, ImageWeights, Piece, read_image_weights
 from saccade.models._transformer import ClipTransformer
-from saccade.models._weights import read_state, unwrap
+from saccade.models._weights import _bare, read_state, unwrap
 from saccade.models.mvit import MViT
 
 Inflate = Literal["temporal_avg", "center_frame"]
@@ -129,6 +129,7 @@ def init_from_image(
     """
     check_choice("inflate", inflate, get_args(Inflate))
     check_choice("time", time, get_args(TimeStart))
+    model = _bare(model)
     if isinstance(path_or_state_dict, Mapping):
         source, state = "state dict", unwrap(path_or_state_dict, "state dict")
     else:
