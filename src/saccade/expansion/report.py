@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -32,7 +33,13 @@ from saccade.visualize.report import page_style
 
 REPORT, PICTURE, FRONT = "report.html", "expansion", "pareto"
 _FIGURES = {"single-label": "top1", "multi-label": "map", "localization": "charades25"}
-_PANELS = ("gmacs", "latency_ms", "params", "memory_mb")
+_PANELS = ("gmacs", "latency_ms", "params")
+_UNITS = {
+    "gmacs": "GMACs",
+    "params": "M parameters",
+    "latency_ms": "ms latency",
+    "memory_mb": "MB memory",
+}
 
 Row = dict[str, Any]
 
@@ -127,7 +134,7 @@ def front_chart(story: Story) -> Figure | None:
     if len(ended) < 2:
         return None
     panels = []
-    for cost in _PANELS[:3]:
+    for cost in _PANELS:
         dots = [_dot(tried, cost) for tried in ended if cost_of(tried.candidate.complexity, cost) is not None]
         if dots:
             panels.append((cost, dots))
@@ -135,7 +142,7 @@ def front_chart(story: Story) -> Figure | None:
         panels,
         figure_name=_figure_name(story),
         title="Everything that was trained, and what nothing beats",
-        most_labels=0,
+        named=[story.final.candidate.name] if story.final else [],
         styles=AXIS_STYLES,
     )
 
@@ -191,7 +198,7 @@ def _headline(story: Story) -> list[tuple[str, str, str]]:
         (
             f"{100 * final.mean:.1f} %",
             _figure_name(story),
-            f"{state}; ± {100 * final.error:.1f} (one standard error), {seeds}",
+            f"{state}; {f'± {100 * final.error:.1f} (one standard error), ' if final.error else ''}{seeds}",
         ),
         (f"{complexity.gmacs:.3g}", "GMACs", "per clip, counted"),
         (f"{complexity.params / 1e6:.3g} M", "parameters", f"{complexity.memory_mb:.3g} MB to run one clip"),
@@ -209,14 +216,17 @@ def _headline(story: Story) -> list[tuple[str, str, str]]:
 def _facts(story: Story) -> list[tuple[str, str]]:
     settings = story.settings
     final = story.final or (story.way[-1] if story.way else None)
-    targets = ", ".join(f"{t['kind']} at most {t['value']:g}" for t in settings.get("targets", ()))
+    targets = ", ".join(
+        f"at most {t['value'] / (1e6 if t['kind'] == 'params' else 1):g} {_UNITS[t['kind']]}"
+        for t in settings.get("targets", ())
+    )
     facts = [
         ("network", str(final.candidate.factors) if final else ""),
         ("path", " → ".join(path_of(story))),
         ("target", targets),
         ("each candidate", options_text(settings)),
         ("kept", f"by {settings.get('criterion', 'accuracy')}"),
-        ("rate", f"x {settings.get('rate', 2):g} {settings.get('cost', '')} a step"),
+        ("rate", f"{settings.get('rate', 2):g} times the {_UNITS[settings.get('cost', 'gmacs')]} a step"),
         ("data", str(settings.get("base", {}).get("data", ""))),
     ]
     return [(name, value) for name, value in facts if value]
@@ -250,8 +260,8 @@ def _step_rows(step: Sequence[Tried]) -> list[Row]:
             "step": tried.candidate.step,
             "axis": tried.candidate.axis + (" (contracted)" if tried.candidate.contracted else ""),
             "colour": AXIS_STYLES.get(tried.candidate.axis, ("", ""))[0],
-            "factors": str(tried.candidate.factors),
-            "accuracy": "-" if tried.mean is None else f"{100 * tried.mean:.1f} ± {100 * tried.error:.1f}",
+            **asdict(tried.candidate.factors),
+            "accuracy": _accuracy(tried),
             "gmacs": f"{tried.candidate.complexity.gmacs:.3g}",
             "params": f"{tried.candidate.complexity.params / 1e6:.3g}",
             "latency": _number(tried.candidate.complexity.latency_ms),
@@ -264,6 +274,12 @@ def _step_rows(step: Sequence[Tried]) -> list[Row]:
     ]
 
 
+def _accuracy(tried: Tried | None) -> str:
+    if tried is None or tried.mean is None:
+        return "-"
+    return f"{100 * tried.mean:.1f}" + (f" ± {100 * tried.error:.1f}" if tried.error else "")
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
@@ -274,14 +290,14 @@ def _savings(story: Story) -> list[str]:
     halved = story.savings
     if halved.dropped:
         told.append(
-            f"Successive halving ended {halved.dropped} trainings early: {format_seconds(halved.seconds)} "
-            f"instead of about {format_seconds(halved.seconds_without)}, {100 * halved.share:.0f} % less "
-            "(the rest of each dropped training estimated from its own speed)."
+            f"Successive halving: trainings ended early {halved.dropped}; "
+            f"{format_seconds(halved.seconds)} instead of about {format_seconds(halved.seconds_without)}, "
+            f"{100 * halved.share:.1f} % less (the rest of each is estimated from its own speed)."
         )
     shares = multigrid_shares(story)
     if shares:
         told.append(
-            f"Multigrid computed {100 * fmean(shares):.0f} % of the frames times pixels of the same "
+            f"Multigrid: {100 * fmean(shares):.0f} % of the frames times pixels of the same "
             f"trainings without it (counted, mean of {len(shares)})."
         )
     starts = [_warm_start(Path(o.run_dir)) for o in story.outcomes if o.status == "done" and o.rung == 0]
@@ -289,8 +305,8 @@ def _savings(story: Story) -> list[str]:
     if warm:
         exact = sum(bool(start["exact"]) for start in warm)
         told.append(
-            f"{len(warm)} trainings began with their parent's weights, {exact} of them with exactly the "
-            "parent's function. What that saved shows beside a search without it (against)."
+            f"Warm start: trainings that began with their parent's weights {len(warm)}, with exactly its "
+            f"function {exact}. What that saved, only a search without it can tell."
         )
     return told
 
@@ -319,7 +335,6 @@ def _rivals(story: Story, others: Sequence[Story]) -> list[Row]:
 
 def _rival_row(story: Story, saved: str, choice: str) -> Row:
     final = story.final or (story.way[-1] if story.way else None)
-    scored = final is not None and final.mean is not None
     return {
         "name": story.folder.resolve().name,
         "options": options_text(story.settings),
@@ -327,6 +342,6 @@ def _rival_row(story: Story, saved: str, choice: str) -> Row:
         "seconds": format_seconds(story.seconds),
         "saved": saved,
         "choice": choice,
-        "accuracy": f"{100 * (final.mean or 0):.1f} ± {100 * final.error:.1f}" if final and scored else "-",
+        "accuracy": _accuracy(final),
         "gmacs": f"{final.candidate.complexity.gmacs:.3g}" if final else "-",
     }

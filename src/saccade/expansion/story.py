@@ -112,7 +112,11 @@ def read_story(folder: Path) -> Story:
         tuple(_tried(c, by_name[c.name], choices.get(key), settings, left=left) for c in group)
         for key, group in sorted(laid_out.items())
     )
-    notes = tuple(choice["note"] for _, choice in sorted(choices.items()) if choice.get("note"))
+    notes = tuple(
+        f"{'contraction' if contracted else f'step {step}'}: {choice['note']}"
+        for (step, contracted), choice in sorted(choices.items())
+        if choice.get("note")
+    )
     return Story(folder, settings, steps, notes, result, outcomes)
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ AXIS_STYLES: dict[str, tuple[str, str]] = {
     "bottleneck": ("#7b57c8", "v"),
 }
 GROUP_STYLES = ((BLUE, "o"), (ORANGE, "s"), (TEAL, "D"), ("#7b57c8", "^"), ("#b5477c", "v"), (GREY, "P"))
+MOST_LABELS = 24
 COST_LABELS = {
     "gmacs": "GMACs per clip",
     "gmacs_per_video": "GMACs per video",
@@ -155,7 +156,7 @@ def pareto_chart(
     *,
     figure_name: str = "top-1",
     title: str = "Accuracy against cost",
-    most_labels: int = 24,
+    named: Collection[str] | None = None,
     styles: Mapping[str, tuple[str, str]] | None = None,
 ) -> Figure:
     """One panel a cost, each with all networks that have it and its Pareto front.
@@ -163,7 +164,7 @@ def pareto_chart(
     Args:
         panels: (a key of `COST_LABELS` or any words, the networks). Networks keep their group's colour and
             mark in all panels.
-        most_labels: with more networks than this only those of the front are named.
+        named: the networks whose names are written; default: all, but with many those of the front.
         styles: colour and mark of each group; default: dealt out.
     """
     groups = list(dict.fromkeys(dot.group for _, dots in panels for dot in dots))
@@ -176,13 +177,16 @@ def pareto_chart(
             _draw_panel(axes, cost, dots, styles, figure_name if number == 0 else "")
         if len(groups) > 1:
             handles = [_handle(name or "other", *styles[name]) for name in groups]
-            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+            figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
         figure.suptitle(title, fontweight="bold", fontsize=11, x=0.012, ha="left")
         for axes, (_, dots) in zip(figure.axes, panels, strict=True):
             front = pareto_front([d.cost for d in dots], [d.accuracy for d in dots])
-            named = dots if len(dots) <= most_labels else [dots[i] for i in front]
+            if named is not None:
+                told = [dot for dot in dots if dot.name in named]
+            else:
+                told = list(dots) if len(dots) <= MOST_LABELS else [dots[i] for i in front]
             steps = _staircase(dots, front, axes.get_xlim()[1])
-            _label(figure, axes, named, [shorten(d.name, 26) for d in named], obstacles=dots, lines=steps)
+            _label(figure, axes, told, [shorten(d.name, 26) for d in told], obstacles=dots, lines=steps)
         return figure
 
 

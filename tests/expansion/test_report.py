@@ -1,0 +1,240 @@
+"""The report of a search whose journal is written here, with what no search of a few seconds would show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saccade.errors import UsageError
+from saccade.expansion.journal import Journal, flat, flat_outcome
+from saccade.expansion.report import path_chart, write_report
+from saccade.expansion.settings import plain_settings
+from saccade.expansion.story import compare_stories, options_text, path_of, read_story
+from saccade.expansion.types import Candidate, Complexity, Factors, Outcome, SearchConfig, Target
+from saccade.recipes import get_recipe
+
+Accuracies = dict[str, float | None]
+STEPS: list[Accuracies] = [
+    {"start": 0.5},
+    {"depth": 0.6, "fast": 0.55, "width": None},
+    {"fast": 0.7, "spatial": 0.69},
+    {"width": 0.8, "depth": 0.78},
+]
+
+
+def candidate(step: int, axis: Any, gmacs: float, parent: str, *, contracted: bool = False) -> Candidate:
+    return Candidate(
+        step=step,
+        axis=axis,
+        factors=Factors(frames=1 + step, crop=112 + 8 * step),
+        complexity=Complexity(gmacs=gmacs, params=int(1e6 * gmacs), memory_mb=5.0, latency_ms=10 * gmacs),
+        contracted=contracted,
+        parent=parent,
+    )
+
+
+def write_search(
+    out: Path,
+    steps: list[Accuracies] = STEPS,
+    *,
+    contraction: float | None = 0.77,
+    finished: bool = True,
+    seconds: float = 100.0,
+    dropped: tuple[str, ...] = (),
+    **settings: Any,
+) -> Path:
+    """Steps of candidates; the first of each is kept, and the last step is over the target of 7.5 GMACs."""
+    base = get_recipe("x3d_motion").replace(data="data/clips")
+    search = SearchConfig(base=base, epochs=8, targets=(Target("gmacs", 7.5),), out=out).replace(**settings)
+    journal = Journal(out)
+    journal.append({"kind": "search", "settings": plain_settings(search)})
+    parent = ""
+    for number, accuracies in enumerate(steps):
+        tried = [candidate(number, axis, 2.0**number, parent) for axis in accuracies]
+        train(journal, tried, list(accuracies.values()), seconds=seconds, dropped=dropped)
+        before, parent = parent, tried[0].name
+    if contraction is not None:
+        last = candidate(len(steps) - 1, tried[0].axis, 7.0, before, contracted=True)
+        train(journal, [last], [contraction], seconds=seconds, dropped=())
+        parent = last.name
+    if finished:
+        found = last if contraction is not None else tried[0]
+        journal.append({"kind": "result", **flat(found), "accuracy": contraction})
+    return out
+
+
+def train(
+    journal: Journal,
+    tried: list[Candidate],
+    accuracies: list[float | None],
+    *,
+    seconds: float,
+    dropped: tuple[str, ...],
+) -> None:
+    journal.lay_out(tried)
+    scores = {}
+    for one, accuracy in zip(tried, accuracies, strict=True):
+        share = 0.25 if one.axis in dropped else 1.0
+        outcome = Outcome(
+            candidate=one, seed=0, status="done", accuracy=accuracy, num_val=100, seconds=seconds * share,
+            epochs=8 * share, run_dir=str(journal.path.parent / one.name),
+        )  # fmt: skip
+        if accuracy is None:
+            failed = replace(outcome, status="failed", error="out of memory", epochs=8.0)
+            journal.append(flat_outcome(failed), flat_outcome(replace(failed, attempt=2)))
+            continue
+        journal.append(flat_outcome(outcome))
+        if share == 1:
+            scores[one.name] = accuracy
+    close = [name for name, value in scores.items() if 0 < max(scores.values()) - value < 0.015]
+    journal.append(
+        {
+            "kind": "choice",
+            "step": tried[0].step,
+            "contracted": tried[0].contracted,
+            "name": tried[0].name,
+            "axis": tried[0].axis,
+            "scores": scores,
+            "errors": dict.fromkeys(scores, 0.02),
+            "in_noise": close,
+            "note": f"{tried[0].axis} it is",
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_search(tmp_path_factory.mktemp("searches") / "plain")
+
+
+def test_story_tells_what_became_of_each_candidate(search: Path) -> None:
+    story = read_story(search)
+    fates = {tried.candidate.name: tried.fate for step in story.steps for tried in step}
+    assert fates == {
+        "00-start": "kept",
+        "01-depth": "kept",
+        "01-fast": "rejected",
+        "01-width": "failed",
+        "02-fast": "kept",
+        "02-spatial": "rejected",
+        "03-width": "left",
+        "03-depth": "rejected",
+        "03-width-contracted": "kept",
+    }
+    assert path_of(story) == ["depth", "fast", "width"]
+    assert story.final is not None
+    assert story.final.candidate.name == "03-width-contracted"
+    assert story.target == 7.5
+    failed = next(t for t in story.steps[1] if t.fate == "failed")
+    assert (failed.reason, failed.mean, failed.seconds) == ("out of memory", None, 200)
+    assert [t.in_noise for t in story.steps[2]] == [False, True]
+    assert story.notes[-1] == "contraction: width it is"
+
+
+def test_the_way_ends_before_a_step_that_could_not_be_contracted(tmp_path: Path) -> None:
+    story = read_story(write_search(tmp_path / "s", contraction=None))
+    assert path_of(story) == ["depth", "fast"]
+    assert [t.fate for t in story.steps[3]] == ["left", "rejected"]
+    unfinished = read_story(write_search(tmp_path / "u", contraction=None, finished=False))
+    assert path_of(unfinished) == ["depth", "fast", "width"], "the contraction is still to come"
+    assert unfinished.final is None
+
+
+def test_picture(search: Path) -> None:
+    figure = path_chart(read_story(search))
+    assert figure is not None
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.texts if text.get_text() != "target"]
+    assert names == ["X2D", "1 depth", "2 fast*", "3 width, contracted"]
+    assert list(axes.lines[0].get_xdata()) == [1, 2, 4, 7]
+    ring = [line for line in axes.lines if line.get_markersize() == 15]
+    assert [list(line.get_xdata()) for line in ring] == [[7.0]]
+    faint = {
+        (line.get_xdata()[0], round(float(line.get_ydata()[0]), 6))
+        for line in axes.lines
+        if line.get_alpha() == 0.45 and line.get_linestyle() == "None"
+    }
+    assert faint == {(2, 55), (4, 69), (8, 80), (8, 78)}
+
+
+def test_page(search: Path) -> None:
+    path = write_report(search)
+    page = path.read_text(encoding="utf-8")
+    for file in ("expansion.svg", "expansion.png", "pareto.svg", "pareto.png"):
+        assert (search / file).stat().st_size > 3000
+    for text in (
+        "Expansion on clips", "77.0 %", "the network found", "at most 7.5 GMACs", "depth → fast → width",
+        "failed: out of memory", "over the target, taken back", "rejected, within noise of the chosen",
+        "contraction: width it is", "16 min 40 s", "measured, cpu",
+    ):  # fmt: skip
+        assert text in page, text
+    assert page.count("<svg") == 2
+    assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "")
+    assert "{{" not in page
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time, and `test_page` has them."""
+    monkeypatch.setattr("saccade.expansion.report.path_chart", lambda story: None)
+    monkeypatch.setattr("saccade.expansion.report.front_chart", lambda story: None)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_page_of_a_search_under_way(tmp_path: Path) -> None:
+    page = write_report(write_search(tmp_path / "s", STEPS[:2], contraction=None, finished=False))
+    assert "so far: the search has not ended" in page.read_text()
+    journal = Journal(tmp_path / "new")
+    base = get_recipe("x3d_motion")
+    settings = SearchConfig(base=base, epochs=8, targets=(Target("gmacs", 1.0),), out=tmp_path / "new")
+    journal.append({"kind": "search", "settings": plain_settings(settings)})
+    assert "No network of this search has been trained yet" in write_report(tmp_path / "new").read_text()
+    with pytest.raises(UsageError, match=r"holds no search"):
+        write_report(tmp_path)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_successive_halving_in_the_report(tmp_path: Path) -> None:
+    folder = write_search(tmp_path / "halved", dropped=("spatial",), halving=2)
+    story = read_story(folder)
+    spatial = next(t for t in story.steps[2] if t.candidate.axis == "spatial")
+    assert (spatial.fate, spatial.share, spatial.mean) == ("dropped", 0.25, 0.69)
+    told = story.savings
+    assert (told.dropped, told.seconds, told.seconds_without) == (1, 925, 1000)
+    page = write_report(folder).read_text()
+    assert "dropped after 25 % of the training" in page
+    assert "ended early 1; 15 min 25 s instead of about 16 min 40 s, 7.5 % less" in page
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_cheaper_searches_are_compared(search: Path, tmp_path: Path) -> None:
+    same = write_search(tmp_path / "same", seconds=40.0, warm_start=True)
+    other_steps = [STEPS[0], STEPS[1], {"bottleneck": 0.9, "fast": 0.7}, STEPS[3]]
+    other = write_search(tmp_path / "other", other_steps, seconds=110.0, seeds=2)
+    first, *rest = (read_story(folder) for folder in (search, same, other))
+    rivals = compare_stories(first, rest)
+    assert [(rival.same, rival.steps) for rival in rivals] == [(3, 3), (1, 3)]
+    assert [round(rival.saved, 6) for rival in rivals] == [0.6, -0.1]
+    assert options_text(rest[0].settings) == "8 epochs, warm start"
+    assert options_text(rest[1].settings) == "8 epochs, 2 seeds"
+    page = write_report(search, against=[same, other]).read_text()
+    for text in ("the same path", "the same 1 steps, then another", "none, 10 % more", "60 %"):
+        assert text in page, text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_multigrid_and_warm_starts_did_is_read_from_the_runs(tmp_path: Path) -> None:
+    base = get_recipe("x3d_motion").replace(multigrid="both", batch_size=4)
+    folder = write_search(tmp_path / "s", STEPS[:2], contraction=None, finished=False, base=base)
+    run = folder / "01-depth"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"config": base.to_dict()}))
+    (run / "metrics.jsonl").write_text('{"epoch": 2.0, "clips": 1200}\n{"epoch": 2.0, "val_top1": 0.5}\n')
+    (run / "warm_start.json").write_text('{"exact": true}')
+    page = write_report(folder).read_text()
+    assert "Multigrid: 29 % of the frames times pixels" in page
+    assert "began with their parent&#39;s weights 1, with exactly its function 1" in page
