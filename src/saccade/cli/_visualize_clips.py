@@ -49,7 +49,7 @@ def add_gradcam(pictures: Any) -> None:
     add_model_flags(parser)
 
 
-def add_clip_flags(parser: Parser) -> None:
+def add_clip_flags(parser: Parser, *, columns: bool = True) -> None:
     """The model and the videos, and how to draw them."""
     parser.add_argument(
         "source", metavar="RUN_OR_WEIGHTS", help="run folder, weights, or checkpoint (--model)"
@@ -59,9 +59,10 @@ def add_clip_flags(parser: Parser) -> None:
     parser.add_argument(
         "--start", type=float, metavar="SECONDS", help="where the clip begins (default: the middle one)"
     )
-    parser.add_argument(
-        "--columns", type=int, default=8, metavar="N", help="frames on the sheet (default %(default)s)"
-    )
+    if columns:
+        parser.add_argument(
+            "--columns", type=int, default=8, metavar="N", help="frames on the sheet (default %(default)s)"
+        )
     parser.add_argument(
         "--format",
         default="png",
@@ -150,7 +151,7 @@ def for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Draw
     from saccade.inference.predictor import rule_to_predict
     from saccade.visualize.clips import read_clip
 
-    if options.columns < 1:
+    if getattr(options, "columns", 1) < 1:
         raise UsageError(f"--columns must be at least 1, got {options.columns}")
     rule = rule_to_predict(loaded)
     failures: list[VideoError] = []

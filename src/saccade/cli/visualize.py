@@ -12,6 +12,7 @@ from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.cli._visualize_attention import add_attention
 from saccade.cli._visualize_clips import add_gradcam
 from saccade.cli._visualize_embedding import add_embedding
+from saccade.cli._visualize_hog import add_hog
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def _parser() -> Parser:
     add_model_flags(timeline)
     add_gradcam(pictures)
     add_attention(pictures)
+    add_hog(pictures)
     add_embedding(pictures)
     return parser
 

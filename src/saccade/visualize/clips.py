@@ -31,6 +31,7 @@ class SeenClip:
         path: the video; ``frames_fps``: of a folder of images, which does not say it.
         spec: the clip's frames and size.
         inputs: float (1, 3, T, crop, crop), normalised: what the model is given.
+        pixels: uint8 (T, crop, crop, 3): the same before it was normalised.
         frames: uint8 (T, side, side, 3): the same square at the video's own resolution, for a picture.
         indices: which frames of the video they are (T,); fps: of the video.
         length: frames of the video.
@@ -39,6 +40,7 @@ class SeenClip:
     path: str
     spec: ClipSpec
     inputs: Tensor
+    pixels: NDArray[np.uint8]
     frames: NDArray[np.uint8]
     indices: NDArray[np.int64]
     fps: float
@@ -98,13 +100,13 @@ def read_clip(
         length, fps = len(reader), reader.fps
         indices = _indices(length, fps, spec, rule, start)
         seen = reader.frames(indices.tolist())
-    inputs = test_transform(seen, spec)
+    inputs, pixels = test_transform(seen, spec), _square(seen.numpy(), spec.crop)
     with open_video(path, fps=frames_fps) as reader:
         native = min(reader.size)
     side = max(spec.crop, min(_SIDE, native * spec.crop // spec.short_side))
     with open_video(path, short_side=round(side * spec.short_side / spec.crop), fps=frames_fps) as reader:
         frames = _square(reader.frames(indices.tolist()).numpy(), side)
-    return SeenClip(os.fspath(path), spec, inputs, frames, indices, fps, length, frames_fps)
+    return SeenClip(os.fspath(path), spec, inputs, pixels, frames, indices, fps, length, frames_fps)
 
 
 def _indices(length: int, fps: float, spec: ClipSpec, rule: str, start: float | None) -> NDArray[np.int64]:

@@ -322,13 +322,13 @@ class _Tiles:
         """All that stands still."""
         picture = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(picture)
-        font = _font(self.unit)
-        bold = _font(round(1.15 * self.unit), bold=True)
-        draw.text((self.gap, self.gap), _fitting(title, self.width - 2 * self.gap, bold), fill=INK, font=bold)
+        font = font_of(self.unit)
+        bold = font_of(round(1.15 * self.unit), bold=True)
+        draw.text((self.gap, self.gap), fitting(title, self.width - 2 * self.gap, bold), fill=INK, font=bold)
         for number, row in enumerate([None, *self.rows]):
             x, y = self._corner(number)
             text = "video" if row is None else f"{row.title}   {row.note}".strip()
-            text = _fitting(text, self.side, font)
+            text = fitting(text, self.side, font)
             draw.text((x, y - round(1.4 * self.unit)), text, fill=INK if row else GREY, font=font)
         y = self.height - self.foot * 3 // 4
         draw.line((self.gap, y, self.width - self.gap, y), fill=LINE, width=max(1, self.unit // 5))
@@ -343,14 +343,15 @@ def _even(pixels: int) -> int:
     return pixels + pixels % 2
 
 
-def _fitting(text: str, pixels: int, font: ImageFont.FreeTypeFont) -> str:
+def fitting(text: str, pixels: int, font: ImageFont.FreeTypeFont) -> str:
+    """``text``, cut with an ellipsis where it is wider."""
     while len(text) > 1 and font.getlength(text) > pixels:
         text = f"{text[:-2].rstrip()}…"
     return text
 
 
 @cache
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font_of(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """The font of our charts, which comes with matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
