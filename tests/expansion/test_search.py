@@ -1,0 +1,354 @@
+"""A real search on miniature clips, in this process; and by the command, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from saccade.cli import main
+from saccade.errors import ConfigError, DataError, SaccadeError, UsageError
+from saccade.expansion.journal import read_journal
+from saccade.expansion.room import read_facts
+from saccade.expansion.search import SearchResult, run_search
+from saccade.expansion.types import Factors, Job, Outcome, SearchConfig, Target
+from saccade.expansion.worker import run_job
+from saccade.models import load_model
+from saccade.recipes import get_recipe
+from saccade.training import TrainConfig
+from saccade.video import write_video
+
+SMALL = Factors(crop=32, width=0.35)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of noise, one brighter: 20 clips to train on, 10 to validate, 12 frames of 48x64 pixels."""
+    root = tmp_path_factory.mktemp("clips") / "noise"
+    noise = torch.Generator().manual_seed(0)
+    for name, low in (("dark", 0), ("bright", 80)):
+        for split, count in (("train", 10), ("val", 5)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                frames = torch.randint(low, 175 + low, (12, 48, 64, 3), generator=noise, dtype=torch.uint8)
+                write_video(folder / f"{number}.mp4", frames, fps=30, options={"preset": "ultrafast"})
+    return root
+
+
+def base_of(clips: Path, **changes: Any) -> TrainConfig:
+    config = get_recipe("x2d_expand").replace(data=str(clips), batch_size=4, workers=0, **changes)
+    return config.replace(augment=replace(config.augment, short_side=(112, 128)))
+
+
+def search_of(clips: Path, out: Path, **changes: Any) -> SearchConfig:
+    defaults = {
+        "base": base_of(clips),
+        "epochs": 2,
+        "targets": (Target("gmacs", 0.002),),
+        "out": out,
+        "axes": ("temporal", "bottleneck"),
+        "start": SMALL,
+        "latency_runs": 1,
+    }
+    return SearchConfig(**{**defaults, **changes})
+
+
+class Here:
+    """Trains in this process; the jobs named in ``breaks`` fail as often as they say."""
+
+    def __init__(self, breaks: dict[str, int] | None = None) -> None:
+        self.breaks, self.trained, self.closed = dict(breaks or {}), list[str](), 0
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        for job in jobs:
+            if self.breaks.get(job.candidate.name, 0) >= job.attempt:
+                yield Outcome.of_failure(job, "broken on purpose")
+                continue
+            self.trained.append(job.name)
+            yield run_job(job)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Stopping(Here):
+    """Is stopped by Ctrl-C after the second training."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        for outcome in super().run(jobs):
+            yield outcome
+            if len(self.trained) == 2:
+                raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def stopped_and_resumed(clips: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A search that was stopped, and the result after it went on; a candidate breaks once on the way."""
+    out = tmp_path_factory.mktemp("search") / "search"
+    search = search_of(clips, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saccade.training.run._report", lambda trainer: None)  # a page of charts for each run
+        with pytest.raises(KeyboardInterrupt):
+            run_search(search, Stopping())
+        rest = Here({"01-bottleneck": 1})
+        result = run_search(search, rest, resume=True)
+    return search, result, rest
+
+
+def test_a_search_trains_candidates_and_writes_the_journal(
+    stopped_and_resumed: tuple[SearchConfig, SearchResult, Here],
+):
+    search, result, _ = stopped_and_resumed
+    records = read_journal(search.out)
+    outcomes = [record for record in records if record["kind"] == "outcome"]
+    names = [record["name"] for record in outcomes[:4]]
+    assert names == ["00-start", "01-temporal", "01-bottleneck", "01-bottleneck"]
+    assert [record["status"] for record in outcomes[:4]] == ["done", "done", "failed", "done"]
+    assert all(0 <= record["accuracy"] <= 1 for record in outcomes if record["status"] == "done")
+    assert all(record["latency_ms"] > 0 and record["memory_mb"] > 0 for record in outcomes)
+    assert result.final.candidate.complexity.gmacs <= 0.002
+    assert records[-1]["kind"] == "result"
+    assert records[-1]["name"] == result.final.candidate.name
+
+
+def test_a_search_leaves_a_recipe_and_weights(stopped_and_resumed: tuple[SearchConfig, SearchResult, Here]):
+    search, result, _ = stopped_and_resumed
+    out, factors = search.out, result.final.candidate.factors
+    model, _ = load_model(out / "best.safetensors")
+    built = {name: getattr(model.config, name) for name in factors.gammas}
+    assert built == pytest.approx(factors.gammas)
+    assert (out / "best_run" / "metrics.jsonl").is_file()
+    recipe = get_recipe(str(out / "recipe.json"))
+    assert (recipe.recipe, recipe.epochs) == ("expanded_noise", search.base.epochs)
+    assert (recipe.clip.num_frames, recipe.train_crop) == (factors.frames, factors.crop)
+    summary = json.loads((out / "search.json").read_text())
+    assert summary["trainings"] == len([o for o in result.outcomes if o.status == "done"])
+    assert summary["result"]["name"] == result.final.candidate.name
+
+
+def test_what_was_trained_before_the_stop_is_not_trained_again(
+    stopped_and_resumed: tuple[SearchConfig, SearchResult, Here],
+):
+    search, result, rest = stopped_and_resumed
+    assert not {"00-start-seed0", "01-temporal-seed0"} & set(rest.trained)
+    done = [outcome.job_name for outcome in result.outcomes if outcome.status == "done"]
+    assert len(done) == len(set(done))
+    again = Here()
+    assert run_search(search, again, resume=True).final.candidate == result.final.candidate
+    assert again.trained == []
+    assert again.closed == 1
+
+
+class Asked:
+    """Trains nothing: remembers the jobs, and finds every candidate better than the one before."""
+
+    def __init__(self) -> None:
+        self.jobs = list[Job]()
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        for job in jobs:
+            self.jobs.append(job)
+            yield Outcome(
+                candidate=job.candidate,
+                seed=job.seed,
+                status="done",
+                accuracy=0.5 + len(self.jobs) / 100,
+                run_dir=job.config.run_dir,
+            )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def test_candidates_train_alike_and_a_warm_start_takes_the_parents_run(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("saccade.expansion.output.write_result", lambda search, result: None)
+    engine = Asked()
+    search = search_of(clips, tmp_path, warm_start=True, seeds=2, axes=("temporal",))
+    run_search(search, engine)
+    start, other_seed, first = engine.jobs[:3]
+    assert start.parent_run == other_seed.parent_run == ""
+    assert first.parent_run == start.config.run_dir
+    assert [job.config.seed for job in engine.jobs[:4]] == [0, 1, 0, 1]
+    assert len({job.config.run_dir for job in engine.jobs}) == len(engine.jobs)
+    for job in engine.jobs:
+        config = job.config
+        assert (config.epochs, config.val_every, config.test_views) == (2, 2, "")
+        assert config.optim.warmup_epochs == pytest.approx(0.2)
+        assert config.clip.num_frames == job.candidate.factors.frames
+        assert config.augment.short_side == (32, 37)  # the recipe's 112 to 128 for a crop of 112
+
+
+def test_a_first_network_that_fails_twice_ends_the_search(clips: Path, tmp_path: Path):
+    with pytest.raises(SaccadeError, match="the first network could not be trained: broken on purpose"):
+        run_search(search_of(clips, tmp_path), Here({"00-start": 2}))
+
+
+def test_the_data_says_how_much_room_there_is(clips: Path):
+    facts = read_facts(base_of(clips))
+    assert (facts.short_side, facts.num_frames, facts.num_train, facts.num_val) == (48, 12, 20, 10)
+    slow = base_of(clips).replace(clip=base_of(clips).clip.replace(target_fps=15))
+    assert read_facts(slow).num_frames == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"start": Factors()},
+            UsageError,
+            "start: 112 pixels, but the videos' short side is 48; begin smaller",
+        ),
+        (
+            {"axes": ("spatial",), "start": SMALL.replace(crop=48)},
+            UsageError,
+            "no room to expand spatial: it starts at 48",
+        ),
+        (
+            {"axes": ("temporal",), "start": SMALL.replace(frames=12)},
+            UsageError,
+            "no room to expand temporal",
+        ),
+        (
+            {"start": SMALL.replace(frames=5, stride=3)},
+            UsageError,
+            "5 frames every 3, but the videos have 12",
+        ),
+        ({"epochs": 0.5}, DataError, "0.5 epochs of 20 clips are 2 steps, at least 10 are needed"),
+        ({"targets": (Target("params", 1000),)}, UsageError, r"--target-params 1000: out of reach"),
+        (
+            {"axes": ("spatial", "temporal"), "targets": (Target("params", 1e7),)},
+            UsageError,
+            r"--target-params 1e\+07: out of reach, at most .* parameters; the largest network these",
+        ),
+        ({"targets": ()}, UsageError, "no target: give one of --target-gmacs"),
+    ],
+)
+def test_what_cannot_work_is_one_error_before_anything_is_trained(
+    clips: Path, tmp_path: Path, changes: dict[str, Any], error: type[SaccadeError], message: str
+):
+    with pytest.raises(error, match=message):
+        run_search(search_of(clips, tmp_path / "out", **changes), Here())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"batch_size": 40}, DataError, "20 training clips do not fill a batch of 40"),
+        ({"model": {"name": "vov3d_m"}}, ConfigError, "model.name: the axes are those of X3D"),
+        ({"model": {"weights": "x.pt"}}, ConfigError, "model.weights: every candidate is another network"),
+        ({"task": "detection"}, ConfigError, "task: a search compares networks for clips"),
+    ],
+)
+def test_a_recipe_that_no_candidate_can_train_by(
+    clips: Path, tmp_path: Path, changes: dict[str, Any], error: type[SaccadeError], message: str
+):
+    base = base_of(clips)
+    if "model" in changes:
+        changes = {"model": replace(base.model, **changes["model"])}
+    with pytest.raises(error, match=message):
+        run_search(search_of(clips, tmp_path, base=base.replace(**changes)), Here())
+
+
+def test_a_data_set_with_too_few_videos_to_validate_on(tmp_path: Path, clips: Path):
+    few = tmp_path / "few"
+    for split in ("train", "val"):
+        for name in ("dark", "bright"):
+            (few / split / name).mkdir(parents=True)
+            for path in sorted((clips / split / name).iterdir())[: 10 if split == "train" else 2]:
+                os.link(path, few / split / name / path.name)
+    with pytest.raises(DataError, match=r"4 validation videos, so one is 25 % of the accuracy; at least 10"):
+        run_search(search_of(few, tmp_path / "out"), Here())
+
+
+# ----------------------------------------------------------------------------------------------- the command
+
+TABLE = str(Path(__file__).parent / "figure2_like.csv")
+
+
+def test_the_command_replays_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = str(tmp_path / "search")
+    command = ["expand", "--replay", TABLE, "--target-gmacs", "0.042", "--axes", "bottleneck", "--out", out]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "found: 01-bottleneck: 1x1 frames, 112 pixels, width 1, bottleneck 2.25, depth 1" in told
+    assert main(command) == 2
+    assert "holds a search already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "give --data PATH"),
+        (["--data", "x", "--target-gmacs", "1", "--axes", "up"], "'up' is no axis"),
+        (["--data", "x", "--target-gmacs", "1", "--start", "size=3"], "--start 'size=3': write NAME=VALUE"),
+        (["--data", "x", "--target-gmacs", "much"], "invalid float value: 'much'"),
+        (["--data", "x", "--target-gmacs", "1", "--wdith", "1"], "unknown flag --wdith"),
+        (["--resume", "--out", "nowhere"], "nowhere: holds no search"),
+        (["--resume", "--rate", "3"], "--rate: --resume without --data takes all settings"),
+        (["--data", "nowhere", "--target-gmacs", "1"], "data 'nowhere': no such file or folder"),
+        (["--replay", "nothing.csv", "--target-gmacs", "1"], "nothing.csv: no such table of scores"),
+    ],
+)
+def test_the_command_tells_what_is_wrong_in_one_line(
+    args: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["expand", *args]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_command_survives_ctrl_c_and_loses_no_candidate(clips: Path, tmp_path: Path):
+    out = tmp_path / "search"
+    flags = [
+        "--data",
+        str(clips),
+        "--target-gmacs",
+        "0.0035",
+        "--start",
+        "crop=32,width=0.35",
+        "--epochs",
+        "2",
+    ]
+    flags += ["--axes", "temporal,bottleneck,depth", "--batch-size", "4", "--workers", "0", "--jobs", "1"]
+    command = [sys.executable, "-m", "saccade", "expand", "--out", str(out)]
+    process = subprocess.Popen([*command, *flags, "--device", "cpu"])
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (out / "expansion.jsonl").exists() and len(_done(out)) >= 2:
+            process.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.1)
+    assert process.wait(90) == 130
+    before = _done(out)
+    assert (
+        subprocess.run([*command, "--resume", "--jobs", "1", "--device", "cpu"], check=False).returncode == 0
+    )
+    after = _done(out)
+    assert after[: len(before)] == before
+    assert len({(record["name"], record["seed"]) for record in after}) == len(after)
+    assert (out / "recipe.json").is_file()
+
+
+def _done(out: Path) -> list[dict[str, Any]]:
+    return [r for r in read_journal(out) if r["kind"] == "outcome" and r["status"] == "done"]
