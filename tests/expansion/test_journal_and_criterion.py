@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saccade.errors import DataError, SaccadeError, UsageError
-from saccade.expansion.criterion import Score, apart, choose, pareto_front, score_all
+from saccade.expansion.criterion import Score, apart, choose, score_all
 from saccade.expansion.journal import JOURNAL, Journal, flat_outcome, outcome_of, read_journal
 from saccade.expansion.types import Axis, Candidate, Complexity, Factors, Outcome
 
@@ -138,8 +138,3 @@ def test_other_criteria_weigh_the_cost():
         choose(scores, parent=PARENT, criterion="gain").best.candidate.axis == "depth"
     )  # 10 and 12 % a doubling
     assert choose(scores, parent=PARENT, criterion="ratio").best.candidate.axis == "width"
-
-
-def test_the_pareto_front_is_what_nothing_beats():
-    assert pareto_front([(1, 0.5), (2, 0.4), (3, 0.7), (3, 0.6), (4, 0.7), (0.5, 0.1)]) == [5, 0, 2]
-    assert pareto_front([]) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from saccade.cli import main
 from saccade.errors import UsageError
 from saccade.expansion.journal import Journal, flat, flat_outcome
 from saccade.expansion.report import path_chart, write_report
@@ -238,3 +239,13 @@ def test_what_multigrid_and_warm_starts_did_is_read_from_the_runs(tmp_path: Path
     page = write_report(folder).read_text()
     assert "Multigrid: 29 % of the frames times pixels" in page
     assert "began with their parent&#39;s weights 1, with exactly its function 1" in page
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_command_writes_the_report_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (write_search(tmp_path / name, STEPS[:2], finished=False) for name in ("a", "b"))
+    assert main(["expand", "--report", "--out", str(first), "--against", str(second)]) == 0
+    assert capsys.readouterr().out.strip() == str(first / "report.html")
+    assert "the same path" in (first / "report.html").read_text()
+    assert main(["expand", "--report", "--out", str(tmp_path / "none")]) == 2
+    assert "holds no search" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from saccade.visualize.charts import inline_svg, save_figure
-from saccade.visualize.frontier import AXIS_STYLES, Dot, Step, expansion_chart, pareto_chart, pareto_front
+from saccade.visualize.frontier import AXIS_STYLES, Dot, Step, expansion_chart, pareto_chart, plain_number
 
 ORDER = ("start", "bottleneck", "fast", "spatial", "depth", "fast", "temporal", "spatial", "depth", "width")
 
@@ -43,13 +43,6 @@ def overlaps(texts: list[Annotation]) -> list[tuple[str, str]]:
     return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
 
 
-def test_front_is_what_nobody_beats() -> None:
-    costs, accuracies = [3.0, 1.0, 2.0, 2.0, 4.0, 1.0], [0.7, 0.5, 0.6, 0.65, 0.7, 0.5]
-    assert pareto_front(costs, accuracies) == [1, 3, 0]
-    assert pareto_front([], []) == []
-    assert pareto_front([1.0, 2.0], [0.9, 0.1]) == [0]
-
-
 @pytest.mark.parametrize("flat", [False, True])
 def test_the_path_is_labelled_by_what_was_expanded(flat: bool) -> None:
     figure = expansion_chart(steps(flat), target=12.0, title="motion")
@@ -79,6 +72,15 @@ def test_names_lie_inside_and_off_the_dots() -> None:
         assert not any(box.contains(*dot) for dot in dots), text.get_text()
         assert box.x0 > axes.bbox.x0 - 3
         assert box.x1 < figure.bbox.x1
+
+
+def test_numbers_are_plain() -> None:
+    assert [plain_number(value) for value in (0.02067, 35.84, 999.4, 12440.0)] == [
+        "0.0207",
+        "35.8",
+        "999",
+        "12,400",
+    ]
 
 
 def test_pareto_panels() -> None:

@@ -23,6 +23,8 @@ def run(args: list[str]) -> int:
     """Search, and print what was found; 130 if it was interrupted."""
     parser = _parser()
     options, rest = parser.parse_known_args(args)
+    if options.report:
+        return _report(options)
     search = _resumed(options, args) if options.resume and not options.data else _search(options, rest)
     if search is None:
         return 0
@@ -103,8 +105,25 @@ def _parser() -> Parser:
     parser.add_argument("--num-classes", type=int, default=400, help="with --replay (default 400)")
     parser.add_argument("--resume", action="store_true", help="go on with the search in the folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the search in the folder")
+    parser.add_argument(
+        "--report", action="store_true", help="write the report of the search in --out anew, and stop"
+    )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="with --report: other searches of the data, to tell what was saved and whether they chose alike",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _report(options: Namespace) -> int:
+    from saccade.expansion.report import write_report
+
+    print(write_report(Path(options.out or OUT), against=options.against))
+    return 0
 
 
 def _resumed(options: Namespace, args: list[str]) -> SearchConfig:

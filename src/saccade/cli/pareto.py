@@ -107,6 +107,7 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
     from rich.table import Table
 
     from saccade.console import output
+    from saccade.visualize.frontier import plain_number
     from saccade.visualize.pareto import COSTS
 
     words = {"gmacs": "GMACs", "params": "params", "latency_ms": "latency"}
@@ -121,7 +122,7 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
         cells.append(f"{100 * entry.spread:.1f}" if entry.spread else "-")
         for cost in COSTS if measured else COSTS[:2]:
             value = entry.cost(cost)
-            cells.append("-" if value is None else f"{value:.3g}")
+            cells.append("-" if value is None else plain_number(value))
         table.add_row(*cells, ", ".join(words[cost] for cost in COSTS if entry in fronts[cost]))
     console = output()
     console.print(table)

@@ -133,15 +133,3 @@ def _note(best: Score, others: Sequence[Score], close: Sequence[str], parent: Sc
     if best.mean < parent.mean:
         text += f"; no expansion scored as well as its parent ({parent})"
     return text
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, score) that no other beats in both, in order of cost.
-
-    Of points with the same cost and score the first counts.
-    """
-    front: list[int] = []
-    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1], i)):
-        if not front or points[index][1] > points[front[-1]][1]:
-            front.append(index)
-    return front

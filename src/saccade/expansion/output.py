@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from saccade.console import warn
+from saccade.evaluation.pareto import pareto_front
 from saccade.expansion.candidate import derive
-from saccade.expansion.criterion import pareto_front
 from saccade.expansion.journal import flat
 from saccade.expansion.search import Kept, SearchResult
 from saccade.expansion.types import SearchConfig
@@ -40,7 +40,7 @@ def write_result(search: SearchConfig, result: SearchResult) -> None:
 def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
     """The search in figures."""
     done = [outcome for outcome in result.outcomes if outcome.status == "done"]
-    points = [(o.candidate.complexity.cost(search.cost), o.accuracy or 0.0) for o in done]
+    costs = [o.candidate.complexity.cost(search.cost) for o in done]
     return {
         "targets": [asdict(target) for target in search.targets],
         "cost": search.cost,
@@ -49,7 +49,7 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
         "way": [_kept(kept) for kept in result.way],
         "pareto_front": [
             {**flat(done[i].candidate), "seed": done[i].seed, "accuracy": done[i].accuracy}
-            for i in pareto_front(points)
+            for i in pareto_front(costs, [o.accuracy or 0.0 for o in done])
         ],
         "trainings": len(done),
         "failed_attempts": len(result.outcomes) - len(done),

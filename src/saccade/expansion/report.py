@@ -28,7 +28,7 @@ from saccade.expansion.story import (
 from saccade.files import write_text
 from saccade.training.metrics import format_seconds
 from saccade.visualize.charts import inline_svg, save_figure
-from saccade.visualize.frontier import AXIS_STYLES, Dot, Step, expansion_chart, pareto_chart
+from saccade.visualize.frontier import AXIS_STYLES, Dot, Step, expansion_chart, pareto_chart, plain_number
 from saccade.visualize.report import page_style
 
 REPORT, PICTURE, FRONT = "report.html", "expansion", "pareto"
@@ -200,13 +200,21 @@ def _headline(story: Story) -> list[tuple[str, str, str]]:
             _figure_name(story),
             f"{state}; {f'± {100 * final.error:.1f} (one standard error), ' if final.error else ''}{seeds}",
         ),
-        (f"{complexity.gmacs:.3g}", "GMACs", "per clip, counted"),
-        (f"{complexity.params / 1e6:.3g} M", "parameters", f"{complexity.memory_mb:.3g} MB to run one clip"),
+        (plain_number(complexity.gmacs), "GMACs", "per clip, counted"),
+        (
+            f"{complexity.params / 1e6:.3g} M",
+            "parameters",
+            f"{plain_number(complexity.memory_mb)} MB to run one clip",
+        ),
     ]
     if complexity.latency_ms is not None:
         device, runtime = story.settings.get("device", ""), story.settings.get("runtime", "")
         cards.append(
-            (f"{complexity.latency_ms:.3g} ms", "latency", f"one clip, measured, {device}, {runtime}")
+            (
+                f"{plain_number(complexity.latency_ms)} ms",
+                "latency",
+                f"one clip, measured, {device}, {runtime}",
+            )
         )
     spent = format_seconds(story.seconds)
     cards.append((spent, "of training", f"{len(story.outcomes)} trainings, one after another"))
@@ -281,7 +289,7 @@ def _accuracy(tried: Tried | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+    return "-" if value is None else plain_number(value)
 
 
 def _savings(story: Story) -> list[str]:

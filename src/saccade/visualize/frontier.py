@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from saccade.evaluation.pareto import pareto_front
 from saccade.visualize.charts import BLUE, GREY, INK, ORANGE, TEAL, shorten, styled
 from saccade.visualize.labels import place_labels
 
@@ -74,15 +75,9 @@ class Step:
     close: bool = False
 
 
-def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[int]:
-    """Indices of the points that no other beats, cheapest first: none costs less (or as little) and is more
-    accurate (or as accurate), one of the two strictly. Of equal points the first stands for all.
-    """
-    front: list[int] = []
-    for index in sorted(range(len(costs)), key=lambda i: (costs[i], -accuracies[i], i)):
-        if not front or accuracies[index] > accuracies[front[-1]]:
-            front.append(index)
-    return front
+def plain_number(value: float) -> str:
+    """Three figures, without an exponent: ``0.0207``, ``35.8``, ``12,400``."""
+    return f"{value:.3g}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"
 
 
 def expansion_chart(
@@ -283,7 +278,7 @@ def _set_scales(
     ticks = _log_ticks(*axes.get_xlim())
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
 

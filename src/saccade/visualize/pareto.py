@@ -13,7 +13,8 @@ from typing import Any
 
 from saccade.errors import DataError, UsageError
 from saccade.evaluation import Result, TestResult, load_result
-from saccade.visualize.frontier import Dot, pareto_front
+from saccade.evaluation.pareto import pareto_front
+from saccade.visualize.frontier import Dot
 
 COSTS = ("gmacs", "params", "latency_ms")
 VALIDATION = "validation"
