@@ -84,7 +84,8 @@ class MViTStem(nn.Module):
     def with_class_token(self, patches: Tensor) -> Tokens:
         """The tokens of a map of patches (B, C, t, h, w)."""
         grid = (patches.shape[2], patches.shape[3], patches.shape[4])
-        x = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches.flatten(2).transpose(1, 2)], 1)
+        cls_tokens = self.cls_token.expand(patches.shape[0], -1, -1)
+        x = torch.cat([cls_tokens, patches.flatten(2).transpose(1, 2)], 1)
         if self.space is not None and self.time is not None and self.cls_position is not None:
             space = resize_space(self.space, self.grid[1:], grid[1:])
             time = resize_time(self.time, grid[0])
