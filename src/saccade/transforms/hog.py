@@ -95,16 +95,21 @@ def _cell_votes(turns: Tensor, weights: Tensor) -> Tensor:
     """Of each cell the sums of ``weights`` by direction, both (N, H, 3 W): (N, h, w, 3, 9)."""
     turns, weights = _by_cells(turns), _by_cells(weights)
     halves = 2 * NUM_BINS + 1  # exactly half a turn is the 19th
-    if turns.device.type == "cpu":
+    if _scatters(turns):
         votes = weights.new_zeros((*weights.shape[:-1], halves))
         votes.scatter_add_(-1, turns.to(torch.int64), weights)
-    else:  # scattering adds in any order there
+    else:
         bins = turns.to(torch.uint8)
         votes = torch.stack([(weights * (bins == k)).sum(-1) for k in range(halves)], -1)
     once, again = votes[..., :NUM_BINS], votes[..., NUM_BINS:-1]
     folded = once + again
     folded[..., 0] += votes[..., -1]
     return folded
+
+
+def _scatters(values: Tensor) -> bool:
+    """Whether scattering adds in the same order every time, and is fast."""
+    return values.device.type == "cpu"
 
 
 def _by_cells(values: Tensor) -> Tensor:
