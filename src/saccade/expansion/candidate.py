@@ -10,6 +10,7 @@ from saccade.expansion.types import Factors, SearchConfig
 from saccade.models import model_info
 from saccade.training.config import TrainConfig
 
+_NEVER = 100
 _FACTORS = ("gamma_tau", "gamma_t", "gamma_s", "gamma_w", "gamma_b", "gamma_d")
 
 
@@ -70,7 +71,8 @@ def candidate_config(
         out=str(out),
         optim=optim,
         epochs=search.epochs,
-        val_every=search.epochs,
+        grid=replace(base.grid, evals=0),
+        val_every=_NEVER * search.epochs,  # the end is always validated
         test_views="",
         seed=base.seed + seed,
         device=search.device,
