@@ -193,7 +193,7 @@ def test_a_map_knows_neighbours_and_what_the_model_says():
     assert found.neighbours[3].tolist() == closest.tolist()
     assert found.guesses[:2].tolist() == [1, 0]
     assert found.scores[:2] == pytest.approx([0.7, 0.9])
-    assert found.notes["t-SNE"].startswith("perplexity 7.67")  # of 24 points a third count at most
+    assert found.notes["t-SNE"].startswith("perplexity 4.6:")  # of 24 points a fifth count at most
 
 
 def test_colours_are_as_many_as_classes_and_all_different():

@@ -79,12 +79,12 @@ def embed(
 
     Args:
         scores: the model's, float (N, num_classes), if it has classes.
-        perplexity: of t-SNE; of few clips less.
+        perplexity: of t-SNE; of few clips at most a fifth of them.
     """
     points = torch.from_numpy(np.asarray(features, np.float64))
     points = points / points.norm(dim=1, keepdim=True).clamp(min=1e-12)
     axes, shares = principal_components(points)
-    own = min(perplexity, max(1.0, (len(points) - 1) / 3))
+    own = min(perplexity, max(1.0, (len(points) - 1) / 5))
     nearest = _nearest(points)
     truth = np.asarray(labels, np.int64)
     known = truth >= 0
