@@ -55,7 +55,11 @@ def _work(rank: int, folder: str, dtype: torch.dtype, momentum: float | None) ->
 
 @pytest.mark.parametrize(
     ("dtype", "momentum", "tolerance"),
-    [(torch.float64, 0.1, 1e-12), (torch.float64, None, 1e-12), (torch.float32, 0.1, 2e-5)],
+    [
+        (torch.float64, 0.1, 1e-12),
+        pytest.param(torch.float64, None, 1e-12, marks=pytest.mark.slow),
+        pytest.param(torch.float32, 0.1, 2e-5, marks=pytest.mark.slow),
+    ],
 )
 def test_equal_to_plain_batch_norm_on_the_joined_batch(
     tmp_path: Path, dtype: torch.dtype, momentum: float | None, tolerance: float

@@ -199,7 +199,9 @@ def test_bfloat16_autocast_trains(name: str, layout: torch.memory_format) -> Non
 
 # PyTorch's compiler makes an instance of every autograd function it meets, and its own warning says not to
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("name", ["rubiksnet_tiny", "rubiksnet_tiny_aq"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("rubiksnet_tiny", marks=pytest.mark.slow), "rubiksnet_tiny_aq"]
+)
 def test_compile_and_export(name: str) -> None:
     torch.manual_seed(0)
     model = small(name).eval()

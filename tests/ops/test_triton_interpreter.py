@@ -190,12 +190,16 @@ def launch_batch_norm(kernels: Any) -> None:
 @pytest.mark.parametrize(
     ("operator", "names", "launch"),
     [
-        ("depthwise_conv3d", ["_forward", "_input_gradient", "_weight_gradient"], launch_depthwise),
+        pytest.param(
+            *("depthwise_conv3d", ["_forward", "_input_gradient", "_weight_gradient"], launch_depthwise),
+            marks=pytest.mark.slow,
+        ),
         ("shift", ["_forward", "_backward"], launch_shift),
-        (
+        pytest.param(
             "batch_norm_act",
             ["_tile_stats", "_merge_stats", "_affine_act", "_reduce", "_affine_act_backward"],
             launch_batch_norm,
+            marks=pytest.mark.slow,
         ),
     ],
 )

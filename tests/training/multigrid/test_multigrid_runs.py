@@ -99,9 +99,11 @@ def test_every_kind_runs(tiny_config: MakeConfig, clips_copy: Path, mode: str):
 @pytest.mark.parametrize(
     ("stop", "extra"),
     [
-        (3, ("--val-every", "0")),
+        pytest.param(3, ("--val-every", "0"), marks=pytest.mark.slow),
         (11, ("--precise-bn", "2")),
-        (17, ("--val-every", "0", "--workers", "1", "--cache-mb", "16")),
+        pytest.param(
+            *(17, ("--val-every", "0", "--workers", "1", "--cache-mb", "16")), marks=pytest.mark.slow
+        ),
     ],
     ids=["first phase", "with precise statistics", "from the cache"],
 )
