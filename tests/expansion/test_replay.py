@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from saccade.errors import DataError, UsageError
 from saccade.expansion.axes import Room
 from saccade.expansion.counting import Meter, x3d_macs
 from saccade.expansion.journal import read_journal
+from saccade.expansion.progress import Progress
 from saccade.expansion.replay import Table, read_table, replay
 from saccade.expansion.search import SearchResult
-from saccade.expansion.types import Complexity, Factors, SearchConfig, Target
+from saccade.expansion.types import Candidate, Complexity, Factors, Outcome, SearchConfig, Target
 from saccade.models.x3d import CONFIGS
 from saccade.recipes import get_recipe
 
@@ -217,3 +219,22 @@ def test_a_damaged_table_is_named_by_its_line(tmp_path: Path):
             read_table(path)
     with pytest.raises(UsageError, match="no such table"):
         read_table(tmp_path / "nothing.csv")
+
+
+def test_progress_tells_step_candidate_score_and_time_left(tmp_path: Path):
+    said: list[str] = []
+    search = search_of(tmp_path, 0.16, axes=("depth", "spatial"))
+    progress = Progress(search, said.append)
+    cost = Complexity(gmacs=0.04, params=2_000_000, memory_mb=1.0, latency_ms=2.5)
+    entry = Candidate(step=1, axis="spatial", factors=Factors(crop=160), complexity=cost)
+    progress.begin_step([entry], steps_left=2.0)
+    progress.begin_jobs(2, done=[])
+    outcome = Outcome(candidate=entry, seed=0, status="done", accuracy=0.5, seconds=60.0)
+    progress.finished(outcome, again=True)
+    assert said[0].startswith("step 1: spatial: 1x1 frames, 160 pixels")
+    assert said[0].endswith("0.04 GMACs, 2.00 M parameters, 2.5 ms")
+    # one more of a minute; then two steps of two, at twice and four times a minute
+    left = "(about 1 min 00 s left in this step, 13 min 00 s in all)"
+    assert said[1] == f"  [1/2] 01-spatial seed 0: 50.0 % in 1 min 00 s {left}"
+    progress.finished(replace(outcome, status="failed", accuracy=None, error="no memory"), again=False)
+    assert said[2] == "  01-spatial seed 0 FAILED after 1 min 00 s (no memory); it is left out"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -21,25 +23,30 @@ class Progress:
         self.search = search
         self.say = say or _print
         self._total = self._done = 0
+        self._start = time.monotonic()
         self._seconds: list[float] = []
+        self._before: float | None = None  # seconds of a training of the step before
         self._steps_left = 0.0
 
     def begin_step(self, candidates: Sequence[Candidate], steps_left: float) -> None:
         """A step's candidates are about to be trained."""
+        self._before = fmean(self._seconds) if self._seconds else None
         self._seconds, self._steps_left = [], steps_left
         first = candidates[0]
         what = "contraction" if first.contracted else f"step {first.step}" if first.step else "start"
         for candidate in candidates:
             cost = candidate.complexity
+            axis = "" if candidate.axis == "start" else f"{candidate.axis}: "
             latency = "" if cost.latency_ms is None else f", {cost.latency_ms:.1f} ms"
             self.say(
-                f"{what}: {candidate.axis}: {candidate.factors}; {cost.gmacs:.3g} GMACs, "
+                f"{what}: {axis}{candidate.factors}; {cost.gmacs:.3g} GMACs, "
                 f"{cost.params / 1e6:.2f} M parameters{latency}"
             )
 
     def begin_jobs(self, waiting: int, *, done: Sequence[Outcome]) -> None:
         """So many trainings are about to start; ``done`` ones are in the journal."""
         self._total, self._done = waiting + len(done), len(done)
+        self._start = time.monotonic()
         if done:
             self.say(f"{len(done)} of {self._total} trainings are in the journal")
 
@@ -60,11 +67,17 @@ class Progress:
             )
 
     def _left(self) -> str:
-        """Time left, if trainings come one after another and each step's take ``rate`` times as long."""
-        each = fmean(self._seconds)
+        """Time left, if each step's trainings take so many times as long as those of the step before as this
+        step's do; at first ``rate`` times as long.
+        """
+        elapsed = time.monotonic() - self._start
+        side_by_side = min(max(sum(self._seconds) / max(elapsed, 1e-3), 1.0), len(self._seconds))
+        each = fmean(self._seconds) / side_by_side
         in_step = each * (self._total - self._done)
         rate, per_step = self.search.rate, len(self.search.axes) * self.search.seeds
-        steps = round(self._steps_left + 0.499)  # one more than fit, which is then contracted
+        if self._before:
+            rate = min(max(fmean(self._seconds) / self._before, 1.0), rate)
+        steps = math.ceil(self._steps_left)  # the last is contracted
         later = sum(each * rate**i * per_step for i in range(1, steps + 1))
         return (
             f" (about {format_seconds(in_step)} left in this step, {format_seconds(in_step + later)} in all)"
