@@ -17,6 +17,7 @@ CPU = {
     "depthwise_conv3d": "the depthwise convolution against its memory floor and PyTorch's own",
     "shift": "the learnable shift against its memory floor and against grid_sample",
     "x3d_peer": "X3D-S's training step against PyTorchVideo's",
+    "hog": "HOG targets of a clip against scikit-image's",
     "model_step": "X3D forward and training step by memory layout",
 }
 GPU = {
