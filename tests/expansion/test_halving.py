@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from saccade.errors import ConfigError
+from saccade.expansion.criterion import score_all
 from saccade.expansion.halving import Rung, halve, multigrid_share, rungs, savings
+from saccade.expansion.output import summary
+from saccade.expansion.search import Kept, SearchResult
 from saccade.expansion.types import AXES, Candidate, Complexity, Factors, Job, Outcome, SearchConfig, Target
 from saccade.recipes import get_recipe
 
@@ -110,6 +113,19 @@ def test_savings_are_counted_from_each_candidates_own_speed() -> None:
     whole = [replace(outcome, epochs=8.0) for outcome in every[:1]]
     assert savings(whole, 8).share == 0
     assert savings([], 8).to_dict() == {"seconds": 0, "seconds_without": 0, "dropped": 0, "share": 0}
+
+
+def test_the_summary_of_a_search_has_the_savings() -> None:
+    trainings, of = Trainings(), search()
+    outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=of)
+    best = candidates(["depth"])[0]
+    own = [outcome for outcome in outcomes if outcome.candidate == best]
+    kept = Kept(best, score_all(own)[0], tuple(own))
+    every = tuple(trainings.outcome(job) for job in trainings.jobs)
+    told = summary(of, SearchResult(way=(kept,), final=kept, outcomes=every, notes=()))
+    assert told["halving"]["share"] == pytest.approx(1 - 3.25 / 6)
+    told = summary(of.replace(halving=0), SearchResult(way=(kept,), final=kept, outcomes=every, notes=()))
+    assert "halving" not in told
 
 
 def test_multigrid_is_counted() -> None:

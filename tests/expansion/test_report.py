@@ -170,7 +170,7 @@ def test_page(search: Path) -> None:
     for text in (
         "Expansion on clips", "77.0 %", "the network found", "at most 7.5 GMACs", "depth → fast → width",
         "failed: out of memory", "over the target, taken back", "rejected, within noise of the chosen",
-        "contraction: width it is", "16 min 40 s", "measured, cpu",
+        "contraction: width it is", "16 min 40 s", "9 trainings, one after", "measured, cpu",
     ):  # fmt: skip
         assert text in page, text
     assert page.count("<svg") == 2
@@ -208,7 +208,7 @@ def test_successive_halving_in_the_report(tmp_path: Path) -> None:
     assert (told.dropped, told.seconds, told.seconds_without) == (1, 925, 1000)
     page = write_report(folder).read_text()
     assert "dropped after 25 % of the training" in page
-    assert "ended early 1; 15 min 25 s instead of about 16 min 40 s, 7.5 % less" in page
+    assert "ended 1 training early: 15 min 25 s instead of about 16 min 40 s, 7.5 % less" in page
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -238,7 +238,7 @@ def test_what_multigrid_and_warm_starts_did_is_read_from_the_runs(tmp_path: Path
     (run / "warm_start.json").write_text('{"exact": true}')
     page = write_report(folder).read_text()
     assert "Multigrid: 29 % of the frames times pixels" in page
-    assert "began with their parent&#39;s weights 1, with exactly its function 1" in page
+    assert "1 training began with the parent&#39;s weights, 1 of them with exactly its function" in page
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -11,6 +11,7 @@ from typing import Any
 from saccade.console import warn
 from saccade.evaluation.pareto import pareto_front
 from saccade.expansion.candidate import derive
+from saccade.expansion.halving import savings
 from saccade.expansion.journal import flat
 from saccade.expansion.search import Kept, SearchResult
 from saccade.expansion.types import SearchConfig
@@ -54,6 +55,7 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
         "trainings": len(done),
         "failed_attempts": len(result.outcomes) - len(done),
         "seconds": sum(outcome.seconds for outcome in result.outcomes),
+        **({"halving": savings(result.outcomes, search.epochs).to_dict()} if search.halving else {}),
         "notes": list(result.notes),
     }
 

@@ -217,7 +217,8 @@ def _headline(story: Story) -> list[tuple[str, str, str]]:
             )
         )
     spent = format_seconds(story.seconds)
-    cards.append((spent, "of training", f"{len(story.outcomes)} trainings, one after another"))
+    num = len({(outcome.candidate.name, outcome.seed) for outcome in story.outcomes})
+    cards.append((spent, "of training", f"{_trainings(num)}, one after another"))
     return cards
 
 
@@ -282,6 +283,10 @@ def _step_rows(step: Sequence[Tried]) -> list[Row]:
     ]
 
 
+def _trainings(num: int) -> str:
+    return f"{num} training" + ("s" if num != 1 else "")
+
+
 def _accuracy(tried: Tried | None) -> str:
     if tried is None or tried.mean is None:
         return "-"
@@ -298,7 +303,7 @@ def _savings(story: Story) -> list[str]:
     halved = story.savings
     if halved.dropped:
         told.append(
-            f"Successive halving: trainings ended early {halved.dropped}; "
+            f"Successive halving ended {_trainings(halved.dropped)} early: "
             f"{format_seconds(halved.seconds)} instead of about {format_seconds(halved.seconds_without)}, "
             f"{100 * halved.share:.1f} % less (the rest of each is estimated from its own speed)."
         )
@@ -313,8 +318,8 @@ def _savings(story: Story) -> list[str]:
     if warm:
         exact = sum(bool(start["exact"]) for start in warm)
         told.append(
-            f"Warm start: trainings that began with their parent's weights {len(warm)}, with exactly its "
-            f"function {exact}. What that saved, only a search without it can tell."
+            f"{_trainings(len(warm))} began with the parent's weights, {exact} of them with exactly its "
+            "function. What that saved, only a search without it can tell."
         )
     return told
 
