@@ -12,7 +12,15 @@ from saccade.clip import ClipSpec
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
 from saccade.visualize.clips import SeenClip, read_clip
-from saccade.visualize.overlay import MapRow, map_sheet, map_video, overlaid, spanned, spread
+from saccade.visualize.overlay import (
+    MapRow,
+    _columns_for,
+    map_sheet,
+    map_video,
+    overlaid,
+    spanned,
+    spread,
+)
 
 SPEC = ClipSpec(num_frames=4, stride=3, crop=24, short_side=30, target_fps=10.0)
 
@@ -130,3 +138,7 @@ def test_the_video_has_every_frame_of_the_span_with_the_maps_beside(clip: SeenCl
     assert second[-1, 0] - second[0, 0] < 20
     plain = frames[:, middle, 60, 0]
     assert plain == pytest.approx(np.arange(50, 150, 10), abs=6)
+
+
+def test_tiles_leave_few_places_over():
+    assert [_columns_for(num) for num in (1, 2, 3, 4, 11, 15)] == [1, 2, 3, 4, 6, 5]

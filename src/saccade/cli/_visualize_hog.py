@@ -71,7 +71,7 @@ def draw_hog_command(options: Namespace) -> int:
         save_figure(hog_sheet(found, title=title, subtitle=subtitle, rows=options.rows), sheet)
         yield sheet
         if not options.no_video:
-            yield hog_video(found, f"{stem}.mp4", title=f"{title}   {subtitle}")
+            yield hog_video(found, f"{stem}.mp4", title=f"{clip.name}   {subtitle}")
 
     return for_each_clip(options, loaded, "hog", draw)
 

@@ -27,7 +27,7 @@ def look(title: str, weights: NDArray[Any], steps: tuple[int, int] | None) -> Ma
     total = float(weights.sum())
     spread = (weights - least) / (most - least) if most > least else np.zeros_like(weights)
     times = most * weights.size / total if total > 0 else 1.0
-    return MapRow(title, np.asarray(spread, np.float32), f"up to {times:.1f}× even", steps)
+    return MapRow(title, np.asarray(spread, np.float32), f"≤ {times:.1f}× even", steps)
 
 
 def time_chart(

@@ -279,7 +279,7 @@ def _video_frames(found: MaskedPrediction, title: str, side: int = 336) -> Itera
     width, height = 4 * (side + gap) + gap, head + side + gap
     empty = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(empty)
-    bold, font = font_of(22, bold=True), font_of(19)
+    bold, font = font_of(20, bold=True), font_of(19)
     draw.text((gap, 8), fitting(title, width - 2 * gap, bold), fill=INK, font=bold)
     for column, name in enumerate(_names(found)):
         draw.text((gap + column * (side + gap), head - 30), name, fill=GREY, font=font)

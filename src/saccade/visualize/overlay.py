@@ -105,13 +105,14 @@ def map_video(
     interpolated. A mark below moves along the clip, with a tick at each frame that the model saw.
 
     Args:
-        columns: pictures beside each other, the frame itself among them; default: about a square.
+        columns: pictures beside each other, the frame itself among them; default: as few places left over
+            as can be.
 
     Raises:
         VideoError: the video cannot be read, or ``out`` not written.
     """
     target = Path(out)
-    tiles = _Tiles(clip, rows, title, columns or min(len(rows) + 1, ceil((len(rows) + 1) ** 0.5) + 1))
+    tiles = _Tiles(clip, rows, title, columns or _columns_for(len(rows) + 1))
     write_video(target, tiles.frames(), fps=clip.fps, crf=19, options={"preset": "veryfast"})
     return target
 
@@ -277,7 +278,7 @@ class _Tiles:
         if len(rows) > 3:
             self.side = 2 * round(min(self.side, 224) / 2)
         self.num_rows = ceil((len(rows) + 1) / columns)
-        self.unit = round(self.side / 14)  # of letters
+        self.unit = round(self.side / 15)  # of letters
         self.head, self.caption, self.foot = 2 * self.unit, round(1.7 * self.unit), 2 * self.unit
         self.gap = self.unit // 2
         self.width = _even(columns * (self.side + self.gap) + self.gap)
@@ -327,7 +328,7 @@ class _Tiles:
         draw.text((self.gap, self.gap), fitting(title, self.width - 2 * self.gap, bold), fill=INK, font=bold)
         for number, row in enumerate([None, *self.rows]):
             x, y = self._corner(number)
-            text = "video" if row is None else f"{row.title}   {row.note}".strip()
+            text = "video" if row is None else f"{row.title}  {row.note}".strip()
             text = fitting(text, self.side, font)
             draw.text((x, y - round(1.4 * self.unit)), text, fill=INK if row else GREY, font=font)
         y = self.height - self.foot * 3 // 4
@@ -337,6 +338,12 @@ class _Tiles:
             x_tick = self.gap + wide * (index - span.start) / max(1, len(span) - 1)
             draw.line((x_tick, y - self.unit // 4, x_tick, y + self.unit // 4), fill=GREY, width=1)
         return picture
+
+
+def _columns_for(num: int) -> int:
+    """Columns for ``num`` tiles, more than rows, that leave the fewest places over."""
+    least = ceil(num**0.5)
+    return min(range(least, min(least + 2, num) + 1), key=lambda columns: (-num % columns, -columns))
 
 
 def _even(pixels: int) -> int:
