@@ -30,6 +30,7 @@ class RoIPool(nn.Module):
         super().__init__()
         self.stride, self.resolution, self.sampling_ratio = stride, resolution, sampling_ratio
 
+    @torch.compiler.disable  # how many boxes, and how large, differs from clip to clip
     def forward(self, x: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         side = self.resolution
         cells = roi_align(
