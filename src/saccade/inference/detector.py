@@ -146,9 +146,10 @@ class Detector:
                 "with --task detection, or predict without boxes"
             )
         self.class_names, self.clip, self.frames_fps = self.loaded.class_names, self.loaded.clip, frames_fps
-        from_file = isinstance(boxes, str | os.PathLike)
-        self._boxes_from = os.fspath(boxes) if from_file else "the boxes"
-        rows = read_people(boxes) if isinstance(boxes, str | os.PathLike) else boxes
+        if isinstance(boxes, str | os.PathLike):
+            self._boxes_from, rows = os.fspath(boxes), read_people(boxes)
+        else:
+            self._boxes_from, rows = "the boxes", list(boxes)
         self._moments = _moments(rows, min_score)
         if not self._moments:
             raise DataError(f"{self._boxes_from}: no boxes with a score of at least {min_score:g}")
