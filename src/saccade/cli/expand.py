@@ -60,7 +60,8 @@ def _parser() -> Parser:
     steps.add_argument(
         "--cost",
         choices=["gmacs", "latency-ms", "memory-mb", "params"],
-        help="what the factor is on (default: latency-ms where that is the only target, else gmacs)",
+        default="gmacs",
+        help="what the factor is on (default gmacs)",
     )
     steps.add_argument(
         "--criterion",
@@ -161,8 +162,8 @@ def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
     targets = tuple(
         Target(kind, value) for kind, value in zip(COSTS, given, strict=True) if value is not None
     )
-    only_latency = [target.kind for target in targets] == ["latency_ms"]
-    cost: Any = (options.cost or ("latency-ms" if only_latency else "gmacs")).replace("-", "_")
+    cost: Any = options.cost.replace("-", "_")
+    measured = "latency_ms" in (cost, *(target.kind for target in targets))
     return SearchConfig(
         base=base,
         epochs=base.epochs if options.epochs is None else options.epochs,
@@ -177,7 +178,7 @@ def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
         seeds=options.seeds,
         device=str(pick_device(options.device)),
         runtime=options.runtime,
-        latency_runs=options.latency_runs if cost == "latency_ms" or not options.replay else 0,
+        latency_runs=options.latency_runs if measured or not options.replay else 0,
         warm_start=options.warm_start,
         halving=options.halving,
         max_steps=options.max_steps,
