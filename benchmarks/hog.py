@@ -141,7 +141,7 @@ def _rows(seconds: dict[str, list[float]]) -> list[dict[str, object]]:
             }
         )
         print(
-            f"{name:28} {1e3 * medians[name]:9.2f} ms a clip   {single:>6}x one process   {several:>6}x several",
+            f"{name:28} {1e3 * medians[name]:9.2f} ms a clip  {single:>6}x one process  {several:>6}x all",
             flush=True,
         )
     return rows
