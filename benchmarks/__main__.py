@@ -18,6 +18,7 @@ CPU = {
     "shift": "the learnable shift against its memory floor and against grid_sample",
     "x3d_peer": "X3D-S's training step against PyTorchVideo's",
     "hog": "HOG targets of a clip against scikit-image's",
+    "recipe_speed": "training rate and latency of the small networks compared on `motion`",
     "model_step": "X3D forward and training step by memory layout",
 }
 GPU = {
