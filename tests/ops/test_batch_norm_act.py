@@ -326,6 +326,35 @@ def test_other_strides_of_input_and_gradient():
                 torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_wide_excitation_of_strided_parameters(dtype: torch.dtype):
+    """More hidden units than a vector holds, and small tensors that do not lie densely in memory."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 70, 1, 2, 3, dtype=torch.float64)
+    pairs = [torch.randn(140, dtype=torch.float64) for _ in range(3)]
+    fc1, fc2 = torch.randn(70, 37, dtype=torch.float64) / 8, torch.randn(37, 70, dtype=torch.float64) / 6
+    fc1_bias = torch.randn(37, dtype=torch.float64)
+
+    def results(backend: Any, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [t.to(dtype).requires_grad_() for t in (x, *pairs, fc1, fc2, fc1_bias)]
+        weight, bias, fc2_bias = (pair[::2] for pair in leaves[1:4])
+        running = (torch.zeros(70, dtype=dtype), torch.ones(70, dtype=dtype))
+        with use_backend(backend):
+            y = batch_norm_act(
+                *(leaves[0], weight, bias, *running),
+                training=True,
+                activation="silu",
+                squeeze_excite=(leaves[4].T, leaves[6], leaves[5].T, fc2_bias),
+                clip_scale=torch.tensor([1.5, 9.0, 0.0, 9.0, 0.5], dtype=dtype)[::2],
+            )
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves), *running]
+
+    for ours, wanted in zip(results("native", dtype), results("naive", torch.float64), strict=True):
+        error = (ours.double() - wanted).abs().max()
+        assert error <= 32 * torch.finfo(dtype).eps * wanted.abs().max()
+
+
 @pytest.mark.parametrize("backend", [pytest.param("native", marks=needs_native), "torch", "naive"])
 @pytest.mark.parametrize("training", [True, False])
 def test_empty_batch(backend: Any, training: bool):

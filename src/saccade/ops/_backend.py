@@ -32,7 +32,7 @@ Backend = Literal["naive", "native", "triton", "torch"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 # One function of each operator: a library without it is older than the operator.
 NATIVE_FUNCTIONS = {
-    "batch_norm_act": "row_stats",
+    "batch_norm_act": "batch_norm_act_forward",
     "depthwise_conv3d": "depthwise_conv3d",
     "shift2d": "shift3d_forward",
     "shift3d": "shift3d_forward",

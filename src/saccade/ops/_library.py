@@ -21,6 +21,7 @@ ISAS = ("baseline", "avx2", "avx512")  # in the order of saccade_processor_level
 
 # The same numbers stand in native/core.h.
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+_PLAIN = {int, float, bool, type(None)}
 _FAILURES = {1: "out of memory", 2: "arguments it does not support"}
 
 
@@ -49,26 +50,25 @@ class NativeLibrary:
         """Call ``saccade_<isa>_<name>``; the number of threads, PyTorch's, goes last as an int64.
 
         Tensors pass as pointers to their data (None and empty ones as a null pointer), integers as int64,
-        floats as double. The caller sees to shapes, dtypes and memory formats.
+        floats as double; which an argument is, the first call of a function settles. The caller sees to
+        shapes, dtypes and memory formats.
         """
         function = self._functions.get(name)
         if function is None:
             function = getattr(self._library, f"saccade_{self.isa}_{name}")
             function.restype = ctypes.c_int
+            function.argtypes = [*map(_kind, args), ctypes.c_int64]
             self._functions[name] = function
-        code = function(*map(_to_c, args), ctypes.c_int64(torch.get_num_threads()))
+        values = [arg if type(arg) in _PLAIN else arg.data_ptr() for arg in args]  # type: ignore[union-attr]
+        code = function(*values, torch.get_num_threads())
         if code:
             raise RuntimeError(f"native operator {name}: {_FAILURES.get(code, f'code {code}')}")
 
 
-def _to_c(value: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
-    if value is None:
-        return ctypes.c_void_p(None)
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr() or None)
-    if isinstance(value, int):
-        return ctypes.c_int64(value)
-    return ctypes.c_double(value)
+def _kind(value: Tensor | int | float | None) -> type[ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double]:
+    if value is None or isinstance(value, Tensor):
+        return ctypes.c_void_p
+    return ctypes.c_int64 if isinstance(value, int) else ctypes.c_double
 
 
 @cache

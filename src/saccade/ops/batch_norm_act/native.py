@@ -1,14 +1,15 @@
-"""The four passes over memory that the operator is made of, on the CPU.
+"""The operator on the CPU: one call of C++ forward and one backward, arithmetic between the passes and all.
 
-``triton_kernel`` has the same four functions for the GPU; fused.py works out all that is between them on
-tensors of (B, C). What both sides rely on:
+A PyTorch operator on tensors of (B, C) costs a hundred times its arithmetic, and there would be some forty.
+What `forward` and `backward` rely on, here and in stepwise.py:
 
 * ``x`` is (B, C, T, H, W), dense, in channels-last-3d or in contiguous layout; the other big tensors
   (``grad_y``, ``residual``, ``extra``) have its shape, data type and layout, and so have the big results. All
-  are on one device.
-* The small tensors are (B, C), contiguous, of data type `vector_dtype`: float32, or float64 where ``x`` is.
-  All is reckoned in that type, whatever ``x`` is stored in.
-* ``activation`` is "none", "relu" or "silu". A NaN stays a NaN through all of them.
+  are on one device. The small ones given may be of any floating point type.
+* The small results are of data type `vector_dtype`: float32, or float64 where ``x`` is. All is reckoned in
+  that type or better, whatever ``x`` is stored in.
+* ``activation`` is "none", "relu" or "silu". A NaN stays a NaN through all of them. relu's derivative at 0
+  is 0.
 * No tensor need have elements: sums over nothing are 0, a mean of nothing may be anything.
 * The same input gives the same bits.
 """
@@ -20,71 +21,82 @@ from torch import Tensor
 
 from saccade.ops._library import DTYPE_CODES, NativeLibrary, native_library
 
+Excitation = tuple[Tensor, Tensor, Tensor, Tensor]  # weights (H, C) and (C, H), each with its bias behind it
 _ACTIVATIONS = {"none": 0, "relu": 1, "silu": 2}  # the same numbers stand in batch_norm_act.cpp
 
 
-def row_stats(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean over T, H, W of every clip and channel, and the sum of squared distances from it, each (B, C).
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    fc: Excitation | None,
+    clip_scale: Tensor | None,
+    residual: Tensor | None,
+    eps: float,
+    activation: str,
+    num_splits: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """y; mean and biased variance (S, C); with ``fc`` the mean of x per clip and the gate, (B, C), else None.
 
-    Sound for values far from zero: no difference of large sums of squares.
+    Without ``mean`` and ``var``, (C,), they are taken from x, of every split by itself.
     """
-    mean, m2 = _vectors(x, 2)
-    _call("row_stats", x, None, x, mean, m2)
-    return mean, m2
-
-
-def affine_act(x: Tensor, scale: Tensor, shift: Tensor, residual: Tensor | None, activation: str) -> Tensor:
-    """act(scale * x + shift + residual), with scale and shift per clip and channel."""
+    dtype = vector_dtype(x)
+    batch, channels = x.shape[:2]
+    by_batch = mean is None or var is None
+    if mean is None or var is None:
+        mean, var = (torch.empty((num_splits, channels), dtype=dtype) for _ in range(2))
+    else:
+        mean, var = (value.to(dtype, copy=True).view(1, -1) for value in (mean, var))
+    clip_mean = gate = None
+    if fc is not None:
+        clip_mean, gate = (torch.empty((batch, channels), dtype=dtype) for _ in range(2))
     y = torch.empty_like(x)
-    _call("affine_act", x, activation, x, residual, scale, shift, y)
-    return y
+    parameters = _parameters(dtype, weight, bias, fc, clip_scale)
+    options = _options(x, fc, eps, by_batch, activation, num_splits)
+    _library().call(
+        "batch_norm_act_forward", x, residual, mean, var, clip_mean, gate, y, *parameters, *options
+    )
+    return y, mean, var, clip_mean, gate
 
 
-def affine_act_reduce(
+def backward(
     grad_y: Tensor,
     x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    clip_mean: Tensor | None,
+    gate: Tensor | None,
+    fc: Excitation | None,
+    clip_scale: Tensor | None,
     extra: Tensor | None,
-    scale: Tensor,
-    shift: Tensor,
-    center: Tensor,
+    by_batch: bool,
+    eps: float,
     activation: str,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The sums that the gradient needs.
-
-    With u = scale * x + shift (+ residual) and g = grad_y * act'(u), per clip and channel over T, H, W:
-    (sum of g, sum of g * (x - center), and g itself where ``extra`` is given, else None).
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...] | None, Tensor | None]:
+    """Gradients of x, weight, bias, of ``fc`` if it is there, of the residual if ``extra`` is.
 
     Args:
+        mean, var, clip_mean, gate: as `forward` gave them; the last two are not looked at without ``fc``.
         extra: given if and only if the forward pass had a residual and an activation. For "silu" the
-            residual; for "relu" the output y: g is 0 where y <= 0, and grad_y elsewhere.
-        center: subtracted from x before it is multiplied, so that a large common offset costs no digits.
-
-    relu's derivative at 0 is 0. silu's is s * (1 + u * (1 - s)) with s = sigmoid(u).
+            residual; for "relu" the output y: the gradient is 0 where y <= 0.
     """
-    sum_g, sum_gx = _vectors(x, 2)
-    g = torch.empty_like(x) if extra is not None else None
-    _call("affine_act_reduce", x, activation, grad_y, x, extra, scale, shift, center, sum_g, sum_gx, g)
-    return sum_g, sum_gx, g
-
-
-def affine_act_backward(
-    grad_y: Tensor,
-    x: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    p: Tensor,
-    q: Tensor,
-    r: Tensor,
-    activation: str,
-) -> Tensor:
-    """p * g + q + r * x, with g = grad_y * act'(scale * x + shift) and p, q, r per clip and channel.
-
-    There is no residual here: with one, g comes out of `affine_act_reduce` and goes in as ``grad_y`` with the
-    activation "none" (for which ``scale`` and ``shift`` are not looked at).
-    """
+    dtype = vector_dtype(x)
     grad_x = torch.empty_like(x)
-    _call("affine_act_backward", x, activation, grad_y, x, scale, shift, p, q, r, grad_x)
-    return grad_x
+    g = None if extra is None else torch.empty_like(x)
+    grad_weight, grad_bias = (torch.empty(x.shape[1], dtype=dtype) for _ in range(2))
+    grads_fc = None if fc is None else tuple(torch.empty(t.shape, dtype=dtype) for t in fc)
+    if fc is None:
+        clip_mean = gate = None
+    parameters = _parameters(dtype, weight, bias, fc, clip_scale)
+    options = _options(x, fc, eps, by_batch, activation, mean.shape[0])
+    given = (grad_y, x, extra, mean, var, clip_mean, gate)
+    results = (grad_x, g, grad_weight, grad_bias, *(grads_fc or (None,) * 4))
+    _library().call("batch_norm_act_backward", *given, *results, *parameters, *options)
+    return grad_x, grad_weight, grad_bias, grads_fc, g
 
 
 def vector_dtype(x: Tensor) -> torch.dtype:
@@ -92,22 +104,35 @@ def vector_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _vectors(x: Tensor, count: int) -> list[Tensor]:
-    return [torch.empty(x.shape[:2], dtype=vector_dtype(x), device=x.device) for _ in range(count)]
+def _parameters(
+    dtype: torch.dtype, weight: Tensor, bias: Tensor, fc: Excitation | None, clip_scale: Tensor | None
+) -> list[Tensor | None]:
+    tensors = (weight, bias, *(fc or (None,) * 4), clip_scale)
+    return [
+        t if t is None or (t.dtype == dtype and t.is_contiguous()) else t.to(dtype).contiguous()
+        for t in tensors
+    ]
 
 
-def _call(name: str, x: Tensor, activation: str | None, *tensors: Tensor | None) -> None:
-    library = native_library()
-    assert isinstance(library, NativeLibrary)
-    channels_last = x.is_contiguous(memory_format=torch.channels_last_3d)
+def _options(
+    x: Tensor, fc: Excitation | None, eps: float, by_batch: bool, activation: str, num_splits: int
+) -> tuple[int | float, ...]:
     batch, channels, *size = x.shape
-    library.call(
-        name,
-        *tensors,
-        _ACTIVATIONS[activation or "none"],
+    return (
+        eps,
+        by_batch,
+        _ACTIVATIONS[activation],
         DTYPE_CODES[x.dtype],
-        int(channels_last),
+        x.is_contiguous(memory_format=torch.channels_last_3d),
         batch,
         channels,
+        num_splits,
+        0 if fc is None else fc[0].shape[0],
         size[0] * size[1] * size[2],
     )
+
+
+def _library() -> NativeLibrary:
+    library = native_library()
+    assert isinstance(library, NativeLibrary)
+    return library

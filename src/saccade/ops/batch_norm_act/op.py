@@ -82,7 +82,7 @@ def batch_norm_act(
             num_splits=num_splits,
         )
     by_batch = training and x.numel() > 0
-    y, mean, var, *_ = run_forward(
+    y, mean, var = run_forward(
         x,
         weight,
         bias,

@@ -1,4 +1,6 @@
-"""The four passes over memory on a GPU, in Triton. They take and give what those of native.py do.
+"""The four passes over memory on a GPU, in Triton; stepwise.py makes the operator of them.
+
+Big tensors are as native.py says; the small ones are (B, C), contiguous, float32. Sums over nothing are 0.
 
 A program takes one tile of a clip: BLOCK_S positions by BLOCK_C channels (channels-last), or BLOCK_S
 positions of one channel (contiguous). Sums are float32: within a tile, then over the tiles of a clip,
@@ -19,7 +21,10 @@ TILE = 4096  # values: 16 for each thread of eight warps
 
 
 def row_stats(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean over T, H, W of every clip and channel, and the sum of squared distances from it."""
+    """The mean over T, H, W of every clip and channel, and the sum of squared distances from it, each (B, C).
+
+    Sound for values far from zero: no difference of large sums of squares.
+    """
     mean, m2 = _vector(x), _vector(x)
     if not x.numel():
         return mean.zero_(), m2.zero_()
@@ -63,7 +68,15 @@ def affine_act_reduce(
     center: Tensor,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(sum of g, sum of g * (x - center), g itself where ``extra`` is given), g being grad_y * act'."""
+    """The sums that the gradient needs.
+
+    With u = scale * x + shift (+ residual) and g = grad_y * act'(u), per clip and channel over T, H, W:
+    (sum of g, sum of g * (x - center), and g itself where ``extra`` is given, else None).
+
+    Args:
+        extra: as in `native.backward`.
+        center: subtracted from x before it is multiplied, so that a large common offset costs no digits.
+    """
     g = allocate(x) if extra is not None else None
     if not x.numel():
         return _vector(x).zero_(), _vector(x).zero_(), g
@@ -91,7 +104,11 @@ def affine_act_backward(
     r: Tensor,
     activation: str,
 ) -> Tensor:
-    """p * g + q + r * x, with g = grad_y * act'(scale * x + shift) and p, q, r per clip and channel."""
+    """p * g + q + r * x, with g = grad_y * act'(scale * x + shift) and p, q, r per clip and channel.
+
+    There is no residual here: with one, g comes out of `affine_act_reduce` and goes in as ``grad_y`` with the
+    activation "none" (for which ``scale`` and ``shift`` are not looked at).
+    """
     grad_x = allocate(x)
     if x.numel():
         tiles = _Tiles(x)

@@ -1,4 +1,5 @@
-// The four passes over memory of batch_norm_act. What they compute stands in ops/batch_norm_act/native.py.
+// batch_norm_act, forward and backward: four passes over memory, and the arithmetic between them. README.md of
+// ops/batch_norm_act derives it.
 //
 // A tensor is a number of rows of (positions x channels). In channels-last-3d layout a row is a clip; in contiguous
 // layout it is one channel of one clip, with a single "channel". A coefficient per channel repeats along the row: a
@@ -294,98 +295,386 @@ int run_sums(const K& kernel, typename K::A* first, typename K::A* second, const
     return SACCADE_OK;
 }
 
-// Tensors as they come from Python, and what their elements are.
-struct Call {
-    int64_t activation, dtype, channels_last, batch, channels, count, threads;
+// ------------------------------------------------------------------- between the passes, on (B, C) and smaller tensors
+// The same stands in ops/batch_norm_act/stepwise.py for the GPU. Clip b is in split b mod S. Per channel all is reckoned
+// in double, the layers of the squeeze-excitation in A.
 
-    // f(T{}, Layout) for the element type
-    template <class F>
-    int with_type(F&& f) const {
-        switch (dtype) {
-            case SACCADE_FLOAT32: return f(float{}, layout_of<float>(channels_last, batch, channels, count));
-            case SACCADE_FLOAT64: return f(double{}, layout_of<double>(channels_last, batch, channels, count));
-            case SACCADE_BFLOAT16: return f(BFloat16{}, layout_of<float>(channels_last, batch, channels, count));
-            case SACCADE_FLOAT16: return f(Float16{}, layout_of<float>(channels_last, batch, channels, count));
-            default: return SACCADE_UNSUPPORTED;
+struct Sizes {
+    int64_t batch, channels, splits, hidden, count;  // hidden: 0 without a squeeze-excitation
+
+    int64_t rows() const { return batch * channels; }
+    double clips() const { return static_cast<double>(batch / splits); }           // of a split
+    double positions() const { return static_cast<double>(max_of(count, 1)); }
+};
+
+// What the caller gives, all of A: (C,), (C,), (H, C), (H,), (C, H), (C,), (B,).
+template <class A>
+struct Parameters {
+    const A *weight, *bias, *fc1, *fc1_bias, *fc2, *fc2_bias, *clip_scale;
+};
+
+template <class A> SACCADE_INLINE double wide(A x) { return static_cast<double>(x); }
+
+// Scratch memory handed out piece by piece.
+class Pieces {
+   public:
+    explicit Pieces(int64_t values) : scratch_(values * 8), next_(0) {}
+    bool ok() const { return scratch_.ok(); }
+    template <class P> P* take(int64_t values) {
+        P* piece = reinterpret_cast<P*>(scratch_.as<double>() + next_);
+        next_ += values;
+        return piece;
+    }
+
+   private:
+    Scratch scratch_;
+    int64_t next_;
+};
+
+// Mean and biased variance (S, C) of each split's clips together, from those of each clip.
+template <class A>
+void join_clips(const A* clip_mean, const A* m2, A* mean, A* var, double* work, const Sizes& n) {
+    double *middle = work, *squares = work + n.channels;
+    for (int64_t s = 0; s < n.splits; ++s) {
+        for (int64_t k = 0; k < n.channels; ++k) middle[k] = squares[k] = 0;
+        for (int64_t b = s; b < n.batch; b += n.splits)
+            for (int64_t k = 0; k < n.channels; ++k) middle[k] += wide(clip_mean[b * n.channels + k]);
+        for (int64_t k = 0; k < n.channels; ++k) middle[k] /= n.clips();
+        for (int64_t b = s; b < n.batch; b += n.splits)
+            for (int64_t k = 0; k < n.channels; ++k) {
+                const double away = wide(clip_mean[b * n.channels + k]) - middle[k];
+                squares[k] += wide(m2[b * n.channels + k]) + n.positions() * away * away;
+            }
+        for (int64_t k = 0; k < n.channels; ++k) {
+            mean[s * n.channels + k] = static_cast<A>(middle[k]);
+            var[s * n.channels + k] = static_cast<A>(squares[k] / (n.clips() * n.positions()));
+        }
+    }
+}
+
+// 1 / sqrt(var + eps) and weight times that, (S, C).
+template <class A>
+void slopes(const A* weight, const A* var, double eps, double* inv_std, double* slope, const Sizes& n) {
+    for (int64_t s = 0; s < n.splits; ++s)
+        for (int64_t k = 0; k < n.channels; ++k) {
+            const int64_t i = s * n.channels + k;
+            inv_std[i] = 1 / __builtin_sqrt(wide(var[i]) + eps);
+            slope[i] = wide(weight[k]) * inv_std[i];
+        }
+}
+
+// Scale and shift (B, C) that norm, gate and clip scale make together; `factor` becomes that of the last two.
+template <class A>
+void affine(const Parameters<A>& p, const A* mean, const double* slope, const A* gate, A* factor, A* scale, A* shift,
+            const Sizes& n) {
+    for (int64_t b = 0; b < n.batch; ++b) {
+        const int64_t row = b * n.channels, split = b % n.splits * n.channels;
+        const A times = p.clip_scale != nullptr ? p.clip_scale[b] : 1;
+        for (int64_t k = 0; k < n.channels; ++k) factor[row + k] = times;
+        if (gate != nullptr)
+            for (int64_t k = 0; k < n.channels; ++k) factor[row + k] *= gate[row + k];
+        for (int64_t k = 0; k < n.channels; ++k) {
+            const double f = wide(factor[row + k]), a = slope[split + k];
+            scale[row + k] = static_cast<A>(f * a);
+            shift[row + k] = static_cast<A>(f * (wide(p.bias[k]) - a * wide(mean[split + k])));
+        }
+    }
+}
+
+template <class A>
+A dot(const A* a, const A* b, int64_t length) {
+    constexpr int N = Vec<A>::N;
+    typename Vec<A>::V sum = splat<A>(0);
+    int64_t i = 0;
+    for (; i + N <= length; i += N) sum += load(a + i) * load(b + i);
+    if (i < length) sum += load_part(a + i, static_cast<int>(length - i)) * load_part(b + i, static_cast<int>(length - i));
+    return sum_of<A>(sum);
+}
+
+template <class A>
+SACCADE_INLINE void add_times(A* sum, const A* values, A times, int64_t length) {
+    for (int64_t i = 0; i < length; ++i) sum[i] += times * values[i];
+}
+
+// The mean of norm(x) over T, H, W, (B, C), and the hidden layer made of it, (B, H).
+template <class A>
+void squeeze(const Parameters<A>& p, const A* clip_mean, const A* mean, const double* slope, A* squeezed, A* hidden,
+             const Sizes& n) {
+    for (int64_t b = 0; b < n.batch; ++b) {
+        A* row = squeezed + b * n.channels;
+        const int64_t split = b % n.splits * n.channels;
+        for (int64_t k = 0; k < n.channels; ++k)
+            row[k] = static_cast<A>(
+                slope[split + k] * (wide(clip_mean[b * n.channels + k]) - wide(mean[split + k])) + wide(p.bias[k]));
+        for (int64_t h = 0; h < n.hidden; ++h) {
+            const A u = p.fc1_bias[h] + dot(p.fc1 + h * n.channels, row, n.channels);
+            hidden[b * n.hidden + h] = u <= 0 ? 0 : u;  // NaN stays
+        }
+    }
+}
+
+template <class A>
+void excite(const Parameters<A>& p, const A* hidden, A* gate, const Sizes& n) {
+    constexpr int N = Vec<A>::N;
+    for (int64_t b = 0; b < n.batch; ++b)
+        for (int64_t k = 0; k < n.channels; ++k)
+            gate[b * n.channels + k] = p.fc2_bias[k] + dot(p.fc2 + k * n.hidden, hidden + b * n.hidden, n.hidden);
+    for (int64_t i = 0; i < n.rows(); i += N) {
+        const int part = static_cast<int>(min_of(N, n.rows() - i));
+        typename Vec<A>::V u[1] = {load_part(gate + i, part == N ? 0 : part)}, s[1];
+        if (part == N) u[0] = load(gate + i);
+        sigmoid<A>(u, s);
+        part == N ? store(gate + i, s[0]) : store_part(gate + i, s[0], part);
+    }
+}
+
+// From grad2 (B, C), the gradient before the sigmoid, those of the four parameters and of the squeezed means (B, C).
+template <class A>
+void excite_backward(const Parameters<A>& p, const A* grad2, const A* squeezed, const A* hidden, A* grad1,
+                     A* const (&grads)[4], A* grad_mean, const Sizes& n) {
+    const int64_t C = n.channels, H = n.hidden;
+    A *fc1 = grads[0], *fc1_bias = grads[1], *fc2 = grads[2], *fc2_bias = grads[3];
+    memset(fc1, 0, static_cast<size_t>(H * C) * sizeof(A));
+    memset(fc1_bias, 0, static_cast<size_t>(H) * sizeof(A));
+    memset(fc2, 0, static_cast<size_t>(H * C) * sizeof(A));
+    memset(fc2_bias, 0, static_cast<size_t>(C) * sizeof(A));
+    memset(grad1, 0, static_cast<size_t>(n.batch * H) * sizeof(A));
+    memset(grad_mean, 0, static_cast<size_t>(n.rows()) * sizeof(A));
+    for (int64_t b = 0; b < n.batch; ++b) {
+        const A *own2 = grad2 + b * C, *own_hidden = hidden + b * H;
+        A* own1 = grad1 + b * H;
+        for (int64_t k = 0; k < C; ++k) {
+            add_times(own1, p.fc2 + k * H, own2[k], H);
+            add_times(fc2 + k * H, own_hidden, own2[k], H);
+        }
+        add_times<A>(fc2_bias, own2, 1, C);
+        for (int64_t h = 0; h < H; ++h) {
+            if (own_hidden[h] <= 0) own1[h] = 0;
+            add_times(fc1 + h * C, squeezed + b * C, own1[h], C);
+            add_times(grad_mean + b * C, p.fc1 + h * C, own1[h], C);
+        }
+        add_times<A>(fc1_bias, own1, 1, H);
+    }
+}
+
+// What the last pass needs, Q and R (B, C), and the gradients of weight and bias (C,), from the sums over each clip.
+template <class A>
+struct Finish {
+    const A *sum_g, *sum_gx, *factor, *mean, *clip_mean, *grad_mean;  // the last two: null without a squeeze
+    const double *inv_std, *slope;
+    A *q, *r, *grad_weight, *grad_bias;
+    double* work;  // 4 C
+    bool by_batch;
+    Sizes n;
+
+    void operator()() const {
+        double *all_x = work + 2 * n.channels, *all = work + 3 * n.channels;
+        for (int64_t k = 0; k < n.channels; ++k) all_x[k] = all[k] = 0;
+        for (int64_t s = 0; s < n.splits; ++s) {
+            sums_of(s);
+            coefficients_of(s);
+            for (int64_t k = 0; k < n.channels; ++k) all[k] += work[k], all_x[k] += work[n.channels + k];
+        }
+        for (int64_t k = 0; k < n.channels; ++k) {
+            grad_weight[k] = static_cast<A>(all_x[k]);
+            grad_bias[k] = static_cast<A>(all[k]);
         }
     }
 
-    // f(T{}, Layout, Constant<activation>{}) for the element type and the activation
-    template <int V> struct Constant { static constexpr int value = V; };
-    template <class F>
-    int with_activation(F&& f) const {
-        return with_type([&](auto t, const Layout& l) -> int {
-            switch (activation) {
-                case NONE: return f(t, l, Constant<NONE>{});
-                case RELU: return f(t, l, Constant<RELU>{});
-                case SILU: return f(t, l, Constant<SILU>{});
-                default: return SACCADE_UNSUPPORTED;
+    // Gradients of bias and weight that come from this split.
+    void sums_of(int64_t s) const {
+        double *z = work, *zx = work + n.channels;
+        for (int64_t k = 0; k < n.channels; ++k) z[k] = zx[k] = 0;
+        for (int64_t b = s; b < n.batch; b += n.splits) {
+            const int64_t row = b * n.channels;
+            for (int64_t k = 0; k < n.channels; ++k) {
+                z[k] += wide(factor[row + k]) * wide(sum_g[row + k]);
+                zx[k] += wide(factor[row + k]) * wide(sum_gx[row + k]);
             }
-        });
+            if (grad_mean == nullptr) continue;
+            for (int64_t k = 0; k < n.channels; ++k) {
+                z[k] += wide(grad_mean[row + k]);
+                zx[k] += wide(grad_mean[row + k]) * (wide(clip_mean[row + k]) - wide(mean[s * n.channels + k]));
+            }
+        }
+        for (int64_t k = 0; k < n.channels; ++k) zx[k] *= inv_std[s * n.channels + k];
+    }
+
+    void coefficients_of(int64_t s) const {
+        const double *z = work, *zx = work + n.channels, *own = slope + s * n.channels, *inv = inv_std + s * n.channels;
+        const double share = by_batch ? 1 / (n.clips() * n.positions()) : 0;
+        for (int64_t b = s; b < n.batch; b += n.splits)
+            for (int64_t k = 0; k < n.channels; ++k) {
+                const int64_t i = b * n.channels + k;
+                const double slant = -own[k] * inv[k] * zx[k] * share;
+                const double flat = grad_mean != nullptr ? wide(grad_mean[i]) / n.positions() : 0;
+                q[i] = static_cast<A>(own[k] * (flat - z[k] * share) - slant * wide(mean[s * n.channels + k]));
+                r[i] = static_cast<A>(slant);
+            }
     }
 };
+
+// ----------------------------------------------------------------------------------------------------- the whole of it
+
+template <class T>
+struct Norm {
+    using A = Acc<T>;
+    Parameters<A> p;
+    Sizes n;
+    Layout l;
+    double eps;
+    bool by_batch;
+    int64_t threads;
+
+    // mean, var: written if by_batch, else read. clip_mean, gate: with a squeeze-excitation, else null.
+    template <int ACT>
+    int forward(const T* x, const T* residual, A* mean, A* var, A* clip_mean, A* gate, T* y) const {
+        const int64_t rows = n.rows(), both = n.splits * n.channels;
+        Pieces pieces(6 * rows + 2 * both + 2 * n.channels + n.batch * n.hidden);
+        if (!pieces.ok()) return SACCADE_NO_MEMORY;
+        A *scale = pieces.take<A>(rows), *shift = pieces.take<A>(rows), *factor = pieces.take<A>(rows);
+        A *m2 = pieces.take<A>(rows), *own_mean = pieces.take<A>(rows);
+        double *inv_std = pieces.take<double>(both), *slope = pieces.take<double>(both);
+        double* work = pieces.take<double>(2 * n.channels);
+        if (by_batch || n.hidden > 0) {
+            if (clip_mean == nullptr) clip_mean = own_mean;
+            const int code = row_stats(x, clip_mean, m2, l, threads);
+            if (code != SACCADE_OK) return code;
+        }
+        if (by_batch) join_clips(clip_mean, m2, mean, var, work, n);
+        slopes(p.weight, var, eps, inv_std, slope, n);
+        if (n.hidden > 0) {
+            A *squeezed = pieces.take<A>(rows), *hidden = pieces.take<A>(n.batch * n.hidden);
+            squeeze(p, clip_mean, mean, slope, squeezed, hidden, n);
+            excite(p, hidden, gate, n);
+        }
+        affine(p, mean, slope, gate, factor, scale, shift, n);
+        if (residual == nullptr) return run(AffineAct<T, ACT, false>{{scale, shift}, x, nullptr, y}, l, threads);
+        return run(AffineAct<T, ACT, true>{{scale, shift}, x, residual, y}, l, threads);
+    }
+
+    struct Gradients {
+        T *x, *g;  // g: null without extra
+        A *weight, *bias, *fc[4];
+    };
+
+    template <int ACT>
+    int backward(const T* grad_y, const T* x, const T* extra, const A* mean, const A* var, const A* clip_mean,
+                 const A* gate, const Gradients& grads) const {
+        const int64_t rows = n.rows(), both = n.splits * n.channels, layer = n.batch * n.hidden;
+        Pieces pieces(11 * rows + 2 * both + 4 * n.channels + 2 * layer);
+        if (!pieces.ok()) return SACCADE_NO_MEMORY;
+        A *scale = pieces.take<A>(rows), *shift = pieces.take<A>(rows), *factor = pieces.take<A>(rows);
+        A *center = pieces.take<A>(rows), *sum_g = pieces.take<A>(rows), *sum_gx = pieces.take<A>(rows);
+        A *q = pieces.take<A>(rows), *r = pieces.take<A>(rows), *grad_mean = nullptr;
+        double *inv_std = pieces.take<double>(both), *slope = pieces.take<double>(both);
+        double* work = pieces.take<double>(4 * n.channels);
+        slopes(p.weight, var, eps, inv_std, slope, n);
+        affine(p, mean, slope, gate, factor, scale, shift, n);
+        for (int64_t b = 0; b < n.batch; ++b)
+            memcpy(center + b * n.channels, mean + b % n.splits * n.channels,
+                   static_cast<size_t>(n.channels) * sizeof(A));
+        const int code =
+            extra == nullptr
+                ? run_sums(AffineActReduce<T, ACT, false>{{scale, shift, center}, grad_y, x, nullptr, nullptr}, sum_g,
+                           sum_gx, l, threads)
+                : run_sums(AffineActReduce<T, ACT, true>{{scale, shift, center}, grad_y, x, extra, grads.g}, sum_g,
+                           sum_gx, l, threads);
+        if (code != SACCADE_OK) return code;
+        if (n.hidden > 0) {
+            A *squeezed = pieces.take<A>(rows), *grad2 = pieces.take<A>(rows);
+            A *hidden = pieces.take<A>(layer), *grad1 = pieces.take<A>(layer);
+            grad_mean = pieces.take<A>(rows);
+            squeeze(p, clip_mean, mean, slope, squeezed, hidden, n);
+            before_sigmoid(sum_g, sum_gx, slope, gate, grad2);
+            excite_backward(p, grad2, squeezed, hidden, grad1, grads.fc, grad_mean, n);
+        }
+        Finish<A>{sum_g, sum_gx, factor, mean,         clip_mean,  grad_mean, inv_std,  slope,
+                  q,     r,      grads.weight, grads.bias, work, by_batch,  n}();
+        if (extra == nullptr)
+            return run(AffineActBackward<T, ACT>{{scale, shift, scale, q, r}, grad_y, x, grads.x}, l, threads);
+        return run(AffineActBackward<T, NONE>{{scale, shift, scale, q, r}, grads.g, x, grads.x}, l, threads);
+    }
+
+    // The gradient of the gate is the sum over T, H, W of g * norm(x).
+    void before_sigmoid(const A* sum_g, const A* sum_gx, const double* slope, const A* gate, A* grad2) const {
+        for (int64_t b = 0; b < n.batch; ++b) {
+            const double times = p.clip_scale != nullptr ? wide(p.clip_scale[b]) : 1;
+            for (int64_t k = 0; k < n.channels; ++k) {
+                const int64_t i = b * n.channels + k;
+                const double a = slope[b % n.splits * n.channels + k], s = wide(gate[i]);
+                const double grad_gate = times * (a * wide(sum_gx[i]) + wide(p.bias[k]) * wide(sum_g[i]));
+                grad2[i] = static_cast<A>(grad_gate * s * (1 - s));
+            }
+        }
+    }
+};
+
+// f(T{}, Constant<activation>{}) for the element type and the activation
+template <int V> struct Constant { static constexpr int value = V; };
+
+template <class T, class F>
+int with_activation(int64_t activation, F&& f) {
+    switch (activation) {
+        case NONE: return f(T{}, Constant<NONE>{});
+        case RELU: return f(T{}, Constant<RELU>{});
+        case SILU: return f(T{}, Constant<SILU>{});
+        default: return SACCADE_UNSUPPORTED;
+    }
+}
+
+template <class F>
+int with_types(int64_t dtype, int64_t activation, F&& f) {
+    switch (dtype) {
+        case SACCADE_FLOAT32: return with_activation<float>(activation, f);
+        case SACCADE_FLOAT64: return with_activation<double>(activation, f);
+        case SACCADE_BFLOAT16: return with_activation<BFloat16>(activation, f);
+        case SACCADE_FLOAT16: return with_activation<Float16>(activation, f);
+        default: return SACCADE_UNSUPPORTED;
+    }
+}
 
 template <class T> const T* in(const void* p) { return static_cast<const T*>(p); }
 template <class T> T* out(void* p) { return static_cast<T*>(p); }
 
 }  // namespace
 
-SACCADE_EXPORT(row_stats)
-(const void* x, void* mean, void* m2, int64_t activation, int64_t dtype, int64_t channels_last, int64_t batch,
- int64_t channels, int64_t count, int64_t threads) {
-    return Call{activation, dtype, channels_last, batch, channels, count, threads}.with_type(
-        [&](auto t, const Layout& l) -> int {
-            using T = decltype(t);
-            return row_stats(in<T>(x), out<Acc<T>>(mean), out<Acc<T>>(m2), l, threads);
-        });
+// Parameters and options of both functions, in the order of native._settings.
+#define SACCADE_NORM_SETTINGS                                                                                         \
+    const void *weight, const void *bias, const void *fc1, const void *fc1_bias, const void *fc2,                     \
+        const void *fc2_bias, const void *clip_scale, double eps, int64_t by_batch, int64_t activation, int64_t dtype, \
+        int64_t channels_last, int64_t batch, int64_t channels, int64_t splits, int64_t hidden, int64_t count,        \
+        int64_t threads
+#define SACCADE_NORM(T)                                                                                               \
+    Norm<T> {                                                                                                         \
+        {in<Acc<T>>(weight), in<Acc<T>>(bias), in<Acc<T>>(fc1), in<Acc<T>>(fc1_bias), in<Acc<T>>(fc2),                \
+         in<Acc<T>>(fc2_bias), in<Acc<T>>(clip_scale)},                                                               \
+            Sizes{batch, channels, splits, hidden, count}, layout_of<Acc<T>>(channels_last, batch, channels, count),  \
+            eps, by_batch != 0, threads                                                                               \
+    }
+
+SACCADE_EXPORT(batch_norm_act_forward)
+(const void* x, const void* residual, void* mean, void* var, void* clip_mean, void* gate, void* y,
+ SACCADE_NORM_SETTINGS) {
+    return with_types(dtype, activation, [&](auto t, auto act) -> int {
+        using T = decltype(t);
+        using A = Acc<T>;
+        return SACCADE_NORM(T).template forward<act.value>(in<T>(x), in<T>(residual), out<A>(mean), out<A>(var),
+                                                           out<A>(clip_mean), out<A>(gate), out<T>(y));
+    });
 }
 
-SACCADE_EXPORT(affine_act)
-(const void* x, const void* residual, const void* scale, const void* shift, void* y, int64_t activation, int64_t dtype,
- int64_t channels_last, int64_t batch, int64_t channels, int64_t count, int64_t threads) {
-    return Call{activation, dtype, channels_last, batch, channels, count, threads}.with_activation(
-        [&](auto t, const Layout& l, auto act) -> int {
-            using T = decltype(t);
-            using A = Acc<T>;
-            if (residual == nullptr)
-                return run(
-                    AffineAct<T, act.value, false>{{in<A>(scale), in<A>(shift)}, in<T>(x), nullptr, out<T>(y)}, l,
-                    threads);
-            return run(
-                AffineAct<T, act.value, true>{{in<A>(scale), in<A>(shift)}, in<T>(x), in<T>(residual), out<T>(y)}, l,
-                threads);
-        });
-}
-
-SACCADE_EXPORT(affine_act_reduce)
-(const void* grad_y, const void* x, const void* extra, const void* scale, const void* shift, const void* center,
- void* sum_g, void* sum_gx, void* grad, int64_t activation, int64_t dtype, int64_t channels_last, int64_t batch,
- int64_t channels, int64_t count, int64_t threads) {
-    return Call{activation, dtype, channels_last, batch, channels, count, threads}.with_activation(
-        [&](auto t, const Layout& l, auto act) -> int {
-            using T = decltype(t);
-            using A = Acc<T>;
-            A *first = out<A>(sum_g), *second = out<A>(sum_gx);
-            if (extra == nullptr)
-                return run_sums(AffineActReduce<T, act.value, false>{{in<A>(scale), in<A>(shift), in<A>(center)},
-                                                                     in<T>(grad_y), in<T>(x), nullptr, nullptr},
-                                first, second, l, threads);
-            return run_sums(AffineActReduce<T, act.value, true>{{in<A>(scale), in<A>(shift), in<A>(center)},
-                                                                in<T>(grad_y), in<T>(x), in<T>(extra), out<T>(grad)},
-                            first, second, l, threads);
-        });
-}
-
-SACCADE_EXPORT(affine_act_backward)
-(const void* grad_y, const void* x, const void* scale, const void* shift, const void* p, const void* q, const void* r,
- void* grad_x, int64_t activation, int64_t dtype, int64_t channels_last, int64_t batch, int64_t channels, int64_t count,
- int64_t threads) {
-    return Call{activation, dtype, channels_last, batch, channels, count, threads}.with_activation(
-        [&](auto t, const Layout& l, auto act) -> int {
-            using T = decltype(t);
-            using A = Acc<T>;
-            return run(AffineActBackward<T, act.value>{{in<A>(scale), in<A>(shift), in<A>(p), in<A>(q), in<A>(r)},
-                                                       in<T>(grad_y), in<T>(x), out<T>(grad_x)},
-                       l, threads);
-        });
+SACCADE_EXPORT(batch_norm_act_backward)
+(const void* grad_y, const void* x, const void* extra, const void* mean, const void* var, const void* clip_mean,
+ const void* gate, void* grad_x, void* g, void* grad_weight, void* grad_bias, void* grad_fc1, void* grad_fc1_bias,
+ void* grad_fc2, void* grad_fc2_bias, SACCADE_NORM_SETTINGS) {
+    return with_types(dtype, activation, [&](auto t, auto act) -> int {
+        using T = decltype(t);
+        using A = Acc<T>;
+        const typename Norm<T>::Gradients grads{
+            out<T>(grad_x), out<T>(g), out<A>(grad_weight), out<A>(grad_bias),
+            {out<A>(grad_fc1), out<A>(grad_fc1_bias), out<A>(grad_fc2), out<A>(grad_fc2_bias)}};
+        return SACCADE_NORM(T).template backward<act.value>(in<T>(grad_y), in<T>(x), in<T>(extra), in<A>(mean),
+                                                            in<A>(var), in<A>(clip_mean), in<A>(gate), grads);
+    });
 }
