@@ -100,3 +100,9 @@ def test_recorded_results_say_where_they_come_from(path: Path):
         for column in ("date", "commit", "machine", "threads", "python", "torch"):
             assert row[column], f"{column} is empty"
         assert all(value is not None for value in row.values()), "a row with fewer cells than the header"
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
+    assert sorted(set(names)) == sorted(names)

@@ -47,7 +47,9 @@ def layout(weights: nn.Module) -> torch.memory_format:
 
 
 @pytest.mark.parametrize(
-    ("build", "preferred"), [(x3d, ROWS), (rubiksnet, PLANES), (Foreign, ROWS)], ids=lambda v: str(v)
+    ("build", "preferred"),
+    [(x3d, ROWS), (rubiksnet, PLANES), (Foreign, ROWS)],
+    ids=["x3d", "rubiksnet", "foreign"],
 )
 def test_to_predict_and_test(build: type[nn.Module], preferred: torch.memory_format):
     loaded = load_for_use(
