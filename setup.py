@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("src/saccade/ops/native")
+BUILT = SOURCES.parent / "_native.so"  # where an install in place leaves it
 FLAGS = [
     "-std=c++17", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
     "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wno-psabi",
@@ -38,24 +41,39 @@ class BuildNative(build_ext):
         return os.path.join(*fullname.split(".")) + ".so"
 
     def build_extension(self, ext: Extension) -> None:
-        temporary = Path(self.build_temp)
-        objects = []
-        for source in sorted(SOURCES.glob("*.cpp")):
-            variants = {"core": []} if source.stem == "core" else INSTRUCTION_SETS
-            for name, flags in variants.items():
-                objects += self.compiler.compile(
-                    [str(source)],
-                    output_dir=str(temporary / name),
-                    macros=[("SACCADE_ISA", name)],
-                    extra_postargs=[*FLAGS, *flags],
-                    depends=[str(header) for header in SOURCES.glob("*.h")],
-                )
+        target = Path(self.get_ext_fullpath(ext.name))
+        if self.editable_mode and is_current(BUILT):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(BUILT, target)
+            return
+        jobs = [
+            (source, name, flags)
+            for source in sorted(SOURCES.glob("*.cpp"))
+            for name, flags in ({"core": []} if source.stem == "core" else INSTRUCTION_SETS).items()
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compiled = list(pool.map(lambda job: self.compile_one(*job), jobs))
         self.compiler.link_shared_object(
-            objects,
-            self.get_ext_fullpath(ext.name),
+            [path for paths in compiled for path in paths],
+            str(target),
             extra_postargs=["-pthread"],
             target_lang="c++",
         )
+
+    def compile_one(self, source: Path, name: str, flags: list[str]) -> list[str]:
+        return self.compiler.compile(
+            [str(source)],
+            output_dir=str(Path(self.build_temp) / name),
+            macros=[("SACCADE_ISA", name)],
+            extra_postargs=[*FLAGS, *flags],
+            depends=[str(header) for header in SOURCES.glob("*.h")],
+        )
+
+
+def is_current(library: Path) -> bool:
+    """Whether the library is newer than all it is made from: an install in place need not build it again."""
+    made_from = [Path(__file__), *SOURCES.iterdir()]
+    return library.is_file() and library.stat().st_mtime > max(path.stat().st_mtime for path in made_from)
 
 
 setup(
