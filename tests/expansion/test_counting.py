@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,3 +88,14 @@ def test_memory_of_a_network_grows_with_the_clip():
     weights = 4 * small.params / 1e6
     assert small.memory_mb > weights
     assert 2 < (long.memory_mb - weights) / (small.memory_mb - weights) <= 4
+
+
+@pytest.mark.slow
+def test_compiled_networks_stay_compiled_however_many_are_measured(monkeypatch: pytest.MonkeyPatch):
+    """PyTorch compiles a class 8 times by default, and then runs it as it is."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    meter = Meter(build, runtime="compile", runs=1)
+    for width in (0.35, 0.8):
+        assert meter.measure([SMALL.replace(width=width)])[0].cost("latency_ms") > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,10 @@ def quick_counts(monkeypatch: pytest.MonkeyPatch):
     """The closed form, which test_counting proves, for the meta device; memory is not looked at here."""
 
     def count(self: Meter, factors: Factors) -> Complexity:
-        return Complexity(gmacs=x3d_macs(factors.config, 400) / 1e9, params=1, memory_mb=1.0)
+        if factors not in self._counted:
+            gmacs = x3d_macs(factors.config, 400) / 1e9
+            self.remember(factors, Complexity(gmacs=gmacs, params=1, memory_mb=1.0))
+        return self._counted[factors]
 
     monkeypatch.setattr(Meter, "count", count)
 
@@ -171,6 +175,35 @@ def test_seeds_are_averaged_and_noise_is_told(tmp_path: Path):
     assert choice["scores"]["01-spatial"] == pytest.approx(0.60333333)
 
 
+def test_a_latency_once_measured_decides_also_when_the_machine_is_slower_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    slower = 1.0
+
+    def latencies(self: Meter, points: list[Factors]) -> list[float]:
+        return [slower * x3d_macs(factors.config, 400) / 1e6 for factors in points]
+
+    monkeypatch.setattr(Meter, "_latencies", latencies)
+    search = search_of(tmp_path, 1).replace(targets=(Target("latency_ms", 250.0),), latency_runs=1)
+    table = read_table(TABLE) | {(4, "contracted", None): 0.69}
+    whole = replay(search, table, say=lambda _: None)
+    final = whole.final.candidate
+    assert (final.name, whole.way[-1].candidate) == ("04-depth-contracted", final)
+    assert final.complexity.latency_ms == pytest.approx(x3d_macs(final.factors.config, 400) / 1e6)
+    assert 200 < final.complexity.latency_ms <= 250
+    records = read_journal(tmp_path)
+    assert (records[-1]["name"], records[-1]["latency_ms"]) == (final.name, final.complexity.latency_ms)
+    path = tmp_path / "expansion.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    trained = next(i for i, r in enumerate(records) if r["kind"] == "outcome" and r["contracted"])
+    path.write_bytes(b"".join(lines[:trained]))
+    slower = 100.0
+    again = replay(search, table, resume=True, say=lambda _: None)
+    assert [kept.candidate for kept in again.way] == [kept.candidate for kept in whole.way]
+    with pytest.raises(UsageError, match=r"^device: 'cuda', but .* begun with 'cpu'"):
+        replay(search.replace(device="cuda"), table, resume=True, say=lambda _: None)
+
+
 @pytest.mark.parametrize(
     ("gmacs", "changes", "room", "message"),
     [
@@ -195,7 +228,9 @@ def test_seeds_are_averaged_and_noise_is_told(tmp_path: Path):
         ),
         (1, {"rate": 1.0}, None, "rate: a step multiplies the cost by 1.1 to 16, got 1"),
         (1, {"halving": 1}, None, "halving: one in 1 cannot go on"),
-        (-1, {}, None, "--target-gmacs must be above 0"),
+        (-1, {}, None, "--target-gmacs must be a number above 0"),
+        (math.inf, {}, None, "--target-gmacs must be a number above 0, got inf"),
+        (1, {"start": Factors(frames=0)}, None, "start: frames must be above 0, got 0"),
     ],
 )
 def test_what_cannot_work_is_one_error_before_anything_is_tried(

@@ -55,7 +55,7 @@ def search_of(clips: Path, out: Path, **changes: Any) -> SearchConfig:
     defaults = {
         "base": base_of(clips),
         "epochs": 2,
-        "targets": (Target("gmacs", 0.002),),
+        "targets": (Target("gmacs", 0.0013),),
         "out": out,
         "axes": ("temporal", "bottleneck"),
         "start": SMALL,
@@ -117,7 +117,7 @@ def test_a_search_trains_candidates_and_writes_the_journal(
     assert [record["status"] for record in outcomes[:4]] == ["done", "done", "failed", "done"]
     assert all(0 <= record["accuracy"] <= 1 for record in outcomes if record["status"] == "done")
     assert all(record["latency_ms"] > 0 and record["memory_mb"] > 0 for record in outcomes)
-    assert result.final.candidate.complexity.gmacs <= 0.002
+    assert result.final.candidate.complexity.gmacs <= 0.0013
     assert records[-1]["kind"] == "result"
     assert records[-1]["name"] == result.final.candidate.name
 
@@ -297,6 +297,7 @@ def test_the_command_replays_a_table(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--data", "x", "--target-gmacs", "1", "--axes", "up"], "'up' is no axis"),
         (["--data", "x", "--target-gmacs", "1", "--start", "size=3"], "--start 'size=3': write NAME=VALUE"),
         (["--data", "x", "--target-gmacs", "much"], "invalid float value: 'much'"),
+        (["--data", "x", "--target-params", "3.8X"], "--target-params: '3.8X' is no number; write 3800000"),
         (["--data", "x", "--target-gmacs", "1", "--wdith", "1"], "unknown flag --wdith"),
         (["--resume", "--out", "nowhere"], "nowhere: holds no search"),
         (["--resume", "--rate", "3"], "--rate: --resume without --data takes all settings"),
@@ -316,6 +317,38 @@ def test_the_command_tells_what_is_wrong_in_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_search_goes_on_where_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = str(tmp_path / "search")
+    command = ["expand", "--replay", TABLE, "--target-gmacs", "0.03", "--axes", "depth", "--out", out]
+    assert main([*command, "--device", "cpu"]) == 0
+    asked = list[tuple[str, str]]()
+
+    def expand(options: Any, search: SearchConfig) -> SearchResult:
+        asked.append((options.device, search.device))
+        raise UsageError("enough")
+
+    def pick(name: str) -> torch.device:
+        return torch.device("cuda" if name == "auto" else name)  # a machine with a GPU
+
+    monkeypatch.setattr("saccade.cli.expand._expand", expand)
+    monkeypatch.setattr("saccade.training.distributed.pick_device", pick)
+    assert main(["expand", "--resume", "--out", out]) == 2
+    assert main(["expand", "--resume", "--out", out, "--device=auto"]) == 2
+    assert asked == [("cpu", "cpu"), ("auto", "cuda")]
+
+
+def test_the_folder_of_a_search_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "notes.txt"
+    out.write_text("mine")
+    command = ["expand", "--replay", TABLE, "--target-gmacs", "0.03", "--out", str(out)]
+    for flags in ([], ["--overwrite"], ["--resume"]):
+        assert main([*command, *flags]) == 2
+    assert main(["expand", "--report", "--out", str(out)]) == 2
+    assert out.read_text() == "mine"
+    errors = capsys.readouterr().err.splitlines()
+    assert [str(out) in line for line in errors] == [True, True, False, True]
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,8 @@ def _resumed(options: Namespace, args: list[str]) -> SearchConfig:
     settings = Journal(out).settings()
     if settings is None:
         raise UsageError(f"{out}: its journal has no settings; give them again with --resume")
+    if not any(arg.split("=")[0] == "--device" for arg in args):
+        options.device = settings["device"].split(":")[0]  # also of the engine, which deals out the GPUs
     return search_of(settings).replace(out=out, device=str(pick_device(options.device)))
 
 
@@ -204,7 +206,10 @@ def _start(text: str) -> Factors:
 def _number(text: str) -> float:
     """``3.8M`` as a number."""
     scale = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower())
-    return float(text[:-1]) * scale if scale else float(text)
+    try:
+        return float(text[:-1]) * scale if scale else float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no number; write 3800000 or 3.8M") from None
 
 
 def _expand(options: Namespace, search: SearchConfig) -> SearchResult:

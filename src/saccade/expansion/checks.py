@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.expansion.axes import Room, usable_axes, values
@@ -38,15 +40,15 @@ def check_fields(search: SearchConfig) -> None:
     if not search.targets:
         raise UsageError(f"no target: give one of {', '.join(_FLAGS.values())}")
     for target in search.targets:
-        if not target.value > 0:
-            raise UsageError(f"{_FLAGS[target.kind]} must be above 0, got {target.value:g}")
+        if not 0 < target.value < math.inf:
+            raise UsageError(f"{_FLAGS[target.kind]} must be a number above 0, got {target.value:g}")
     for name, least in (("seeds", 1), ("duration", 2), ("max_steps", 1), ("latency_runs", 0)):
         if getattr(search, name) < least:
             raise UsageError(f"{name} must be at least {least}, got {getattr(search, name)}")
     if not 1.1 <= search.rate <= 16:
         raise UsageError(f"rate: a step multiplies the cost by 1.1 to 16, got {search.rate:g}")
-    if not search.epochs > 0:
-        raise UsageError(f"epochs must be above 0, got {search.epochs:g}")
+    if not 0 < search.epochs < math.inf:
+        raise UsageError(f"epochs must be a number above 0, got {search.epochs:g}")
     if search.halving < 0 or search.halving == 1:
         raise UsageError(f"halving: one in {search.halving} cannot go on; choose 2 or more, or 0")
     if not search.axes:
@@ -54,6 +56,8 @@ def check_fields(search: SearchConfig) -> None:
     measured = any(cost == "latency_ms" for cost in (search.cost, *(t.kind for t in search.targets)))
     if measured and not search.latency_runs:
         raise UsageError("latency_runs: a latency is the target or the cost, so it must be measured")
+    if wrong := next((name for name, value in asdict(search.start).items() if not value > 0), None):
+        raise UsageError(f"start: {wrong} must be above 0, got {getattr(search.start, wrong):g}")
     try:
         _ = search.start.config
     except ConfigError as error:

@@ -89,6 +89,8 @@ class Meter:
 
     def _latencies(self, points: Sequence[Factors]) -> list[float]:
         """Milliseconds of a forward pass of one clip, the median."""
+        if self.runtime == "compile":
+            torch._dynamo.reset()  # after 8 networks of one class the next would run as they are, uncompiled
         with use_backend("torch") if self.runtime == "torch" else nullcontext():
             watches = [self._stopwatch(factors) for factors in points]
             return [1000 * speed.median for speed in take_turns(watches, self.runs)]
@@ -97,7 +99,7 @@ class Meter:
         model: nn.Module = self._build(factors).eval().to(self.device)
         model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if self.runtime == "compile":
-            model = torch.compile(model)  # type: ignore[assignment]
+            model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         clips = random_clips(1, factors.frames, factors.crop, self.device)
         return Stopwatch(model, clips, "forward", warmup=2)
 

@@ -42,9 +42,13 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Raises:
         DataError: a line that is not the last is damaged.
+        UsageError: the folder cannot be made.
         """
         self.path = folder / JOURNAL
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{folder}: cannot hold a search ({error.strerror}); name a folder") from None
         if self.path.exists():
             whole = self.path.read_bytes()
             kept = whole[: whole.rfind(b"\n") + 1]
@@ -107,7 +111,7 @@ def read_journal(folder: Path) -> list[Record]:
     path = folder / JOURNAL
     try:
         lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{folder}: holds no search ({JOURNAL} is missing)") from None
     records = []
     for number, line in enumerate(lines, 1):

@@ -108,7 +108,8 @@ def replay(
     check_fields(search)
     meter = Meter(build, device=search.device, runtime=search.runtime, runs=search.latency_runs)
     check_axes(search, room)
-    check_targets(search, meter, room)
+    if not resume:
+        check_targets(search, meter, room)
     driver = Driver(search, ReplayEngine(table), meter=meter, room=room, say=say)
     driver.open(resume=resume, overwrite=overwrite)
     return driver.run()

@@ -101,7 +101,8 @@ def run_search(
     meter = _meter(search, facts)
     check_data(search, facts)
     check_axes(search, facts.room)
-    check_targets(search, meter, facts.room)
+    if not resume:  # the network the search began with was within the target, as it was measured then
+        check_targets(search, meter, facts.room)
     with closing(engine):
         driver = Driver(search, engine, meter=meter, room=facts.room, num_val=facts.num_val)
         driver.open(resume=resume, overwrite=overwrite)
@@ -158,7 +159,7 @@ class Driver:
             )
         if resume and not present:
             raise UsageError(f"{out}: has no {JOURNAL} to resume; start without --resume")
-        if overwrite:
+        if overwrite and out.is_dir():
             (out / JOURNAL).unlink(missing_ok=True)
             shutil.rmtree(out / CANDIDATES, ignore_errors=True)
         self.journal = Journal(out)
@@ -179,7 +180,7 @@ class Driver:
         self.way.append(kept)
         for step in range(1, search.max_steps + 1):
             parent = self.way[-1]
-            if not self._may_grow(parent.candidate):
+            if not self.journal.candidates(step) and not self._may_grow(parent.candidate):
                 break
             candidates = self._lay_out(step, partial(self._expansions, parent.candidate))
             if not candidates:
@@ -286,13 +287,18 @@ class Driver:
         axis = best.candidate.axis
         assert axis != "start"
         self.way.pop()
-        factors = contract(
-            axis,
-            parent.candidate.factors,
-            best.candidate.factors,
-            fits=self._fits_point,
-            room=self.room,
-            duration=self.duration,
+        known = self.journal.candidates(best.candidate.step, contracted=True)
+        factors = (
+            known[0].factors
+            if known
+            else contract(
+                axis,
+                parent.candidate.factors,
+                best.candidate.factors,
+                fits=self._fits_point,
+                room=self.room,
+                duration=self.duration,
+            )
         )
         if factors is None:
             self._note(

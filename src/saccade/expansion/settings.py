@@ -11,8 +11,8 @@ from saccade.errors import ConfigError
 from saccade.expansion.types import Factors, SearchConfig, Target
 from saccade.training.config import TrainConfig
 
-_MAY_CHANGE = ("out", "device", "threads", "workers", "cache_mb", "latency_runs", "max_steps")
-"""Settings with which a stopped search may go on differently."""
+_MAY_CHANGE = {"out", "device", "threads", "workers", "cache_mb", "latency_runs", "max_steps"}
+"""Settings with which a stopped search may go on differently; the device not where a latency decides."""
 
 
 def plain_settings(search: SearchConfig) -> dict[str, Any]:
@@ -35,7 +35,9 @@ def search_of(settings: dict[str, Any]) -> SearchConfig:
 
 def check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
     """Raise `ConfigError` if a search was begun with settings that would take it another way."""
-    old, new = _decisive(before), _decisive(now)
+    decided_by = {before["cost"], *(target["kind"] for target in before["targets"])}
+    free = _MAY_CHANGE - ({"device"} if "latency_ms" in decided_by else set())
+    old, new = _decisive(before, free), _decisive(now, free)
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) != new.get(name):
             raise ConfigError(
@@ -44,13 +46,13 @@ def check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
             )
 
 
-def _decisive(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _decisive(values: dict[str, Any], free: set[str], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():
-        if name in _MAY_CHANGE:
+        if name in free:
             continue
         if isinstance(value, dict) and value:
-            found |= _decisive(value, f"{prefix}{name}.")
+            found |= _decisive(value, free, f"{prefix}{name}.")
         else:
             found[prefix + name] = value
     return found
