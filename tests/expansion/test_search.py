@@ -176,7 +176,8 @@ def test_candidates_train_alike_and_a_warm_start_takes_the_parents_run(
 ):
     monkeypatch.setattr("saccade.expansion.output.write_result", lambda search, result: None)
     engine = Asked()
-    search = search_of(clips, tmp_path, warm_start=True, seeds=2, axes=("temporal",))
+    larger = (Target("gmacs", 0.002),)
+    search = search_of(clips, tmp_path, warm_start=True, seeds=2, axes=("temporal",), targets=larger)
     run_search(search, engine)
     start, other_seed, first = engine.jobs[:3]
     assert start.parent_run == other_seed.parent_run == ""
