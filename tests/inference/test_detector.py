@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def test_a_video_that_cannot_be_read_does_not_stop_the_others(workers: int):
     assert isinstance(film, PeopleActions)
     with pytest.raises(VideoError, match=r"broken\.mp4"):
         Detector("run", boxes="people.csv")("broken.mp4")
+
+
+def test_boxes_beyond_the_end_of_a_video_do_not_stop_the_others():
+    shutil.copy("film.mp4", "again.mp4")
+    rows = [BoxRow("again", 7, LEFT, None), BoxRow("film", 1, LEFT, None)]
+    late, film = Detector("run", boxes=rows).detect_many(["again.mp4", "film.mp4"])
+    assert isinstance(late, Failure)
+    assert "boxes at second 7 of video 'again', which lasts 4.0 s" in late.cause
+    assert isinstance(film, PeopleActions)
 
 
 def test_files_of_boxes_of_every_kind(tmp_path: Path):

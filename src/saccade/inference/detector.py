@@ -174,7 +174,8 @@ class Detector:
     ) -> Iterator[PeopleActions | Failure]:
         """What people do in many videos, in order; ``workers`` threads decode ahead.
 
-        A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
+        A file that cannot be read, or has boxes beyond its end, yields a `Failure` with its path and the
+        cause, and the next ones follow.
         """
         names = [os.fspath(path) for path in paths]
         for name, chunks in decoded_ahead(names, lambda name: self._decode(name, threads=1), workers):
@@ -182,6 +183,8 @@ class Detector:
                 yield self._detect(name, chunks)
             except VideoError as error:
                 yield Failure(name, error.cause)
+            except DataError as error:
+                yield Failure(name, str(error))
 
     def _decode(self, path: str, *, threads: int) -> Iterator[KeyframeClip]:
         moments, clip = self._of_video(path), self.clip
