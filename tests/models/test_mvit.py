@@ -310,6 +310,9 @@ def test_recomputed_activations_change_nothing(name: str) -> None:
         torch.testing.assert_close(again, plain)
 
 
+_AT_THE_MEAN = {"head_init_scale": 0.1, "head_init_bias": 0.25}
+
+
 @torch.no_grad()
 def test_initialisation() -> None:
     model = tiny(embed_dim=64)
@@ -324,6 +327,10 @@ def test_initialisation() -> None:
     scaled = tiny("mvitv2_small_maskfeat", 400).head.classifier
     assert float(scaled.weight.std()) == pytest.approx(2e-5, rel=0.1)
     assert float(scaled.bias.detach()[0]) == pytest.approx(2e-5)
+    plain, mean = (tiny_maskfeat(**own).head.decoder for own in ({}, _AT_THE_MEAN))
+    torch.testing.assert_close(mean.weight, plain.weight * 0.1)
+    assert not plain.bias.any()
+    assert (mean.bias == 0.25).all()
 
 
 @pytest.mark.parametrize("name", [pytest.param("mvit_base_16x4", marks=pytest.mark.slow), "mvitv2_small"])

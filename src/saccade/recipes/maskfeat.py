@@ -265,6 +265,7 @@ def mvit_ucf10() -> TrainConfig:
 _CLIP = ClipSpec(num_frames=16, stride=4, crop=224, short_side=256)
 _RUN: dict[str, Any] = {"workers": 8, "val_every": 20, "save_minutes": 20}
 _SMALL: dict[str, int | float | str] = {"embed_dim": 32, "depth": 8, "widen_at": "1,3", "pool_q_at": "1,3"}
+_AT_THE_MEAN: dict[str, int | float | str] = {"head_init_scale": 0.1, "head_init_bias": 0.25}
 
 
 def _crops(least: float) -> AugmentConfig:
@@ -317,7 +318,7 @@ def _ucf10(recipe: str) -> TrainConfig:
 def _small_pretraining(config: TrainConfig, *, epochs: float, warmup_epochs: float) -> TrainConfig:
     return config.replace(
         task="masked",
-        model=ModelConfig(name="maskfeat_mvit_base", overrides={**_SMALL}),
+        model=ModelConfig(name="maskfeat_mvit_base", overrides=_SMALL | _AT_THE_MEAN),
         masked=MaskedConfig(rule="pyslowfast", ratio=0.4, coarse=1, scored="all"),
         optim=_optim(lr=1e-3, batch=16, clip_grad=1.0, warmup_epochs=warmup_epochs, warmup_lr=1e-5),
         epochs=epochs,
