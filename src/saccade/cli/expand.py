@@ -45,6 +45,14 @@ def _parser() -> Parser:
         "--recipe", default=RECIPE, help=f"how candidates train: name or file (default {RECIPE})"
     )
     parser.add_argument("--out", default="", help="folder of the search (default runs/expand)")
+    _add_steps(parser)
+    _add_training(parser)
+    _add_modes(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_steps(parser: Parser) -> None:
     targets = parser.add_argument_group("targets, of which at least one is needed; the result keeps them all")
     targets.add_argument("--target-gmacs", type=float, metavar="G", help="multiply-adds of a clip / 10⁹")
     targets.add_argument("--target-params", type=_number, metavar="N", help="parameters: 3800000 or 3.8M")
@@ -77,6 +85,9 @@ def _parser() -> Parser:
         help="frames of the video under the first clip of two (default 48)",
     )
     steps.add_argument("--max-steps", type=int, default=30)
+
+
+def _add_training(parser: Parser) -> None:
     budget = parser.add_argument_group("budget")
     budget.add_argument("--epochs", type=float, help="of each candidate (default: the recipe's)")
     budget.add_argument("--seeds", type=int, default=1, help="trainings of each candidate (default 1)")
@@ -100,6 +111,9 @@ def _parser() -> Parser:
     where.add_argument(
         "--latency-runs", type=int, default=5, help="timed passes, 0 measures none (default 5)"
     )
+
+
+def _add_modes(parser: Parser) -> None:
     parser.add_argument(
         "--replay", default="", metavar="TABLE", help="scores from a table; nothing is trained"
     )
@@ -116,8 +130,6 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="with --report: other searches of the data, to tell what was saved and whether they chose alike",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
 
 
 def _report(options: Namespace) -> int:

@@ -137,7 +137,7 @@ def check_targets(search: SearchConfig, meter: Meter, room: Room) -> None:
             raise UsageError(
                 f"{_FLAGS[target.kind]} {target.value:g}: out of reach, the network the search starts from "
                 f"has {_figure(start.cost(target.kind), target.kind)} already; begin smaller, "
-                "e.g. --start crop=64,width=0.5"
+                f"e.g. --start crop={max(8, search.start.crop // 16 * 8)},width={search.start.width / 2:g}"
             )
     largest = _largest(search, room)
     if largest is None:
