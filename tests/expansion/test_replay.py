@@ -252,6 +252,9 @@ def test_a_damaged_table_is_named_by_its_line(tmp_path: Path):
         path.write_text(text)
         with pytest.raises(DataError, match=re.escape(message)):
             read_table(path)
+    path.write_bytes(b"step,axis,percent\n0,st\xe4rt,47\n")
+    with pytest.raises(DataError, match="is no text"):
+        read_table(path)
     with pytest.raises(UsageError, match="no such table"):
         read_table(tmp_path / "nothing.csv")
 

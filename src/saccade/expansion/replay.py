@@ -32,7 +32,10 @@ def read_table(path: Path) -> Table:
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such table of scores")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: is no text; a table is a CSV file in UTF-8") from None
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
     reader = csv.DictReader(line for _, line in rows)
     missing = {"step", "axis", "percent"} - set(reader.fieldnames or ())
