@@ -264,7 +264,13 @@ def mvit_ucf10() -> TrainConfig:
 
 _CLIP = ClipSpec(num_frames=16, stride=4, crop=224, short_side=256)
 _RUN: dict[str, Any] = {"workers": 8, "val_every": 20, "save_minutes": 20}
-_SMALL: dict[str, int | float | str] = {"embed_dim": 32, "depth": 8, "widen_at": "1,3", "pool_q_at": "1,3"}
+_SMALL: dict[str, int | float | str] = {
+    "embed_dim": 32,
+    "depth": 8,
+    "widen_at": "1,3",
+    "pool_q_at": "1,3",
+    "kv_stride": 4,
+}
 _AT_THE_MEAN: dict[str, int | float | str] = {"head_init_scale": 0.1, "head_init_bias": 0.25}
 
 
