@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -62,3 +63,16 @@ def test_version():
     import saccade
 
     assert run("--version").stdout.strip() == f"saccade {saccade.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_threads_that_wait_leave_the_cores_to_others(said: dict[str, str], expected: str):
+    code = "import os, saccade.cli; saccade.cli.main(['--version']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | said
+    )
+    assert answer.stdout.split()[-1] == expected

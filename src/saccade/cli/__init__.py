@@ -29,8 +29,14 @@ COMMANDS = {
 }
 
 
+# Turns a thread of GNU's OpenMP waits for the others before it sleeps. By default it turns for milliseconds,
+# and where another program has one of the cores all threads wait for the one without.
+_SPINS = "2000"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _share_the_cores()
     args = sys.argv[1:] if argv is None else argv
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())
@@ -49,6 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _share_the_cores() -> None:
+    """Ask the threads of this process and of those it starts to sleep rather than wait awake; what the user
+    has set stays. PyTorch's OpenMP reads it as it is loaded, so later it is of no use.
+    """
+    if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 def _dispatch(command: str, args: list[str]) -> int:
