@@ -52,7 +52,12 @@ class BuildNative(build_ext):
             for name, flags in ({"core": []} if source.stem == "core" else INSTRUCTION_SETS).items()
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            compiled = list(pool.map(lambda job: self.compile_one(*job), jobs))
+            futures = [pool.submit(self.compile_one, *job) for job in jobs]
+            try:
+                compiled = [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # one that cannot compile leaves the others undone
+                raise
         self.compiler.link_shared_object(
             [path for paths in compiled for path in paths],
             str(target),
