@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from benchmarks._record import write_results
+from benchmarks._timing import warm_seconds
 from saccade.ops import depthwise_conv3d, use_backend
 from saccade.training.memory import keep_freed_memory
 
@@ -82,7 +82,7 @@ def measure(stage: Stage, clips: int, frames: int, rounds: int) -> dict[str, obj
             if contender.startswith("torch") and turn >= 3:
                 continue  # they are slow, and a few turns show it
             for direction, call in zip(("forward", "backward"), calls, strict=False):
-                seconds.setdefault(f"{contender} {direction}", []).append(_time(call))
+                seconds.setdefault(f"{contender} {direction}", []).append(warm_seconds(call))
     best = {key: 1e3 * min(values) for key, values in seconds.items()}
     total = {name: best[f"{name} forward"] + best[f"{name} backward"] for name in LAYOUTS}
     bandwidth = 2 * COPY_BYTES / best["copy forward"]
@@ -133,14 +133,6 @@ def _check(x: Tensor, weight: Tensor, stride: int) -> None:
         results.append([y, *torch.autograd.grad(y.square().sum(), (x, weight))])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
-
-
-def _time(call: Callable[[], object]) -> float:
-    """Seconds of a call that follows another, so that what fits into the caches is in them."""
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _whole_network(rows: list[dict[str, object]]) -> dict[str, object]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -21,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks._record import write_results
+from benchmarks._timing import warm_seconds
 from saccade.ops import shift3d, use_backend
 from saccade.training.memory import keep_freed_memory
 
@@ -75,7 +75,7 @@ def measure(stage: tuple[str, int, int, int, int], clips: int, frames: int, roun
                 continue  # they are slow, and a few turns show it
             for direction, call in zip(("forward", "backward"), calls, strict=True):
                 if call is not None:
-                    seconds.setdefault(f"{contender} {direction}", []).append(_time(call))
+                    seconds.setdefault(f"{contender} {direction}", []).append(warm_seconds(call))
     best = {key: 1e3 * min(values) for key, values in seconds.items()}
     read, written = x.nbytes, x.nbytes // stride**2
     bandwidth = 2 * COPY_BYTES / best["copy forward"]
@@ -149,14 +149,6 @@ def _check(x: Tensor, shift: Tensor, stride: int) -> None:
     for ours, theirs in zip(results[0], results[1], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(results[0][0], results[2][0], rtol=1e-4, atol=1e-3)
-
-
-def _time(call: Callable[[], object]) -> float:
-    """Seconds of a call that follows another, so that what fits into the caches is in them."""
-    call()
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _whole_network(rows: list[dict[str, object]]) -> dict[str, object]:

@@ -24,7 +24,7 @@ COMMANDS = {
     "convert": "a checkpoint of another code base into safetensors",
     "pareto": "accuracy of trained models against what they cost: picture, table, Pareto front",
     "bench": "speed of models on this machine, and what runs their operators",
-    "visualize": "pictures of what a model has learned and sees: shifts, timeline",
+    "visualize": "pictures of what a model sees and has learned: gradcam, attention, hog, embedding ...",
     "data": "check a data set, look at training batches, make the motion clips, list class names",
 }
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
 
+from saccade.errors import SaccadeError, VideoError
+from saccade.evaluation.result import Failure
+
 Chunk = TypeVar("Chunk")
+Answer = TypeVar("Answer")
 _END = object()
 _WAITING_CHUNKS = 2  # decoded and not yet used, per video
 
@@ -86,3 +91,21 @@ def decoded_ahead(
         stop.set()
         for pipe in running:
             pipe.join()
+
+
+def answered_ahead(
+    paths: Iterable[str | os.PathLike[str]],
+    source: Callable[[str], Iterator[Chunk]],
+    answer: Callable[[str, Iterator[Chunk]], Answer],
+    workers: int,
+    *,
+    failures: tuple[type[SaccadeError], ...] = (VideoError,),
+) -> Iterator[Answer | Failure]:
+    """What ``answer`` makes of each video's chunks, in order; a `Failure` with path and cause where one of
+    ``failures`` is raised, and the next ones follow.
+    """
+    for name, chunks in decoded_ahead([os.fspath(path) for path in paths], source, workers):
+        try:
+            yield answer(name, chunks)
+        except failures as error:
+            yield Failure(name, error.cause if isinstance(error, VideoError) else str(error))

@@ -19,7 +19,7 @@ from saccade.errors import DataError, UsageError, VideoError
 from saccade.evaluation.detect import PeopleScorer
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision
-from saccade.inference.ahead import decoded_ahead
+from saccade.inference.ahead import answered_ahead
 from saccade.inference.source import LoadedModel, load_for_use
 from saccade.video import open_video
 
@@ -177,14 +177,13 @@ class Detector:
         A file that cannot be read, or has boxes beyond its end, yields a `Failure` with its path and the
         cause, and the next ones follow.
         """
-        names = [os.fspath(path) for path in paths]
-        for name, chunks in decoded_ahead(names, lambda name: self._decode(name, threads=1), workers):
-            try:
-                yield self._detect(name, chunks)
-            except VideoError as error:
-                yield Failure(name, error.cause)
-            except DataError as error:
-                yield Failure(name, str(error))
+        yield from answered_ahead(
+            paths,
+            lambda name: self._decode(name, threads=1),
+            self._detect,
+            workers,
+            failures=(VideoError, DataError),
+        )
 
     def _decode(self, path: str, *, threads: int) -> Iterator[KeyframeClip]:
         moments, clip = self._of_video(path), self.clip

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
-from saccade.errors import UsageError, VideoError
+from saccade.errors import UsageError
 from saccade.evaluation.locate import Joiner, WindowTag, window_view
 from saccade.evaluation.points import stretch
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
 from saccade.evaluation.timeline import Timeline
 from saccade.evaluation.windows import Windows, plan_windows
-from saccade.inference.ahead import decoded_ahead
+from saccade.inference.ahead import answered_ahead
 from saccade.inference.source import LoadedModel, load_for_use
 from saccade.video import open_video
 from saccade.video.sampling import frame_grid
@@ -116,12 +116,7 @@ class Localizer:
 
         A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
         """
-        names = [os.fspath(path) for path in paths]
-        for name, chunks in decoded_ahead(names, lambda name: self._decode(name, threads=1), workers):
-            try:
-                yield self._locate(name, chunks)
-            except VideoError as error:
-                yield Failure(name, error.cause)
+        yield from answered_ahead(paths, lambda name: self._decode(name, threads=1), self._locate, workers)
 
     def _decode(self, path: str, *, threads: int) -> Iterator[WindowFrames]:
         clip = self.clip

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
 from saccade.data.types import Task
-from saccade.errors import UsageError, VideoError
+from saccade.errors import UsageError
 from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
-from saccade.inference.ahead import decoded_ahead
+from saccade.inference.ahead import answered_ahead
 from saccade.inference.source import LoadedModel, load_for_use
 from saccade.video import open_video
 from saccade.video.sampling import RULES, sample_test
@@ -212,12 +212,7 @@ class Predictor:
 
         A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
         """
-        names = [os.fspath(path) for path in paths]
-        for name, chunks in decoded_ahead(names, lambda name: self._decode(name, threads=1), workers):
-            try:
-                yield self._predict(name, chunks)
-            except VideoError as error:
-                yield Failure(name, error.cause)
+        yield from answered_ahead(paths, lambda name: self._decode(name, threads=1), self._predict, workers)
 
     def _decode(self, path: str, *, threads: int) -> Iterator[ClipFrames]:
         """The clips of a video, a few at a time, so that its length does not matter for memory."""
