@@ -114,7 +114,7 @@ def draw_gradcam(options: Namespace) -> int:
             stem,
             title=title,
             subtitle=f"{loaded.name} {said}",
-            bar="share of the highest",
+            bar="share of peak",
         )
 
     return for_each_clip(options, loaded, "gradcam", draw)
