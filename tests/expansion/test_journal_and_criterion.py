@@ -97,6 +97,12 @@ def test_few_videos_make_a_score_uncertain():
     assert of_unknown_number.error == 0
 
 
+def test_a_figure_that_is_no_share_brings_its_own_error():
+    told = [replace(outcome("depth", 0.5, seed, num_val=100), noise=0.01) for seed in range(2)]
+    [score] = score_all(told)
+    assert score.error == pytest.approx(0.01)  # the seeds agree, and saw the same videos
+
+
 def test_failed_trainings_have_no_score():
     failed = Outcome(candidate=candidate("width"), seed=0, status="failed", error="no memory")
     assert [s.candidate.axis for s in score_all([failed, outcome("depth", 0.5)])] == ["depth"]

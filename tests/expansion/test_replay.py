@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from saccade.cli import main
 from saccade.errors import DataError, UsageError
 from saccade.expansion.axes import Room
 from saccade.expansion.counting import Meter, x3d_macs
@@ -161,6 +162,30 @@ def test_another_search_is_not_resumed_into_the_folder(tmp_path: Path):
         replay(search_of(tmp_path, 0.05, rate=3.0), table, resume=True, say=lambda _: None)
     result = replay(search_of(tmp_path, 0.1, rate=3.0), table, overwrite=True, say=lambda _: None)
     assert result.final.candidate.complexity.gmacs <= 0.1
+
+
+def test_an_overwritten_search_leaves_nothing_of_the_one_before(tmp_path: Path):
+    run(tmp_path, 0.05)
+    left = ["search.json", "recipe.json", "best.safetensors", "report.html", "expansion.png", "pareto.svg"]
+    for name in left:
+        (tmp_path / name).write_text("old")
+    (tmp_path / "old-run").mkdir()
+    (tmp_path / "best_run").symlink_to("old-run", target_is_directory=True)
+    (tmp_path / "candidates" / "00-start-seed0").mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("somebody's")
+    replay(search_of(tmp_path, 0.05), read_table(TABLE), overwrite=True, say=lambda _: None)
+    assert {path.name for path in tmp_path.iterdir()} == {"expansion.jsonl", "old-run", "notes.txt"}
+
+
+def test_the_command_goes_on_with_a_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, part = tmp_path / "search", tmp_path / "part.csv"
+    lines = TABLE.read_text(encoding="utf-8").splitlines(keepends=True)
+    part.write_text("".join(line for line in lines if not line.startswith(("2,", "3,"))), encoding="utf-8")
+    args = ["expand", "--replay", str(part), "--target-gmacs", "0.1", "--out", str(out)]
+    assert main([*args, "--epochs", "1", "--recipe", "x3d_ucf10"]) == 0
+    assert "02-" not in capsys.readouterr().out
+    assert main(["expand", "--resume", "--replay", str(TABLE), "--out", str(out)]) == 0
+    assert "02-temporal" in capsys.readouterr().out
 
 
 def test_seeds_are_averaged_and_noise_is_told(tmp_path: Path):

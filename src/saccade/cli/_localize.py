@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from saccade.cli._outputs import output_names
 from saccade.cli._timeline import clock
 from saccade.errors import UsageError
 
@@ -36,7 +37,7 @@ def localize(localizer: Localizer, paths: list[str], options: Namespace) -> list
     from saccade.inference import Failure
 
     threshold = THRESHOLD if options.threshold is None else options.threshold
-    folder = Path(options.out or ".")
+    folder, names = Path(options.out or "."), output_names(paths)
     failures: list[Failure] = []
     records: list[dict[str, Any]] = []
     for found in localizer.locate_many(paths, workers=min(options.workers, len(paths))):
@@ -45,7 +46,7 @@ def localize(localizer: Localizer, paths: list[str], options: Namespace) -> list
             records.append(found.to_dict())
             continue
         record = found.to_dict(threshold, options.top)
-        files = _write(found, record, folder, threshold)
+        files = _write(found, record, folder / names[found.path], threshold)
         records.append(record)
         if not options.json:
             _show(found, threshold, options.top, files)
@@ -54,15 +55,14 @@ def localize(localizer: Localizer, paths: list[str], options: Namespace) -> list
     return failures
 
 
-def _write(found: Timeline, record: dict[str, Any], folder: Path, threshold: float) -> list[Path]:
+def _write(found: Timeline, record: dict[str, Any], stem: Path, threshold: float) -> list[Path]:
     """The picture and the figures of one video."""
     from saccade.files import write_json
     from saccade.visualize.charts import save_figure
     from saccade.visualize.timeline import timeline_chart
 
-    stem = Path(found.path).name if Path(found.path).is_dir() else Path(found.path).stem
-    picture, figures = folder / f"{stem}.timeline.png", folder / f"{stem}.timeline.json"
-    save_figure(timeline_chart(found, title=stem, threshold=threshold), picture)
+    picture, figures = Path(f"{stem}.timeline.png"), Path(f"{stem}.timeline.json")
+    save_figure(timeline_chart(found, title=stem.name, threshold=threshold), picture)
     write_json(figures, record)
     return [picture, figures]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from saccade.cli._outputs import output_names
 from saccade.cli._timeline import clock
 from saccade.errors import UsageError
 
@@ -38,7 +39,7 @@ def detect(detector: Detector, paths: list[str], options: Namespace) -> list[Fai
 
     detector.check(paths)
     threshold = THRESHOLD if options.threshold is None else options.threshold
-    folder = Path(options.out or ".")
+    folder, names = Path(options.out or "."), output_names(paths)
     failures: list[Failure] = []
     records: list[dict[str, Any]] = []
     for found in detector.detect_many(paths, workers=min(options.workers, len(paths))):
@@ -47,7 +48,7 @@ def detect(detector: Detector, paths: list[str], options: Namespace) -> list[Fai
             records.append(found.to_dict())
             continue
         record = found.to_dict(threshold, options.top)
-        files = _write(found, record, folder, threshold, options)
+        files = _write(found, record, folder / names[found.path], threshold, options)
         records.append(record)
         if not options.json:
             _show(found, threshold, options.top, files)
@@ -57,15 +58,13 @@ def detect(detector: Detector, paths: list[str], options: Namespace) -> list[Fai
 
 
 def _write(
-    found: PeopleActions, record: dict[str, Any], folder: Path, threshold: float, options: Namespace
+    found: PeopleActions, record: dict[str, Any], stem: Path, threshold: float, options: Namespace
 ) -> list[Path]:
     """The video with its people and the figures of one video."""
     from saccade.files import write_json
-    from saccade.inference.detector import video_id
     from saccade.visualize.people import render_people
 
-    stem = video_id(found.path)
-    video, figures = folder / f"{stem}.people.mp4", folder / f"{stem}.people.json"
+    video, figures = Path(f"{stem}.people.mp4"), Path(f"{stem}.people.json")
     captions = [
         [f"{label} {100 * score:.0f} %" for label, score in found.actions(person, threshold, options.top)]
         for person in found.people

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
+from saccade.cli._outputs import output_names
 from saccade.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -156,10 +157,10 @@ def for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Draw
     rule = rule_to_predict(loaded)
     failures: list[VideoError] = []
     paths = expand(options.videos)
-    for path, stem in _stems(paths, Path(options.out), what):
+    for path, name in output_names(paths).items():
         try:
             clip = read_clip(path, loaded.clip, rule=rule, start=options.start, frames_fps=options.fps)
-            for written in draw(clip, stem):
+            for written in draw(clip, Path(options.out) / f"{name}.{what}"):
                 print(written)
         except VideoError as error:
             failures.append(error)
@@ -200,11 +201,3 @@ def _stage(model: Any, text: str) -> int:
     if not -len(names) <= number < len(names):
         raise UsageError(f"--stage {text}: {model.model_name} has stages {', '.join(names)}")
     return number
-
-
-def _stems(paths: Sequence[str], folder: Path, what: str) -> Iterator[tuple[str, Path]]:
-    """What each video's pictures are called; the folder's name comes in where two are of the same name."""
-    stems = [Path(path).stem for path in paths]
-    for path, stem in zip(paths, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else f"{Path(path).resolve().parent.name}_{stem}"
-        yield path, folder / f"{name}.{what}"

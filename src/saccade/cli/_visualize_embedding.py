@@ -58,13 +58,10 @@ def add_embedding(pictures: Any) -> None:
 
 def draw_embedding(options: Namespace) -> int:
     """The command; returns 1 when a video could not be read."""
-    from saccade.console import console, progress_bar
+    from saccade.console import console
     from saccade.evaluation.features import clip_features
-    from saccade.evaluation.scoring import sigmoid, softmax
     from saccade.inference.predictor import rule_to_predict
     from saccade.visualize import write_report
-    from saccade.visualize.charts import save_figure
-    from saccade.visualize.embedding import embed, embedding_chart, write_embedding
 
     for flag in ("most", "perplexity"):
         if getattr(options, flag) < 1:
@@ -80,31 +77,12 @@ def draw_embedding(options: Namespace) -> int:
         batch_size=options.batch_size,
         progress=True,
     )
-    own = len(loaded.class_names) == seen.logits.shape[1] == len(dataset.class_names)
-    scores = (softmax if loaded.task == "single-label" else sigmoid)(seen.logits) if own else None
-    found = embed(
-        seen.features,
-        [item.path for item in seen.items],
-        [item.label for item in seen.items],
-        dataset.class_names,
-        scores=scores,
-        perplexity=options.perplexity,
-    )
+    found = _embedded(seen, loaded, dataset, options.perplexity)
     folder = Path(options.out) if options.out else _folder(Path(options.source))
     source = Path(options.source)
     title = f"{loaded.name}, {source.resolve().name if source.is_dir() else source.name}"
     subtitle = f"{len(seen.items)} clips of {Path(dataset.root).name or dataset.root}, {options.split}"
-    picture = folder / "embedding.png"
-    save_figure(embedding_chart(found, options.method, title=title, subtitle=subtitle), picture)
-    with progress_bar(unit="clips", transient=True) as bar:
-        task = bar.add_task("writing", total=len(seen.items))
-        page = write_embedding(
-            found,
-            folder / "embedding.html",
-            title=title,
-            subtitle=subtitle,
-            on_clip=lambda: bar.advance(task),
-        )
+    page, picture = _write(found, folder, options.method, title, subtitle)
     if found.neighbour_accuracy == found.neighbour_accuracy:
         console().print(
             f"nearest clip of the same class: {100 * found.neighbour_accuracy:.1f} % of {len(seen.items)}"
@@ -116,6 +94,44 @@ def draw_embedding(options: Namespace) -> int:
     for failure in seen.failures:
         print(f"saccade: {failure.path}: {failure.cause}: left out", file=sys.stderr)
     return 1 if seen.failures else 0
+
+
+def _embedded(
+    seen: SeenClips, loaded: LoadedModel, dataset: VideoDataset, perplexity: float
+) -> Embedding:
+    """The map, with the model's scores where its classes are those of the clips."""
+    from saccade.evaluation.scoring import sigmoid, softmax
+    from saccade.visualize.embedding import embed
+
+    own = len(loaded.class_names) == seen.logits.shape[1] == len(dataset.class_names)
+    return embed(
+        seen.features,
+        [item.path for item in seen.items],
+        [item.label for item in seen.items],
+        dataset.class_names,
+        scores=(softmax if loaded.task == "single-label" else sigmoid)(seen.logits) if own else None,
+        perplexity=perplexity,
+    )
+
+
+def _write(found: Embedding, folder: Path, method: str, title: str, subtitle: str) -> tuple[Path, Path]:
+    """The files written: the page and the picture."""
+    from saccade.console import progress_bar
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.embedding import embedding_chart, write_embedding
+
+    picture = folder / "embedding.png"
+    save_figure(embedding_chart(found, method, title=title, subtitle=subtitle), picture)
+    with progress_bar(unit="clips", transient=True) as bar:
+        task = bar.add_task("writing", total=len(found.paths))
+        page = write_embedding(
+            found,
+            folder / "embedding.html",
+            title=title,
+            subtitle=subtitle,
+            on_clip=lambda: bar.advance(task),
+        )
+    return page, picture
 
 
 def _dataset(options: Namespace, loaded: LoadedModel) -> VideoDataset:

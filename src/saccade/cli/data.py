@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
 from saccade.cli._data_preview import preview
@@ -31,7 +31,18 @@ def _parser() -> Parser:
         description="Check a data set, look at training batches, make the motion clips, list class names.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_check(commands)
+    commands.add_parser("preview", help="a picture of a training batch as the network sees it")
+    _add_motion(commands)
+    labels = commands.add_parser(
+        "labels", help="print a shipped list of class names", description=_labels.__doc__
+    )
+    labels.add_argument("name", metavar="NAME", nargs="?", help="a list; without it, the lists there are")
+    labels.set_defaults(command=_labels)
+    return parser
 
+
+def _add_check(commands: argparse._SubParsersAction[Any]) -> None:
     check = commands.add_parser(
         "check",
         help="read every video once and report what training would trip over",
@@ -64,8 +75,8 @@ def _parser() -> Parser:
     check.add_argument("--json", metavar="OUT", help="also write everything found to this file")
     check.set_defaults(command=_check)
 
-    commands.add_parser("preview", help="a picture of a training batch as the network sees it")
 
+def _add_motion(commands: argparse._SubParsersAction[Any]) -> None:
     motion = commands.add_parser(
         "motion",
         help="make the motion data set: clips in time-reversal pairs of classes",
@@ -93,13 +104,6 @@ def _parser() -> Parser:
     motion.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU)")
     motion.add_argument("--force", action="store_true", help="replace a motion set made with other settings")
     motion.set_defaults(command=_motion)
-
-    labels = commands.add_parser(
-        "labels", help="print a shipped list of class names", description=_labels.__doc__
-    )
-    labels.add_argument("name", metavar="NAME", nargs="?", help="a list; without it, the lists there are")
-    labels.set_defaults(command=_labels)
-    return parser
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from saccade.expansion.types import Factors, SearchConfig
 
 RECIPE, OUT = "x2d_expand", "runs/expand"
-_WITH_RESUME = ("--resume", "--out", "--engine", "--jobs", "--address", "--device", "--json")
+_WITH_RESUME = (
+    "--resume",
+    "--out",
+    "--engine",
+    "--jobs",
+    "--address",
+    "--device",
+    "--json",
+    "--replay",
+    "--num-classes",
+)
 _START = {"frames": int, "stride": int, "crop": int, "width": float, "bottleneck": float, "depth": float}
 
 
@@ -251,20 +261,10 @@ def _summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
 
 
 def _table(search: SearchConfig, result: SearchResult) -> str:
-    titles = [
-        "step",
-        "axis",
-        "frames",
-        "pixels",
-        "width",
-        "bottleneck",
-        "depth",
-        "GMACs",
-        "params",
-        "ms",
-        "top-1",
-    ]
-    rows = [titles]
+    from saccade.expansion.types import figure_name
+
+    titles = ["step", "axis", "frames", "pixels", "width", "bottleneck", "depth", "GMACs", "params", "ms"]
+    rows = [[*titles, figure_name(search.base.task)]]
     for kept in result.way:
         candidate, cost = kept.candidate, kept.candidate.complexity
         factors = candidate.factors

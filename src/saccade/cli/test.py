@@ -108,19 +108,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "source", metavar="RUN_OR_WEIGHTS", help="run folder, weights, or checkpoint (--model)"
     )
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="class folders, a list file, Something-Something, Charades, AVA (default: that of the run)",
-    )
-    parser.add_argument(
-        "--root",
-        metavar="FOLDER",
-        help="where the files of a list lie (default: as the run, beside the list)",
-    )
-    parser.add_argument(
-        "--split", default="val", choices=("train", "val", "test", "all"), help="default %(default)s"
-    )
+    _add_data_flags(parser)
     parser.add_argument(
         "--views",
         help=f"CLIPSxCROPS, e.g. 10x3, or a protocol ({', '.join(PROTOCOLS)}), or several: "
@@ -162,6 +150,22 @@ def _parser() -> Parser:
     parser.add_argument("--all-classes", action="store_true", help="every class in the table")
     add_model_flags(parser)
     return parser
+
+
+def _add_data_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="class folders, a list file, Something-Something, Charades, AVA (default: that of the run)",
+    )
+    parser.add_argument(
+        "--root",
+        metavar="FOLDER",
+        help="where the files of a list lie (default: as the run, beside the list)",
+    )
+    parser.add_argument(
+        "--split", default="val", choices=("train", "val", "test", "all"), help="default %(default)s"
+    )
 
 
 def settings_of_run(source: Path) -> dict[str, Any]:

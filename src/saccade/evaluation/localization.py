@@ -31,6 +31,7 @@ from saccade.evaluation.points import (
     stretch_weights,
 )
 from saccade.evaluation.result import Result
+from saccade.evaluation.uncertainty import jackknife_error
 from saccade.evaluation.windows import plan_windows
 
 
@@ -127,6 +128,16 @@ class LocalizationResult(Result):
     def charades25(self) -> float:
         """The metric ``charades-25``."""
         return metrics.mean_over_classes(self.precisions)
+
+    @cached_property
+    def standard_error(self) -> float:
+        """By leaving out a twentieth of the videos at a time."""
+
+        def of(kept: NDArray[np.bool_]) -> float:
+            rows = np.repeat(kept, CHARADES_POINTS)
+            return metrics.mean_average_precision(self.points[rows], self.truth[rows])
+
+        return jackknife_error(of, self.num_videos)
 
     @cached_property
     def per_frame(self) -> float:

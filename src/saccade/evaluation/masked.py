@@ -178,6 +178,15 @@ class _Sums:
         self.target_squares = self.target_squares + hidden.square().sum(0).cpu().numpy()
 
 
+def _arrays_of(videos: Sequence[_Sums]) -> dict[str, NDArray[Any]]:
+    return {
+        "errors": np.array([own.error for own in videos]),
+        "counts": np.array([own.count for own in videos], np.int64),
+        "target_sum": np.asarray(sum(own.target_sum for own in videos)),
+        "target_squares": np.asarray(sum(own.target_squares for own in videos)),
+    }
+
+
 def evaluate_masked(
     model: nn.Module,
     dataset: VideoDataset,
@@ -228,12 +237,8 @@ def evaluate_masked(
             videos, scorer, batch_size or _CLIPS_PER_PASS, workers, progress and rank == 0, on_video
         )
     whole = gather(share, dataset, world, group)
-    sums = [whole.scores[i] for i in sorted(whole.scores)]
     return MaskedResult(
-        errors=np.array([own.error for own in sums]),
-        counts=np.array([own.count for own in sums], np.int64),
-        target_sum=np.asarray(sum(own.target_sum for own in sums)),
-        target_squares=np.asarray(sum(own.target_squares for own in sums)),
+        **_arrays_of([whole.scores[i] for i in sorted(whole.scores)]),
         views=views,
         clip=clip,
         temporal_rule=temporal_rule,

@@ -16,6 +16,7 @@ from saccade.evaluation import metrics
 from saccade.evaluation.metrics import PrecisionRow
 from saccade.evaluation.points import CHARADES_POINTS
 from saccade.evaluation.result import Result
+from saccade.evaluation.uncertainty import jackknife_error
 
 Ensemble = Literal["max", "mean"]
 
@@ -53,6 +54,14 @@ class MultiLabelResult(Result):
     def map(self) -> float:
         """Mean average precision over the classes with a positive, as PySlowFast and scikit-learn."""
         return metrics.mean_over_classes(self.precisions)
+
+    @cached_property
+    def standard_error(self) -> float:
+        """By leaving out a twentieth of the videos at a time."""
+        return jackknife_error(
+            lambda kept: metrics.mean_average_precision(self.scores[kept], self.positives[kept]),
+            self.num_videos,
+        )
 
     @cached_property
     def repeated_charades25(self) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saccade.clip import ClipSpec
 from saccade.errors import DataError
 from saccade.evaluation import metrics
+from saccade.evaluation.uncertainty import share_error
 from saccade.files import atomic_path
 from saccade.video.views import Average, parse_views
 
@@ -111,6 +112,11 @@ class Result(ABC):
     def score(self) -> float:
         """The headline figure, a share of 1."""
         return self.figures[self.score_name]
+
+    @cached_property
+    def standard_error(self) -> float:
+        """Of the headline figure, for the number of videos it was taken on; ``nan``: this task has none."""
+        return float("nan")
 
     def summary(self) -> dict[str, Any]:
         """The figures and the protocol, ready for JSON (a figure that does not exist is None)."""
@@ -218,6 +224,10 @@ class TestResult(Result):
     def top1(self) -> float:
         """Share of 1, as all accuracies here."""
         return metrics.top_k(self.scores, self.labels, 1)
+
+    @cached_property
+    def standard_error(self) -> float:
+        return share_error(self.top1, self.num_videos)
 
     @cached_property
     def top5(self) -> float:

@@ -67,22 +67,29 @@ def score_all(outcomes: Sequence[Outcome]) -> list[Score]:
     The variance between seeds is pooled over the candidates, because a handful of seeds say little of one.
     With a single seed it is unknown: the error is then that of the number of videos alone, a lower bound.
     """
+    trained: dict[str, list[Outcome]] = defaultdict(list)
     values: dict[str, list[float]] = defaultdict(list)
-    by_name: dict[str, Outcome] = {}
     for outcome in outcomes:
         if outcome.accuracy is not None and outcome.status == "done":
+            trained[outcome.candidate.name].append(outcome)
             values[outcome.candidate.name].append(outcome.accuracy)
-            by_name.setdefault(outcome.candidate.name, outcome)
     repeated = [accuracies for accuracies in values.values() if len(accuracies) > 1]
     freedom = sum(len(accuracies) - 1 for accuracies in repeated)
     pooled = sum(variance(a) * (len(a) - 1) for a in repeated) / freedom if freedom else 0.0
     scores = []
     for name, accuracies in values.items():
-        mean, num_val = fmean(accuracies), by_name[name].num_val
-        of_videos = mean * (1 - mean) / num_val if num_val else 0.0
+        of_videos = fmean(map(_variance_of_videos, trained[name]))  # all seeds are judged on the same videos
         error = math.sqrt(pooled / len(accuracies) + of_videos)
-        scores.append(Score(by_name[name].candidate, mean, error, len(accuracies)))
+        scores.append(Score(trained[name][0].candidate, fmean(accuracies), error, len(accuracies)))
     return scores
+
+
+def _variance_of_videos(outcome: Outcome) -> float:
+    """Of one accuracy, for the number of videos it was taken on; 0 if that is not known."""
+    if outcome.noise is not None:
+        return outcome.noise**2
+    share = outcome.accuracy or 0.0
+    return share * (1 - share) / outcome.num_val if outcome.num_val else 0.0
 
 
 def choose(

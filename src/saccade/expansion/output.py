@@ -12,20 +12,30 @@ from saccade.console import warn
 from saccade.evaluation.pareto import pareto_front
 from saccade.expansion.candidate import derive
 from saccade.expansion.halving import savings
-from saccade.expansion.journal import flat
-from saccade.expansion.search import Kept, SearchResult
+from saccade.expansion.journal import JOURNAL, flat
+from saccade.expansion.search import CANDIDATES, Kept, SearchResult
 from saccade.expansion.types import SearchConfig
 from saccade.files import atomic_path, write_json
 from saccade.training.config import TrainConfig
 from saccade.training.run_folder import BEST
 
 RECIPE, SUMMARY, BEST_RUN = "recipe.json", "search.json", "best_run"
+REPORT, PICTURE, FRONT = "report.html", "expansion", "pareto"
 
 
 def found_recipe(search: SearchConfig, final: Kept) -> TrainConfig:
     """The network that was found, in the recipe the search began from, to be trained at full length."""
     base = search.base
     return derive(base, final.candidate.factors).replace(recipe=f"expanded_{Path(base.data).stem}", out="")
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier search left in the folder, so that nothing there is not of the one to come."""
+    pictures = (f"{name}.{kind}" for name in (PICTURE, FRONT) for kind in ("svg", "png"))
+    for name in (JOURNAL, RECIPE, SUMMARY, BEST, REPORT, *pictures):
+        (folder / name).unlink(missing_ok=True)
+    _remove_run(folder / BEST_RUN)
+    shutil.rmtree(folder / CANDIDATES, ignore_errors=True)
 
 
 def write_result(search: SearchConfig, result: SearchResult) -> None:
@@ -76,13 +86,17 @@ def _take_run(folder: Path, run: Path) -> None:
     with atomic_path(folder / BEST) as path:
         shutil.copyfile(run / BEST, path)
     link = folder / BEST_RUN
-    if link.is_symlink():
-        link.unlink()
-    shutil.rmtree(link, ignore_errors=True)
+    _remove_run(link)
     try:
         link.symlink_to(os.path.relpath(run, folder), target_is_directory=True)
     except OSError:
         shutil.copytree(run, link)
+
+
+def _remove_run(link: Path) -> None:
+    if link.is_symlink():
+        link.unlink()
+    shutil.rmtree(link, ignore_errors=True)
 
 
 def _report(folder: Path) -> None:

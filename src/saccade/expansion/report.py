@@ -14,7 +14,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from saccade.evaluation.result import FIGURE_NAMES
+from saccade.expansion.output import FRONT, PICTURE, REPORT
 from saccade.expansion.story import (
     Story,
     Tried,
@@ -25,14 +25,13 @@ from saccade.expansion.story import (
     path_of,
     read_story,
 )
+from saccade.expansion.types import figure_name
 from saccade.files import write_text
 from saccade.training.metrics import format_seconds
 from saccade.visualize.charts import inline_svg, save_figure
 from saccade.visualize.frontier import AXIS_STYLES, Dot, Step, expansion_chart, pareto_chart, plain_number
 from saccade.visualize.report import page_style
 
-REPORT, PICTURE, FRONT = "report.html", "expansion", "pareto"
-_FIGURES = {"single-label": "top1", "multi-label": "map", "localization": "charades25"}
 _PANELS = ("gmacs", "latency_ms", "params")
 _UNITS = {
     "gmacs": "GMACs",
@@ -180,7 +179,7 @@ def _data_name(story: Story) -> str:
 
 
 def _figure_name(story: Story) -> str:
-    return FIGURE_NAMES[_FIGURES.get(story.settings.get("base", {}).get("task", ""), "top1")]
+    return figure_name(story.settings.get("base", {}).get("task", ""))
 
 
 def _has(story: Story, cost: str) -> bool:

@@ -7,7 +7,6 @@ trains the six networks of about equal cost, and goes on from the best.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -148,6 +147,8 @@ class Driver:
         Raises:
             UsageError: there is one and nothing was said of it, none to resume, or one with other settings.
         """
+        from saccade.expansion.output import clear
+
         out = self.search.out
         if resume and overwrite:
             raise UsageError("--resume continues a search and --overwrite deletes it; give one of them")
@@ -160,8 +161,7 @@ class Driver:
         if resume and not present:
             raise UsageError(f"{out}: has no {JOURNAL} to resume; start without --resume")
         if overwrite and out.is_dir():
-            (out / JOURNAL).unlink(missing_ok=True)
-            shutil.rmtree(out / CANDIDATES, ignore_errors=True)
+            clear(out)
         self.journal = Journal(out)
         settings = plain_settings(self.search)
         before = self.journal.settings()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from saccade.errors import ConfigError
+from saccade.evaluation.result import FIGURE_NAMES
 from saccade.models.x3d import BASE_CROP, X3DConfig
 from saccade.training.config import TrainConfig
 
@@ -22,6 +23,14 @@ COSTS: tuple[Cost, ...] = get_args(Cost)
 Criterion = Literal["accuracy", "gain", "ratio"]
 Runtime = Literal["saccade", "torch", "compile"]
 Status = Literal["done", "failed"]
+
+
+_FIGURES = {"single-label": "top1", "multi-label": "map", "localization": "charades25"}
+
+
+def figure_name(task: str) -> str:
+    """What the accuracy of a search is called in print: that by which models of the task are chosen."""
+    return FIGURE_NAMES[_FIGURES.get(task, "top1")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +206,7 @@ class Outcome:
     Attributes:
         accuracy: the validation figure after the last epoch, 0..1: top-1, or that of the task.
         num_val: videos it was taken on.
+        noise: standard error of ``accuracy`` for that number of videos; None: that of a share of them.
         seconds: wall time of the training.
         run_dir: the run folder with the weights.
         error: why it failed.
@@ -209,6 +219,7 @@ class Outcome:
     attempt: int = 1
     accuracy: float | None = None
     num_val: int = 0
+    noise: float | None = None
     seconds: float = 0.0
     epochs: float = 0.0
     run_dir: str = ""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -68,6 +69,7 @@ def _trained(job: Job, start: float) -> Outcome:
         attempt=job.attempt,
         accuracy=result.score,
         num_val=result.num_videos,
+        noise=result.standard_error if math.isfinite(result.standard_error) else None,
         seconds=time.perf_counter() - start,
         epochs=job.share * job.config.epochs,
         run_dir=str(folder),
