@@ -22,7 +22,7 @@ from torch import Tensor
 from saccade.ops._library import DTYPE_CODES, NativeLibrary, native_library
 
 Excitation = tuple[Tensor, Tensor, Tensor, Tensor]  # weights (H, C) and (C, H), each with its bias behind it
-_ACTIVATIONS = {"none": 0, "relu": 1, "silu": 2}  # the same numbers stand in batch_norm_act.cpp
+_ACTIVATIONS = {"none": 0, "relu": 1, "silu": 2}  # the same numbers stand in batch_norm_act_kernels.h
 
 
 def forward(
