@@ -300,6 +300,11 @@ def test_initialisation() -> None:
     scaled = tiny("mvitv2_small_maskfeat", 400).head.classifier
     assert float(scaled.weight.std()) == pytest.approx(2e-5, rel=0.1)
     assert float(scaled.bias.detach()[0]) == pytest.approx(2e-5)
+    wide = tiny("mvit_base_maskfeat", embed_dim=64, init="scaled")
+    assert float(wide.layers[0].attn.qkv.weight.std()) == pytest.approx(1 / 8, rel=0.05)
+    assert float(wide.layers[0].mlp[-1].weight.std()) == pytest.approx(1 / 16, rel=0.05)
+    assert float(wide.stem.space.std()) == pytest.approx(0.5, rel=0.1)
+    assert not wide.layers[0].attn.qkv.bias.any()
     plain, mean = (tiny_maskfeat(**own).head.decoder for own in ({}, _AT_THE_MEAN))
     torch.testing.assert_close(mean.weight, plain.weight * 0.1)
     assert not plain.bias.any()

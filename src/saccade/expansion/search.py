@@ -97,7 +97,7 @@ def run_search(
     check_fields(search)
     check_base(search.base)
     facts = read_facts(search.base)
-    meter = _meter(search, facts)
+    meter = meter_of(search, facts)
     check_data(search, facts)
     check_axes(search, facts.room)
     if not resume:  # the network the search began with was within the target, as it was measured then
@@ -110,7 +110,9 @@ def run_search(
     return result
 
 
-def _meter(search: SearchConfig, facts: DataFacts) -> Meter:
+def meter_of(search: SearchConfig, facts: DataFacts) -> Meter:
+    """Counts and measures the candidates of a search."""
+
     def build(factors: Factors) -> X3D:
         config = candidate_config(search, factors, name="x2d", seed=0, out=search.out)
         model = create_model("x2d", facts.num_classes, **model_options(config))

@@ -17,7 +17,7 @@ Positions = Literal["absolute", "relative"]
 PoolKernel = Literal["3x3x3", "stride"]
 WidenIn = Literal["mlp", "attention"]
 Readout = Literal["class", "mean"]
-Init = Literal["pyslowfast", "pytorchvideo"]
+Init = Literal["pyslowfast", "pytorchvideo", "scaled"]
 
 
 class BlockShape(NamedTuple):
@@ -84,7 +84,8 @@ class MViTTrunkConfig:
     """Whether weight decay takes in class token, positions and tables, as in PySlowFast's configurations for
     Kinetics."""
     init: Init = "pyslowfast"
-    """Whose initialisation; see `saccade.models.mvit.init_trunk`."""
+    """Whose initialisation, or "scaled" by the widths of a small network; see
+    `saccade.models.mvit.init_trunk`."""
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "train_crop", "depth", "embed_dim", "num_heads", "kv_stride"):

@@ -154,7 +154,7 @@ class MaskFeat(MViTTrunk):
         nn.init.trunc_normal_(self.stem.mask_token, std=0.02)
         nn.init.zeros_(self.head.norm.bias)
         nn.init.constant_(self.head.decoder.bias, self.config.head_init_bias)
-        if self.config.init == "pytorchvideo":
+        if self.config.init != "pyslowfast":
             nn.init.xavier_uniform_(self.head.decoder.weight)
         self.head.decoder.weight.mul_(self.config.head_init_scale)
 

@@ -297,7 +297,8 @@ def changed_fields(config: MViTTrunkConfig, named: MViTTrunkConfig) -> dict[str,
     }
 
 
-_BIAS = {"pyslowfast": 0.02, "pytorchvideo": 0.0}
+_BIAS = {"pyslowfast": 0.02, "pytorchvideo": 0.0, "scaled": 0.0}
+_SCALED_POSITIONS = 0.5
 
 
 @torch.no_grad()
@@ -306,12 +307,15 @@ def init_trunk(model: MViTTrunk) -> None:
 
     PySlowFast draws convolutions so too and starts biases of linear layers and norms at 0.02. PyTorchVideo
     has biases at 0 and leaves convolutions; VideoTransformer-pytorch then draws that of the patches by
-    Xavier's rule.
+    Xavier's rule. 0.02 suits hundreds of channels: in a network of 32 nothing comes through a layer, and
+    positions cannot be told beside the patches. "scaled" is VideoTransformer-pytorch's with 1 / sqrt(inputs)
+    for linear layers and 0.5 for positions and class token; it is this project's (docs/mvit.md).
     """
-    bias, all_alike = _BIAS[model.config.init], model.config.init == "pyslowfast"
+    init = model.config.init
+    bias, all_alike, scaled = _BIAS[init], init == "pyslowfast", init == "scaled"
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5 if scaled else 0.02)
             nn.init.constant_(module.bias, bias)
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
@@ -321,8 +325,10 @@ def init_trunk(model: MViTTrunk) -> None:
     if not all_alike:
         nn.init.xavier_uniform_(model.stem.patches.weight.flatten(1))
     for name, parameter in model.named_parameters():
-        if name in POSITIONS or _is_table(name):
+        if _is_table(name):
             nn.init.trunc_normal_(parameter, std=0.02)
+        elif name in POSITIONS:
+            nn.init.trunc_normal_(parameter, std=_SCALED_POSITIONS if scaled else 0.02)
 
 
 # -------------------------------------------------------------------------------------------- named variants

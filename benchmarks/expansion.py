@@ -1,0 +1,168 @@
+"""The network that a search found against hand-made ones of the same cost, in the search's own training.
+
+    saccade expand --data data/motion --target-gmacs 0.034 --out runs/expand ...
+    python -m benchmarks.expansion --search runs/expand               # three seeds of each shape
+    python -m benchmarks.expansion --search runs/expand --epochs 45   # trained for longer
+
+The rivals are shapes that people would take instead, brought to the multiply-adds of what was found:
+
+    x3d_xs, x3d_s   clip, bottleneck and depth of the published network, the crop in its proportion to X2D's,
+                    the width as large as the budget allows
+    compound        X2D on X3D-XS's clip with depth, width and crop scaled together by EfficientNet's 1.2, 1.1
+                    and 1.15 to one power (Tan and Le, ICML 2019), the largest that the budget allows
+
+All train as the candidates of the search did: its recipe, its epochs, validated once at the end. Seeds that
+the search had used for the chosen network are trained again, so that none was picked for its luck.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from benchmarks._record import RESULTS, write_results
+from saccade.evaluation import load_result
+from saccade.expansion.axes import CROP_STEP, DEPTH_STEP, WIDTH_STEP
+from saccade.expansion.candidate import candidate_config
+from saccade.expansion.counting import Meter
+from saccade.expansion.room import DataFacts, read_facts
+from saccade.expansion.search import meter_of
+from saccade.expansion.settings import search_of
+from saccade.expansion.story import read_story
+from saccade.expansion.types import Factors, SearchConfig
+from saccade.models.x3d import BASE_CROP, CONFIGS
+from saccade.training import train
+from saccade.training.run_folder import SCORES
+from saccade.visualize.charts import BLUE, GREY, save_figure, styled
+
+SHAPES = ("found", "x3d_xs", "x3d_s", "compound")
+COMPOUND = {"depth": 1.2, "width": 1.1, "crop": 1.15}
+
+
+def main(args: Sequence[str] = ()) -> None:
+    """Train what is not there yet, and write results/expansion_<data>.csv and its picture."""
+    options = _options(list(args))
+    story = read_story(Path(options.search))
+    if story.final is None:
+        raise SystemExit(f"{options.search}: the search has not ended")
+    search = search_of(story.settings)
+    search = search.replace(epochs=options.epochs or search.epochs)
+    facts = read_facts(search.base)
+    meter = meter_of(search, facts)
+    budget = story.final.candidate.complexity.gmacs
+    rows: list[dict[str, object]] = []
+    for name in options.shapes:
+        factors = (
+            story.final.candidate.factors if name == "found" else shape(name, search, facts, meter, budget)
+        )
+        tops = [_trained(search, factors, name, seed, Path(options.out)) for seed in range(options.seeds)]
+        rows.append(_row(name, factors, meter, search, tops))
+        print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+    name = f"expansion_{Path(search.base.data).name}"
+    print(write_results(name, rows))
+    save_figure(picture(rows, title=f"{search.epochs:g} epochs, {budget:.3g} GMACs"), RESULTS / f"{name}.png")
+
+
+def shape(name: str, search: SearchConfig, facts: DataFacts, meter: Meter, budget: float) -> Factors:
+    """The rival of that name, with at most ``budget`` GMACs."""
+    cost = meter.cost("gmacs")
+    clip = Factors.of(CONFIGS["x3d_s" if name == "x3d_s" else "x3d_xs"])
+    while not facts.room.span_fits(clip.frames, clip.stride):
+        clip = clip.replace(stride=clip.stride - 1)
+    if name == "compound":
+        start = search.start.replace(frames=clip.frames, stride=clip.stride)
+
+        def scaled(power: float) -> Factors:
+            return start.replace(
+                depth=_stepped(start.depth * COMPOUND["depth"] ** power, DEPTH_STEP),
+                width=_stepped(start.width * COMPOUND["width"] ** power, WIDTH_STEP),
+                crop=round(_stepped(start.crop * COMPOUND["crop"] ** power, CROP_STEP)),
+            )
+
+        return _largest(scaled, cost, budget, [step / 20 for step in range(-200, 201)])
+    crop = CROP_STEP * round(clip.crop * search.start.crop / BASE_CROP / CROP_STEP)
+    if facts.room.short_side is not None:
+        crop = min(crop, facts.room.short_side // CROP_STEP * CROP_STEP)
+    published = clip.replace(crop=crop)
+    widths = [WIDTH_STEP * step for step in range(1, 61)]
+    return _largest(lambda width: published.replace(width=round(width, 2)), cost, budget, widths)
+
+
+def _largest(
+    make: Callable[[float], Factors], cost: Callable[[Factors], float], budget: float, values: Sequence[float]
+) -> Factors:
+    fitting = [factors for factors in map(make, values) if cost(factors) <= budget]
+    if not fitting:
+        raise SystemExit(f"no scale brings this shape to {budget:.3g} GMACs")
+    return max(fitting, key=cost)
+
+
+def _stepped(value: float, step: float) -> float:
+    return round(max(1, round(value / step)) * step, 6)
+
+
+def _trained(search: SearchConfig, factors: Factors, name: str, seed: int, out: Path) -> float:
+    """Validation accuracy of one training, which is not repeated if it is there."""
+    folder = out / f"{name}-seed{seed}"
+    if not (folder / "report.html").is_file():
+        config = candidate_config(search, factors, name=name, seed=seed, out=folder)
+        train(replace(config, threads=search.base.threads), overwrite=True)
+    return load_result(folder / SCORES).score
+
+
+def _row(
+    name: str, factors: Factors, meter: Meter, search: SearchConfig, tops: Sequence[float]
+) -> dict[str, object]:
+    cost = meter.count(factors)
+    return {
+        "shape": name,
+        "factors": str(factors),
+        "gmacs": f"{cost.gmacs:.4f}",
+        "params": cost.params,
+        "epochs": f"{search.epochs:g}",
+        "mean": f"{statistics.mean(tops):.4f}",
+        "standard_error": f"{statistics.stdev(tops) / len(tops) ** 0.5:.4f}" if len(tops) > 1 else "",
+        "seeds": " ".join(f"{top:.4f}" for top in tops),
+    }
+
+
+def picture(rows: Sequence[dict[str, object]], *, title: str) -> Figure:
+    """A dot for each training, a line for the mean."""
+    with styled():
+        figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for place, row in enumerate(rows):
+            colour = BLUE if row["shape"] == "found" else GREY
+            tops = [float(top) for top in str(row["seeds"]).split()]
+            axes.plot([place] * len(tops), tops, "o", color=colour, alpha=0.6)
+            axes.hlines(float(str(row["mean"])), place - 0.25, place + 0.25, color=colour, linewidth=2)
+        axes.set_xticks(range(len(rows)), [f"{row['shape']}\n{row['gmacs']} GMACs" for row in rows])
+        axes.set(title=title, ylabel="validation top-1")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.grid(axis="x", visible=False)
+        return figure
+
+
+def _options(args: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.expansion",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("--search", required=True, help="folder of a finished search")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=0.0, help="default: those of the search's candidates")
+    parser.add_argument("--out", default="runs/expansion_rivals", help="folder of the runs")
+    return parser.parse_args(args)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
