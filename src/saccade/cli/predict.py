@@ -114,36 +114,42 @@ def _parser() -> Parser:
 def _predictor(options: Namespace) -> Predictor:
     from saccade.inference import Predictor
 
-    return Predictor(
-        _loaded(options), views=options.views, batch_size=options.batch_size, frames_fps=options.fps
-    )
+    loaded = load_from_flags(options.run, options.weights, options)
+    predictor = Predictor(loaded, views=options.views, batch_size=options.batch_size, frames_fps=options.fps)
+    _warn_of_numbers(loaded)
+    return predictor
 
 
 def _localizer(options: Namespace) -> Localizer:
     from saccade.inference import Localizer
 
-    return Localizer(_loaded(options), batch_size=options.batch_size, frames_fps=options.fps)
+    loaded = load_from_flags(options.run, options.weights, options)
+    localizer = Localizer(loaded, batch_size=options.batch_size, frames_fps=options.fps)
+    _warn_of_numbers(loaded)
+    return localizer
 
 
 def _detector(options: Namespace) -> Detector:
     from saccade.inference import Detector
     from saccade.inference.detector import MIN_SCORE
 
-    return Detector(
-        _loaded(options),
+    loaded = load_from_flags(options.run, options.weights, options)
+    detector = Detector(
+        loaded,
         boxes=options.boxes,
         min_score=MIN_SCORE if options.min_score is None else options.min_score,
         frames_fps=options.fps,
     )
+    _warn_of_numbers(loaded)
+    return detector
 
 
-def _loaded(options: Namespace) -> LoadedModel:
+def _warn_of_numbers(loaded: LoadedModel) -> None:
+    """Labels without names are of use too; that of a model which cannot predict is not worth a word."""
     from saccade.console import warn
 
-    loaded = load_from_flags(options.run, options.weights, options)
     if not loaded.named:
         warn(f"{loaded.origin} has no class names; labels are numbers (--labels gives names)")
-    return loaded
 
 
 def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list[Failure]:
