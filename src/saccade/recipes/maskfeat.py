@@ -270,6 +270,7 @@ _SMALL: dict[str, int | float | str] = {
     "widen_at": "1,3",
     "pool_q_at": "1,3",
     "kv_stride": 4,
+    "init": "scaled",
 }
 _AT_THE_MEAN: dict[str, int | float | str] = {"head_init_scale": 0.1, "head_init_bias": 0.25}
 
@@ -326,7 +327,7 @@ def _small_pretraining(config: TrainConfig, *, epochs: float, warmup_epochs: flo
         task="masked",
         model=ModelConfig(name="maskfeat_mvit_base", overrides=_SMALL | _AT_THE_MEAN),
         masked=MaskedConfig(rule="pyslowfast", ratio=0.4, coarse=1, scored="all"),
-        optim=_optim(lr=1e-3, batch=16, clip_grad=1.0, warmup_epochs=warmup_epochs, warmup_lr=1e-5),
+        optim=_optim(lr=4e-4, batch=16, clip_grad=1.0, warmup_epochs=warmup_epochs, warmup_lr=1e-5),
         epochs=epochs,
         val_every=10,
     )
@@ -340,7 +341,7 @@ def _small_training(config: TrainConfig, *, epochs: float, warmup_epochs: float)
             dropout=0.0,
             drop_path=0.1,
         ),
-        optim=_optim(lr=1e-3, batch=16, clip_grad=1.0, warmup_epochs=warmup_epochs, warmup_lr=1e-5),
+        optim=_optim(lr=4e-4, batch=16, clip_grad=1.0, warmup_epochs=warmup_epochs, warmup_lr=1e-5),
         epochs=epochs,
         label_smoothing=0.1,
     )
