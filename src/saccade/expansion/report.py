@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,7 +29,7 @@ from saccade.files import write_text
 from saccade.training.metrics import format_seconds
 from saccade.visualize.charts import inline_svg, save_figure
 from saccade.visualize.frontier import AXIS_STYLES, Dot, Step, expansion_chart, pareto_chart, plain_number
-from saccade.visualize.report import page_style
+from saccade.visualize.pages import render_page
 
 _PANELS = ("gmacs", "latency_ms", "params")
 _UNITS = {
@@ -55,8 +54,6 @@ def write_report(folder: str | os.PathLike[str], *, against: Sequence[str | os.P
         UsageError: a folder holds no search.
         DataError: a journal is damaged.
     """
-    import jinja2
-
     story = read_story(Path(folder))
     others = [read_story(Path(other)) for other in against]
     path, front = path_chart(story), front_chart(story)
@@ -64,10 +61,9 @@ def write_report(folder: str | os.PathLike[str], *, against: Sequence[str | os.P
         if figure is not None:
             save_figure(figure, story.folder / f"{name}.svg")
             save_figure(figure, story.folder / f"{name}.png", dpi=200)
-    template = resources.files("saccade.expansion").joinpath("report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(template).render(
-        style=page_style(),
+    page = render_page(
+        "saccade.expansion",
+        "report.html",
         title=f"Expansion on {_data_name(story)}",
         headline=_headline(story),
         facts=_facts(story),

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from saccade.errors import VideoError
 from saccade.files import write_text
 from saccade.video import open_video
 from saccade.visualize.charts import GREY, INK, shorten, styled
+from saccade.visualize.pages import render_page
 from saccade.visualize.strips import data_uri
 from saccade.visualize.tsne import principal_components, squared_distances, tsne
 
@@ -194,13 +194,11 @@ def write_embedding(
     Raises:
         OSError: the page cannot be written.
     """
-    import jinja2
-
     target = Path(out)
-    template = resources.files("saccade.visualize").joinpath("embedding.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     data = page_data(found, target.parent, on_clip)
-    page = environment.from_string(template).render(
+    page = render_page(
+        "saccade.visualize",
+        "embedding.html",
         title=title,
         subtitle=subtitle,
         accuracy=_percent(found.neighbour_accuracy),

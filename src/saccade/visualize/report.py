@@ -6,7 +6,6 @@ import json
 import os
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import resources
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from saccade.evaluation.result import FIGURE_NAMES
 from saccade.files import write_text
 from saccade.video.segments import SEGMENT_RULES
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
+from saccade.visualize.pages import render_page
 from saccade.visualize.report_tasks import examples as examples_of_task
 from saccade.visualize.report_tasks import precision_rows
 from saccade.visualize.strips import data_uri, frame_strip
@@ -58,12 +58,10 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
     Raises:
         UsageError: there is no such folder, or nothing of a run in it.
     """
-    import jinja2
-
     records = read_run(Path(run_dir))
-    template = resources.files("saccade.visualize").joinpath("report.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(template).render(
+    page = render_page(
+        "saccade.visualize",
+        "report.html",
         title=records.config.get("recipe") or records.folder.resolve().name,
         headline=_headline(records),
         facts=_facts(records),
@@ -82,12 +80,6 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
     target = records.folder / "report.html"
     write_text(target, page)
     return target
-
-
-def page_style() -> str:
-    """The style sheet of our pages."""
-    page = resources.files("saccade.visualize").joinpath("report.html").read_text(encoding="utf-8")
-    return page.split("<style>")[1].split("</style>")[0].strip()
 
 
 def read_run(folder: Path) -> RunRecords:
