@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from saccade.clip import ClipSpec
 from saccade.data.ava import Keyframe, keyframe_clip
 from saccade.data.ava_files import Box, BoxRow, read_people
-from saccade.errors import DataError, UsageError, VideoError
+from saccade.errors import DataError, VideoError
 from saccade.evaluation.detect import PeopleScorer
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision
 from saccade.inference.ahead import answered_ahead
-from saccade.inference.source import LoadedModel, load_for_use
+from saccade.inference.source import LoadedModel, load_for_task
 from saccade.video import open_video
 
 THRESHOLD = 0.5
@@ -130,21 +130,16 @@ class Detector:
         precision: Precision = "float32",
         frames_fps: float | None = None,
     ) -> None:
-        named = isinstance(model, nn.Module) or weights is not None
-        self.loaded: LoadedModel = load_for_use(
+        self.loaded: LoadedModel = load_for_task(
             model,
+            "detection",
+            "not for people in boxes; train with --task detection, or predict without boxes",
             weights=weights,
             num_classes=num_classes,
             labels=labels,
             clip=clip,
             device=device,
-            task="detection" if named else None,
         )
-        if self.loaded.task != "detection":
-            raise UsageError(
-                f"{self.loaded.origin} was trained for {self.loaded.task}, not for people in boxes; train "
-                "with --task detection, or predict without boxes"
-            )
         self.class_names, self.clip, self.frames_fps = self.loaded.class_names, self.loaded.clip, frames_fps
         if isinstance(boxes, str | os.PathLike):
             self._boxes_from, rows = os.fspath(boxes), read_people(boxes)

@@ -20,7 +20,7 @@ from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
 from saccade.evaluation.timeline import Timeline
 from saccade.evaluation.windows import Windows, plan_windows
 from saccade.inference.ahead import answered_ahead
-from saccade.inference.source import LoadedModel, load_for_use
+from saccade.inference.source import LoadedModel, load_for_task
 from saccade.video import open_video
 from saccade.video.sampling import frame_grid
 
@@ -74,21 +74,16 @@ class Localizer:
         precision: Precision = "float32",
         frames_fps: float | None = None,
     ) -> None:
-        named = isinstance(model, nn.Module) or weights is not None
-        self.loaded: LoadedModel = load_for_use(
+        self.loaded: LoadedModel = load_for_task(
             model,
+            "localization",
+            "not to say when things happen; train with --task localization, or predict without localising",
             weights=weights,
             num_classes=num_classes,
             labels=labels,
             clip=clip,
             device=device,
-            task="localization" if named else None,
         )
-        if self.loaded.task != "localization":
-            raise UsageError(
-                f"{self.loaded.origin} was trained for {self.loaded.task}, not to say when things happen; "
-                "train with --task localization, or predict without localising"
-            )
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
         self.overlap, self.frames_fps = overlap, frames_fps

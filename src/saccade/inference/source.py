@@ -115,6 +115,40 @@ def load_for_use(
     )
 
 
+def load_for_task(
+    source: str | os.PathLike[str] | nn.Module | LoadedModel,
+    task: Task,
+    otherwise: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    num_classes: int | None = None,
+    labels: str | os.PathLike[str] | Sequence[str] | None = None,
+    clip: ClipSpec | None = None,
+    device: str | torch.device = "auto",
+) -> LoadedModel:
+    """As `load_for_use`, for what can use models trained for ``task`` alone.
+
+    Modules and weights of other code bases, which do not say what they were trained for, are taken to be.
+
+    Raises:
+        UsageError, WeightsError: as from `load_for_use`; or the model was trained for something else, which
+            the message says, with ``otherwise`` behind it.
+    """
+    silent = isinstance(source, nn.Module) or weights is not None
+    loaded = load_for_use(
+        source,
+        weights=weights,
+        num_classes=num_classes,
+        labels=labels,
+        clip=clip,
+        device=device,
+        task=task if silent else None,
+    )
+    if loaded.task != task:
+        raise UsageError(f"{loaded.origin} was trained for {loaded.task}, {otherwise}")
+    return loaded
+
+
 def read_labels(labels: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
     """Class names from a sequence, a file with one per line, or the name of a list that ships. None gives
     ().
