@@ -15,7 +15,9 @@ from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from saccade.data.types import VideoDataset
+    from saccade.evaluation.features import ClipFeatures
     from saccade.inference import LoadedModel
+    from saccade.visualize.embedding import Embedding
 
 
 def add_embedding(pictures: Any) -> None:
@@ -96,9 +98,7 @@ def draw_embedding(options: Namespace) -> int:
     return 1 if seen.failures else 0
 
 
-def _embedded(
-    seen: SeenClips, loaded: LoadedModel, dataset: VideoDataset, perplexity: float
-) -> Embedding:
+def _embedded(seen: ClipFeatures, loaded: LoadedModel, dataset: VideoDataset, perplexity: float) -> Embedding:
     """The map, with the model's scores where its classes are those of the clips."""
     from saccade.evaluation.scoring import sigmoid, softmax
     from saccade.visualize.embedding import embed

@@ -84,18 +84,6 @@ class TrainLoader:
         self.cache = cache
         self._workers = workers
         self._requests = _Requests()
-        # Its own generator: a loader must not move the random state of the training loop.
-        options: dict[str, Any] = {"generator": torch.Generator(), "pin_memory": pin_memory}
-        if workers:
-            context = get_context("forkserver")
-            context.set_forkserver_preload(["saccade.data.clips"])
-            options |= {
-                "num_workers": workers,
-                "prefetch_factor": prefetch,
-                "persistent_workers": True,
-                "worker_init_fn": _start_worker,
-                "multiprocessing_context": context,
-            }
         self._loader: DataLoader[PackedBatch | SaccadeError] | None = DataLoader(
             AvaClips(dataset, settings)
             if isinstance(dataset, AvaDataset)
@@ -103,7 +91,10 @@ class TrainLoader:
             batch_size=None,
             sampler=self._requests,
             collate_fn=_as_it_is,
-            **options,
+            # Its own generator: a loader must not move the random state of the training loop.
+            generator=torch.Generator(),
+            pin_memory=pin_memory,
+            **_worker_options(workers, prefetch),
         )
 
     def batches(self, requests: Iterable[list[ClipRequest]]) -> Iterator[ClipBatch]:
@@ -177,6 +168,20 @@ class _Requests:
 
 def _as_it_is(item: Any) -> Any:
     return item
+
+
+def _worker_options(workers: int, prefetch: int) -> dict[str, Any]:
+    if not workers:
+        return {}
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["saccade.data.clips"])
+    return {
+        "num_workers": workers,
+        "prefetch_factor": prefetch,
+        "persistent_workers": True,
+        "worker_init_fn": _start_worker,
+        "multiprocessing_context": context,
+    }
 
 
 def _start_worker(_: int) -> None:

@@ -149,6 +149,7 @@ class MaskedResult(Result):
 
     @property
     def loss(self) -> float:
+        """The mean squared error of the hidden tokens of all videos."""
         return float(self.errors.sum() / (self.counts.sum() + LOSS_EPS))
 
     def _own_summary(self) -> dict[str, Any]:
@@ -178,7 +179,7 @@ class _Sums:
         self.target_squares = self.target_squares + hidden.square().sum(0).cpu().numpy()
 
 
-def _arrays_of(videos: Sequence[_Sums]) -> dict[str, NDArray[Any]]:
+def _arrays_of(videos: Sequence[_Sums]) -> dict[str, Any]:
     return {
         "errors": np.array([own.error for own in videos]),
         "counts": np.array([own.count for own in videos], np.int64),

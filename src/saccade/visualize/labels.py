@@ -55,12 +55,7 @@ def place_labels(
     for place, middle, text in zip(places, named, texts, strict=True):
         note = axes.annotate(text, place, xytext=(0, 0), textcoords="offset points", fontsize=size, zorder=6)
         extent = note.get_window_extent(renderer)
-        width, height = extent.width, extent.height
-        spots = [
-            (distance, _box(middle, angle, distance * scale, width, height))
-            for distance in _DISTANCES
-            for angle in _ANGLES
-        ]
+        spots = _spots(middle, extent.width, extent.height, scale)
         costs = [
             0.6 * rank
             + _cost(box, dots, path, taken, np.array(inside.extents))
@@ -74,6 +69,17 @@ def place_labels(
         note.set_verticalalignment("bottom")
         if distance >= _DISTANCES[1]:
             _leader(axes, middle, box, lines_colour)
+
+
+def _spots(
+    middle: NDArray[np.float64], width: float, height: float, scale: float
+) -> list[tuple[float, NDArray]]:
+    """Where a text of that size may stand, best first: its distance in points, its box in pixels."""
+    return [
+        (distance, _box(middle, angle, distance * scale, width, height))
+        for distance in _DISTANCES
+        for angle in _ANGLES
+    ]
 
 
 def _box(middle: NDArray[np.float64], angle: float, distance: float, width: float, height: float) -> NDArray:

@@ -29,6 +29,7 @@ def batch_norm_act(
     residual: Tensor | None,
     num_splits: int,
 ) -> Tensor:
+    """As `saccade.ops.batch_norm_act`, arguments unchecked."""
     if num_splits > 1:
         # clip j is in split j mod num_splits, and no split knows of the others
         splits = [
@@ -53,11 +54,7 @@ def batch_norm_act(
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     values = x.to(compute)
     if training and x.numel():
-        mean = values.mean((0, 2, 3, 4))
-        var = (values - _per_channel(mean)).square().mean((0, 2, 3, 4))
-        count = x.numel() // x.shape[1]
-        _move(running_mean, mean, momentum)
-        _move(running_var, var * (count / (count - 1)), momentum)
+        mean, var = _own_statistics(values, running_mean, running_var, momentum)
     else:
         mean, var = running_mean.to(compute), running_var.to(compute)
     z = (values - _per_channel(mean)) / _per_channel(var + eps).sqrt()
@@ -76,6 +73,18 @@ def batch_norm_act(
     elif activation == "silu":
         z = z * z.sigmoid()
     return z.to(x.dtype)
+
+
+def _own_statistics(
+    values: Tensor, running_mean: Tensor, running_var: Tensor, momentum: float
+) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance; the running ones move towards them, the variance unbiased."""
+    mean = values.mean((0, 2, 3, 4))
+    var = (values - _per_channel(mean)).square().mean((0, 2, 3, 4))
+    count = values.numel() // values.shape[1]
+    _move(running_mean, mean, momentum)
+    _move(running_var, var * (count / (count - 1)), momentum)
+    return mean, var
 
 
 def _per_channel(values: Tensor) -> Tensor:

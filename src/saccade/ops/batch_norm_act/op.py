@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -66,21 +67,44 @@ def batch_norm_act(
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
     backend = choose_backend("batch_norm_act", x)
     if backend in ("naive", "torch"):
-        return (naive.batch_norm_act if backend == "naive" else _composition)(
-            x,
-            weight,
-            bias,
-            running_mean,
-            running_var,
-            training=training,
-            momentum=momentum,
-            eps=eps,
-            activation=activation,
-            squeeze_excite=squeeze_excite,
-            clip_scale=clip_scale,
-            residual=residual,
-            num_splits=num_splits,
-        )
+        run = naive.batch_norm_act if backend == "naive" else _composition
+    else:
+        run = partial(_fused, backend=backend)
+    return run(
+        x,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        training=training,
+        momentum=momentum,
+        eps=eps,
+        activation=activation,
+        squeeze_excite=squeeze_excite,
+        clip_scale=clip_scale,
+        residual=residual,
+        num_splits=num_splits,
+    )
+
+
+def _fused(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    *,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str,
+    squeeze_excite: SqueezeExciteWeights | None,
+    clip_scale: Tensor | None,
+    residual: Tensor | None,
+    num_splits: int,
+    backend: str,
+) -> Tensor:
+    """In the few passes of a native or a Triton kernel."""
     by_batch = training and x.numel() > 0
     y, mean, var = run_forward(
         x,

@@ -97,17 +97,13 @@ def backward(
     grad_bias = _split(sum_z, num_splits).sum(0)
     grad_weight = _split(sum_zx, num_splits).sum(0) * inv_std
     if by_batch:
-        num_values = x.shape[0] // num_splits * _count(x)
-        slant = slope * inv_std * grad_weight / -num_values
-        q = q - _per_clip(slope * grad_bias / num_values + slant * mean, x.shape[0])
-        r = _per_clip(slant, x.shape[0]).contiguous()
+        flat, slant = _by_statistics(x, mean, inv_std, slope, grad_weight, grad_bias)
+        q, r = q - flat, slant.contiguous()
     else:
         r = torch.zeros_like(q)
-
-    if g is None:
-        grad_x = triton_kernel.affine_act_backward(grad_y, x, scale, shift, scale, q, r, activation)
-    else:
-        grad_x = triton_kernel.affine_act_backward(g, x, scale, shift, scale, q, r, "none")
+    if g is not None:
+        grad_y, activation = g, "none"
+    grad_x = triton_kernel.affine_act_backward(grad_y, x, scale, shift, scale, q, r, activation)
     return grad_x, grad_weight.sum(0), grad_bias.sum(0), grads_fc, g
 
 
@@ -152,6 +148,16 @@ def _batch_statistics(clip_mean: Tensor, m2: Tensor, count: int, num_splits: int
     clip_mean, m2 = _split(clip_mean, num_splits), _split(m2, num_splits)
     mean = clip_mean.mean(0)
     return mean, m2.mean(0) / count + (clip_mean - mean).square().mean(0)
+
+
+def _by_statistics(
+    x: Tensor, mean: Tensor, inv_std: Tensor, slope: Tensor, grad_weight: Tensor, grad_bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What of the gradient of x goes by way of mean and variance, (B, C): slant * x - flat is added to it."""
+    num_values = x.shape[0] // mean.shape[0] * _count(x)
+    slant = slope * inv_std * grad_weight / -num_values
+    flat = slope * grad_bias / num_values + slant * mean
+    return _per_clip(flat, x.shape[0]), _per_clip(slant, x.shape[0])
 
 
 def _split(rows: Tensor, num_splits: int) -> Tensor:
