@@ -24,4 +24,5 @@ class ClipSpec:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
 
     def replace(self, **changes: Any) -> ClipSpec:
+        """A copy with these fields changed."""
         return replace(self, **changes)

@@ -33,11 +33,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 through `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write indented JSON through `atomic_path`."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -17,4 +17,5 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
+        """Raise `UsageError` with the message and where to look."""
         raise UsageError(f"{message} (see {self.prog} --help)")

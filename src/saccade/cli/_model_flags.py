@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_model_flags(parser: ArgumentParser) -> None:
+    """Add the flags that `load_from_flags` reads."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME", help="architecture of a checkpoint not written by Saccade")
     group.add_argument(

@@ -156,4 +156,5 @@ def _taken_for(row: ClassRow, names: Sequence[str]) -> str:
 
 
 def percent(share: float) -> str:
+    """A share of 1 as tables show it; a dash for NaN."""
     return "-" if isnan(share) else f"{100 * share:.1f} %"

@@ -22,6 +22,7 @@ NUM_SHUFFLES = 6  # one shuffle of 240 clips has a standard error of 3 points in
 
 
 def run(args: list[str]) -> int:
+    """Run ``saccade quickstart``."""
     parser = Parser(
         prog="saccade quickstart",
         description="Make the motion clips, train a small X3D on them, test it with several views, test it "

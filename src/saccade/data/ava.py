@@ -70,6 +70,7 @@ class Keyframe:
 
     @property
     def moment(self) -> Moment:
+        """The video and the second."""
         return self.video, self.second
 
 

@@ -51,6 +51,7 @@ class BoxRow:
 
     @property
     def moment(self) -> Moment:
+        """The video and the second."""
         return self.video, self.second
 
 

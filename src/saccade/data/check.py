@@ -58,6 +58,7 @@ class FileFacts:
 
     @property
     def seconds(self) -> float:
+        """Duration; 0 for a file that could not be read."""
         return self.num_frames / self.fps if self.fps else 0.0
 
 
@@ -90,12 +91,14 @@ class CheckReport:
 
     @property
     def splits(self) -> tuple[str, ...]:
+        """The splits that have files."""
         return tuple(
             name for name in ("train", "val", "test", "all") if any(f.split == name for f in self.files)
         )
 
     @property
     def unreadable(self) -> list[FileFacts]:
+        """Files that could not be read."""
         return [file for file in self.files if file.cause is not None]
 
     @property
@@ -118,6 +121,7 @@ class CheckReport:
 
     @property
     def duplicates_across_splits(self) -> list[list[FileFacts]]:
+        """Groups of files with the same bytes in more than one split."""
         return [group for group in self.duplicates if len({file.split for file in group}) > 1]
 
     @property

@@ -239,6 +239,7 @@ class PackedBatch:
     boxes: Tensor | None = None
 
     def pin_memory(self) -> PackedBatch:
+        """Itself, moved to page-locked memory; called by PyTorch's loader."""
         self.pixels = self.pixels.pin_memory()
         self.labels = self.labels.pin_memory()
         self.inside = None if self.inside is None else self.inside.pin_memory()
@@ -246,6 +247,7 @@ class PackedBatch:
         return self
 
     def unpack(self) -> ClipBatch:
+        """The batch, its clips views of ``pixels``."""
         parts = self.pixels.split([int(np.prod(shape)) for shape in self.shapes])
         clips = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
         return ClipBatch(

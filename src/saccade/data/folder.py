@@ -57,6 +57,7 @@ def _videos(folder: Path) -> Iterator[str]:
 
 
 def is_video_name(name: str) -> bool:
+    """Whether a file of this name counts as a video, by its ending."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 

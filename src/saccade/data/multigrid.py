@@ -93,6 +93,7 @@ class CycleSampler(ClipSampler):
 
     @property
     def total_steps(self) -> int:
+        """Batches of the whole run."""
         return int(self._starts[-1])
 
     def cycle_at(self, step: int) -> int:
@@ -101,6 +102,7 @@ class CycleSampler(ClipSampler):
         return bisect_right(self._starts, last) - 1
 
     def shape(self, step: int) -> BatchShape:
+        """What the batch of step ``step`` looks like."""
         number = self.cycle_at(step)
         return self.cycles[number].shape(step - self._starts[number])
 

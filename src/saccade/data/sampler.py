@@ -169,6 +169,7 @@ class TrainSampler(ClipSampler):
             yield [self.request(epoch, p, order[p // self.repeats], self.shape) for p in clips]
 
     def run_requests(self, start: int, stop: int) -> Iterator[list[ClipRequest]]:
+        """This process's part of batches ``start`` to ``stop - 1`` of the run, counted over all epochs."""
         epoch, step = divmod(start, self.steps_per_epoch)
         left = stop - start
         while left > 0:

@@ -38,6 +38,7 @@ class DecodedVideo:
     duration: float
 
     def pin_memory(self) -> DecodedVideo:
+        """A copy in page-locked memory; called by PyTorch's loader."""
         return replace(
             self, sizes=tuple(replace(size, frames=size.frames.pin_memory()) for size in self.sizes)
         )
@@ -45,6 +46,8 @@ class DecodedVideo:
 
 @dataclass(frozen=True)
 class UnreadVideo:
+    """A video that could not be read; ``position``: in the data set."""
+
     position: int
     failure: Failure
 

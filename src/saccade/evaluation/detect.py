@@ -115,6 +115,7 @@ class DecodedKeyframe:
     frames: Tensor
 
     def pin_memory(self) -> DecodedKeyframe:
+        """A copy in page-locked memory; called by PyTorch's loader."""
         return replace(self, frames=self.frames.pin_memory())
 
 

@@ -50,10 +50,12 @@ class DetectionResult(Result):
 
     @property
     def num_videos(self) -> int:
+        """Videos that the keyframes are from."""
         return len(set(self.paths))
 
     @property
     def num_keyframes(self) -> int:
+        """Keyframes tested."""
         return len(self.paths)
 
     @property

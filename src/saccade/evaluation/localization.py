@@ -85,6 +85,7 @@ class LocalizationResult(Result):
         return stretch(self.of(video), int(self.num_frames[video]))
 
     def actions_of(self, video: int) -> list[Action]:
+        """The annotated actions of a video, by its number in ``paths``."""
         rows = self.actions[self.actions[:, 0] == video]
         return [Action(int(label), float(start), float(end)) for _, label, start, end in rows]
 
@@ -171,6 +172,7 @@ class LocalizationResult(Result):
 
     @property
     def loss(self) -> float:
+        """Mean of `losses`."""
         return float(self.losses.mean()) if self.num_videos else float("nan")
 
     @property

@@ -126,6 +126,7 @@ class DecodedGrid:
     fps: float
 
     def pin_memory(self) -> DecodedGrid:
+        """A copy in page-locked memory; called by PyTorch's loader."""
         return replace(self, frames=self.frames.pin_memory())
 
 

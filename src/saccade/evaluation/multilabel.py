@@ -84,6 +84,7 @@ class MultiLabelResult(Result):
 
     @property
     def loss(self) -> float:
+        """Mean of `losses`; NaN without videos."""
         return float(self.losses.mean()) if self.num_videos else float("nan")
 
     @property

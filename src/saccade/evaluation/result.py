@@ -43,6 +43,7 @@ class Failure:
     cause: str
 
     def to_dict(self) -> dict[str, str]:
+        """Plain values for JSON."""
         return {"path": self.path, "error": self.cause}
 
 
@@ -82,6 +83,7 @@ class Result(ABC):
 
     @property
     def num_videos(self) -> int:
+        """Videos in the figures, failures left out."""
         return len(self.paths)
 
     @property
@@ -91,6 +93,7 @@ class Result(ABC):
 
     @property
     def gmacs_per_video(self) -> float:
+        """Multiply-adds of all views of a video, in 1e9."""
         return self.gmacs_per_view * self.num_views
 
     @property
@@ -227,18 +230,22 @@ class TestResult(Result):
 
     @cached_property
     def standard_error(self) -> float:
+        """Of `top1`, from the number of videos."""
         return share_error(self.top1, self.num_videos)
 
     @cached_property
     def top5(self) -> float:
+        """Share of videos whose class is among the five that scored highest."""
         return metrics.top_k(self.scores, self.labels, 5)
 
     @cached_property
     def mean_class_accuracy(self) -> float:
+        """Mean over the classes of the share of their videos that is right."""
         return metrics.mean_class_accuracy(self.scores, self.labels)
 
     @cached_property
     def per_class(self) -> list[metrics.ClassRow]:
+        """A row for each class, see `saccade.evaluation.per_class`."""
         return metrics.per_class(self.scores, self.labels)
 
     @cached_property
@@ -259,6 +266,7 @@ class TestResult(Result):
 
     @property
     def loss(self) -> float:
+        """Mean of `losses`; NaN without videos."""
         return float(self.losses.mean()) if self.num_videos else float("nan")
 
     def _own_summary(self) -> dict[str, Any]:

@@ -24,10 +24,12 @@ class Speed:
 
     @property
     def median(self) -> float:
+        """Seconds of the middle pass."""
         return statistics.median(self.seconds)
 
     @property
     def clips_per_second(self) -> float:
+        """By the median."""
         return self.clips / self.median
 
 
@@ -64,6 +66,7 @@ class Stopwatch:
 
     @property
     def speed(self) -> Speed:
+        """What was timed so far."""
         return Speed(self.mode, len(self.clips), tuple(self.seconds))
 
     def _pass(self) -> None:

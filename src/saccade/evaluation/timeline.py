@@ -24,6 +24,7 @@ class Segment:
     score: float
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in seconds."""
         return {
             "label": self.label,
             "start": round(self.start, 3),

@@ -40,6 +40,7 @@ class Window:
     score: float
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, times in seconds."""
         return {
             "start": round(self.start, 3),
             "end": round(self.end, 3),

@@ -40,12 +40,15 @@ class BlockShape:
     norm_eps: float = 1e-5
 
     def norm(self) -> nn.LayerNorm:
+        """A new layer norm."""
         return nn.LayerNorm(self.width, eps=self.norm_eps)
 
     def attention(self) -> Attention:
+        """A new self-attention."""
         return Attention(self.width, self.num_heads, attn_dropout=self.attn_dropout, dropout=self.dropout)
 
     def mlp(self) -> Mlp:
+        """A new MLP."""
         return Mlp(self.width, int(self.width * self.mlp_ratio), dropout=self.dropout)
 
 

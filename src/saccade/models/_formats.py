@@ -56,6 +56,7 @@ class WeightFormat:
     finish: Callable[[Conversion, nn.Module], None] | None = None
 
     def convert(self, state: Mapping[str, Tensor], model: nn.Module) -> Conversion:
+        """The tensors of a checkpoint under the names that ``model`` has for them."""
         result = Conversion()
         for key, tensor in state.items():
             ours = self._map(key)

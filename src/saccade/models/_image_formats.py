@@ -47,14 +47,17 @@ class ImageWeights:
 
     @property
     def width(self) -> int:
+        """Channels of a token."""
         return int(self.pieces["patch_embed.weight"].tensor.shape[0])
 
     @property
     def depth(self) -> int:
+        """Number of blocks."""
         return 1 + max(int(name.split(".")[1]) for name in self.pieces if name.startswith("blocks."))
 
     @property
     def patch(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
         height, width = self.pieces["patch_embed.weight"].tensor.shape[-2:]
         return int(height), int(width)
 

@@ -86,6 +86,7 @@ class TransformerConfig:
 
     @property
     def block_shape(self) -> BlockShape:
+        """What its blocks have in common."""
         return BlockShape(
             width=self.width,
             num_heads=self.num_heads,
@@ -96,6 +97,7 @@ class TransformerConfig:
         )
 
     def embedding(self, *, in_time: bool, per_moment: bool) -> ClipEmbedding:
+        """A new embedding of clips, with positions in time where ``in_time``."""
         frames, side = self.tubelet_size
         return ClipEmbedding(
             self.width,
@@ -111,6 +113,7 @@ class TransformerConfig:
         return blocks_of(DividedBlock if divided else TransformerBlock, self, self.depth)
 
     def head(self, num_classes: int) -> TokenHead:
+        """A new head."""
         return TokenHead(
             self.width,
             num_classes,
@@ -123,6 +126,7 @@ class TransformerConfig:
 def blocks_of(
     kind: type[TransformerBlock] | type[DividedBlock], config: TransformerConfig, depth: int
 ) -> nn.ModuleList:
+    """``depth`` new blocks; their stochastic depth grows evenly from 0 to ``drop_path``."""
     rates = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()
     return nn.ModuleList(kind(config.block_shape, rate) for rate in rates)
 

@@ -118,14 +118,17 @@ class X3DConfig:
 
     @property
     def stride(self) -> int:
+        """Stride of the clip, in frames."""
         return round(self.gamma_tau)
 
     @property
     def num_frames(self) -> int:
+        """Frames of the clip."""
         return round(self.gamma_t)
 
     @property
     def train_crop(self) -> int:
+        """Side of the training crop in pixels, an even number."""
         return 2 * round(BASE_CROP * self.gamma_s / 2)
 
     @property

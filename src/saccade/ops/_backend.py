@@ -139,6 +139,7 @@ def _missing(operator: str) -> str | None:
 
 @cache
 def triton_available() -> bool:
+    """Whether Triton is installed; it need not run here."""
     return importlib.util.find_spec("triton") is not None
 
 

@@ -286,6 +286,7 @@ class TrainConfig:
     """Write TensorBoard events into the run folder too (needs the extra `tensorboard`)."""
 
     def replace(self, **changes: Any) -> TrainConfig:
+        """A copy with these fields changed, checked like any other."""
         return replace(self, **changes)
 
     @property

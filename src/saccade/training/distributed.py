@@ -33,6 +33,7 @@ class Processes:
 
     @property
     def main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -59,6 +60,7 @@ class Processes:
                 dist.broadcast(tensor, 0)
 
     def barrier(self) -> None:
+        """Wait for all processes."""
         if self.control is not None:
             dist.barrier(group=self.control)
 

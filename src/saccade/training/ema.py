@@ -48,9 +48,11 @@ class WeightAverage:
         torch._foreach_lerp_(averages, values, 1 - decay)
 
     def state_dict(self) -> dict[str, object]:
+        """What `load_state_dict` takes."""
         return {"num_updates": self.num_updates, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
+        """Go on from what `state_dict` gave."""
         self.num_updates = float(state["num_updates"])  # type: ignore[arg-type]
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
 

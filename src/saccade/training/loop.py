@@ -72,10 +72,12 @@ class Progress:
     plateau: Plateau = field(default_factory=Plateau)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for the checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
+        """From what `to_dict` gave."""
         parts = {"window": Window(**values["window"]), "plateau": Plateau(**values["plateau"])}
         return cls(**{**values, **parts})
 
@@ -152,6 +154,7 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
+        """Epochs done, whole and parts."""
         return self.timetable.epoch(self.progress.step)
 
     def state(self) -> dict[str, Any]:
@@ -169,6 +172,7 @@ class Trainer:
         return self._shards.gathered(state) if self._shards else state
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave; later lines of metrics.jsonl are removed."""
         if self._shards:
             state = self._shards.scattered(state, self.optimizer)
         self.model.load_state_dict(state["model"])

@@ -35,6 +35,7 @@ class Window:
     failures: int = 0
 
     def add(self, *, loss: float, correct: float, clips: int, failures: int) -> None:
+        """Add a step: ``loss`` and ``correct`` are sums over its clips."""
         self.loss += loss
         self.correct += correct
         self.clips += clips
@@ -46,6 +47,7 @@ class Window:
         return {"loss": self.loss / clips, share_name: self.correct / clips, "failures": self.failures}
 
     def to_dict(self) -> dict[str, float | int]:
+        """Plain values for the checkpoint."""
         return asdict(self)
 
 
@@ -56,15 +58,18 @@ class Stopwatch:
         self.reset()
 
     def reset(self) -> None:
+        """Begin anew."""
         self.start, self.waited, self.clips = time.perf_counter(), 0.0, 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
+        """The time inside counts as waiting for data."""
         start = time.perf_counter()
         yield
         self.waited += time.perf_counter() - start
 
     def record(self) -> dict[str, float]:
+        """Speed and shares since the last reset, as metrics.jsonl has them."""
         total = max(time.perf_counter() - self.start, 1e-9)
         return {
             "clips_per_s": round(self.clips / total, 3),
@@ -102,6 +107,7 @@ class MetricsFile:
         write_text(self.path, "".join(kept))
 
     def write(self, record: dict[str, Any]) -> None:
+        """Append a line; to TensorBoard too if that is on."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._events is not None:
@@ -110,6 +116,7 @@ class MetricsFile:
                     self._events.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
+        """Close TensorBoard's file."""
         if self._events is not None:
             self._events.close()
 

@@ -106,6 +106,7 @@ def write_config(folder: Path, config: TrainConfig, processes: Processes) -> Non
 
 
 def versions() -> dict[str, str]:
+    """Of Saccade, Python and the packages that results may depend on."""
     found = {"saccade": __version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "av", "safetensors"):
         try:
@@ -135,6 +136,7 @@ def git_revision() -> dict[str, Any] | None:
 
 
 def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's as far as the system tells it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.processor() or platform.machine()})"

@@ -230,6 +230,7 @@ class MaskedTokens:
         return int((self.mask.sum((2, 3)) * self.scored.sum(2)).sum())
 
     def to(self, device: torch.device | str) -> MaskedTokens:
+        """A copy on ``device``."""
         return MaskedTokens(
             self.mask.to(device, non_blocking=True), self.scored.to(device, non_blocking=True)
         )

@@ -98,6 +98,7 @@ class RandAugment:
 
 
 def identity(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
+    """The clips as they are."""
     return pixels
 
 

@@ -120,11 +120,13 @@ clear_index_cache = _cache.clear
 
 
 def file_key(path: str) -> tuple[Any, ...]:
+    """What changes when the file does: its path, place, size and time of change."""
     status = os.stat(path)
     return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def cached_index(path: str) -> VideoIndex | None:
+    """The index of an unchanged file that was indexed before in this process, else None."""
     return _cache.get(file_key(path))
 
 

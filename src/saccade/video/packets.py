@@ -60,6 +60,7 @@ class PacketSource:
         )
 
     def close(self) -> None:
+        """Stop reading, and let go of packets held in memory."""
         if self._running is not None:
             _close(self._running)
         self._running = None

@@ -49,6 +49,7 @@ class SeenClip:
 
     @property
     def name(self) -> str:
+        """The file's name without its folder."""
         return Path(self.path).name
 
     @property

@@ -66,6 +66,7 @@ class MaskedPrediction:
 
     @property
     def what(self) -> str:
+        """The name of what is predicted, for titles."""
         return "pixels" if self.kind == "pixels" else "HOG"
 
 

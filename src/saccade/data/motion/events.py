@@ -41,10 +41,12 @@ def _slide(rng: np.random.Generator, height: int, width: int, *, horizontal: boo
 
 
 def slide_right(rng: np.random.Generator, height: int, width: int) -> Paint:
+    """Moves from left to right, and comes in again at the left."""
     return _slide(rng, height, width, horizontal=True)
 
 
 def slide_down(rng: np.random.Generator, height: int, width: int) -> Paint:
+    """Moves from top to bottom, and comes in again at the top."""
     return _slide(rng, height, width, horizontal=False)
 
 

@@ -28,6 +28,8 @@ _ENCODER = {"preset": "veryfast", "qp": "20", "x264-params": "ipratio=1:pbratio=
 
 
 class ClipFile(Protocol):
+    """A clip to be made, at ``path``."""
+
     @property
     def path(self) -> str: ...
 

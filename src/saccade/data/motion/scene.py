@@ -26,6 +26,7 @@ class Wobble:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, amplitude: float, *, fastest: float = 0.45) -> Wobble:
+        """A signal with frequencies up to ``fastest`` radians a frame."""
         return cls(
             amplitude,
             rng.uniform(0.08, fastest, 2).astype(np.float32),
@@ -33,6 +34,7 @@ class Wobble:
         )
 
     def at(self, t: int) -> float:
+        """Its value at frame ``t``, between plus and minus the amplitude."""
         return float(self.amplitude * np.sin(self.frequencies * t + self.phases).sum() / 2)
 
 
@@ -83,6 +85,7 @@ class Distractor:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, height: int, width: int) -> Distractor:
+        """One for frames of this size."""
         unit = min(height, width)
         direction, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.012) * unit
         return cls(
@@ -98,6 +101,7 @@ class Distractor:
         )
 
     def paint(self, frame: Array, t: int, dx: float, dy: float) -> None:
+        """Paint it onto frame ``t``, (H, W, 3), with the camera moved by ``dx`` and ``dy`` pixels."""
         height, width = frame.shape[:2]
         reach = 2 * self.radius
         paint(
@@ -126,6 +130,7 @@ class Scene:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, height: int, width: int, num_frames: int) -> Scene:
+        """One for a clip of this size and length."""
         direction, length = rng.uniform(0, 2 * np.pi), rng.uniform(0, 22.0)
         speed = length / num_frames
         shake = rng.uniform(0.3, 2.2)

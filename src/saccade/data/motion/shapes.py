@@ -30,25 +30,30 @@ class Sprite:
 
 
 def disc(x: Array, y: Array) -> Array:
+    """Local signed distance from the edge of a disc, negative inside."""
     return np.hypot(x, y) - 1.0
 
 
 def square(x: Array, y: Array) -> Array:
+    """Local signed distance from the edge of a square, negative inside."""
     dx, dy = np.abs(x) - 0.62, np.abs(y) - 0.62
     return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - 0.2
 
 
 def triangle(x: Array, y: Array) -> Array:
+    """Local signed distance from the edge of a triangle, negative inside."""
     side = 0.866 * np.abs(x) - 0.5 * y
     return np.maximum(side, y) - 0.55
 
 
 def star(x: Array, y: Array) -> Array:
+    """Local signed distance from the edge of a star, negative inside."""
     angle = np.arctan2(y, x)
     return (np.hypot(x, y) - (0.76 + 0.24 * np.cos(5 * angle))) * 0.75
 
 
 def cross(x: Array, y: Array) -> Array:
+    """Local signed distance from the edge of a cross, negative inside."""
     ax, ay = np.abs(x), np.abs(y)
     bar = np.maximum(np.minimum(ax, ay) - 0.36, np.maximum(ax, ay) - 0.95)
     return bar.astype(np.float32)

@@ -64,6 +64,7 @@ def allocate(like: Tensor, shape: Sequence[int], layout: torch.memory_format) ->
 
 
 def dense(x: Tensor) -> Tensor:
+    """``x`` in channels-last-3d layout, copied where it is not."""
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 

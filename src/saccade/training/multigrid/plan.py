@@ -59,10 +59,12 @@ class Phase:
 
     @property
     def shape(self) -> BatchShape:
+        """The last of its batch shapes, its own."""
         return self.cycle.shapes[-1]
 
     @property
     def end_step(self) -> int:
+        """The first step behind it."""
         return self.first_step + self.cycle.num_steps
 
     def __str__(self) -> str:
@@ -92,6 +94,7 @@ class Plan:
 
     @property
     def total_steps(self) -> int:
+        """Steps of the whole run."""
         return self.phases[-1].end_step
 
     @property
@@ -114,6 +117,7 @@ class Plan:
         return next((phase for phase in self.phases if step < phase.end_step), self.phases[-1])
 
     def phase_at_epoch(self, epoch: float) -> Phase:
+        """The phase at an epoch; behind the end of the run, the last."""
         return next((phase for phase in self.phases if epoch < phase.end_epoch), self.phases[-1])
 
     def rate(self, step: int, epoch: float) -> float:
@@ -156,6 +160,7 @@ class PlanBuilder:
     def add_steps(
         self, shapes: tuple[BatchShape, ...], factor: int, num_steps: int, decay: float, *, first: int
     ) -> None:
+        """A phase of ``num_steps`` steps, whose cycle begins at shape ``first``."""
         cycle = ShapeCycle(num_steps=num_steps, shapes=shapes, first=first)
         end = (self.num_clips + cycle.num_clips(num_steps)) / self.clips_per_epoch
         self._add(cycle, factor, end, decay)
@@ -200,6 +205,7 @@ class PlanBuilder:
         return found - {0}
 
     def plan(self, epochs: float, validations: Sequence[float]) -> Plan:
+        """All that was added, with a validation after each of these epochs."""
         steps = self.steps_at(validations)
         if self.config.val_every:
             steps.add(self.num_steps)

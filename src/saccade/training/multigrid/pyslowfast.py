@@ -104,6 +104,7 @@ def short_cycle(
 
 
 def long_plan(config: TrainConfig, num_clips: int, num_devices: int, multiple: tuple[int, int]) -> Plan:
+    """The plan of a run with the long cycle; with multigrid ``both``, the short one within."""
     short = config.multigrid == "both"
     by_steps = config.optim.schedule == "step"
     lr_steps = config.optim.steps if by_steps else tuple(config.epochs * x for x in config.grid.cycle_ends)

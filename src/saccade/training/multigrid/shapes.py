@@ -39,8 +39,10 @@ def smaller_shape(
 
 
 def rounded(size: float, multiple: int) -> int:
+    """The nearest multiple, at least one."""
     return max(1, round(size / multiple)) * multiple
 
 
 def floored(size: float, multiple: int) -> int:
+    """The largest multiple not above ``size``, at least one."""
     return max(1, int(size // multiple)) * multiple
