@@ -29,6 +29,7 @@ from saccade.inference import Predictor
 from saccade.models import create_model, read_weights
 from saccade.recipes import get_recipe
 from saccade.training import RunInterrupted, TrainConfig, train
+from saccade.training import maskfeat as masking_module
 from saccade.training.checkpoint import load_checkpoint
 from saccade.training.distributed import processes
 from saccade.training.loop import Trainer
@@ -280,6 +281,40 @@ def test_bfloat16_and_the_report(pretraining: Make, monkeypatch: pytest.MonkeyPa
     assert "no report could be written" not in (run / "log.txt").read_text()
 
 
+def test_multigrid_masks_each_size_of_clip(pretraining: Make, monkeypatch: pytest.MonkeyPatch):
+    seen: set[tuple[int, ...]] = set()
+    inner = masking_module.token_errors
+
+    def watched(predictions: Tensor, tokens: Any, *others: Any) -> Any:
+        assert predictions.shape[:4] == tokens.mask.shape
+        hidden = tokens.mask.float().mean()
+        assert 0 < float(hidden) < 0.7
+        seen.add(tuple(tokens.mask.shape[1:]))
+        return inner(predictions, tokens, *others)
+
+    monkeypatch.setattr(masking_module, "token_errors", watched)
+    config = pretraining("run", multigrid="short", epochs=8, batch_size=2)
+    config = config.replace(
+        clip=config.clip.replace(num_frames=8, crop=48, short_side=48),
+        augment=replace(config.augment, short_side=(48, 48)),
+    )
+    result = train(config)
+    assert result.num_steps > 0
+    assert np.isfinite(result.best_score)
+    assert len(seen) >= 3
+    assert (4, 6, 6) in seen
+
+
+def test_clips_too_small_to_be_masked_are_named(pretraining: Make):
+    config = pretraining("run", multigrid="long", batch_size=2)
+    config = config.replace(masked=replace(config.masked, rule="video-transformer", scored="centre"))
+    config = config.replace(clip=config.clip.replace(num_frames=8))
+    with pytest.raises(
+        ConfigError, match=r"^multigrid: has clips of 4 frames x 32 pixels, and there masked\.ratio"
+    ):
+        train(config)
+
+
 def test_a_preview_hides_tokens(pretraining: Make):
     seen = preview_batch(pretraining("run"))
     assert set(seen.captions) == {""}
@@ -290,7 +325,6 @@ def test_a_preview_hides_tokens(pretraining: Make):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"multigrid": "both"}, "multigrid: changes the grid of tokens during the run"),
         ({"test_views": "1x1"}, "test_views: there are no classes to test"),
         ({"augment": {"mixup": 0.8}}, "augment.mixup: mixes clips and their labels"),
         ({"masked": {"scored": "centre"}}, "masked.scored: boxes of pyslowfast have no middle frame"),

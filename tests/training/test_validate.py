@@ -22,6 +22,12 @@ def changed(**changes) -> TrainConfig:
     return config
 
 
+def test_a_transformer_may_have_one_clip_a_pass():
+    config = get_recipe("mvit_ucf10")
+    validate(config.replace(batch_size=4, accumulate=4))
+    validate(config.replace(batch_size=1))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_valid_but_for_its_weights(name: str):
     config = get_recipe(name)

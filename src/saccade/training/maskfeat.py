@@ -8,7 +8,7 @@ Shape letters: B clips, C colours, T frames, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +76,22 @@ def masking(config: MaskedConfig, model: nn.Module, num_frames: int, crop: int) 
     return Masking(generator, config.scored, frames, model.target_kind)
 
 
+def check_masks(config: TrainConfig, model: nn.Module, sizes: Iterable[tuple[int, int]]) -> None:
+    """Raise `ConfigError` if clips of any of these (frames, pixels), which multigrid trains on, cannot be
+    masked.
+    """
+    for num_frames, crop in sorted(sizes, reverse=True):
+        try:
+            masking(config.masked, model, num_frames, crop)
+        except ConfigError as error:
+            if (num_frames, crop) == (config.clip.num_frames, config.train_crop):
+                raise
+            raise ConfigError(
+                f"multigrid: has clips of {num_frames} frames x {crop} pixels, and there {error}; or choose "
+                "another cycle"
+            ) from None
+
+
 class MaskedStep(GradientStep):
     """`GradientStep` for hidden tokens: the mean over the scored tokens of the whole batch, over all
     processes and passes, of the squared error. What counts as right is the share of the targets' variance
@@ -91,26 +107,34 @@ class MaskedStep(GradientStep):
         **options: Any,
     ) -> None:
         super().__init__(config, model, processes, class_names, **options)
-        self.masking = masking(config.masked, model, config.clip.num_frames, config.train_crop)
+        self._maskings: dict[tuple[int, int], Masking] = {}
         self._masks: dict[int, CubeMask] = {}
         self._tokens_per_clip = 0.0
 
     def __call__(self, batch: ClipBatch) -> tuple[float, float]:
-        self._masks = {seed: self.masking.generator.of_clip(seed) for seed in batch.seeds}
+        generator = self._masking(batch).generator
+        self._masks = {seed: generator.of_clip(seed) for seed in batch.seeds}
         own = self._tokens(batch).count
         everywhere, clips = self.processes.sum([float(own), float(len(batch))])
         self._tokens_per_clip = (everywhere + LOSS_EPS) / clips
         return super().__call__(batch)
 
+    def _masking(self, batch: ClipBatch) -> Masking:
+        """That of the batch's clips, whose size multigrid changes."""
+        size = (len(batch.clips[0]), batch.crop)
+        if size not in self._maskings:
+            self._maskings[size] = masking(self.config.masked, self.model, *size)
+        return self._maskings[size]
+
     def _tokens(self, part: ClipBatch) -> MaskedTokens:
-        return self.masking.tokens([self._masks[seed] for seed in part.seeds])
+        return self._masking(part).tokens([self._masks[seed] for seed in part.seeds])
 
     def _part_loss(self, part: ClipBatch) -> tuple[Tensor, Tensor]:
         tokens = self._tokens(part)
         x_BCTHW, pixels_BTHWC = self.transform.with_pixels(part.to(self.processes.device))
         with self.autocast():
             predictions = self.network(x_BCTHW, tokens.mask.to(x_BCTHW.device))  # type: ignore[call-arg]
-        found = token_errors(predictions, tokens, pixels_BTHWC, self.masking.kind)
+        found = token_errors(predictions, tokens, pixels_BTHWC, self._masking(part).kind)
         loss = found.errors.sum() / (self._tokens_per_clip * len(part))
         return loss, found.explained() * len(part)
 
@@ -131,8 +155,6 @@ def masked_problems(config: TrainConfig) -> Iterator[tuple[str, str]]:
     for name in ("mixup", "cutmix"):
         if getattr(config.augment, name):
             yield f"augment.{name}", "mixes clips and their labels, and there are none; leave it at 0"
-    if config.multigrid != "off":
-        yield "multigrid", "changes the grid of tokens during the run; leave it off for task masked"
     if config.test_views:
         yield "test_views", "there are no classes to test; fine-tune the run first"
     if config.positive_weight != 1:

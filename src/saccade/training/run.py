@@ -35,7 +35,7 @@ from saccade.training.config import TrainConfig
 from saccade.training.detection import detection_data
 from saccade.training.distributed import Processes, processes
 from saccade.training.loop import Trainer, data_fingerprint
-from saccade.training.maskfeat import unlabelled_data
+from saccade.training.maskfeat import check_masks, unlabelled_data
 from saccade.training.memory import keep_freed_memory
 from saccade.training.metrics import Reporter, format_seconds
 from saccade.training.multigrid import make_plan
@@ -130,6 +130,8 @@ def _prepare(
         )
     timetable = make_timetable(config, len(train_set), rank=group.rank, world_size=group.world_size)
     model, notes, image = _model(config, train_set, group, start_weights=state is None)
+    if config.task == "masked":
+        check_masks(config, model, {(shape.num_frames, shape.crop) for shape in timetable.shapes})
     if group.main:
         if overwrite:
             clear_run_folder(folder)
@@ -326,7 +328,9 @@ def make_timetable(
 
 def _clip_multiple(config: TrainConfig) -> tuple[int, int]:
     with torch.device("meta"):
-        return create_model(config.model.name, num_classes=2, **config.model.overrides).clip_multiple
+        frames, side = create_model(config.model.name, num_classes=2, **config.model.overrides).clip_multiple
+    boxes = config.task == "masked" and config.masked.rule == "pyslowfast"
+    return frames, side * config.masked.coarse if boxes else side
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:

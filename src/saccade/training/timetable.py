@@ -35,8 +35,14 @@ class Timetable(ABC):
 
     @property
     @abstractmethod
+    def shapes(self) -> tuple[BatchShape, ...]:
+        """The shapes of all batches, each at least once."""
+
+    @property
     def batch_sizes(self) -> tuple[int, int]:
         """Clips of the smallest and of the largest batch."""
+        sizes = [shape.batch_size for shape in self.shapes]
+        return min(sizes), max(sizes)
 
     @abstractmethod
     def num_clips(self, step: int) -> int:
@@ -77,8 +83,8 @@ class PlainTimetable(Timetable):
         return self._shape
 
     @property
-    def batch_sizes(self) -> tuple[int, int]:
-        return self._shape.batch_size, self._shape.batch_size
+    def shapes(self) -> tuple[BatchShape, ...]:
+        return (self._shape,)
 
     def num_clips(self, step: int) -> int:
         return step * self._shape.batch_size
@@ -120,10 +126,9 @@ class MultigridTimetable(Timetable):
         return self._sampler.shape(step)
 
     @property
-    def batch_sizes(self) -> tuple[int, int]:
+    def shapes(self) -> tuple[BatchShape, ...]:
         phases = [phase for phase in self.plan.phases if phase.cycle.num_steps]
-        sizes = [shape.batch_size for phase in phases for shape in phase.cycle.shapes]
-        return min(sizes), max(sizes)
+        return tuple(shape for phase in phases for shape in phase.cycle.shapes)
 
     def num_clips(self, step: int) -> int:
         return self._sampler.num_clips(step)
