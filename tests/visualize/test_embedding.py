@@ -100,6 +100,23 @@ def test_few_and_equal_points_and_wrong_questions():
         tsne(torch.empty(0, 3))
 
 
+def outlying() -> Tensor:
+    tight = 1e-3 * torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+    return torch.cat([tight, torch.ones(1, 8)])
+
+
+@pytest.mark.parametrize("points", [torch.eye(5), torch.eye(6), clusters(2, 3)[0], outlying()])
+def test_few_points_and_one_far_from_all_have_a_place(points: Tensor):
+    perplexity = min(30.0, (len(points) - 1) / 5)
+    closeness = joint_closeness(points, max(1.0, perplexity))
+    assert closeness.isfinite().all()
+    assert closeness.sum().item() == pytest.approx(1)
+    assert not closeness.diagonal().any()
+    places = tsne(points, perplexity=max(1.0, perplexity), steps=300)
+    assert places.isfinite().all()
+    assert squared_distances(places).max() > 0
+
+
 def test_principal_components_are_the_axes_of_most_variance():
     generator = torch.Generator().manual_seed(0)
     plane = torch.randn(200, 2, generator=generator) * torch.tensor([5.0, 2.0])

@@ -79,12 +79,12 @@ def joint_closeness(points: Tensor, perplexity: float) -> Tensor:
     squares = squared_distances(points.double())
     n = len(squares)
     squares = squares / squares.mean().clamp(min=1e-300)
-    others = ~torch.eye(n, dtype=torch.bool, device=squares.device)
+    squares.fill_diagonal_(math.inf)  # nothing is close to itself
     low, high = squares.new_zeros(n, 1), squares.new_full((n, 1), math.inf)
     sharpness = squares.new_ones(n, 1)
-    nearest = squares.masked_fill(~others, math.inf).amin(1, keepdim=True)
+    nearest = squares.amin(1, keepdim=True)
     for _ in range(_SEARCH):
-        shares = torch.exp(-(squares - nearest) * sharpness) * others
+        shares = torch.exp(-(squares - nearest) * sharpness)
         shares = shares / shares.sum(1, keepdim=True)
         entropy = -(shares * shares.clamp(min=1e-300).log()).sum(1, keepdim=True)
         wide = entropy > math.log(perplexity)
