@@ -15,6 +15,8 @@ from saccade.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
+    """The network, and the weights it starts from."""
+
     name: str
     """A name that `saccade models` lists."""
     overrides: dict[str, int | float | str] = field(default_factory=dict)
@@ -45,6 +47,8 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
+    """What training does to clips: their size and crop, their colours, how they are mixed."""
+
     short_side: tuple[int, int]
     """Range of the short side in pixels that a training clip is resized to before the random crop."""
     crop: int = 0
@@ -90,6 +94,8 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
+    """The optimiser and its learning rate."""
+
     name: Literal["sgd", "adamw"] = "sgd"
     """sgd uses Nesterov momentum."""
     lr: float
@@ -186,6 +192,8 @@ class MaskedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
+    """All that decides a training run. Each field is a flag of ``saccade train``."""
+
     recipe: str
     """Name recorded with the run."""
     data: str = ""
