@@ -249,3 +249,13 @@ def test_command_writes_the_report_anew(tmp_path: Path, capsys: pytest.CaptureFi
     assert "the same path" in (first / "report.html").read_text()
     assert main(["expand", "--report", "--out", str(tmp_path / "none")]) == 2
     assert "holds no search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--bogus"], ["--bogus=3"], ["--batch-size", "4"]])
+def test_command_refuses_flags_that_a_report_has_no_use_for(
+    flags: list[str], search: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["expand", "--report", *flags, "--out", str(search)]) == 2
+    error = capsys.readouterr().err
+    assert f"unknown flag {flags[0].split('=')[0]}; --report takes --out and --against alone" in error
+    assert error.count("\n") == 1

@@ -34,7 +34,7 @@ def run(args: list[str]) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(args)
     if options.report:
-        return _report(options)
+        return _report(options, rest)
     search = _resumed(options, args) if options.resume and not options.data else _search(options, rest)
     if search is None:
         return 0
@@ -142,9 +142,11 @@ def _add_modes(parser: Parser) -> None:
     )
 
 
-def _report(options: Namespace) -> int:
+def _report(options: Namespace, rest: list[str]) -> int:
     from saccade.expansion.report import write_report
 
+    if rest:
+        raise UsageError(f"unknown flag {rest[0].split('=')[0]}; --report takes --out and --against alone")
     print(write_report(Path(options.out or OUT), against=options.against))
     return 0
 
