@@ -132,6 +132,20 @@ def test_scores_are_kept_and_read_again(dataset: VideoDataset, tmp_path: Path):
         load_result(tmp_path / "nothing.npz")
 
 
+def test_a_damaged_file_of_scores_is_one_error(tmp_path: Path):
+    scores = np.random.default_rng(0).random((40, 2), np.float32)
+    names, labels = tuple(f"{i}.mp4" for i in range(40)), np.arange(40) % 2
+    path = tmp_path / "scores.npz"
+    TestResult(scores=scores, labels=labels, views="1x1", class_names=("a", "b"), paths=names).save(path)
+    whole = path.read_bytes()
+    turned = bytes(byte ^ 255 if 60 < place < 200 else byte for place, byte in enumerate(whole))
+    for damaged in (b"", whole[:40], whole[: len(whole) // 2], whole[:-1], turned):
+        path.write_bytes(damaged)
+        for load in (load_result, TestResult.load):
+            with pytest.raises(DataError, match=r"scores\.npz: not a file of scores"):
+                load(path)
+
+
 def test_the_official_submission_files(dataset: VideoDataset, tmp_path: Path):
     several = evaluate_multilabel(OrderNet(), dataset, CLIP, "1x1", workers=0)["1x1"]
     write_submission(several, tmp_path / "classify.txt")

@@ -161,6 +161,20 @@ def test_damaged_pieces_are_named(tmp_path: Path):
     assert "val_scores.npz" in text
 
 
+def test_scores_cut_short_are_named_and_others_shown_instead(tmp_path: Path):
+    run = tmp_path / "run"
+    write_run(run)
+    whole = (run / "val_scores.npz").read_bytes()
+    for name in ("test_scores_3x1.npz", "test_scores_10x1.npz"):
+        (run / name).write_bytes(whole[: len(whole) // 2])
+    text = Page(write_report(run).read_text(encoding="utf-8")).text
+    assert "last validation, 3x1 views" in text
+    assert "test_scores_3x1.npz: not a file of scores" in text
+    assert "test_scores_10x1.npz: not a file of scores" in text
+    (run / "val_scores.npz").unlink()
+    assert "Training" in Page(write_report(run).read_text(encoding="utf-8")).text
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="no run in this folder"):
         write_report(tmp_path)

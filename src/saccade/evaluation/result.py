@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +35,12 @@ FIGURE_NAMES = {
 }
 """What `Result.figures` are called in print. "Repeated": the control in which the scores of a whole video
 stand at every moment of it."""
+
+UNREADABLE = (
+    *(OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What reading a file of scores that is cut short, or something else altogether, may raise."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ class Result(ABC):
             DataError: the file is not there, is not such a file, or is of another task.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 data = {name: stored[name] for name in stored.files}
             info = json.loads(str(data.pop("info"))) if "info" in data else {}
             if info.get("task", "single-label") != cls.task:
@@ -187,7 +195,7 @@ class Result(ABC):
                 **_fields(info),
                 **cls._own_fields(info),
             )
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{os.fspath(path)}: not a file of scores written by saccade test ({error})"
             ) from error

@@ -12,7 +12,7 @@ from saccade.evaluation.detection import DetectionResult
 from saccade.evaluation.localization import LocalizationResult
 from saccade.evaluation.masked import MaskedResult
 from saccade.evaluation.multilabel import MultiLabelResult
-from saccade.evaluation.result import Result, TestResult
+from saccade.evaluation.result import UNREADABLE, Result, TestResult
 
 _KINDS: dict[str, type[Result]] = {
     kind.task: kind
@@ -27,9 +27,9 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         DataError: the file is not there, is not such a file, or is of a task this version does not know.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
             info = json.loads(str(stored["info"])) if "info" in stored.files else {}
-    except (OSError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{os.fspath(path)}: not a file of scores written by saccade test ({error})"
         ) from error

@@ -90,8 +90,8 @@ def read_run(folder: Path) -> RunRecords:
     _read_config(records)
     _read_metrics(records)
     _read_scores(records)
-    if len(records.missing) == 3:
-        raise UsageError(f"{folder}: no run in this folder (no config.json, metrics.jsonl or scores)")
+    if not (records.about or records.config or records.train or records.val or records.result):
+        raise UsageError(f"{folder}: no run in this folder ({'; '.join(records.missing)})")
     return records
 
 
