@@ -110,6 +110,18 @@ def test_a_result_below_its_parent_gives_way_to_it(tmp_path: Path):
     assert any("the smaller is the result" in line for line in said)
 
 
+def test_a_contracted_network_that_fails_twice_is_named_as_the_reason_for_its_parent(tmp_path: Path):
+    table = {key: value for key, value in read_table(TABLE).items() if key[1] != "contracted"}
+    result, said = run(tmp_path, 1.97, table=table)
+    assert result.final.candidate.name == "06-temporal"
+    [note] = [note for note in result.notes if note.startswith("contraction")]
+    assert note == (
+        "contraction: 07-fast-contracted failed: the table has no score of contracted in step 7; "
+        "06-temporal, the network before it, is the largest that meets the target"
+    )
+    assert note in said
+
+
 def test_no_step_is_begun_whose_smallest_expansion_is_too_large(tmp_path: Path):
     result, _ = run(tmp_path, 0.606, axes=("spatial", "temporal", "bottleneck", "depth", "fast"))
     assert result.final.candidate.factors.config == CONFIGS["x3d_xs"]

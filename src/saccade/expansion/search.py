@@ -310,8 +310,13 @@ class Driver:
         point = factors
         candidates = self._lay_out(best.candidate.step, lambda: [(axis, point)], contracted=True)
         kept = self._keep(candidates, train_all)
-        if kept is not None:
-            self.way.append(kept)
+        if kept is None:
+            self._note(
+                f"contraction: {candidates[0].name} failed: {self._first_error()}; "
+                f"{parent.candidate.name}, the network before it, is the largest that meets the target"
+            )
+            return
+        self.way.append(kept)
 
     def _fits_point(self, point: Factors) -> bool:
         return all(self.meter.cost(target.kind)(point) <= target.value for target in self.search.targets)
