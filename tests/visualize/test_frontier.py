@@ -63,6 +63,17 @@ def test_the_path_is_labelled_by_what_was_expanded(flat: bool) -> None:
     assert len(faint) == 9 * 5
 
 
+@pytest.mark.parametrize("target", [None, 0.5, 12.0])
+def test_the_legend_lies_beside_the_axes_and_inside_the_picture(target: float | None) -> None:
+    figure = expansion_chart(steps(), target=target)
+    (axes,) = figure.axes
+    box = axes.get_legend().get_window_extent()
+    assert box.x0 >= axes.bbox.x1
+    assert box.x1 <= figure.bbox.x1
+    assert axes.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+    assert axes.bbox.width > 0.6 * figure.bbox.width
+
+
 def test_names_lie_inside_and_off_the_dots() -> None:
     figure = expansion_chart(steps())
     (axes,) = figure.axes

@@ -102,7 +102,7 @@ def expansion_chart(
         result: name of the network the search ended with; it gets a ring.
     """
     with styled():
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        figure = Figure(figsize=(8.6, 4.4), layout="constrained")
         axes = figure.add_subplot()
         path = [step.chosen for step in steps]
         axes.plot(
@@ -136,8 +136,7 @@ def expansion_chart(
                 fontsize=8.5,
                 ha="right",
             )
-        right = axes.transAxes.inverted().transform(axes.transData.transform((target, 0)))[0] if target else 1
-        _axis_legend(axes, every, close=any(step.close for step in steps), right=min(float(right), 1.0))
+        _axis_legend(axes, every, close=any(step.close for step in steps))
         texts = [
             (f"{number} {step.label}" if number else step.label) + ("*" if step.close else "")
             for number, step in enumerate(steps)
@@ -295,7 +294,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return list(MaxNLocator(5).tick_values(low, high))
 
 
-def _axis_legend(axes: Axes, dots: Sequence[Dot], *, close: bool, right: float) -> None:
+def _axis_legend(axes: Axes, dots: Sequence[Dot], *, close: bool) -> None:
+    """On the right of the axes, where it hides nothing."""
     present = {dot.group for dot in dots}
     handles = [_handle(name, *AXIS_STYLES[name]) for name in AXIS_STYLES if name in present - {"start"}]
     handles.append(
@@ -305,10 +305,10 @@ def _axis_legend(axes: Axes, dots: Sequence[Dot], *, close: bool, right: float) 
         handles.append(Line2D([], [], linestyle="none", label="* within noise of another"))
     axes.legend(
         handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(right, 0.0),
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
         handletextpad=0.4,
-        borderaxespad=0.7,
+        borderaxespad=0.0,
         labelspacing=0.35,
     )
 
