@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from models.tiny_mvit import EACH, TINY, clips, tiny, tiny_maskfeat
 from saccade.errors import ConfigError, UsageError
@@ -281,6 +281,22 @@ def test_recomputed_activations_change_nothing(name: str) -> None:
         gradients.append([p.grad for p in model.parameters()])
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(again, plain)
+
+
+@pytest.mark.parametrize("name", ["mvit_base_16x4", "mvitv2_small"])
+def test_gradients_of_single_clips_add_up(name: str) -> None:
+    """PyTorch lets two gradients be views of one memory, and then adds the next clip's to both twice."""
+    model, x = tiny(name).double().eval(), clips(3).double()
+
+    def gradients(size: int) -> dict[str, Tensor]:
+        model.zero_grad()
+        for part in x.split(size):
+            model(part).square().sum().backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    whole = gradients(3)
+    for name, value in gradients(1).items():
+        torch.testing.assert_close(value, whole[name])
 
 
 _AT_THE_MEAN = {"head_init_scale": 0.1, "head_init_bias": 0.25}

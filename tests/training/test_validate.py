@@ -7,6 +7,7 @@ import pytest
 from saccade.errors import ConfigError
 from saccade.recipes import RECIPES, get_recipe
 from saccade.training.config import TrainConfig
+from saccade.training.run import make_timetable
 from saccade.training.validate import validate
 
 
@@ -20,6 +21,15 @@ def changed(**changes) -> TrainConfig:
         else:
             config = config.replace(**{field: value})
     return config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_takes_multigrid(name: str):
+    config = get_recipe(name)
+    config = config.replace(multigrid="both", model=replace(config.model, weights="some.pt"))
+    validate(config)
+    plan = make_timetable(config, 20_000)
+    assert len({(shape.num_frames, shape.crop) for shape in plan.shapes}) > 2
 
 
 def test_a_transformer_may_have_one_clip_a_pass():

@@ -84,14 +84,15 @@ class MViTStem(nn.Module):
     def with_class_token(self, patches: Tensor) -> Tokens:
         """The tokens of a map of patches (B, C, t, h, w)."""
         grid = (patches.shape[2], patches.shape[3], patches.shape[4])
-        cls_tokens = self.cls_token.expand(patches.shape[0], -1, -1)
-        x = torch.cat([cls_tokens, patches.flatten(2).transpose(1, 2)], 1)
+        cls_token, x = self.cls_token, patches.flatten(2).transpose(1, 2)
         if self.space is not None and self.time is not None and self.cls_position is not None:
             space = resize_space(self.space, self.grid[1:], grid[1:])
             time = resize_time(self.time, grid[0])
-            places = (time[:, :, None] + space[:, None]).flatten(1, 2)
-            x = x + torch.cat([self.cls_position, places], 1)
-        return Tokens(x, grid)
+            x = x + (time[:, :, None] + space[:, None]).flatten(1, 2)
+            # Added before, not behind, torch.cat: of one clip the gradients of token and position would be
+            # views of one memory, and what is added to the one would be added to the other.
+            cls_token = cls_token + self.cls_position
+        return Tokens(torch.cat([cls_token.expand(patches.shape[0], -1, -1), x], 1), grid)
 
 
 class MViTBlock(nn.Module):

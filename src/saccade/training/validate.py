@@ -110,8 +110,8 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if optim.schedule == "step" and not optim.steps:
         yield "optim.steps", "the step schedule needs the epochs at which the rate falls, e.g. 30 40"
     yield from _at_least(optim, "optim", 0, "patience")
-    if optim.schedule == "plateau" and config.multigrid != "off":
-        yield "optim.schedule", "a plateau cannot be planned ahead, as multigrid does; take cosine or step"
+    if optim.schedule == "plateau" and config.multigrid == "x3d-multigrid":
+        yield "optim.schedule", "x3d-multigrid has steps of its own; take short, long or both with a plateau"
     if optim.schedule == "plateau" and not config.val_every:
         yield "optim.schedule", "plateau follows the loss of validations, and val_every 0 makes none"
     if list(optim.steps) != sorted(set(optim.steps)):

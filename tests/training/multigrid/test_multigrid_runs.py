@@ -20,6 +20,7 @@ from saccade.layers import SubBatchNorm3d
 from saccade.models import load_model
 from saccade.training import TrainConfig, TrainingError, train
 from saccade.training.checkpoint import load_checkpoint
+from saccade.training.config import ModelConfig
 from saccade.training.loop import Trainer
 from saccade.training.run import make_timetable
 from saccade.training.step import GradientStep
@@ -241,3 +242,49 @@ def test_nothing_changes_shape_in_an_ordinary_run(tiny_config: MakeConfig, monke
     train(tiny_config("run", "--epochs", "1"))
     assert set(seen) == {(4, 2, 32, 1)}
     assert set(phases) == {None}
+
+
+SMALL_MVIT = ModelConfig(
+    name="mvit_base_maskfeat",
+    overrides={"embed_dim": 8, "depth": 2, "widen_at": "1", "pool_q_at": "1", "kv_stride": 2},
+    dropout=0.0,
+    drop_path=0.0,
+)
+
+
+def test_passes_of_every_shape_add_up_to_the_whole_batch(
+    tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """Exact where clips have no part in each other's features."""
+    plain, shapes = GradientStep.__call__, set()
+
+    def both_ways(self: GradientStep, batch: ClipBatch) -> tuple[float, float]:
+        found = []
+        for accumulate in (2, 1):
+            self.config = self.config.replace(accumulate=accumulate)
+            self.model.zero_grad()
+            loss = plain(self, batch)
+            found.append([p.grad.clone() for p in self.model.parameters() if p.grad is not None])
+        for parts, whole in zip(*found, strict=True):
+            torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-6)
+        assert max(float(whole.abs().max()) for whole in found[1]) > 1e-3
+        shapes.add((len(batch), len(batch.clips[0]), batch.crop))
+        return loss
+
+    monkeypatch.setattr(GradientStep, "__call__", both_ways)
+    config = tiny_config("run", *GRID, "--multigrid", "both", "--epochs", "6", "--val-every", "0")
+    train(config.replace(model=SMALL_MVIT))
+    assert len(shapes) > 2
+
+
+def test_passes_keep_the_clips_of_a_batch_statistic(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch):
+    """With sub-batch-norm an average is over as many clips, in however many passes."""
+    seen = shapes_seen(monkeypatch)
+    flags = ("--multigrid", "long", "--epochs", "6", "--val-every", "0", *GRID, "--batch-size", "4")
+    clips = {}
+    for accumulate in (1, 2):
+        train(tiny_config(f"{accumulate}", *flags, "--accumulate", str(accumulate)))
+        clips[accumulate] = [size / (splits * accumulate) for size, _, _, splits in seen]
+        seen.clear()
+    assert clips[1] == clips[2] == [2.0] * len(clips[1])
+    assert len(clips[1]) > 4
