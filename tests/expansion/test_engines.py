@@ -19,9 +19,11 @@ from saccade.expansion.engines import ProcessEngine, Share, create_engine, share
 from saccade.expansion.ray_engine import RayEngine
 from saccade.expansion.types import Candidate, Complexity, Factors, Job, Outcome
 from saccade.expansion.worker import main, run_job
+from saccade.models import load_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
 from saccade.training.checkpoint import load_checkpoint
+from saccade.training.validation import validate_model
 from saccade.video import write_video
 
 TINY = {"gamma_w": 0.3, "head_width": 32}
@@ -324,19 +326,41 @@ def tiny_job(data: Path, out: Path, **changes: Any) -> Job:
     return job(config, **changes)
 
 
+class Lucky:
+    """A validation in which all is right."""
+
+    score = 1.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.result = validate_model(*args, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.result, name)
+
+
+def weights_step(job: Job) -> int:
+    """After how many steps the weights that a run keeps were taken."""
+    _, metadata = load_model(Path(job.config.out) / "best.safetensors")
+    return metadata["metrics"]["step"]
+
+
 def test_a_job_trains_and_pauses_and_a_second_rung_goes_on(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("saccade.training.run._report", lambda trainer: None)  # takes longer than the run
     whole = tiny_job(clips, tmp_path / "whole")
-    first = run_job(replace(whole, share=0.5))
+    with monkeypatch.context() as patch:
+        patch.setattr("saccade.training.loop.validate_model", Lucky)
+        first = run_job(replace(whole, share=0.5))
     assert first.status == "done", first.error
     assert first.epochs == 2
+    assert weights_step(whole) == 4
     second = run_job(replace(whole, rung=1))
     assert second.status == "done", second.error
     assert (second.num_val, second.epochs, second.rung) == (4, 4, 1)
     assert second.accuracy in (0.0, 0.25, 0.5, 0.75, 1.0)
     assert load_checkpoint(tmp_path / "whole" / "last.pt")["progress"]["step"] == 8
+    assert weights_step(whole) == 8, "the weights kept are those that were scored, however lucky the pause"
 
     warm = run_job(tiny_job(clips, tmp_path / "warm", parent_run=second.run_dir, share=0.25))
     assert warm.status == "done", warm.error

@@ -14,6 +14,7 @@ from saccade.recipes import get_recipe
 from saccade.training.distributed import Processes, pick_device
 from saccade.training.failures import FailureLimit
 from saccade.training.metrics import MetricsFile, Reporter, Window, format_seconds
+from saccade.training.progress import Progress
 from saccade.training.step import TrainingError, explained_memory, split_batch, step_seed
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -156,3 +157,16 @@ def test_devices():
         assert pick_device("auto").type == "cpu"
         with pytest.raises(ConfigError, match="PyTorch sees no CUDA device here"):
             pick_device("cuda")
+
+
+def test_a_pause_stands_in_for_the_best_and_does_not_compete():
+    progress = Progress()
+
+    def see(step: int, score: float, *, pause: bool = False) -> bool:
+        progress.step = step
+        return progress.see_score(score, final=True, pause=pause)
+
+    assert [see(1, 0.9, pause=True), see(2, 0.8, pause=True), see(3, 0.3)] == [True, True, True]
+    assert (progress.best_step, progress.best_score, progress.best_is_pause) == (3, 0.3, False)
+    assert [see(4, 0.9, pause=True), see(5, 0.3), see(6, 0.4)] == [False, False, True]
+    assert Progress.from_dict(progress.to_dict()) == progress

@@ -10,7 +10,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,8 @@ from saccade.training.multigrid.norms import NormSwitch
 from saccade.training.multigrid.shapes import base_shape
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
 from saccade.training.precise_bn import batch_norms, measure_batch_norm
+from saccade.training.progress import Progress
 from saccade.training.run_folder import BEST, LAST, METRICS, SCORES
-from saccade.training.schedule import Plateau
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
 from saccade.training.tasks import positive_weights
 from saccade.training.timetable import Timetable
@@ -50,36 +50,6 @@ if TYPE_CHECKING:
 
 
 _STEPS: dict[str, type[GradientStep]] = {"detection": DetectionStep, "masked": MaskedStep}
-
-
-@dataclass
-class Progress:
-    """Where a run stands. All of it is in the checkpoint.
-
-    ``validation_due`` is true from the step after which a validation belongs until it is done, so that a run
-    stopped in a validation begins with it again. ``best_score`` is the best of the figure ``score_name``.
-    ``best_is_final``: see `VideoModel.in_final_form`.
-    """
-
-    step: int = 0
-    validation_due: bool = False
-    best_score: float = -1.0
-    score_name: str = ""
-    best_step: int = 0
-    best_is_final: bool = False
-    epoch_failures: int = 0
-    window: Window = field(default_factory=Window)
-    plateau: Plateau = field(default_factory=Plateau)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for the checkpoint."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Progress:
-        """From what `to_dict` gave."""
-        parts = {"window": Window(**values["window"]), "plateau": Plateau(**values["plateau"])}
-        return cls(**{**values, **parts})
 
 
 class Trainer:
@@ -354,12 +324,10 @@ class Trainer:
             )
         progress = self.progress
         final = not isinstance(self.model, VideoModel) or self.model.in_final_form()
-        better = result.score > progress.best_score or (final and not progress.best_is_final)
+        pause = progress.step < self.total_steps and not self.timetable.validates(progress.step)
+        better = progress.see_score(result.score, final=final, pause=pause)
         progress.plateau.see(result.loss, self.config.optim)
         progress.score_name = FIGURE_NAMES[result.score_name]
-        if better:
-            progress.best_score, progress.best_step = result.score, progress.step
-            progress.best_is_final = final
         if self.processes.main:
             if better:
                 self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})

@@ -94,7 +94,7 @@ def train(
         overwrite: replace a run that is in the folder.
         share: how much of the run to do before it pauses, 0..1, validated as at its end; schedules are those
             of the whole. Resumed, it goes on as though it had never paused (a plateau schedule has seen a
-            validation more).
+            validation more); the weights of a pause are kept only until the run's own next validation.
 
     Raises:
         ConfigError: a field cannot work, or differs from that of the run to resume.
