@@ -21,7 +21,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -39,7 +38,7 @@ from saccade.expansion.story import read_story
 from saccade.expansion.types import Factors, SearchConfig
 from saccade.models.x3d import BASE_CROP, CONFIGS
 from saccade.training import train
-from saccade.training.run_folder import SCORES
+from saccade.training.run_folder import SCORES, read_config
 from saccade.visualize.charts import BLUE, GREY, save_figure, styled
 
 SHAPES = ("found", "x3d_xs", "x3d_s", "compound")
@@ -110,10 +109,12 @@ def _stepped(value: float, step: float) -> float:
 
 def _trained(search: SearchConfig, factors: Factors, name: str, seed: int, out: Path) -> float:
     """Validation accuracy of one training, which is not repeated if it is there."""
-    folder = out / f"{name}-seed{seed}"
+    folder = out / f"{name}-{search.epochs:g}-epochs-seed{seed}"
+    config = candidate_config(search, factors, name=name, seed=seed, out=folder)
     if not (folder / "report.html").is_file():
-        config = candidate_config(search, factors, name=name, seed=seed, out=folder)
-        train(replace(config, threads=search.base.threads), overwrite=True)
+        train(config, overwrite=True)
+    elif read_config(folder).replace(data="") != config.replace(data=""):
+        raise SystemExit(f"{folder}: holds a run of another search or shape; give another --out")
     return load_result(folder / SCORES).score
 
 

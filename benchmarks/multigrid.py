@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks._record import RESULTS, write_results
+from saccade.files import write_json
 from saccade.visualize.charts import BLUE, GREY, ORANGE, TEAL, save_figure, styled
 
 MODES = ("off", "short", "long", "both")
@@ -82,13 +83,23 @@ def main(args: list[str]) -> None:
 
 
 def train(recipe: str, mode: str, seed: int, data: str, folder: Path, flags: Sequence[str]) -> None:
-    """Run, resume, or leave alone what is finished."""
+    """Run, resume, or leave alone what is finished; what is there must have been begun the same way."""
+    asked = {"recipe": recipe, "data": str(Path(data).resolve()), "flags": list(flags)}
+    note = folder.with_name(f"{folder.name}.asked.json")
+    if folder.is_dir():
+        told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+        if told != asked:
+            raise SystemExit(
+                f"{folder}: holds a run begun otherwise ({told}, now {asked}); give another --out"
+            )
     if (folder / "report.html").is_file():
         return
     command = [sys.executable, "-m", "saccade", "train", recipe, "--out", str(folder)]
     if (folder / "last.pt").is_file():
         command += ["--resume"]
     else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, asked)
         command += ["--data", data, "--multigrid", mode, "--seed", str(seed), *flags]
     print(f"== {recipe}, multigrid {mode}, seed {seed}", flush=True)
     subprocess.run(command, check=True)

@@ -84,7 +84,8 @@ class MViTStem(nn.Module):
     def with_class_token(self, patches: Tensor) -> Tokens:
         """The tokens of a map of patches (B, C, t, h, w)."""
         grid = (patches.shape[2], patches.shape[3], patches.shape[4])
-        cls_token, x = self.cls_token, patches.flatten(2).transpose(1, 2)
+        cls_token: Tensor = self.cls_token
+        x = patches.flatten(2).transpose(1, 2)
         if self.space is not None and self.time is not None and self.cls_position is not None:
             space = resize_space(self.space, self.grid[1:], grid[1:])
             time = resize_time(self.time, grid[0])
