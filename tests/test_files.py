@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -23,6 +24,27 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path):
         write()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_errors_name_the_file_that_was_to_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path / "file" / "a.txt", tmp_path / "file" / "deep" / "a.txt"):
+        with pytest.raises(NotADirectoryError) as found:
+            write_json(target, {})
+        assert str(found.value.filename).startswith(str(tmp_path / "file"))
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as refused:
+        write_json(tmp_path / "folder", {})
+    assert refused.value.filename == str(tmp_path / "folder")
+
+    def fill() -> None:
+        with atomic_path(tmp_path / "scores.npz"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"scores\.npz") as full:
+        fill()
+    assert full.value.filename == str(tmp_path / "scores.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 def test_a_write_replaces_the_file_and_keeps_the_suffix(tmp_path: Path):

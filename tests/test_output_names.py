@@ -1,4 +1,4 @@
-"""Files that a command writes for many videos: no two may have one name."""
+"""Files that a command writes: a place that cannot be written to is told at once; no two have one name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,85 @@ from pathlib import Path
 
 import pytest
 
-from saccade.cli._outputs import output_names
+from saccade.cli import main
+from saccade.cli._outputs import check_file, check_folder, output_names
+from saccade.errors import UsageError
+
+
+def test_a_folder_is_found_fit_without_being_made(tmp_path: Path):
+    assert check_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert check_file(tmp_path / "a" / "b.png", suffixes=(".png", ".svg")) == tmp_path / "a" / "b.png"
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written_to_are_named(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"--out .*/file: is a file; name a folder"):
+        check_folder(tmp_path / "file")
+    with pytest.raises(UsageError, match=r"--out .*/file/a: .*/file is a file; name a folder"):
+        check_folder(tmp_path / "file" / "a")
+    with pytest.raises(UsageError, match=r"--picture .*: is a folder; name a file"):
+        check_file(tmp_path, "--picture")
+    with pytest.raises(UsageError, match=r"--out x.gif: the video must end in .mp4"):
+        check_file("x.gif", what="video", suffixes=(".mp4",))
+    with pytest.raises(UsageError, match=r"--out .*: nothing can be written there"):
+        check_folder(tmp_path / ("long" * 100))
+    if Path("/proc/version").is_file():
+        with pytest.raises(UsageError, match=r"--out /proc/a/b: nothing can be written there"):
+            check_folder("/proc/a/b")
+
+
+COMMANDS = {
+    "a model that is not there": ("predict", "a.mp4", "--run", "gone", "--localize", "--out"),
+    "boxes": ("predict", "a.mp4", "--run", "gone", "--boxes", "b.csv", "--out"),
+    "gradcam": ("visualize", "gradcam", "gone", "a.mp4", "--out"),
+    "attention": ("visualize", "attention", "gone", "a.mp4", "--out"),
+    "hog": ("visualize", "hog", "gone", "a.mp4", "--out"),
+    "embedding": ("visualize", "embedding", "gone", "--out"),
+    "quickstart": ("quickstart", "--out"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_look_at_the_folder_before_anything_else(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("")
+    assert main([*COMMANDS[command], str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err == f"saccade: error: --out {tmp_path}/file: is a file; name a folder\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (("visualize", "timeline", "a.mp4", "--run", "gone", "--out"), "x.mp4"),
+        (("visualize", "shifts", "gone", "--out"), "x.png"),
+        (("pareto", "gone", "--out"), "x.svg"),
+    ],
+)
+def test_commands_look_at_the_folder_of_their_file(
+    command: tuple[str, ...], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "file").write_text("")
+    assert main([*command, str(tmp_path / "file" / name)]) == 2
+    assert "file: is a file; name a folder\n" in capsys.readouterr().err
+
+
+def test_a_timeline_of_no_score_is_refused(capsys: pytest.CaptureFixture[str]):
+    for value in ("7", "nan"):
+        assert main(["visualize", "timeline", "a.mp4", "--run", "gone", "--threshold", value]) == 2
+        assert f"--threshold must be a score, 0 to 1, got {float(value)}\n" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refused(*_: object) -> None:
+        raise OSError(28, "No space left on device", "scores.npz")
+
+    monkeypatch.setattr("saccade.cli._dispatch", refused)
+    assert main(["models"]) == 1
+    assert capsys.readouterr().err == "saccade: error: scores.npz: No space left on device\n"
 
 
 def test_files_are_called_as_the_videos_are():

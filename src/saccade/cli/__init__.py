@@ -55,6 +55,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a disk that is full, a folder that may not be written to
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(f"saccade: error: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 def _share_the_cores() -> None:

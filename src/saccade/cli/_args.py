@@ -8,6 +8,12 @@ from typing import Any, NoReturn
 from saccade.errors import UsageError
 
 
+def check_score(flag: str, value: float | None) -> None:
+    """Refuse a score that is none."""
+    if value is not None and not 0 <= value <= 1:
+        raise UsageError(f"{flag} must be a score, 0 to 1, got {value}")
+
+
 class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` whose errors are `UsageError`s and whose flags may not be abbreviated."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saccade.cli._outputs import check_file
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ def preview(args: list[str]) -> int:
         raise UsageError(f"--step: {number!r} is not the number of a step")
     if Path(out).suffix.lower() not in _SUFFIXES:
         raise UsageError(f"--out: {out!r} is no picture; its name must end in {', '.join(_SUFFIXES)}")
+    picture = check_file(out)
     config = parse_fields(get_recipe(args[0]), rest, prog=f"saccade data preview {args[0]}")
     if config is None:
         return 0
-    draw_preview(config, int(number), Path(out))
+    draw_preview(config, int(number), picture)
     console().print(f"{out}: the batch of step {number}", markup=False)
     return 0
 

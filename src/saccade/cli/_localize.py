@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from saccade.cli._outputs import output_names
+from saccade.cli._args import check_score
+from saccade.cli._outputs import check_folder, output_names
 from saccade.cli._timeline import clock
 from saccade.errors import UsageError
 
@@ -27,8 +28,8 @@ def check_flags(options: Namespace) -> None:
         raise UsageError("--views: to localise a video is looked at whole; leave the flag out")
     if options.jsonl:
         raise UsageError("--jsonl: --localize writes a file for each video; --json prints them all")
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise UsageError(f"--threshold must be a score, 0 to 1, got {options.threshold}")
+    check_score("--threshold", options.threshold)
+    check_folder(options.out or ".")
 
 
 def localize(localizer: Localizer, paths: list[str], options: Namespace) -> list[Failure]:

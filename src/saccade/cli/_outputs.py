@@ -1,10 +1,58 @@
-"""What the files that a command writes for many videos are called."""
+"""Where the files of a command go, and what those that it writes for many videos are called."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+from saccade.errors import UsageError
+
+
+def check_folder(path: str | os.PathLike[str], flag: str = "--out") -> Path:
+    """The folder that files will be written to; called before anything takes time, it leaves nothing behind.
+
+    Raises:
+        UsageError: it is a file, cannot be made, or cannot be written to.
+    """
+    folder = Path(path)
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if not there.is_dir():
+            told = "is" if there == folder else f"{there} is"
+            raise UsageError(f"{flag} {folder}: {told} a file; name a folder")
+        with tempfile.TemporaryFile(dir=there):
+            return folder
+    except OSError as error:
+        raise UsageError(f"{flag} {folder}: nothing can be written there ({error.strerror})") from None
+
+
+def check_file(
+    path: str | os.PathLike[str],
+    flag: str = "--out",
+    *,
+    what: str = "file",
+    suffixes: Sequence[str] = (),
+) -> Path:
+    """The file that will be written; called before anything takes time.
+
+    Args:
+        what: what it is called in errors.
+        suffixes: that its name may end in; none: any.
+
+    Raises:
+        UsageError: its name does not end so, or it cannot be written.
+    """
+    file = Path(path)
+    if suffixes and file.suffix.lower() not in suffixes:
+        one_of = "one of " if len(suffixes) > 1 else ""
+        raise UsageError(f"{flag} {file}: the {what} must end in {one_of}{', '.join(suffixes)}")
+    if file.is_dir():
+        raise UsageError(f"{flag} {file}: is a folder; name a file")
+    check_folder(file.parent, flag)
+    return file
 
 
 def output_names(paths: Sequence[str]) -> dict[str, str]:

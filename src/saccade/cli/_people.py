@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from saccade.cli._outputs import output_names
+from saccade.cli._args import check_score
+from saccade.cli._outputs import check_folder, output_names
 from saccade.cli._timeline import clock
 from saccade.errors import UsageError
 
@@ -28,8 +29,8 @@ def check_flags(options: Namespace) -> None:
         raise UsageError("--jsonl: --boxes writes a file for each video; --json prints them all")
     if options.batch_size is not None:
         raise UsageError("--batch-size: with --boxes clips are looked at one by one; leave the flag out")
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise UsageError(f"--threshold must be a score, 0 to 1, got {options.threshold}")
+    check_score("--threshold", options.threshold)
+    check_folder(options.out or ".")
 
 
 def detect(detector: Detector, paths: list[str], options: Namespace) -> list[Failure]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
-from saccade.cli._visualize_clips import add_clip_flags, for_each_clip, write_pictures
+from saccade.cli._visualize_clips import add_clip_flags, check_clip_flags, for_each_clip, write_pictures
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def add_attention(pictures: Any) -> None:
 
 def draw_attention(options: Namespace) -> int:
     """The command; returns 1 when a video could not be read."""
+    check_clip_flags(options)
     from saccade.visualize.attention import attention_maps
     from saccade.visualize.attention_chart import time_chart
     from saccade.visualize.charts import save_figure

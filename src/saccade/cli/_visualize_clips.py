@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
-from saccade.cli._outputs import output_names
+from saccade.cli._outputs import check_folder, output_names
 from saccade.errors import UsageError, VideoError
 
 if TYPE_CHECKING:
@@ -74,8 +74,16 @@ def add_clip_flags(parser: Parser, *, columns: bool = True) -> None:
     parser.add_argument("--fps", type=float, help="frames per second of folders of images (default 30)")
 
 
+def check_clip_flags(options: Namespace) -> None:
+    """Refuse what cannot be drawn, and folders that nothing can be written into."""
+    if getattr(options, "columns", 1) < 1:
+        raise UsageError(f"--columns must be at least 1, got {options.columns}")
+    check_folder(options.out)
+
+
 def draw_gradcam(options: Namespace) -> int:
     """The command; returns 1 when a video could not be read."""
+    check_clip_flags(options)
     from saccade.visualize.clips import on_device
     from saccade.visualize.gradcam import grad_cam
     from saccade.visualize.overlay import MapRow
@@ -152,8 +160,6 @@ def for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Draw
     from saccade.inference.predictor import rule_to_predict
     from saccade.visualize.clips import read_clip
 
-    if getattr(options, "columns", 1) < 1:
-        raise UsageError(f"--columns must be at least 1, got {options.columns}")
     rule = rule_to_predict(loaded)
     failures: list[VideoError] = []
     paths = expand(options.videos)

@@ -11,6 +11,7 @@ import numpy as np
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
+from saccade.cli._outputs import check_folder
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def draw_embedding(options: Namespace) -> int:
     for flag in ("most", "perplexity"):
         if getattr(options, flag) < 1:
             raise UsageError(f"--{flag} must be at least 1, got {getattr(options, flag):g}")
+    folder = check_folder(options.out or _folder(Path(options.source)))
     loaded = load_from_flags(options.source, None, options)
     dataset = _dataset(options, loaded)
     seen = clip_features(
@@ -80,7 +82,6 @@ def draw_embedding(options: Namespace) -> int:
         progress=True,
     )
     found = _embedded(seen, loaded, dataset, options.perplexity)
-    folder = Path(options.out) if options.out else _folder(Path(options.source))
     source = Path(options.source)
     title = f"{loaded.name}, {source.resolve().name if source.is_dir() else source.name}"
     subtitle = f"{len(seen.items)} clips of {Path(dataset.root).name or dataset.root}, {options.split}"

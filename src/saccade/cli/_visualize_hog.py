@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
-from saccade.cli._visualize_clips import add_clip_flags, for_each_clip
+from saccade.cli._visualize_clips import add_clip_flags, check_clip_flags, for_each_clip
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def draw_hog_command(options: Namespace) -> int:
     from saccade.visualize.charts import save_figure
     from saccade.visualize.hog import hog_sheet, hog_video, predict_masked
 
+    check_clip_flags(options)
     if options.rows < 1:
         raise UsageError(f"--rows must be at least 1, got {options.rows}")
     if options.ratio is not None and not 0 < options.ratio < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
+from saccade.cli._outputs import check_file
 from saccade.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ def run(args: list[str]) -> int:
     With ``--from-image`` the file is of a network for images, and the model starts from it.
     """
     options = _parser().parse_args(args)
-    if Path(options.out).suffix != ".safetensors":
-        raise UsageError(f"{options.out}: the output must end in .safetensors")
+    check_file(options.out, "OUT", what="output", suffixes=(".safetensors",))
     overrides = dict(map(_assignment, options.set))
     if options.from_image and not options.model:
         raise UsageError("--from-image needs --model: which model to start, e.g. timesformer_base")

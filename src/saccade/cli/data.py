@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
 from saccade.cli._data_preview import preview
+from saccade.cli._outputs import check_file
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ def _check(options: argparse.Namespace) -> int:
     from saccade.data.check import check_data
     from saccade.files import write_json
 
+    if options.json:
+        check_file(options.json, "--json")
     report = check_data(
         options.path,
         num_frames=options.clip_frames,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
+from saccade.cli._outputs import check_file
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ drawn as one model, with the error of their mean.
 def run(args: list[str]) -> int:
     """Print the table, write the picture; exit code 0."""
     options = _parser().parse_args(args)
-    out = Path(options.out)
-    if out.suffix not in FORMATS:
-        raise UsageError(f"--out {out}: the picture must end in one of {', '.join(FORMATS)}")
+    out = check_file(options.out, what="picture", suffixes=FORMATS)
     for name in ("runs_timed", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:

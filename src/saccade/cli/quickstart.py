@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.cli._args import Parser
+from saccade.cli._outputs import check_folder
 from saccade.console import console, output
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def run(args: list[str]) -> int:
     parser.add_argument("--clips-per-class", type=int, help="training clips of each class")
     parser.add_argument("--val-per-class", type=int, help="held-out clips of each class")
     options = parser.parse_args(args)
+    for flag in ("out", "data"):
+        check_folder(getattr(options, flag), f"--{flag}")
 
     from saccade.data.motion import make_motion
     from saccade.recipes import get_recipe

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
+from saccade.cli._outputs import check_folder
 from saccade.errors import DataError, UsageError
 from saccade.video.views import PROTOCOLS, parse_views
 
@@ -41,10 +42,11 @@ def run(args: list[str]) -> int:
         raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
     loaded = load_from_flags(options.source, None, options)
     _check_flags(options, loaded.task)
+    folder = check_folder(_folder(options))
     if loaded.task == "detection":
         from saccade.cli._test_detection import run_detection
 
-        return run_detection(loaded, data, options, settings, _folder(options))
+        return run_detection(loaded, data, options, settings, folder)
     dataset = _dataset(data, options, settings, loaded)
     results = _evaluate(loaded, dataset, options)
     record: dict[str, Any] = {
@@ -55,7 +57,6 @@ def run(args: list[str]) -> int:
     }
     record |= {"device": str(loaded.device), "precision": options.precision}
     record["results"] = [result.summary() for result in results.values()]
-    folder = _folder(options)
     saved = _save(results, record, folder, shuffled=options.shuffle_frames, model=loaded.name)
     if options.json:
         print(json.dumps(record, indent=2, ensure_ascii=False))

@@ -7,8 +7,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saccade.cli._args import Parser
+from saccade.cli._args import Parser, check_score
 from saccade.cli._model_flags import add_model_flags, load_from_flags
+from saccade.cli._outputs import check_file
 from saccade.cli._visualize_attention import add_attention
 from saccade.cli._visualize_clips import add_gradcam
 from saccade.cli._visualize_embedding import add_embedding
@@ -71,9 +72,10 @@ def _parser() -> Parser:
 def _timeline(options: Namespace) -> int:
     if not (options.run or options.weights):
         raise UsageError("which model? --run RUN, or --weights FILE (with --model NAME if not ours)")
-    out = Path(options.out) if options.out else Path(f"{Path(options.video).stem}.timeline.mp4")
-    if out.suffix != ".mp4":
-        raise UsageError(f"--out {out}: the video must end in .mp4")
+    check_score("--threshold", options.threshold)
+    out = check_file(
+        options.out or f"{Path(options.video).stem}.timeline.mp4", what="video", suffixes=(".mp4",)
+    )
     from saccade.inference import Localizer
     from saccade.visualize.timeline import render_timeline
 
@@ -84,9 +86,9 @@ def _timeline(options: Namespace) -> int:
 
 
 def _shifts(options: Namespace) -> int:
-    out = Path(options.out) if options.out else _default_out(Path(options.source), "shifts")
-    if out.suffix not in FORMATS:
-        raise UsageError(f"--out {out}: the picture must end in one of {', '.join(FORMATS)}")
+    out = check_file(
+        options.out or _default_out(Path(options.source), "shifts"), what="picture", suffixes=FORMATS
+    )
     model = _load(options.source, options.model)
     from saccade.visualize.charts import save_figure
     from saccade.visualize.shifts import learned_shifts, shift_chart
