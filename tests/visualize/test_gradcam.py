@@ -217,6 +217,7 @@ def test_classes_and_stage_by_name(run: Path, monkeypatch: pytest.MonkeyPatch):
         (["--top", "0"], "--top must be at least 1"),
         (["--stage", "res9"], "--stage res9: x3d_xs has stages stem, res2, res3, res4, res5"),
         (["--columns", "0"], "--columns must be at least 1"),
+        (["--start", "-1"], "--start must be 0 or more, got -1"),
         (["--start", "2"], "a clip from 2 s on: the video lasts 1.5 s"),
     ],
 )
@@ -238,3 +239,15 @@ def test_a_video_that_cannot_be_read_is_named_and_the_others_drawn(
     assert told.out.split() == [str(tmp_path / "one.gradcam.png")]
     assert "1 of 2 videos could not be drawn" in told.err
     assert "broken.mp4" in told.err
+
+
+def test_a_video_too_short_for_the_start_is_named_and_the_others_drawn(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    videos = [str(run / "two.mp4"), str(run / "one.mp4")]
+    args = ["visualize", "gradcam", str(run / "run"), *videos, "--out", str(tmp_path), "--no-video"]
+    assert main([*args, "--start", "1"]) == 1
+    told = capsys.readouterr()
+    assert told.out.split() == [str(tmp_path / "one.gradcam.png")]
+    assert "1 of 2 videos could not be drawn" in told.err
+    assert "two.mp4: a clip from 1 s on: the video lasts 0.3 s" in told.err

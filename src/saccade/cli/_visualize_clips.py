@@ -78,6 +78,8 @@ def check_clip_flags(options: Namespace) -> None:
     """Refuse what cannot be drawn, and folders that nothing can be written into."""
     if getattr(options, "columns", 1) < 1:
         raise UsageError(f"--columns must be at least 1, got {options.columns}")
+    if options.start is not None and options.start < 0:
+        raise UsageError(f"--start must be 0 or more, got {options.start:g}")
     check_folder(options.out)
 
 
@@ -157,15 +159,12 @@ def write_pictures(
 def for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Draw) -> int:
     """Read a clip of each video, draw it, and say what was written; 1 if a video could not be read."""
     from saccade.cli.predict import expand
-    from saccade.inference.predictor import rule_to_predict
-    from saccade.visualize.clips import read_clip
 
-    rule = rule_to_predict(loaded)
     failures: list[VideoError] = []
     paths = expand(options.videos)
     for path, name in output_names(paths).items():
         try:
-            clip = read_clip(path, loaded.clip, rule=rule, start=options.start, frames_fps=options.fps)
+            clip = _clip(path, loaded, options, alone=len(paths) == 1)
             for written in draw(clip, Path(options.out) / f"{name}.{what}"):
                 print(written)
         except VideoError as error:
@@ -175,6 +174,20 @@ def for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Draw
         for failure in failures:
             print(f"  {failure.path}: {failure.cause}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _clip(path: str, loaded: LoadedModel, options: Namespace, *, alone: bool) -> SeenClip:
+    """The clip of a video. What one of several does not have, the others may: it is a fault of that video."""
+    from saccade.inference.predictor import rule_to_predict
+    from saccade.visualize.clips import read_clip
+
+    rule = rule_to_predict(loaded)
+    try:
+        return read_clip(path, loaded.clip, rule=rule, start=options.start, frames_fps=options.fps)
+    except UsageError as error:
+        if alone:
+            raise
+        raise VideoError(path, str(error)) from error
 
 
 def label_of(text: str, names: Sequence[str]) -> int:
