@@ -366,6 +366,9 @@ def test_a_job_trains_and_pauses_and_a_second_rung_goes_on(
     assert warm.status == "done", warm.error
     report = json.loads((tmp_path / "warm" / "warm_start.json").read_text())
     assert report["exact"] is True
+    (tmp_path / "warm").rename(tmp_path / "moved")
+    moved = run_job(tiny_job(clips, tmp_path / "moved", parent_run=str(tmp_path / "gone"), rung=1, share=0.5))
+    assert moved.status == "done", moved.error
 
 
 def test_what_goes_wrong_is_an_outcome(tmp_path: Path) -> None:

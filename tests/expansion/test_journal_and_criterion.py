@@ -9,7 +9,7 @@ import pytest
 
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.expansion.criterion import Score, apart, choose, score_all
-from saccade.expansion.journal import JOURNAL, Journal, flat_outcome, outcome_of, read_journal
+from saccade.expansion.journal import JOURNAL, Journal, located, outcome_of, portable, read_journal
 from saccade.expansion.types import Axis, Candidate, Complexity, Factors, Outcome
 
 
@@ -35,29 +35,54 @@ PARENT = score("depth", 0.4, gmacs=0.02)
 
 
 def test_an_outcome_is_read_back_as_it_was_written(tmp_path: Path):
-    written = replace(outcome("depth", 0.5, seed=2), run_dir="runs/x", rung=1)
-    Journal(tmp_path).append(flat_outcome(written))
+    written = replace(outcome("depth", 0.5, seed=2), run_dir=str(tmp_path / "candidates" / "x"), rung=1)
+    Journal(tmp_path).add(written)
     [record] = read_journal(tmp_path)
-    assert outcome_of(record) == written
+    assert outcome_of(record, tmp_path) == written
+    assert record["run_dir"] == "candidates/x"
     assert {"step", "axis", "frames", "crop", "params", "gmacs", "latency_ms", "memory_mb"} <= set(record)
     assert (record["accuracy"], record["seconds"], record["seed"], record["status"]) == (0.5, 1.5, 2, "done")
     assert record["time"].startswith("20")
 
 
+def test_the_folder_of_a_search_may_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    old, new, elsewhere = tmp_path / "old", tmp_path / "new", tmp_path / "elsewhere"
+    (old / "candidates" / "01-depth-seed0").mkdir(parents=True)
+    (elsewhere / "run").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    Journal(Path("old")).add(replace(outcome("depth", 0.5), run_dir="old/candidates/01-depth-seed0"))
+    Journal(Path("old")).add(replace(outcome("width", 0.5), run_dir="elsewhere/run"))
+    old.rename(new)
+    monkeypatch.chdir(new)
+    for folder in (Path(), new, Path("../new")):
+        found = [one.run_dir for one in Journal(folder).outcomes()]
+        assert found == [str(new / "candidates" / "01-depth-seed0"), str(elsewhere / "run")]
+
+
+@pytest.mark.parametrize("stated", ["runs/old/candidates/01-depth-seed0", "/old/candidates/01-depth-seed0"])
+def test_an_older_journal_has_its_runs_beside_it(tmp_path: Path, stated: str):
+    run = tmp_path / "candidates" / "01-depth-seed0"
+    run.mkdir(parents=True)
+    assert located(stated, tmp_path) == str(run)
+    assert located(str(tmp_path / "gone"), tmp_path) == str(tmp_path / "gone")
+    assert (located("", tmp_path), portable("", tmp_path)) == ("", "")
+
+
 def test_a_torn_last_line_is_cut_away_and_nothing_else(tmp_path: Path):
-    Journal(tmp_path).append(flat_outcome(outcome("depth", 0.5)), flat_outcome(outcome("width", 0.6)))
+    Journal(tmp_path).add(outcome("depth", 0.5))
+    Journal(tmp_path).add(outcome("width", 0.6))
     path = tmp_path / JOURNAL
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:40])
     assert len(read_journal(tmp_path)) == 2
     journal = Journal(tmp_path)
     assert path.read_bytes() == whole
-    journal.append(flat_outcome(outcome("fast", 0.7)))
+    journal.add(outcome("fast", 0.7))
     assert [entry.accuracy for entry in Journal(tmp_path).outcomes()] == [0.5, 0.6, 0.7]
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path):
-    Journal(tmp_path).append(flat_outcome(outcome("depth", 0.5)))
+    Journal(tmp_path).add(outcome("depth", 0.5))
     path = tmp_path / JOURNAL
     path.write_bytes(b'{"half": \n' + path.read_bytes())
     with pytest.raises(DataError, match=r"expansion\.jsonl:1: not a line of a journal"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -148,6 +149,31 @@ def test_what_was_trained_before_the_stop_is_not_trained_again(
     assert run_search(search, again, resume=True).final.candidate == result.final.candidate
     assert again.trained == []
     assert again.closed == 1
+
+
+def test_a_search_goes_on_in_a_copy_of_its_folder(
+    stopped_and_resumed: tuple[SearchConfig, SearchResult, Here],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    search, result, _ = stopped_and_resumed
+    monkeypatch.setattr("saccade.expansion.output._report", lambda folder: None)
+    copy = tmp_path / "copy"
+    shutil.copytree(search.out, copy, symlinks=True)
+    hidden = search.out.rename(search.out.with_name("hidden"))
+    try:
+        monkeypatch.chdir(copy)
+        engine = Here()
+        again = run_search(search.replace(out=Path("../copy")), engine, resume=True)
+        assert engine.trained == []
+        name = f"{result.final.candidate.name}-seed0"
+        assert again.final.best.run_dir == str(copy / "candidates" / name)
+        assert (copy / "best_run").resolve() == (copy / "candidates" / name).resolve()
+        assert (copy / "best.safetensors").read_bytes() == (hidden / "best.safetensors").read_bytes()
+        summary = json.loads((copy / "search.json").read_text())
+        assert summary["result"]["run_dir"] == f"candidates/{name}"
+    finally:
+        hidden.rename(search.out)
 
 
 class Asked:

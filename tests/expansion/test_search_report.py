@@ -11,7 +11,7 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import UsageError
-from saccade.expansion.journal import Journal, flat, flat_outcome
+from saccade.expansion.journal import Journal, flat
 from saccade.expansion.report import path_chart, write_report
 from saccade.expansion.settings import plain_settings
 from saccade.expansion.story import compare_stories, options_text, path_of, read_story
@@ -86,9 +86,10 @@ def train(
         )  # fmt: skip
         if accuracy is None:
             failed = replace(outcome, status="failed", error="out of memory", epochs=8.0)
-            journal.append(flat_outcome(failed), flat_outcome(replace(failed, attempt=2)))
+            journal.add(failed)
+            journal.add(replace(failed, attempt=2))
             continue
-        journal.append(flat_outcome(outcome))
+        journal.add(outcome)
         if share == 1:
             scores[one.name] = accuracy
     close = [name for name, value in scores.items() if 0 < max(scores.values()) - value < 0.015]

@@ -5,7 +5,8 @@ Each line is one JSON object whose ``kind`` says what it is:
 * ``search``: the settings, the first line.
 * ``candidate``: a network that a step tries, with its factors and its complexity.
 * ``outcome``: one training of it, with accuracy, seconds, seed and status; the candidate's fields are there
-  again, so that these lines alone are a table.
+  again, so that these lines alone are a table. ``run_dir`` is relative to the journal's folder, so that the
+  folder may be moved.
 * ``choice``: which candidate a step kept, the mean score of each, and whether the difference is noise.
 * ``result``: the network the search ended with.
 """
@@ -24,6 +25,8 @@ from saccade.errors import DataError, UsageError
 from saccade.expansion.types import Candidate, Complexity, Factors, Outcome
 
 JOURNAL = "expansion.jsonl"
+CANDIDATES = "candidates"
+"""Folder of the runs, in that of the search."""
 Record = dict[str, Any]
 
 _FACTORS = [field.name for field in fields(Factors)]
@@ -87,7 +90,8 @@ class Journal:
 
     def outcomes(self) -> list[Outcome]:
         """All trainings, in the order in which they ended."""
-        return [outcome_of(record) for record in self.records if record["kind"] == "outcome"]
+        folder = self.path.parent
+        return [outcome_of(record, folder) for record in self.records if record["kind"] == "outcome"]
 
     def chosen(self, step: int, *, contracted: bool = False) -> bool:
         """Whether that step, or its contraction, came to its choice."""
@@ -95,6 +99,10 @@ class Journal:
             record["kind"] == "choice" and record["step"] == step and record["contracted"] == contracted
             for record in self.records
         )
+
+    def add(self, outcome: Outcome) -> None:
+        """Write a training."""
+        self.append(flat_outcome(outcome, self.path.parent))
 
     def lay_out(self, candidates: Sequence[Candidate]) -> None:
         """Write the candidates of a step."""
@@ -134,10 +142,15 @@ def flat(candidate: Candidate) -> Record:
     return {"name": candidate.name, **own, **asdict(candidate.factors), **asdict(candidate.complexity)}
 
 
-def flat_outcome(outcome: Outcome) -> Record:
-    """An outcome's line."""
+def flat_outcome(outcome: Outcome, folder: Path) -> Record:
+    """An outcome's line in the journal of the search in ``folder``."""
     own = {name: getattr(outcome, name) for name in _OUTCOME}
-    return {"kind": "outcome", **flat(outcome.candidate), **own}
+    return {
+        "kind": "outcome",
+        **flat(outcome.candidate),
+        **own,
+        "run_dir": portable(outcome.run_dir, folder),
+    }
 
 
 def candidate_of(record: Record) -> Candidate:
@@ -149,9 +162,32 @@ def candidate_of(record: Record) -> Candidate:
     )
 
 
-def outcome_of(record: Record) -> Outcome:
-    """The inverse of `flat_outcome`."""
-    return Outcome(candidate=candidate_of(record), **_pick(record, _OUTCOME))
+def outcome_of(record: Record, folder: Path) -> Outcome:
+    """The inverse of `flat_outcome`; the run's folder is an absolute path, see `located`."""
+    values = {**_pick(record, _OUTCOME), "run_dir": located(record.get("run_dir", ""), folder)}
+    return Outcome(candidate=candidate_of(record), **values)
+
+
+def portable(run_dir: str, folder: Path) -> str:
+    """A run's folder relative to that of its search, absolute if it is elsewhere; empty stays empty."""
+    if not run_dir:
+        return ""
+    run, home = Path(os.path.abspath(run_dir)), Path(os.path.abspath(folder))
+    return run.relative_to(home).as_posix() if run.is_relative_to(home) else str(run)
+
+
+def located(run_dir: str, folder: Path) -> str:
+    """The absolute path of a run that a journal in ``folder`` names; the inverse of `portable`.
+
+    Older journals have the path as the command line had it, which means nothing from another place or once
+    the search was moved: the run in the search's own folder comes first.
+    """
+    if not run_dir:
+        return ""
+    own = folder / CANDIDATES / Path(run_dir).name
+    places = [own, folder / run_dir, Path(run_dir)]
+    found = next((place for place in places if place.is_dir()), folder / run_dir)
+    return os.path.abspath(found)
 
 
 def _pick(record: Record, names: Iterable[str]) -> Record:

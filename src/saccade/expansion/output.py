@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from saccade.console import warn
+from saccade.errors import UsageError
 from saccade.evaluation.pareto import pareto_front
 from saccade.expansion.candidate import derive
 from saccade.expansion.halving import savings
-from saccade.expansion.journal import JOURNAL, flat
-from saccade.expansion.search import CANDIDATES, Kept, SearchResult
+from saccade.expansion.journal import CANDIDATES, JOURNAL, flat, portable
+from saccade.expansion.search import Kept, SearchResult
 from saccade.expansion.types import SearchConfig
 from saccade.files import atomic_path, write_json
 from saccade.training.config import TrainConfig
@@ -56,8 +56,8 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
         "targets": [asdict(target) for target in search.targets],
         "cost": search.cost,
         "criterion": search.criterion,
-        "result": _kept(result.final),
-        "way": [_kept(kept) for kept in result.way],
+        "result": _kept(result.final, search.out),
+        "way": [_kept(kept, search.out) for kept in result.way],
         "pareto_front": [
             {**flat(done[i].candidate), "seed": done[i].seed, "accuracy": done[i].accuracy}
             for i in pareto_front(costs, [o.accuracy or 0.0 for o in done])
@@ -70,25 +70,27 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
     }
 
 
-def _kept(kept: Kept) -> dict[str, Any]:
+def _kept(kept: Kept, folder: Path) -> dict[str, Any]:
     score = kept.score
     return {
         **flat(kept.candidate),
         "accuracy": score.mean,
         "standard_error": score.error,
         "seeds": score.seeds,
-        "run_dir": kept.best.run_dir,
+        "run_dir": portable(kept.best.run_dir, folder),
     }
 
 
 def _take_run(folder: Path, run: Path) -> None:
     """Copy the weights, and link the run; where links are not to be had it is copied."""
+    if not (run / BEST).is_file():
+        raise UsageError(f"{run}: has no {BEST} (the run that the search ended with); put its folder back")
     with atomic_path(folder / BEST) as path:
         shutil.copyfile(run / BEST, path)
     link = folder / BEST_RUN
     _remove_run(link)
     try:
-        link.symlink_to(os.path.relpath(run, folder), target_is_directory=True)
+        link.symlink_to(portable(str(run), folder), target_is_directory=True)
     except OSError:
         shutil.copytree(run, link)
 

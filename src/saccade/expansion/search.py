@@ -19,7 +19,7 @@ from saccade.expansion.candidate import candidate_config, check_base
 from saccade.expansion.checks import check_axes, check_data, check_fields, check_targets, first_duration
 from saccade.expansion.counting import Meter
 from saccade.expansion.criterion import Choice, Score, choose, score_all
-from saccade.expansion.journal import JOURNAL, Journal, flat, flat_outcome
+from saccade.expansion.journal import CANDIDATES, JOURNAL, Journal, flat
 from saccade.expansion.progress import Progress
 from saccade.expansion.room import DataFacts, read_facts
 from saccade.expansion.settings import check_same, plain_settings
@@ -39,8 +39,6 @@ from saccade.expansion.types import (
 from saccade.models import create_model
 from saccade.models.x3d import X3D
 from saccade.training.run import model_options
-
-CANDIDATES = "candidates"
 
 
 @dataclass(frozen=True)
@@ -369,7 +367,7 @@ class Driver:
             with closing(self.engine.run(list(batch.values()))) as finished:  # type: ignore[type-var]
                 for outcome in finished:
                     outcome = replace(outcome, num_val=outcome.num_val or self.num_val)
-                    self.journal.append(flat_outcome(outcome))
+                    self.journal.add(outcome)
                     outcomes[outcome.job_name] = outcome
                     self.progress.finished(outcome, again=attempt == 1)
             waiting = [job for job in waiting if outcomes[job.name].status == "failed"]

@@ -96,7 +96,7 @@ def read_story(folder: Path) -> Story:
     settings = next((r["settings"] for r in records if r["kind"] == "search"), {"epochs": 0.0})
     choices = {(r["step"], r["contracted"]): r for r in records if r["kind"] == "choice"}
     result = next((r for r in reversed(records) if r["kind"] == "result"), None)
-    outcomes = tuple(outcome_of(r) for r in records if r["kind"] == "outcome")
+    outcomes = tuple(outcome_of(r, folder) for r in records if r["kind"] == "outcome")
     by_name: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_name[outcome.candidate.name].append(outcome)

@@ -22,7 +22,7 @@ from saccade.expansion.types import Job, Outcome
 from saccade.expansion.warm_start import write_warm_start
 from saccade.files import write_json
 from saccade.training import TrainConfig, train
-from saccade.training.run_folder import BEST, LAST, SCORES
+from saccade.training.run_folder import BEST, LAST, SCORES, read_config
 
 START = "start.safetensors"
 """Name of the weights, in the run folder, that a warm start begins with."""
@@ -78,11 +78,13 @@ def _trained(job: Job, start: float) -> Outcome:
 
 def _warm(job: Job, folder: Path, *, write: bool) -> TrainConfig:
     """The job's config with the expanded weights of its parent."""
-    path = folder / START
+    weights = str(folder / START)
     if write:
-        report = write_warm_start(job.config, Path(job.parent_run) / BEST, path)
+        report = write_warm_start(job.config, Path(job.parent_run) / BEST, weights)
         write_json(folder / "warm_start.json", report.to_dict())
-    return job.config.replace(model=replace(job.config.model, weights=str(path)))
+    else:  # as the run was begun with, where the folder was then: a resumed run keeps its settings
+        weights = read_config(folder).model.weights
+    return job.config.replace(model=replace(job.config.model, weights=weights))
 
 
 def main(args: list[str]) -> int:
