@@ -163,13 +163,17 @@ def test_dry_run_shows_a_plan_without_clips(tmp_path: Path, capsys: pytest.Captu
         (["--dry-run", "--num-clips", "0"], "--num-clips must be at least 1, got 0"),
         (["--dry-run", "--num-clips", "many"], "--num-clips: invalid int value: 'many'"),
         (["--dry-run", "--num-clips", "100"], "batch_size: .* choose at most 6"),
+        (["--dry-run", "--picture", "a.xyz"], "--picture a.xyz: the picture must end in one of .png"),
+        (["--dry-run", "--picture", "{}/a.png"], "--picture .*: .* is a file; name a folder"),
         (["--num-clips", "100"], "unknown flag --num-clips"),
         (["--multigrid", "tall"], "invalid choice 'tall' for argument '--multigrid'"),
     ],
 )
 def test_a_dry_run_that_cannot_work_says_why(
-    args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
+    (tmp_path / "file").write_text("")
+    args = [arg.format(tmp_path / "file") for arg in args]
     multigrid = [] if "--multigrid" in args else ["--multigrid", "both"]
     assert main(["train", "x3d_motion", *multigrid, *args]) in (1, 2)
     assert re.search(message, capsys.readouterr().err)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from saccade.errors import UsageError
 
+PICTURES = (".png", ".svg", ".pdf")  # that a chart can be written as
+
 
 def check_folder(path: str | os.PathLike[str], flag: str = "--out") -> Path:
     """The folder that files will be written to; called before anything takes time, it leaves nothing behind.

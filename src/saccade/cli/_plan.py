@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from saccade.cli._outputs import PICTURES, check_file
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ def show_plan(config: TrainConfig, *, num_clips: int | None, num_devices: int, p
         num_clips: training clips; None counts those of the data set.
         picture: where to draw; empty for <run folder>_plan.png.
     """
+    path, flag = picture or f"{config.run_dir}_plan.png", "--picture" if picture else "--out"
+    if picture or config.multigrid != "off":
+        check_file(path, flag, what="picture", suffixes=PICTURES)
     from saccade.training.run import draw_plan, make_timetable
     from saccade.training.timetable import MultigridTimetable
     from saccade.training.validate import validate
@@ -36,9 +40,7 @@ def show_plan(config: TrainConfig, *, num_clips: int | None, num_devices: int, p
     from saccade.training.multigrid.show import plan_text
 
     print(plan_text(timetable))
-    path = Path(picture or f"{config.run_dir}_plan.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw_plan(timetable, path)
+    draw_plan(timetable, Path(path))
     print(f"picture: {path}")
     return 0
 

@@ -6,13 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
-from saccade.cli._outputs import check_file
+from saccade.cli._outputs import PICTURES, check_file
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from saccade.visualize.pareto import Comparison
 
-FORMATS = (".png", ".svg", ".pdf")
 EXAMPLES = """examples:
   saccade pareto runs/*
   saccade pareto runs/x3d_s runs/rubiksnet_tiny --views 10x1 --latency --out figure.svg
@@ -25,7 +24,7 @@ drawn as one model, with the error of their mean.
 def run(args: list[str]) -> int:
     """Print the table, write the picture; exit code 0."""
     options = _parser().parse_args(args)
-    out = check_file(options.out, what="picture", suffixes=FORMATS)
+    out = check_file(options.out, what="picture", suffixes=PICTURES)
     for name in ("runs_timed", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from saccade.cli._args import Parser, check_score
 from saccade.cli._model_flags import add_model_flags, load_from_flags
-from saccade.cli._outputs import check_file
+from saccade.cli._outputs import PICTURES, check_file
 from saccade.cli._visualize_attention import add_attention
 from saccade.cli._visualize_clips import add_gradcam
 from saccade.cli._visualize_embedding import add_embedding
@@ -19,8 +19,6 @@ from saccade.errors import UsageError
 if TYPE_CHECKING:
     from saccade.models import VideoModel
     from saccade.visualize.shifts import LayerShifts
-
-FORMATS = (".png", ".svg", ".pdf")
 
 
 def run(args: list[str]) -> int:
@@ -44,7 +42,7 @@ def _parser() -> Parser:
         "--model", default="", help="model such a checkpoint is of (default: whose shapes fit)"
     )
     shifts.add_argument(
-        "--out", default="", help=f"picture to write, {', '.join(FORMATS)} (default: shifts.png in the run)"
+        "--out", default="", help=f"picture to write, {', '.join(PICTURES)} (default: shifts.png in the run)"
     )
     shifts.add_argument("--json", action="store_true", help="print every channel's shift as JSON")
     timeline = pictures.add_parser(
@@ -87,7 +85,7 @@ def _timeline(options: Namespace) -> int:
 
 def _shifts(options: Namespace) -> int:
     out = check_file(
-        options.out or _default_out(Path(options.source), "shifts"), what="picture", suffixes=FORMATS
+        options.out or _default_out(Path(options.source), "shifts"), what="picture", suffixes=PICTURES
     )
     model = _load(options.source, options.model)
     from saccade.visualize.charts import save_figure
