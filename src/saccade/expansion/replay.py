@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from saccade.errors import DataError, UsageError
@@ -113,6 +114,6 @@ def replay(
     check_axes(search, room)
     if not resume:
         check_targets(search, meter, room)
-    driver = Driver(search, ReplayEngine(table), meter=meter, room=room, say=say)
-    driver.open(resume=resume, overwrite=overwrite)
-    return driver.run()
+    with closing(Driver(search, ReplayEngine(table), meter=meter, room=room, say=say)) as driver:
+        driver.open(resume=resume, overwrite=overwrite)
+        return driver.run()

@@ -20,6 +20,7 @@ from saccade.expansion.checks import check_axes, check_data, check_fields, check
 from saccade.expansion.counting import Meter
 from saccade.expansion.criterion import Choice, Score, choose, score_all
 from saccade.expansion.journal import CANDIDATES, JOURNAL, Journal, flat
+from saccade.expansion.lock import FolderLock
 from saccade.expansion.progress import Progress
 from saccade.expansion.room import DataFacts, read_facts
 from saccade.expansion.settings import check_same, plain_settings
@@ -100,11 +101,12 @@ def run_search(
     check_axes(search, facts.room)
     if not resume:  # the network the search began with was within the target, as it was measured then
         check_targets(search, meter, facts.room)
-    with closing(engine):
-        driver = Driver(search, engine, meter=meter, room=facts.room, num_val=facts.num_val)
-        driver.open(resume=resume, overwrite=overwrite)
-        result = driver.run()
-    write_result(search, result)
+    driver = Driver(search, engine, meter=meter, room=facts.room, num_val=facts.num_val)
+    with closing(driver):
+        with closing(engine):
+            driver.open(resume=resume, overwrite=overwrite)
+            result = driver.run()
+        write_result(search, result)
     return result
 
 
@@ -140,15 +142,38 @@ class Driver:
         self.progress = Progress(search, say)
         self.notes: list[str] = []
         self.way: list[Kept] = []
+        self._lock: FolderLock | None = None
 
     def open(self, *, resume: bool, overwrite: bool) -> None:
-        """Begin the journal, or go on with it.
+        """Begin the journal, or go on with it; the folder is this search's until `close`.
 
         Raises:
-            UsageError: there is one and nothing was said of it, none to resume, or one with other settings.
+            UsageError: there is one and nothing was said of it, none to resume, or one with other settings;
+                or another process is searching in the folder.
         """
         from saccade.expansion.output import clear
 
+        out = self.search.out
+        self._check_folder(resume=resume, overwrite=overwrite)
+        self._lock = FolderLock(out)
+        self._check_folder(resume=resume, overwrite=overwrite)  # as it is now that nobody else writes there
+        if overwrite:
+            clear(out)
+        self.journal = Journal(out)
+        settings = plain_settings(self.search)
+        before = self.journal.settings()
+        if before is None:
+            self.journal.append({"kind": "search", "settings": settings})
+        else:
+            check_same(before, settings, out)
+
+    def close(self) -> None:
+        """Let others search in the folder."""
+        if self._lock:
+            self._lock.release()
+        self._lock = None
+
+    def _check_folder(self, *, resume: bool, overwrite: bool) -> None:
         out = self.search.out
         if resume and overwrite:
             raise UsageError("--resume continues a search and --overwrite deletes it; give one of them")
@@ -160,15 +185,6 @@ class Driver:
             )
         if resume and not present:
             raise UsageError(f"{out}: has no {JOURNAL} to resume; start without --resume")
-        if overwrite and out.is_dir():
-            clear(out)
-        self.journal = Journal(out)
-        settings = plain_settings(self.search)
-        before = self.journal.settings()
-        if before is None:
-            self.journal.append({"kind": "search", "settings": settings})
-        else:
-            check_same(before, settings, out)
 
     def run(self) -> SearchResult:
         """Expand until a target is exceeded, contract, and choose."""
