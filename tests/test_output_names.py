@@ -19,9 +19,9 @@ def test_a_folder_is_found_fit_without_being_made(tmp_path: Path):
 
 def test_places_that_cannot_be_written_to_are_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match=r"--out .*/file: is a file; name a folder"):
+    with pytest.raises(UsageError, match=r"--out .*/file: .*/file is a file, not a folder"):
         check_folder(tmp_path / "file")
-    with pytest.raises(UsageError, match=r"--out .*/file/a: .*/file is a file; name a folder"):
+    with pytest.raises(UsageError, match=r"--out .*/file/a: .*/file is a file, not a folder"):
         check_folder(tmp_path / "file" / "a")
     with pytest.raises(UsageError, match=r"--picture .*: is a folder; name a file"):
         check_file(tmp_path, "--picture")
@@ -51,7 +51,8 @@ def test_commands_look_at_the_folder_before_anything_else(
 ):
     (tmp_path / "file").write_text("")
     assert main([*COMMANDS[command], str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err == f"saccade: error: --out {tmp_path}/file: is a file; name a folder\n"
+    file = tmp_path / "file"
+    assert capsys.readouterr().err == f"saccade: error: --out {file}: {file} is a file, not a folder\n"
 
 
 @pytest.mark.parametrize(
@@ -66,8 +67,9 @@ def test_commands_look_at_the_folder_of_their_file(
     command: tuple[str, ...], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "file").write_text("")
-    assert main([*command, str(tmp_path / "file" / name)]) == 2
-    assert "file: is a file; name a folder\n" in capsys.readouterr().err
+    file = tmp_path / "file"
+    assert main([*command, str(file / name)]) == 2
+    assert f"--out {file}/{name}: {file} is a file, not a folder\n" in capsys.readouterr().err
 
 
 def test_a_timeline_of_no_score_is_refused(capsys: pytest.CaptureFixture[str]):

@@ -20,15 +20,9 @@ def check_folder(path: str | os.PathLike[str], flag: str = "--out") -> Path:
         UsageError: it is a file, cannot be made, or cannot be written to.
     """
     folder = Path(path)
-    try:
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        if not there.is_dir():
-            told = "is" if there == folder else f"{there} is"
-            raise UsageError(f"{flag} {folder}: {told} a file; name a folder")
-        with tempfile.TemporaryFile(dir=there):
-            return folder
-    except OSError as error:
-        raise UsageError(f"{flag} {folder}: nothing can be written there ({error.strerror})") from None
+    if obstacle := _obstacle(folder):
+        raise UsageError(f"{flag} {folder}: {obstacle}")
+    return folder
 
 
 def check_file(
@@ -53,8 +47,21 @@ def check_file(
         raise UsageError(f"{flag} {file}: the {what} must end in {one_of}{', '.join(suffixes)}")
     if file.is_dir():
         raise UsageError(f"{flag} {file}: is a folder; name a file")
-    check_folder(file.parent, flag)
+    if obstacle := _obstacle(file.parent):
+        raise UsageError(f"{flag} {file}: {obstacle}")
     return file
+
+
+def _obstacle(folder: Path) -> str:
+    """Why no file can be written into a folder that may not be there yet; empty if one can."""
+    try:
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if not there.is_dir():
+            return f"{there} is a file, not a folder"
+        with tempfile.TemporaryFile(dir=there):
+            return ""
+    except OSError as error:
+        return f"nothing can be written there ({error.strerror})"
 
 
 def output_names(paths: Sequence[str]) -> dict[str, str]:
