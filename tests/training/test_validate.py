@@ -59,6 +59,10 @@ def test_every_recipe_is_valid_but_for_its_weights(name: str):
         ({"optim__lr": 0.0}, r"^optim\.lr: must be above 0"),
         ({"optim__lr": float("nan")}, r"^optim\.lr: must be above 0"),
         ({"optim__warmup_epochs": 1000.0}, r"^optim\.warmup_epochs: 1000 is more than epochs"),
+        (
+            {"epochs": 1.0, "optim__warmup_epochs": 4.0},
+            "; give --optim.warmup-epochs 0.1 or so, or more --ep",
+        ),
         ({"optim__schedule": "step"}, r"^optim\.steps: the step schedule needs"),
         ({"optim__steps": (5.0, 3.0)}, r"^optim\.steps: must go up"),
         ({"optim__momentum": 1.0}, r"^optim\.momentum"),

@@ -86,8 +86,7 @@ def parse_fields(config: TrainConfig, args: list[str], *, prog: str) -> TrainCon
     for arg in args:
         name = _dashed(arg.split("=", 1)[0])
         if name.startswith("--") and name != "--help" and name not in known:
-            close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-            close += [flag for flag in known if flag.endswith(f".{name[2:]}") and flag not in close]
+            close = _close_flags(name, known)
             hint = f"did you mean {' or '.join(close)}?" if close else f"see {prog} --help"
             raise UsageError(f"unknown flag {arg.split('=', 1)[0]}; {hint}")
     args = _answered(type(config), args)
@@ -99,6 +98,15 @@ def parse_fields(config: TrainConfig, args: list[str], *, prog: str) -> TrainCon
         if not end.code:
             return None
         raise UsageError(f"{condensed(errors.getvalue())} (see {prog} --help)") from None
+
+
+def _close_flags(name: str, known: list[str]) -> list[str]:
+    """At most three flags that were perhaps meant: spelt alike, or whose last part begins with ``name``."""
+    wanted = name.removeprefix("--")
+    alike = difflib.get_close_matches(wanted, [flag[2:] for flag in known], n=2, cutoff=0.75)
+    begun = [flag[2:] for flag in known if flag[2:].rpartition(".")[2].startswith(wanted)] if wanted else []
+    begun.sort(key=lambda flag: flag.rpartition(".")[2] != wanted)  # the very name first
+    return [f"--{flag}" for flag in dict.fromkeys([*alike, *begun])][:3]
 
 
 def known_flags(config_type: type, prefix: str = "") -> list[str]:

@@ -106,7 +106,11 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
     if not all(0 <= beta < 1 for beta in optim.betas):
         yield "optim.betas", f"both must be 0 to below 1 (are {optim.betas})"
     if optim.warmup_epochs > config.epochs:
-        yield "optim.warmup_epochs", f"{optim.warmup_epochs:g} is more than epochs {config.epochs:g}"
+        yield (
+            "optim.warmup_epochs",
+            f"{optim.warmup_epochs:g} is more than epochs {config.epochs:g}; give "
+            f"--optim.warmup-epochs {config.epochs / 10:g} or so, or more --epochs",
+        )
     if optim.schedule == "step" and not optim.steps:
         yield "optim.steps", "the step schedule needs the epochs at which the rate falls, e.g. 30 40"
     yield from _at_least(optim, "optim", 0, "patience")
