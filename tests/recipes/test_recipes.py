@@ -1,7 +1,6 @@
 """Every recipe is built, and trains one step, shrunk to a size at which that takes a moment.
 
-The quick tests build each network once, and train one recipe of each kind: of an architecture, a task and an
-optimiser. Then it is validated, and its report is written.
+Each network is built once, on the meta device. Every recipe trains, is validated, and its report is written.
 """
 
 from __future__ import annotations
