@@ -7,7 +7,7 @@
 The rivals are shapes that people would take instead, brought to the multiply-adds of what was found:
 
     x3d_xs, x3d_s   clip, bottleneck and depth of the published network, the crop in its proportion to X2D's,
-                    the width as large as the budget allows
+                    the width as large as the budget allows; where the narrowest is too much, the crop shrinks
     compound        X2D on X3D-XS's clip with depth, width and crop scaled together by EfficientNet's 1.2, 1.1
                     and 1.15 to one power (Tan and Le, ICML 2019), the largest that the budget allows
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -85,22 +85,21 @@ def shape(name: str, search: SearchConfig, facts: DataFacts, meter: Meter, budge
                 crop=round(_stepped(start.crop * COMPOUND["crop"] ** power, CROP_STEP)),
             )
 
-        return _largest(scaled, cost, budget, [step / 20 for step in range(-200, 201)])
+        powers = (step / 20 for step in range(-200, 201))
+        fitting = [factors for factors in map(scaled, powers) if cost(factors) <= budget]
+        if not fitting:
+            raise SystemExit(f"compound: no power brings it to {budget:.3g} GMACs")
+        return max(fitting, key=cost)
     crop = CROP_STEP * round(clip.crop * search.start.crop / BASE_CROP / CROP_STEP)
     if facts.room.short_side is not None:
         crop = min(crop, facts.room.short_side // CROP_STEP * CROP_STEP)
-    published = clip.replace(crop=crop)
-    widths = [WIDTH_STEP * step for step in range(1, 61)]
-    return _largest(lambda width: published.replace(width=round(width, 2)), cost, budget, widths)
-
-
-def _largest(
-    make: Callable[[float], Factors], cost: Callable[[Factors], float], budget: float, values: Sequence[float]
-) -> Factors:
-    fitting = [factors for factors in map(make, values) if cost(factors) <= budget]
-    if not fitting:
-        raise SystemExit(f"no scale brings this shape to {budget:.3g} GMACs")
-    return max(fitting, key=cost)
+    widths = [round(WIDTH_STEP * step, 2) for step in range(1, 61)]
+    for side in range(crop, CROP_STEP, -CROP_STEP):
+        published = clip.replace(crop=side)
+        fitting = [f for width in widths if cost(f := published.replace(width=width)) <= budget]
+        if fitting:
+            return max(fitting, key=cost)
+    raise SystemExit(f"{name}: no crop and no width bring it to {budget:.3g} GMACs")
 
 
 def _stepped(value: float, step: float) -> float:
