@@ -367,7 +367,8 @@ def test_a_job_trains_and_pauses_and_a_second_rung_goes_on(
     report = json.loads((tmp_path / "warm" / "warm_start.json").read_text())
     assert report["exact"] is True
     (tmp_path / "warm").rename(tmp_path / "moved")
-    moved = run_job(tiny_job(clips, tmp_path / "moved", parent_run=str(tmp_path / "gone"), rung=1, share=0.5))
+    later = tiny_job(clips, tmp_path / "moved", parent_run=str(tmp_path / "gone"), rung=1, share=0.5)
+    moved = run_job(replace(later, config=later.config.replace(cache_mb=1, workers=1)))
     assert moved.status == "done", moved.error
 
 

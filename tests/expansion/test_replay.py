@@ -18,6 +18,7 @@ from saccade.expansion.journal import read_journal
 from saccade.expansion.progress import Progress
 from saccade.expansion.replay import Table, read_table, replay
 from saccade.expansion.search import SearchResult
+from saccade.expansion.story import path_of, read_story
 from saccade.expansion.types import Candidate, Complexity, Factors, Outcome, SearchConfig, Target
 from saccade.models.x3d import CONFIGS
 from saccade.recipes import get_recipe
@@ -198,6 +199,47 @@ def test_the_command_goes_on_with_a_replay(tmp_path: Path, capsys: pytest.Captur
     assert "02-" not in capsys.readouterr().out
     assert main(["expand", "--resume", "--replay", str(TABLE), "--out", str(out)]) == 0
     assert "02-temporal" in capsys.readouterr().out
+
+
+def test_a_search_that_its_number_of_steps_ended_goes_on_with_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "search"
+    args = ["expand", "--replay", str(TABLE), "--target-gmacs", "0.2", "--out", str(out), "--max-steps", "1"]
+    assert main([*args, "--epochs", "1", "--recipe", "x3d_ucf10", "--latency-runs", "0"]) == 0
+    assert read_story(out).final.candidate.name == "01-bottleneck"
+    again = ["expand", "--resume", "--replay", str(TABLE), "--out", str(out)]
+    assert main([*again, "--max-steps=2", "--workers", "1", "--cache_mb", "7"]) == 0
+    assert main(again) == 0
+    assert "stopped after 2 steps" in capsys.readouterr().err
+    records, story = read_journal(out), read_story(out)
+    assert [r["name"] for r in records if r["kind"] == "result"] == [
+        "01-bottleneck",
+        "02-temporal",
+        "02-temporal",
+    ]
+    settings = [r["settings"] for r in records if r["kind"] == "search"]
+    assert [(s["max_steps"], s["base"]["workers"], s["base"]["cache_mb"]) for s in settings][1:] == [
+        (2, 1, 7)
+    ]
+    assert story.settings == settings[-1]
+    assert path_of(story) == ["bottleneck", "temporal"]
+    assert main([*again, "--max-steps", "1"]) == 2
+    assert "max_steps: 1, but the search in" in capsys.readouterr().err
+    assert main([*again, "--rate", "3", "--max-steps", "3"]) == 2
+    assert main([*again, "--max-steps", "30"]) == 0
+    assert read_story(out).final.candidate.complexity.gmacs <= 0.2
+
+
+def test_a_search_that_goes_on_has_no_result_until_it_ends_again(tmp_path: Path):
+    run(tmp_path, 0.2, max_steps=1)
+    replay(search_of(tmp_path, 0.2, max_steps=2), read_table(TABLE), resume=True, say=lambda _: None)
+    path = tmp_path / "expansion.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert read_story(tmp_path).final is not None
+    path.write_bytes(b"".join(lines[:-1]))
+    assert read_story(tmp_path).final is None
+    assert path_of(read_story(tmp_path)) == ["bottleneck", "temporal"]
 
 
 def test_seeds_are_averaged_and_noise_is_told(tmp_path: Path):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from saccade.expansion.types import Factors, SearchConfig
 
 RECIPE, OUT = "x2d_expand", "runs/expand"
+_MAY_CHANGE = ("--max-steps", "--latency-runs", "--workers", "--threads", "--cache-mb")
 _WITH_RESUME = (
     "--resume",
     "--out",
@@ -25,6 +26,7 @@ _WITH_RESUME = (
     "--json",
     "--replay",
     "--num-classes",
+    *_MAY_CHANGE,
 )
 _START = {"frames": int, "stride": int, "crop": int, "width": float, "bottleneck": float, "depth": float}
 
@@ -35,7 +37,8 @@ def run(args: list[str]) -> int:
     options, rest = parser.parse_known_args(args)
     if options.report:
         return _report(options, rest)
-    search = _resumed(options, args) if options.resume and not options.data else _search(options, rest)
+    again = options.resume and not options.data
+    search = _resumed(options, args, rest) if again else _search(options, rest)
     if search is None:
         return 0
     result = _replay(options, search) if options.replay else _expand(options, search)
@@ -151,23 +154,40 @@ def _report(options: Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _resumed(options: Namespace, args: list[str]) -> SearchConfig:
-    """The settings that the search to resume was begun with, so that they need not be repeated."""
-    from saccade.expansion.journal import Journal, read_journal
+def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConfig | None:
+    """The settings that the search to resume has, so that they need not be repeated, with what the flags
+    change of them; None after printing help.
+    """
+    from saccade.cli.train import parse_fields
+    from saccade.expansion.journal import read_journal, settings_in, steps_in
     from saccade.expansion.settings import search_of
     from saccade.training.distributed import pick_device
 
-    extra = [arg for arg in args if arg.startswith("--") and arg.split("=")[0] not in _WITH_RESUME]
+    flags = {arg.split("=")[0].replace("_", "-"): arg for arg in args if arg.startswith("--")}
+    extra = [arg for name, arg in flags.items() if name not in _WITH_RESUME]
     if extra:
-        raise UsageError(f"{extra[0]}: --resume without --data takes all settings from the search in --out")
+        raise UsageError(
+            f"{extra[0]}: --resume without --data takes all settings from the search in --out but "
+            f"{', '.join(_MAY_CHANGE)}"
+        )
     out = Path(options.out or OUT)
-    read_journal(out)
-    settings = Journal(out).settings()
+    records = read_journal(out)
+    settings = settings_in(records)
     if settings is None:
         raise UsageError(f"{out}: its journal has no settings; give them again with --resume")
-    if not any(arg.split("=")[0] == "--device" for arg in args):
+    if "--device" not in flags:
         options.device = settings["device"].split(":")[0]  # also of the engine, which deals out the GPUs
-    return search_of(settings).replace(out=out, device=str(pick_device(options.device)))
+    search = search_of(settings)
+    base = parse_fields(search.base, rest, prog="saccade expand")
+    if base is None:
+        return None
+    return search.replace(
+        base=base,
+        out=out,
+        device=str(pick_device(options.device)),
+        max_steps=options.max_steps if "--max-steps" in flags else max(search.max_steps, steps_in(records)),
+        latency_runs=options.latency_runs if "--latency-runs" in flags else search.latency_runs,
+    )
 
 
 def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:

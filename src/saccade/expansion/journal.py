@@ -2,7 +2,8 @@
 
 Each line is one JSON object whose ``kind`` says what it is:
 
-* ``search``: the settings, the first line.
+* ``search``: the settings, the first line; again where the search went on with others (see
+  `saccade.expansion.settings`).
 * ``candidate``: a network that a step tries, with its factors and its complexity.
 * ``outcome``: one training of it, with accuracy, seconds, seed and status; the candidate's fields are there
   again, so that these lines alone are a table. ``run_dir`` is relative to the journal's folder, so that the
@@ -74,8 +75,12 @@ class Journal:
         self.records += records
 
     def settings(self) -> Record | None:
-        """The settings this search was begun with; None in a new journal."""
-        return next((record["settings"] for record in self.records if record["kind"] == "search"), None)
+        """The settings this search goes on with; None in a new journal."""
+        return settings_in(self.records)
+
+    def steps_made(self) -> int:
+        """Steps that came to their choice."""
+        return steps_in(self.records)
 
     def candidates(self, step: int, *, contracted: bool = False) -> list[Candidate]:
         """The candidates a step was laid out with, empty if it was not, or not to the end."""
@@ -134,6 +139,26 @@ def read_journal(folder: Path) -> list[Record]:
             raise DataError(f"{path}:{number}: not a line of a journal: {line[:60]!r}") from None
         records.append(record)
     return records
+
+
+def settings_in(records: Sequence[Record]) -> Record | None:
+    """The last settings of a journal; None if it has none."""
+    return next((record["settings"] for record in reversed(records) if record["kind"] == "search"), None)
+
+
+def steps_in(records: Sequence[Record]) -> int:
+    """Steps of a journal that came to their choice."""
+    return max((record["step"] for record in records if record["kind"] == "choice"), default=0)
+
+
+def result_in(records: Sequence[Record]) -> Record | None:
+    """The result of a journal's search; None while it has not ended, or goes on."""
+    for record in reversed(records):
+        if record["kind"] in ("candidate", "outcome", "choice"):
+            return None
+        if record["kind"] == "result":
+            return record
+    return None
 
 
 def flat(candidate: Candidate) -> Record:

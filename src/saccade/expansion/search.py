@@ -23,7 +23,7 @@ from saccade.expansion.journal import CANDIDATES, JOURNAL, Journal, flat
 from saccade.expansion.lock import FolderLock
 from saccade.expansion.progress import Progress
 from saccade.expansion.room import DataFacts, read_facts
-from saccade.expansion.settings import check_same, plain_settings
+from saccade.expansion.settings import check_same, check_steps, plain_settings
 from saccade.expansion.types import (
     Axis,
     Candidate,
@@ -164,8 +164,11 @@ class Driver:
         before = self.journal.settings()
         if before is None:
             self.journal.append({"kind": "search", "settings": settings})
-        else:
-            check_same(before, settings, out)
+            return
+        check_same(before, settings, out)
+        check_steps(self.search, self.journal.steps_made())
+        if settings | {"out": ""} != before | {"out": ""}:
+            self.journal.append({"kind": "search", "settings": settings})
 
     def close(self) -> None:
         """Let others search in the folder."""

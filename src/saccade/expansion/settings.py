@@ -46,6 +46,15 @@ def check_same(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
             )
 
 
+def check_steps(search: SearchConfig, made: int) -> None:
+    """Raise `ConfigError` if a search is to end before the steps it has made."""
+    if search.max_steps < made:
+        raise ConfigError(
+            f"max_steps: {search.max_steps}, but the search in {search.out} has made {made} steps; "
+            f"resume it with --max-steps {made} or more"
+        )
+
+
 def _decisive(values: dict[str, Any], free: set[str], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in values.items():

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from saccade.errors import SaccadeError
 from saccade.expansion.criterion import score_all
 from saccade.expansion.halving import Savings, multigrid_share, savings
-from saccade.expansion.journal import candidate_of, outcome_of, read_journal
+from saccade.expansion.journal import candidate_of, outcome_of, read_journal, result_in, settings_in
 from saccade.expansion.types import Candidate, Complexity, Outcome
 from saccade.training.config import TrainConfig
 
@@ -93,9 +93,9 @@ def read_story(folder: Path) -> Story:
         DataError: it is damaged.
     """
     records = read_journal(folder)
-    settings = next((r["settings"] for r in records if r["kind"] == "search"), {"epochs": 0.0})
+    settings = settings_in(records) or {"epochs": 0.0}
     choices = {(r["step"], r["contracted"]): r for r in records if r["kind"] == "choice"}
-    result = next((r for r in reversed(records) if r["kind"] == "result"), None)
+    result = result_in(records)
     outcomes = tuple(outcome_of(r, folder) for r in records if r["kind"] == "outcome")
     by_name: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:

@@ -56,9 +56,10 @@ def explain(error: BaseException) -> str:
 def _trained(job: Job, start: float) -> Outcome:
     folder = Path(job.config.run_dir)
     resume = (folder / LAST).is_file()
-    config = job.config
-    if job.parent_run:
-        config = _warm(job, folder, write=not resume)
+    if resume:
+        config = _as_begun(job.config, read_config(folder))
+    else:
+        config = _warm(job, folder) if job.parent_run else job.config
     train(config, resume=resume, overwrite=not resume, share=job.share)
     result = load_result(folder / SCORES)
     return Outcome(
@@ -76,15 +77,20 @@ def _trained(job: Job, start: float) -> Outcome:
     )
 
 
-def _warm(job: Job, folder: Path, *, write: bool) -> TrainConfig:
+def _as_begun(config: TrainConfig, begun: TrainConfig) -> TrainConfig:
+    """``config`` with what a run must keep although a search may go on with another: the cache, and where the
+    weights lay that it started from, which is read no more and may be elsewhere by now.
+    """
+    model = replace(config.model, weights=begun.model.weights)
+    return config.replace(model=model, cache_mb=begun.cache_mb)
+
+
+def _warm(job: Job, folder: Path) -> TrainConfig:
     """The job's config with the expanded weights of its parent."""
-    weights = str(folder / START)
-    if write:
-        report = write_warm_start(job.config, Path(job.parent_run) / BEST, weights)
-        write_json(folder / "warm_start.json", report.to_dict())
-    else:  # as the run was begun with, where the folder was then: a resumed run keeps its settings
-        weights = read_config(folder).model.weights
-    return job.config.replace(model=replace(job.config.model, weights=weights))
+    path = folder / START
+    report = write_warm_start(job.config, Path(job.parent_run) / BEST, path)
+    write_json(folder / "warm_start.json", report.to_dict())
+    return job.config.replace(model=replace(job.config.model, weights=str(path)))
 
 
 def main(args: list[str]) -> int:
