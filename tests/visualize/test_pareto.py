@@ -10,7 +10,7 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import DataError, UsageError
-from saccade.evaluation import TestResult
+from saccade.evaluation import MultiLabelResult, TestResult
 from saccade.models import create_model, save_weights
 from saccade.visualize.pareto import compare_runs, to_rows, with_latency
 
@@ -76,6 +76,63 @@ def test_seeds_of_one_network_are_one_dot(make_run: Callable[..., Path]) -> None
     assert first.accuracy == pytest.approx(13 / 20)
     assert first.spread == pytest.approx((0.05**2 / 3 + 0.65 * 0.35 / NUM) ** 0.5)
     assert first.folders == tuple(runs)
+
+
+def test_links_to_one_run_are_not_two_seeds(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    found = make_run("search/candidates/s1", result(12))
+    (tmp_path / "search" / "best_run").symlink_to(found, target_is_directory=True)
+    links = [tmp_path / "search" / "best_run", found, tmp_path / "search" / ".." / "search" / "best_run"]
+    (entry,) = compare_runs(links).entries
+    assert entry.folders == (tmp_path / "search" / "best_run",)
+    assert entry.spread == pytest.approx((0.6 * 0.4 / NUM) ** 0.5)
+
+
+def test_a_search_is_the_run_that_it_found(
+    make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run("runs/plain", result(10))
+    (tmp_path / "runs" / "expand").mkdir()
+    (tmp_path / "runs" / "expand" / "recipe.json").write_text("{}")
+    found = make_run("runs/expand/candidates/s1", result(12))
+    (tmp_path / "runs" / "expand" / "best_run").symlink_to(found, target_is_directory=True)
+    (tmp_path / "runs" / "plain_plan.png").write_bytes(b"")
+    (tmp_path / "runs" / "begun").mkdir()
+    everything = sorted(map(str, (tmp_path / "runs").iterdir()))
+    args = ["pareto", *everything, "--out", str(tmp_path / "p.png"), "--json"]
+    assert main(args) == 0
+    told = capsys.readouterr()
+    assert {row["name"]: row["accuracy"] for row in json.loads(told.out)["models"]} == {
+        "expand": 0.6,
+        "plain": 0.5,
+    }
+    assert told.err == f"saccade: left out, because they hold no run: {everything[0]}, {everything[3]}\n"
+    assert main(["pareto", everything[0], everything[3]]) == 2
+    assert "no run (a folder with config.json) among them" in capsys.readouterr().err
+
+
+def test_mean_average_precision_has_an_error_too(make_run: Callable[..., Path]) -> None:
+    rng = np.random.default_rng(0)
+    positives = rng.random((60, 3)) < 0.4
+    common: dict[str, Any] = {"views": "3x1", "class_names": ("a", "b", "c"), "gmacs_per_view": 0.5}
+    results = [
+        MultiLabelResult(
+            scores=(0.4 * positives + 0.6 * rng.random((60, 3))).astype(np.float32),
+            positives=positives,
+            truth=np.zeros((60, 0, 3), bool),
+            paths=tuple(f"/data/{i}.mp4" for i in range(60)),
+            num_params=1,
+            **common,
+        )
+        for _ in range(2)
+    ]
+    one = make_run("one", results[0], seed=0, lr=1)
+    (entry,) = compare_runs([one]).entries
+    assert entry.spread == pytest.approx(results[0].standard_error)
+    assert 0.01 < entry.spread < 0.1
+    (both,) = compare_runs([one, make_run("two", results[1], seed=1, lr=1)]).entries
+    of_seeds = (results[0].map - results[1].map) ** 2 / 2 / 2
+    of_videos = (results[0].standard_error ** 2 + results[1].standard_error ** 2) / 2
+    assert both.spread == pytest.approx((of_seeds + of_videos) ** 0.5)
 
 
 def test_same_names_are_told_apart(make_run: Callable[..., Path]) -> None:

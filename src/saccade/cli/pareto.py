@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.cli._args import Parser
@@ -34,7 +36,7 @@ def run(args: list[str]) -> int:
     from saccade.visualize.frontier import pareto_chart
     from saccade.visualize.pareto import compare_runs, to_rows, with_latency
 
-    comparison = compare_runs(options.runs, views=options.views)
+    comparison = compare_runs(_runs(options.runs), views=options.views)
     measured: dict[str, Any] = {}
     if options.latency:
         measured = _prepare(options.device, options.threads)
@@ -59,7 +61,9 @@ def _parser() -> Parser:
         "Pareto front, and print the table.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders; of `saccade expand` the run it found"
+    )
     parser.add_argument(
         "--views",
         default="",
@@ -82,6 +86,19 @@ def _parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _runs(paths: list[str]) -> list[Path]:
+    """The runs among what ``runs/*`` names, with a word on the rest."""
+    from saccade.visualize.pareto import find_runs
+
+    runs, others = find_runs(paths)
+    told = ", ".join(map(str, others))
+    if not runs:
+        raise UsageError(f"{told}: no run (a folder with config.json) among them")
+    if others:
+        print(f"saccade: left out, because they hold no run: {told}", file=sys.stderr)
+    return runs
 
 
 def _prepare(device_name: str, threads: int | None) -> dict[str, Any]:

@@ -14,10 +14,13 @@ from typing import Any
 from saccade.errors import DataError, UsageError
 from saccade.evaluation import Result, TestResult, load_result
 from saccade.evaluation.pareto import pareto_front
+from saccade.evaluation.uncertainty import share_error
 from saccade.visualize.frontier import Dot
 
 COSTS = ("gmacs", "params", "latency_ms")
 VALIDATION = "validation"
+_CONFIG = "config.json"
+_FOUND = "best_run"  # in the folder of a search: the run that it found
 # Settings in which two runs of one network may differ and still be repetitions of it.
 _OF_A_REPETITION = frozenset(
     {"seed", "out", "data", "root", "workers", "threads", "device", "save_minutes", "log_every"}
@@ -43,8 +46,7 @@ class Entry:
     Attributes:
         folders: its run folders.
         accuracy: mean over them of the headline figure, share of 1.
-        spread: standard error of the accuracy, from the seeds and the number of videos; 0 where neither
-            tells, as for mAP of one run.
+        spread: standard error of the accuracy, from the seeds and the videos; 0 where neither tells.
         gmacs: per clip, nan if unknown; params: number of parameters; latency_ms: of one clip, if measured.
     """
 
@@ -107,10 +109,32 @@ class _Run:
     results: dict[str, Result]  # by protocol
 
 
+def find_runs(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
+    """The run folders among ``paths``, each once whatever links lead to it, and what is none.
+
+    The folder of a search stands for the run that it found.
+
+    Raises:
+        UsageError: nothing is there.
+    """
+    runs: dict[Path, Path] = {}
+    others = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UsageError(f"{path}: no such run folder")
+        place = next((each for each in (path, path / _FOUND) if (each / _CONFIG).is_file()), None)
+        if place is None:
+            others.append(path)
+        else:
+            runs.setdefault(place.resolve(), place)
+    return list(runs.values()), others
+
+
 def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") -> Comparison:
     """Accuracy and cost of run folders, from the scores that training and ``saccade test`` left in them.
 
-    Runs that differ in nothing but the seed are one network with a mean and an error.
+    Runs that differ in nothing but the seed are one network with a mean and an error. The folder of a search
+    stands for the run that it found.
 
     Args:
         views: the view set to compare by, or ``validation``. Default: the largest that all were tested with,
@@ -120,7 +144,10 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") 
         UsageError: a folder holds no run or no accuracy, or the runs were not tested in the same way.
         DataError: scores are damaged, or of different tasks or data sets.
     """
-    runs = [_read(folder) for folder in dict.fromkeys(Path(folder) for folder in folders)]
+    found, others = find_runs(folders)
+    if others:
+        raise UsageError(f"{others[0]}: holds no run ({_CONFIG} is missing)")
+    runs = [_read(folder) for folder in found]
     protocol = _common_protocol(runs, views)
     results = [run.results[protocol] for run in runs]
     _check_alike(runs, results)
@@ -180,8 +207,6 @@ def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _read(folder: Path) -> _Run:
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such run folder")
     config = _config(folder)
     results = {}
     for path in sorted(folder.glob("test_scores_*.npz")):
@@ -200,13 +225,11 @@ def _read(folder: Path) -> _Run:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+    path = folder / _CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
         str(config["model"]["name"])
         int(config["clip"]["num_frames"])
-    except FileNotFoundError:
-        raise UsageError(f"{folder}: holds no run (config.json is missing)") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not readable as a run's config ({error!r})") from error
     return config
@@ -272,8 +295,7 @@ def _entry(name: str, runs: Sequence[_Run], results: Sequence[Result]) -> Entry:
     scores = [result.score for result in results]
     mean, num_videos = fmean(scores), results[0].num_videos
     error = variance(scores) / len(scores) if len(scores) > 1 else 0.0
-    if isinstance(results[0], TestResult) and num_videos:
-        error += mean * (1 - mean) / num_videos
+    error += _of_the_videos(results) ** 2
     return Entry(
         name=name,
         model=runs[0].config["model"]["name"],
@@ -286,6 +308,17 @@ def _entry(name: str, runs: Sequence[_Run], results: Sequence[Result]) -> Entry:
     )
 
 
+def _of_the_videos(results: Sequence[Result]) -> float:
+    """Standard error of the mean score of several seeds, which were all tested on the same videos; 0: of this
+    task none is known.
+    """
+    if isinstance(results[0], TestResult):
+        error = share_error(fmean(result.score for result in results), results[0].num_videos)
+    else:
+        error = math.sqrt(fmean(result.standard_error**2 for result in results))
+    return error if math.isfinite(error) else 0.0
+
+
 def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
     """A name for each network: that of its folder, or its recipe's where it has several; longer where two
     networks would have the same.
@@ -293,13 +326,18 @@ def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
     names = [
         f"{group[0].config.get('recipe')} ({len(group)} seeds)"
         if len(group) > 1
-        else group[0].folder.resolve().name
+        else _place(group[0].folder).name
         for group in groups
     ]
     return [
-        "/".join(group[0].folder.resolve().parts[-2:]) if names.count(name) > 1 else name
+        "/".join(_place(group[0].folder).parts[-2:]) if names.count(name) > 1 else name
         for name, group in zip(names, groups, strict=True)
     ]
+
+
+def _place(folder: Path) -> Path:
+    """The folder by which a run is called: of one that a search found, the search's."""
+    return folder.parent.resolve() if folder.name == _FOUND else folder.resolve()
 
 
 def _dot(entry: Entry, cost: str) -> Dot:
