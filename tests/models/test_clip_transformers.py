@@ -134,6 +134,21 @@ def test_the_leak_is_there_for_weights_that_were_trained_with_it() -> None:
     assert create_model(**model.build_args).config.class_token_leak
 
 
+@pytest.mark.parametrize("init", ["vit", "scaled"])
+@torch.no_grad()
+def test_initialisation(init: str) -> None:
+    model = create_model("timesformer_base", 5, width=64, num_heads=4, depth=2, init=init)
+    linear, positions = (1 / 8, 0.5) if init == "scaled" else (0.02, 0.02)
+    block = model.layers[0]
+    assert float(block.attn.qkv.weight.std()) == pytest.approx(linear, rel=0.05)
+    assert float(model.embed.pos_embed.std()) == pytest.approx(positions, rel=0.05)
+    assert float(model.head.classifier.weight.std()) == pytest.approx(0.02, rel=0.15)
+    assert not block.attn.qkv.bias.any()
+    assert not block.time_fc.weight.any()
+    with pytest.raises(ConfigError, match="init"):
+        create_model("timesformer_base", 5, init="random")
+
+
 def test_divided_attention_in_time_starts_as_no_attention() -> None:
     """As in an image network, so that its weights can be used: a block gives what it would by frame."""
     divided = create_model("timesformer_base", 5, **SMALL).eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,10 @@ from saccade.layers.transformer import (
 from saccade.models._base import VideoModel
 from saccade.models._checks import check_choice, check_count, check_number, checked_num_classes
 
+Init = Literal["vit", "scaled"]
+
 INIT_STD = 0.02  # ViT's
+SCALED_POSITIONS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,8 @@ class TransformerConfig:
     """Of the norms in blocks. The published weights of TimeSformer's authors need 1e-6."""
     head_norm_eps: float = 1e-6
     """Of the norm before the classifier."""
+    init: Init = "vit"
+    """ViT's initialisation, or "scaled" by the width of a small network; see `init_weights`."""
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "train_crop", "patch", "width", "depth", "num_heads"):
@@ -69,6 +74,7 @@ class TransformerConfig:
         for name in ("dropout", "token_dropout", "attn_dropout", "drop_path"):
             check_number(name, getattr(self, name), at_least=0.0, below=1.0)
         check_choice("head_pool", self.head_pool, get_args(HeadPool))
+        check_choice("init", self.init, get_args(Init))
         if self.width % self.num_heads:
             raise ConfigError(
                 f"width must be a multiple of num_heads, got {self.width} for {self.num_heads} heads"
@@ -209,28 +215,34 @@ def _divided(block: nn.Module, num_times: int, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module) -> None:
+def init_weights(model: ClipTransformer) -> None:
     """Linear layers, tokens and positions from a normal distribution of std 0.02 cut off at 2, biases 0;
     patches from N(0, 2 / fan_in); the layer behind attention in time 0, so that each block begins without it.
+
+    "scaled" is this project's, for networks of a few dozen numbers a token: 1 / sqrt(inputs) for linear
+    layers, 0.5 for tokens and positions.
     """
+    scaled = model.config.init == "scaled"
+    positions_std = SCALED_POSITIONS if scaled else INIT_STD
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            _init_linear(module)
+            _init_linear(module, std=module.in_features**-0.5 if scaled else INIT_STD)
         elif isinstance(module, ClipEmbedding):
             nn.init.kaiming_normal_(module.patch.weight, mode="fan_in", nonlinearity="relu")
             assert module.patch.bias is not None
             nn.init.zeros_(module.patch.bias)
-            nn.init.trunc_normal_(module.cls_token, std=INIT_STD)
-            nn.init.trunc_normal_(module.pos_embed, std=INIT_STD)
-            if module.time_embed is not None:
-                nn.init.trunc_normal_(module.time_embed, std=INIT_STD)
+            for tensor in (module.cls_token, module.pos_embed, module.time_embed):
+                if tensor is not None:
+                    nn.init.trunc_normal_(tensor, std=positions_std)
         elif isinstance(module, MomentsToTokens):
-            nn.init.trunc_normal_(module.time_embed, std=INIT_STD)
+            nn.init.trunc_normal_(module.time_embed, std=positions_std)
     for module in model.modules():
         if isinstance(module, DividedBlock):
             nn.init.zeros_(module.time_fc.weight)
+    if scaled and isinstance(model.head.classifier, nn.Linear):
+        _init_linear(model.head.classifier)  # as in `reset_classifier`
 
 
-def _init_linear(linear: nn.Linear) -> None:
-    nn.init.trunc_normal_(linear.weight, std=INIT_STD)
+def _init_linear(linear: nn.Linear, *, std: float = INIT_STD) -> None:
+    nn.init.trunc_normal_(linear.weight, std=std)
     nn.init.zeros_(linear.bias)
