@@ -11,12 +11,18 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import UsageError
+from saccade.evaluation.pareto import pareto_front
+from saccade.expansion import report
+from saccade.expansion.criterion import score_all
 from saccade.expansion.journal import Journal, flat
-from saccade.expansion.report import path_chart, write_report
-from saccade.expansion.settings import plain_settings
+from saccade.expansion.output import summary
+from saccade.expansion.report import front_chart, path_chart, write_report
+from saccade.expansion.search import Kept, SearchResult
+from saccade.expansion.settings import plain_settings, search_of
 from saccade.expansion.story import compare_stories, options_text, path_of, read_story
 from saccade.expansion.types import Candidate, Complexity, Factors, Outcome, SearchConfig, Target
 from saccade.recipes import get_recipe
+from saccade.visualize.frontier import Dot
 
 Accuracies = dict[str, float | None]
 STEPS: list[Accuracies] = [
@@ -210,6 +216,35 @@ def test_successive_halving_in_the_report(tmp_path: Path) -> None:
     page = write_report(folder).read_text()
     assert "dropped after 25 % of the training" in page
     assert "ended 1 training early: 15 min 25 s instead of about 16 min 40 s, 7.5 % less" in page
+
+
+def test_the_front_of_the_summary_is_that_of_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_search(tmp_path / "s", dropped=("spatial",), halving=2)
+    journal = Journal(folder)
+    width = next(one for one in journal.outcomes() if one.candidate.name == "03-width")
+    for seed, accuracy in ((1, 0.9), (2, 0.4)):  # mean 0.7, with the 0.8 of the first
+        journal.add(replace(width, seed=seed, accuracy=accuracy))
+    choice = next(r for r in journal.records if r["kind"] == "choice" and r["name"] == "03-width")
+    journal.append({**choice, "scores": {**choice["scores"], "03-width": 0.7}})
+    lucky = next(one for one in journal.outcomes() if one.candidate.name == "02-spatial")
+    journal.add(replace(lucky, accuracy=0.99, seed=1))  # the best of all, had it not been dropped
+    outcomes = tuple(journal.outcomes())
+    final = next(one for one in outcomes if one.candidate.contracted)
+    kept = Kept(final.candidate, score_all([final])[0], (final,))
+    settings = journal.settings()
+    assert settings is not None
+    result = SearchResult(way=(kept,), final=kept, outcomes=outcomes, notes=())
+    told = summary(search_of(settings), result)["pareto_front"]
+    drawn = list[tuple[str, list[Dot]]]()
+    monkeypatch.setattr(report, "pareto_chart", lambda panels, **_: drawn.extend(panels))
+    front_chart(read_story(folder))
+    dots = drawn[0][1]
+    front = [dots[i].name for i in pareto_front([d.cost for d in dots], [d.accuracy for d in dots])]
+    assert [entry["name"] for entry in told] == front
+    assert front == ["00-start", "01-depth", "02-fast", "03-width-contracted", "03-depth"]
+    assert {entry["seeds"] for entry in told} == {1}
 
 
 @pytest.mark.usefixtures("no_pictures")

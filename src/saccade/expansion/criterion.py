@@ -84,6 +84,20 @@ def score_all(outcomes: Sequence[Outcome]) -> list[Score]:
     return scores
 
 
+def is_finished(epochs: float, budget: float) -> bool:
+    """Whether a training of so many epochs is a whole one, and not a round of successive halving."""
+    return epochs >= budget * (1 - 1e-6)
+
+
+def score_finished(outcomes: Sequence[Outcome], budget: float) -> list[Score]:
+    """`score_all` of the networks that trained to the end; what was dropped before has no score.
+
+    Args:
+        budget: epochs of a whole training.
+    """
+    return score_all([outcome for outcome in outcomes if is_finished(outcome.epochs, budget)])
+
+
 def _variance_of_videos(outcome: Outcome) -> float:
     """Of one accuracy, for the number of videos it was taken on; 0 if that is not known."""
     if outcome.noise is not None:

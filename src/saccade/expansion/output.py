@@ -11,6 +11,7 @@ from saccade.console import warn
 from saccade.errors import UsageError
 from saccade.evaluation.pareto import pareto_front
 from saccade.expansion.candidate import derive
+from saccade.expansion.criterion import score_finished
 from saccade.expansion.halving import savings
 from saccade.expansion.journal import CANDIDATES, JOURNAL, flat, portable
 from saccade.expansion.search import Kept, SearchResult
@@ -51,7 +52,8 @@ def write_result(search: SearchConfig, result: SearchResult) -> None:
 def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
     """The search in figures."""
     done = [outcome for outcome in result.outcomes if outcome.status == "done"]
-    costs = [o.candidate.complexity.cost(search.cost) for o in done]
+    scores = score_finished(result.outcomes, search.epochs)
+    costs = [score.candidate.complexity.cost(search.cost) for score in scores]
     return {
         "targets": [asdict(target) for target in search.targets],
         "cost": search.cost,
@@ -59,8 +61,8 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
         "result": _kept(result.final, search.out),
         "way": [_kept(kept, search.out) for kept in result.way],
         "pareto_front": [
-            {**flat(done[i].candidate), "seed": done[i].seed, "accuracy": done[i].accuracy}
-            for i in pareto_front(costs, [o.accuracy or 0.0 for o in done])
+            {**flat(scores[i].candidate), "accuracy": scores[i].mean, "seeds": scores[i].seeds}
+            for i in pareto_front(costs, [score.mean for score in scores])
         ],
         "trainings": len(done),
         "failed_attempts": len(result.outcomes) - len(done),

@@ -125,7 +125,7 @@ def path_chart(story: Story) -> Figure | None:
 
 def front_chart(story: Story) -> Figure | None:
     """All networks trained to the end with the Pareto front of each cost; None if fewer than two are."""
-    ended = [t for step in story.steps for t in step if t.mean is not None and t.share > 1 - 1e-6]
+    ended = story.finished
     if len(ended) < 2:
         return None
     panels = []

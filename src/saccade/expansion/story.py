@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saccade.errors import SaccadeError
-from saccade.expansion.criterion import score_all
+from saccade.expansion.criterion import is_finished, score_all
 from saccade.expansion.halving import Savings, multigrid_share, savings
 from saccade.expansion.journal import candidate_of, outcome_of, read_journal, result_in, settings_in
 from saccade.expansion.types import Candidate, Complexity, Outcome
@@ -62,6 +62,11 @@ class Story:
     def way(self) -> list[Tried]:
         """The networks that were kept, in order."""
         return [tried for step in self.steps for tried in step if tried.fate == "kept"]
+
+    @property
+    def finished(self) -> list[Tried]:
+        """The networks that trained to the end, in order."""
+        return [t for step in self.steps for t in step if t.mean is not None and is_finished(t.share, 1.0)]
 
     @property
     def final(self) -> Tried | None:
@@ -148,7 +153,7 @@ def _tried(
     done = [outcome for outcome in outcomes if outcome.status == "done"]
     longest = max((outcome.epochs for outcome in done), default=0.0)
     share = longest / settings["epochs"] if settings["epochs"] else 1.0
-    scores = score_all([outcome for outcome in done if outcome.epochs >= longest * (1 - 1e-6)])
+    scores = score_all([outcome for outcome in done if is_finished(outcome.epochs, longest)])
     mean, error, seeds = (scores[0].mean, scores[0].error, scores[0].seeds) if scores else (None, 0.0, 0)
     if choice and candidate.name in choice.get("scores", {}):  # as it was judged, seeds of all pooled
         mean, error = choice["scores"][candidate.name], choice["errors"][candidate.name]
@@ -157,7 +162,7 @@ def _tried(
         fate = "left" if candidate.name == left else "kept"
     elif not done:
         fate = "failed" if any(outcome.attempt > 1 for outcome in outcomes) or choice else "open"
-    elif share < 1 - 1e-6:
+    elif not is_finished(share, 1.0):
         fate = "dropped" if choice else "open"
     else:
         fate = "rejected" if choice else "open"
