@@ -68,6 +68,16 @@ def test_runs_are_compared_by_the_largest_common_view_set(make_run: Callable[...
         compare_runs([a, make_run("c", result(9, views="2x1"))])
 
 
+def test_what_the_test_command_left_is_found(make_run: Callable[..., Path]) -> None:
+    a, b = make_run("a", result(15)), make_run("bb", val=result(8))
+    for run in (a, b):
+        result(12).save(run / "test" / "val_scores_3x1.npz")
+        result(11, views="10x1").save(run / "test" / "test_scores_10x1.npz")
+        result(2, views="10x3", shuffled=True).save(run / "test" / "val_shuffled_scores_10x3.npz")
+    assert compare_runs([a, b]).protocol == "10x1 of test"
+    assert [entry.accuracy for entry in compare_runs([a, b], views="3x1").entries] == [0.6, 0.6]
+
+
 def test_seeds_of_one_network_are_one_dot(make_run: Callable[..., Path]) -> None:
     runs = [make_run(f"x-s{seed}", result(12 + seed), seed=seed, lr=1, out=f"x{seed}") for seed in range(3)]
     other = make_run("other", result(11))

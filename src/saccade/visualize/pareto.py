@@ -208,11 +208,7 @@ def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _read(folder: Path) -> _Run:
     config = _config(folder)
-    results = {}
-    for path in sorted(folder.glob("test_scores_*.npz")):
-        result = load_result(path)
-        if not result.shuffled:  # a control, not an accuracy
-            results[result.views] = result
+    results = _tests(folder)
     if (folder / "val_scores.npz").is_file():
         result = load_result(folder / "val_scores.npz")
         results[f"{VALIDATION} {result.views}"] = result
@@ -222,6 +218,20 @@ def _read(folder: Path) -> _Run:
             "--views 10x1"
         )
     return _Run(folder, config, results)
+
+
+def _tests(folder: Path) -> dict[str, Result]:
+    """By protocol the final test of a training, and what ``saccade test`` left, which comes first of the two.
+    What is not of the validation split says so.
+    """
+    results = {}
+    later = sorted((folder / "test").glob("*_scores_*.npz"))
+    for path in [*sorted(folder.glob("test_scores_*.npz")), *later]:
+        result = load_result(path)
+        split = path.name.partition("_scores_")[0] if path in later else "val"
+        if not result.shuffled:  # a control, not an accuracy
+            results[result.views if split == "val" else f"{result.views} of {split}"] = result
+    return results
 
 
 def _config(folder: Path) -> dict[str, Any]:
