@@ -308,6 +308,36 @@ def test_the_command_maps_a_run_and_its_report_shows_it(
 
 
 @pytest.mark.parametrize(
+    ("names", "classes", "labels", "guessed"),
+    [
+        (["dark ones", "bright"], ["dark ones", "bright"], [1, 0], True),  # in the model's order
+        (["dark ones", "bright", "dim"], ["dark ones", "bright", "dim"], [1, 0], True),
+        (["left", "right"], ["bright", "dark ones"], [0, 1], False),  # as many, but others
+        (None, ["bright", "dark ones"], [0, 1], False),
+    ],
+)
+def test_guesses_are_compared_by_the_names_of_classes(
+    names: list[str] | None, classes: list[str], labels: list[int], guessed: bool, data: Path, tmp_path: Path
+):
+    clip = {"num_frames": 4, "stride": 2, "crop": 32, "short_side": 36, "target_fps": 20.0}
+    metadata: dict[str, Any] = {"clip": {**clip, "mean": [0.45] * 3, "std": [0.2] * 3}}
+    if names:
+        metadata["class_names"] = names
+    save_weights(tiny(len(names or "ab")), tmp_path / "w.safetensors", metadata=metadata)
+    args = ["visualize", "embedding", str(tmp_path / "w.safetensors"), "--data", str(data), "--workers", "0"]
+    assert main([*args, "--out", str(tmp_path)]) == 0
+    parser = Scripts()
+    parser.feed((tmp_path / "embedding.html").read_text(encoding="utf-8"))
+    told = json.loads(parser.data)
+    assert told["classes"] == classes
+    assert [clip["label"] for clip in sorted(told["clips"], key=lambda clip: clip["file"])] == [
+        *[labels[0]] * 3,
+        *[labels[1]] * 3,
+    ]
+    assert all((clip["guess"] >= 0) == guessed for clip in told["clips"])
+
+
+@pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--most", "0"], "--most must be at least 1, got 0"),

@@ -12,7 +12,7 @@ import numpy as np
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.cli._outputs import check_folder
-from saccade.errors import UsageError
+from saccade.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from saccade.data.types import VideoDataset
@@ -104,7 +104,8 @@ def _embedded(seen: ClipFeatures, loaded: LoadedModel, dataset: VideoDataset, pe
     from saccade.evaluation.scoring import sigmoid, softmax
     from saccade.visualize.embedding import embed
 
-    own = len(loaded.class_names) == seen.logits.shape[1] == len(dataset.class_names)
+    same = loaded.named and loaded.class_names == dataset.class_names
+    own = same and seen.logits.shape[1] == len(loaded.class_names)
     return embed(
         seen.features,
         [item.path for item in seen.items],
@@ -138,6 +139,7 @@ def _write(found: Embedding, folder: Path, method: str, title: str, subtitle: st
 def _dataset(options: Namespace, loaded: LoadedModel) -> VideoDataset:
     """The clips, at most so many, spread evenly over the list."""
     from dataclasses import replace
+    from functools import partial
 
     from saccade.cli.test import settings_of_run
     from saccade.data import load_dataset
@@ -146,12 +148,17 @@ def _dataset(options: Namespace, loaded: LoadedModel) -> VideoDataset:
     data = options.data or settings.get("data")
     if not data:
         raise UsageError("--data is needed: class folders, a list file, Something-Something or Charades")
-    dataset = load_dataset(
+    load = partial(
+        load_dataset,
         data,
         options.split,
         root=options.root or (settings.get("root") if not options.data else None) or None,
         val_fraction=settings.get("val_fraction", 0.2),
     )
+    try:
+        dataset = load(class_names=loaded.class_names if loaded.named else None)
+    except DataError:
+        dataset = load()  # of classes that the model does not know; a map needs none of it
     if len(dataset) <= options.most:
         return dataset
     chosen = np.linspace(0, len(dataset) - 1, options.most).round().astype(int).tolist()
