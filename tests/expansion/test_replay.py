@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import DataError, UsageError
+from saccade.evaluation.speed import Speed
 from saccade.expansion.axes import Room
 from saccade.expansion.counting import Meter, x3d_macs
 from saccade.expansion.journal import read_journal
+from saccade.expansion.output import summary
 from saccade.expansion.progress import Progress
 from saccade.expansion.replay import Table, read_table, replay
 from saccade.expansion.search import SearchResult
@@ -259,10 +262,10 @@ def test_a_latency_once_measured_decides_also_when_the_machine_is_slower_later(
 ):
     slower = 1.0
 
-    def latencies(self: Meter, points: list[Factors]) -> list[float]:
-        return [slower * x3d_macs(factors.config, 400) / 1e6 for factors in points]
+    def time(self: Meter, points: list[Factors]) -> list[Speed]:
+        return [Speed("forward", 1, (slower * x3d_macs(one.config, 400) / 1e9,)) for one in points]
 
-    monkeypatch.setattr(Meter, "_latencies", latencies)
+    monkeypatch.setattr(Meter, "time", time)
     search = search_of(tmp_path, 1).replace(targets=(Target("latency_ms", 250.0),), latency_runs=1)
     table = read_table(TABLE) | {(4, "contracted", None): 0.69}
     whole = replay(search, table, say=lambda _: None)
@@ -278,7 +281,10 @@ def test_a_latency_once_measured_decides_also_when_the_machine_is_slower_later(
     path.write_bytes(b"".join(lines[:trained]))
     slower = 100.0
     again = replay(search, table, resume=True, say=lambda _: None)
-    assert [kept.candidate for kept in again.way] == [kept.candidate for kept in whole.way]
+    assert [(kept.candidate.name, kept.candidate.factors) for kept in again.way] == [
+        (kept.candidate.name, kept.candidate.factors) for kept in whole.way
+    ]
+    assert again.final.candidate.name == final.name
     with pytest.raises(UsageError, match=r"^device: 'cuda', but .* begun with 'cpu'"):
         replay(search.replace(device="cuda"), table, resume=True, say=lambda _: None)
 
@@ -355,3 +361,81 @@ def test_progress_tells_step_candidate_score_and_time_left(tmp_path: Path):
     assert said[1] == f"  [1/2] 01-spatial seed 0: 50.0 % in 1 min 00 s {left}"
     progress.finished(replace(outcome, status="failed", accuracy=None, error="no memory"), again=False)
     assert said[2] == "  01-spatial seed 0 FAILED after 1 min 00 s (no memory); it is left out"
+
+
+class Clock:
+    """Stands for the timing of networks: a millisecond for each 10⁶ multiply-adds, times the machine's load,
+    which is another when the search has said that it times all in turns.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, steps: float, end: float) -> None:
+        self.load, self.end, self.rounds = steps, end, list[int]()
+        monkeypatch.setattr(Meter, "time", lambda meter, points: self.time(points))
+
+    def say(self, line: str) -> None:
+        if line.startswith("timing"):
+            self.load = self.end
+
+    def time(self, points: Sequence[Factors]) -> list[Speed]:
+        self.rounds.append(len(points))
+        middle = [self.load * x3d_macs(point.config, 400) / 1e9 for point in points]
+        return [Speed("forward", 1, (0.9 * one, one, 1.1 * one)) for one in middle]
+
+
+def test_all_networks_are_timed_in_turns_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch, steps=3.0, end=1.0)
+    search = search_of(tmp_path, 0.042).replace(latency_runs=3)
+    result = replay(search, read_table(TABLE), say=clock.say)
+    assert clock.rounds[-1] == 6, "the first and the five of the step"
+    records = read_journal(tmp_path)
+    assert [record["kind"] for record in records[-2:]] == ["latencies", "result"]
+    laid_out = {record["name"]: record for record in records if record["kind"] == "candidate"}
+    assert laid_out.keys() == records[-2]["latency_ms"].keys()
+    for kept in result.way:
+        gmacs, milliseconds = kept.candidate.complexity.gmacs, kept.candidate.complexity.latency_ms
+        assert milliseconds == pytest.approx(1000 * gmacs)
+        assert laid_out[kept.candidate.name]["latency_ms"] == pytest.approx(3000 * gmacs)
+    told = summary(search.replace(cost="latency_ms"), result)
+    assert [entry["latency_ms"] for entry in told["pareto_front"]] == pytest.approx(
+        [20.66, 38.93, 40.10, 41.00], abs=0.01
+    )
+    story = read_story(tmp_path)
+    assert story.timed is not None
+    assert {t.candidate.name: t.candidate.complexity.latency_ms for t in story.finished} == records[-2][
+        "latency_ms"
+    ]
+
+    rounds = len(clock.rounds)
+    replay(search, read_table(TABLE), resume=True, say=clock.say)
+    assert len(clock.rounds) == rounds, "what the journal has is not timed again"
+    monkeypatch.setattr("saccade.expansion.timing.CHEAP_SECONDS", 0.01)
+    lines = (tmp_path / "expansion.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "expansion.jsonl").write_bytes(b"".join(line for line in lines if b'"latencies"' not in line))
+    assert read_story(tmp_path).timed is None
+    replay(search, read_table(TABLE), resume=True, say=clock.say)
+    assert clock.rounds[-1] == 2, "the way alone: all would take too long"
+    timed = read_story(tmp_path).steps[1]
+    assert [t.candidate.complexity.latency_ms is not None for t in timed] == [t.fate == "kept" for t in timed]
+
+
+@pytest.mark.parametrize(
+    ("end", "found", "note"),
+    [
+        (1.0, "03-spatial", "04-depth-contracted takes 234 ms: over the target of 200 ms, left out"),
+        (0.88, "04-depth-contracted", ""),  # 206 ms, but the quicker passes took less than 200
+        (20.0, "04-depth-contracted", "no network keeps the target of 200 ms"),
+    ],
+)
+def test_a_latency_that_is_the_target_decides_as_it_was_timed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: float, found: str, note: str
+):
+    clock = Clock(monkeypatch, steps=0.8, end=end)
+    table = read_table(TABLE) | {(4, "contracted", None): 0.69}
+    search = search_of(tmp_path, 1.0).replace(targets=(Target("latency_ms", 200.0),), latency_runs=3)
+    result = replay(search, table, say=clock.say)
+    assert (len(result.way), result.way[-1].candidate.name) == (5, "04-depth-contracted")
+    assert result.final.candidate.name == found
+    told = " ".join(note for note in result.notes if note.startswith("timed in turns"))
+    assert (note in told, bool(told)) == (True, bool(note)), told
+    again = replay(search, table, resume=True, say=clock.say)
+    assert (again.final, again.notes) == (result.final, result.notes)

@@ -119,7 +119,9 @@ def test_a_search_trains_candidates_and_writes_the_journal(
     assert all(0 <= record["accuracy"] <= 1 for record in outcomes if record["status"] == "done")
     assert all(record["latency_ms"] > 0 and record["memory_mb"] > 0 for record in outcomes)
     assert result.final.candidate.complexity.gmacs <= 0.0013
-    assert records[-1]["kind"] == "result"
+    assert [record["kind"] for record in records[-2:]] == ["latencies", "result"]
+    assert {kept.candidate.name for kept in result.way} <= records[-2]["latency_ms"].keys()
+    assert records[-1]["latency_ms"] == records[-2]["latency_ms"][records[-1]["name"]]
     assert records[-1]["name"] == result.final.candidate.name
 
 

@@ -20,6 +20,7 @@ from saccade.expansion.report import front_chart, path_chart, write_report
 from saccade.expansion.search import Kept, SearchResult
 from saccade.expansion.settings import plain_settings, search_of
 from saccade.expansion.story import compare_stories, options_text, path_of, read_story
+from saccade.expansion.timing import Timed
 from saccade.expansion.types import Candidate, Complexity, Factors, Outcome, SearchConfig, Target
 from saccade.recipes import get_recipe
 from saccade.visualize.frontier import Dot
@@ -183,6 +184,45 @@ def test_page(search: Path) -> None:
     assert page.count("<svg") == 2
     assert "http" not in page.replace("http://www.w3.org", "").replace("https://www.w3.org", "")
     assert "{{" not in page
+
+
+def test_latencies_of_different_steps_say_so_and_those_of_one_time_stand_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_search(tmp_path / "s", cost="latency_ms", device="cuda")
+    drawn = list[tuple[str, list[Dot]]]()
+    monkeypatch.setattr(report, "pareto_chart", lambda panels, **_: drawn.extend(panels))
+    apart = "latency (ms), measured in different steps"
+    front_chart(read_story(folder))
+    assert [(label, len(dots)) for label, dots in drawn] == [("gmacs", 8), (apart, 8), ("params", 8)]
+    figure = path_chart(read_story(folder))
+    assert figure is not None
+    assert figure.axes[0].get_xlabel() == f"{apart}, log scale"
+    monkeypatch.setattr(report, "path_chart", lambda story: None)
+    page = write_report(folder).read_text()
+    assert "one clip, measured, cuda, saccade" in page
+    assert "measured before each step: steps may differ" in page
+
+    latencies = {"00-start": 3.0, "01-depth": 4.0, "02-fast": 5.0, "03-width-contracted": 6.5, "01-fast": 4.5}
+    timed = Timed(device="cpu", runtime="torch", latency_ms=latencies, low_ms=latencies)
+    journal = Journal(folder)
+    journal.append(timed.record(), journal.records[-1])
+    drawn.clear()
+    front_chart(read_story(folder))
+    assert [(label, len(dots)) for label, dots in drawn] == [("gmacs", 8), ("latency_ms", 5), ("params", 8)]
+    assert {dot.name: dot.cost for dot in drawn[1][1]} == latencies
+    monkeypatch.undo()
+    figure = path_chart(read_story(folder))
+    assert figure is not None
+    assert list(figure.axes[0].lines[0].get_xdata()) == [3.0, 4.0, 5.0, 6.5]
+    assert figure.axes[0].get_xlabel() == "latency (ms), log scale"
+    monkeypatch.setattr(report, "path_chart", lambda story: None)
+    monkeypatch.setattr(report, "front_chart", lambda story: None)
+    page = write_report(folder).read_text()
+    assert "one clip, timed in turns with the others, cpu, torch" in page
+    assert "timed in turns at the end of the search" in page
+    journal.lay_out([candidate(4, "depth", 16.0, "03-width")])
+    assert read_story(folder).timed is None, "the search goes on"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from saccade.evaluation.speed import Stopwatch, random_clips, take_turns
+from saccade.evaluation.speed import Speed, Stopwatch, random_clips, take_turns
 from saccade.expansion.types import Complexity, Cost, Factors, Runtime
 from saccade.layers import round_channels
 from saccade.models import count_macs, count_params
@@ -61,8 +61,8 @@ class Meter:
         counted = [self.count(factors) for factors in points]
         new = [f for f, known in zip(points, counted, strict=True) if known.latency_ms is None]
         if self.runs and new:
-            for factors, milliseconds in zip(new, self._latencies(new), strict=True):
-                self._counted[factors] = replace(self._counted[factors], latency_ms=milliseconds)
+            for factors, speed in zip(new, self.time(new), strict=True):
+                self._counted[factors] = replace(self._counted[factors], latency_ms=1000 * speed.median)
         return [self.count(factors) for factors in points]
 
     def remember(self, factors: Factors, complexity: Complexity) -> None:
@@ -87,13 +87,15 @@ class Meter:
         config = replace(self._like.config, **factors.gammas)
         return x3d_macs(config, self._like.num_classes) / 1e9
 
-    def _latencies(self, points: Sequence[Factors]) -> list[float]:
-        """Milliseconds of a forward pass of one clip, the median."""
+    def time(self, points: Sequence[Factors]) -> list[Speed]:
+        """`runs` passes of one clip for each, in turns."""
+        limit: AbstractContextManager[Any] = nullcontext()
         if self.runtime == "compile":
             torch._dynamo.reset()  # after 8 networks of one class the next would run as they are, uncompiled
-        with use_backend("torch") if self.runtime == "torch" else nullcontext():
-            watches = [self._stopwatch(factors) for factors in points]
-            return [1000 * speed.median for speed in take_turns(watches, self.runs)]
+            most = max(torch._dynamo.config.recompile_limit, len(points))
+            limit = torch._dynamo.config.patch(recompile_limit=most)
+        with limit, use_backend("torch") if self.runtime == "torch" else nullcontext():
+            return take_turns([self._stopwatch(factors) for factors in points], self.runs)
 
     def _stopwatch(self, factors: Factors) -> Stopwatch:
         model: nn.Module = self._build(factors).eval().to(self.device)

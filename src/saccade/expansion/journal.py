@@ -9,6 +9,7 @@ Each line is one JSON object whose ``kind`` says what it is:
   again, so that these lines alone are a table. ``run_dir`` is relative to the journal's folder, so that the
   folder may be moved.
 * ``choice``: which candidate a step kept, the mean score of each, and whether the difference is noise.
+* ``latencies``: of the networks, timed in turns once the last was trained (`saccade.expansion.timing`).
 * ``result``: the network the search ended with.
 """
 
@@ -154,11 +155,16 @@ def steps_in(records: Sequence[Record]) -> int:
 def result_in(records: Sequence[Record]) -> Record | None:
     """The result of a journal's search; None while it has not ended, or goes on."""
     for record in reversed(records):
-        if record["kind"] in ("candidate", "outcome", "choice"):
+        if is_progress(record):
             return None
         if record["kind"] == "result":
             return record
     return None
+
+
+def is_progress(record: Record) -> bool:
+    """Whether a search that writes such a record has not come to its end."""
+    return record["kind"] in ("candidate", "outcome", "choice")
 
 
 def flat(candidate: Candidate) -> Record:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
     """The search in figures."""
     done = [outcome for outcome in result.outcomes if outcome.status == "done"]
     scores = score_finished(result.outcomes, search.epochs)
+    if result.timed:
+        scores = [replace(score, candidate=result.timed.of(score.candidate)) for score in scores]
+        scores = [s for s in scores if getattr(s.candidate.complexity, search.cost) is not None]
     costs = [score.candidate.complexity.cost(search.cost) for score in scores]
     return {
         "targets": [asdict(target) for target in search.targets],
@@ -68,6 +71,7 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
         "failed_attempts": len(result.outcomes) - len(done),
         "seconds": sum(outcome.seconds for outcome in result.outcomes),
         **({"halving": savings(result.outcomes, search.epochs).to_dict()} if search.halving else {}),
+        **({"timed_in_turns": sorted(result.timed.latency_ms)} if result.timed else {}),
         "notes": list(result.notes),
     }
 

@@ -72,7 +72,7 @@ def write_report(folder: str | os.PathLike[str], *, against: Sequence[str | os.P
         notes=_notes(story),
         steps=[_step_rows(step) for step in story.steps],
         figure=_figure_name(story),
-        measured=_has(story, "latency_ms"),
+        measured=_measured(story),
         savings=_savings(story),
         rivals=_rivals(story, others),
         recipe=str(story.folder / "recipe.json") if (story.folder / "recipe.json").is_file() else "",
@@ -96,7 +96,8 @@ def path_chart(story: Story) -> Figure | None:
     steps: list[Step] = []
     for group in story.steps:
         kept = next((tried for tried in group if tried.fate == "kept"), None)
-        rejected += [_dot(tried, cost) for tried in group if tried.fate in ("rejected", "left")]
+        lost = [tried for tried in group if tried.fate in ("rejected", "left")]
+        rejected += [_dot(tried, cost) for tried in lost if _has(tried, cost)]
         if kept is None:
             continue
         label = "X2D" if _is_x2d(kept) else kept.candidate.axis
@@ -114,7 +115,7 @@ def path_chart(story: Story) -> Figure | None:
     target = story.target
     return expansion_chart(
         steps,
-        cost=cost,
+        cost=_label(story, cost),
         target=target / 1e6 if target and cost == "params" else target,
         figure_name=_figure_name(story),
         title=f"Progressive expansion on {_data_name(story)}",
@@ -130,9 +131,9 @@ def front_chart(story: Story) -> Figure | None:
         return None
     panels = []
     for cost in _PANELS:
-        dots = [_dot(tried, cost) for tried in ended if cost_of(tried.candidate.complexity, cost) is not None]
+        dots = [_dot(tried, cost) for tried in ended if _has(tried, cost)]
         if dots:
-            panels.append((cost, dots))
+            panels.append((_label(story, cost), dots))
     return pareto_chart(
         panels,
         figure_name=_figure_name(story),
@@ -140,6 +141,12 @@ def front_chart(story: Story) -> Figure | None:
         named=[story.final.candidate.name] if story.final else [],
         styles=AXIS_STYLES,
     )
+
+
+def _label(story: Story, cost: str) -> str:
+    """What a chart calls its costs: those that cannot be compared say so."""
+    apart = cost == "latency_ms" and story.timed is None
+    return "latency (ms), measured in different steps" if apart else cost
 
 
 def _dot(tried: Tried, cost: str) -> Dot:
@@ -178,8 +185,17 @@ def _figure_name(story: Story) -> str:
     return figure_name(story.settings.get("base", {}).get("task", ""))
 
 
-def _has(story: Story, cost: str) -> bool:
-    return any(cost_of(t.candidate.complexity, cost) is not None for step in story.steps for t in step)
+def _has(tried: Tried, cost: str) -> bool:
+    return cost_of(tried.candidate.complexity, cost) is not None
+
+
+def _measured(story: Story) -> str:
+    """How the latencies were taken; empty: there are none."""
+    if not any(_has(tried, "latency_ms") for step in story.steps for tried in step):
+        return ""
+    if story.timed:
+        return "ms is the latency, timed in turns at the end of the search; - where a network was left out."
+    return "ms is the latency as it was measured before each step: steps may differ by the machine's load."
 
 
 def _headline(story: Story) -> list[tuple[str, str, str]]:
@@ -203,14 +219,12 @@ def _headline(story: Story) -> list[tuple[str, str, str]]:
         ),
     ]
     if complexity.latency_ms is not None:
-        device, runtime = story.settings.get("device", ""), story.settings.get("runtime", "")
-        cards.append(
-            (
-                f"{plain_number(complexity.latency_ms)} ms",
-                "latency",
-                f"one clip, measured, {device}, {runtime}",
-            )
-        )
+        where = [story.settings.get("device", ""), story.settings.get("runtime", "")]
+        how = "measured"
+        if story.timed:
+            where, how = [story.timed.device, story.timed.runtime], "timed in turns with the others"
+        told = f"one clip, {how}, {', '.join(where)}"
+        cards.append((f"{plain_number(complexity.latency_ms)} ms", "latency", told))
     spent = format_seconds(story.seconds)
     num = len({(outcome.candidate.name, outcome.seed) for outcome in story.outcomes})
     cards.append((spent, "of training", f"{_trainings(num)}, one after another"))

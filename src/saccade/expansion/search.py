@@ -18,12 +18,13 @@ from saccade.expansion.axes import Room, contract, expand, usable_axes, values
 from saccade.expansion.candidate import candidate_config, check_base
 from saccade.expansion.checks import check_axes, check_data, check_fields, check_targets, first_duration
 from saccade.expansion.counting import Meter
-from saccade.expansion.criterion import Choice, Score, choose, score_all
+from saccade.expansion.criterion import Choice, Score, choose, score_all, score_finished
 from saccade.expansion.journal import CANDIDATES, JOURNAL, Journal, flat
 from saccade.expansion.lock import FolderLock
 from saccade.expansion.progress import Progress
 from saccade.expansion.room import DataFacts, read_facts
 from saccade.expansion.settings import check_same, check_steps, plain_settings
+from saccade.expansion.timing import Timed, is_cheap, time_in_turns, timed_in
 from saccade.expansion.types import (
     Axis,
     Candidate,
@@ -69,12 +70,14 @@ class SearchResult:
         final: the one of the way that meets the targets and is the most accurate, nearly always the last.
         outcomes: all trainings, failed ones included.
         notes: what people should know of the choices.
+        timed: the latencies of ``way`` and ``final``, timed in turns at the end; None: nothing was timed.
     """
 
     way: tuple[Kept, ...]
     final: Kept
     outcomes: tuple[Outcome, ...]
     notes: tuple[str, ...]
+    timed: Timed | None = None
 
 
 def run_search(
@@ -402,21 +405,64 @@ class Driver:
     # ------------------------------------------------------------------------------------------------ result
 
     def _result(self) -> SearchResult:
-        meeting = [kept for kept in self.way if self._fits(kept.candidate.complexity)]
+        timed = self._time_in_turns()
+        meeting = self._meeting(timed)
         final = max(meeting, key=lambda kept: (kept.score.mean, -kept.candidate.complexity.gmacs))
-        last = self.way[-1]
+        last = meeting[-1]
         if final is not last:
             self._note(
                 f"{final.candidate.name} scored {final.score}, the larger {last.candidate.name} "
                 f"{last.score}: the smaller is the result"
             )
+        if timed:
+            self.way = [replace(kept, candidate=timed.of(kept.candidate)) for kept in self.way]
+            final = next(kept for kept in self.way if kept.candidate.name == final.candidate.name)
         self.journal.append({"kind": "result", **flat(final.candidate), "accuracy": final.score.mean})
         return SearchResult(
             way=tuple(self.way),
             final=final,
             outcomes=tuple(self.journal.outcomes()),
             notes=tuple(self.notes),
+            timed=timed,
         )
+
+    def _meeting(self, timed: Timed | None) -> list[Kept]:
+        """The networks of the way that meet the targets, by the latencies timed at the end where there are
+        some: those of the steps are of different times.
+        """
+        before = [kept for kept in self.way if self._fits(kept.candidate.complexity)]
+        limit = next((t.value for t in self.search.targets if t.kind == "latency_ms"), None)
+        if timed is None or limit is None:
+            return before
+        over = [name for kept in before if timed.low_ms[name := kept.candidate.name] > limit]
+        told = ", ".join(f"{name} takes {timed.latency_ms[name]:.3g} ms" for name in over)
+        if len(over) == len(before):
+            self._note(
+                f"timed in turns at the end, no network keeps the target of {limit:g} ms ({told}): is the "
+                "machine busy? The result is by the latencies of the steps"
+            )
+            return before
+        if over:
+            self._note(f"timed in turns at the end, {told}: over the target of {limit:g} ms, left out")
+        return [kept for kept in before if kept.candidate.name not in over]
+
+    def _time_in_turns(self) -> Timed | None:
+        """The latencies of the way and, if it is cheap, of all networks that trained to the end; from the
+        journal if they are there.
+        """
+        known = timed_in(self.journal.records)
+        if known or not self.meter.runs:
+            return known
+        own = {kept.candidate.name: kept.candidate for kept in self.way}
+        scores = score_finished(self.journal.outcomes(), self.search.epochs)
+        every = own | {score.candidate.name: score.candidate for score in scores}
+        candidates = list(every.values())
+        if not is_cheap(self.meter, [candidate.complexity for candidate in candidates]):
+            candidates = list(own.values())
+        self.progress.say(f"timing {len(candidates)} networks in turns")
+        timed = time_in_turns(self.meter, candidates)
+        self.journal.append(timed.record())
+        return timed
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from saccade.errors import SaccadeError
 from saccade.expansion.criterion import is_finished, score_all
 from saccade.expansion.halving import Savings, multigrid_share, savings
 from saccade.expansion.journal import candidate_of, outcome_of, read_journal, result_in, settings_in
+from saccade.expansion.timing import Timed, timed_in
 from saccade.expansion.types import Candidate, Complexity, Outcome
 from saccade.training.config import TrainConfig
 
@@ -49,7 +50,12 @@ class Tried:
 
 @dataclass(frozen=True)
 class Story:
-    """A search as its journal has it, finished or not."""
+    """A search as its journal has it, finished or not.
+
+    Attributes:
+        timed: latencies taken in turns at the end; the candidates of ``steps`` have these and no others.
+            None: each has that of its own step.
+    """
 
     folder: Path
     settings: dict[str, Any]
@@ -57,6 +63,7 @@ class Story:
     notes: tuple[str, ...]
     result: dict[str, Any] | None
     outcomes: tuple[Outcome, ...]
+    timed: Timed | None = None
 
     @cached_property
     def way(self) -> list[Tried]:
@@ -117,12 +124,15 @@ def read_story(folder: Path) -> Story:
         tuple(_tried(c, by_name[c.name], choices.get(key), settings, left=left) for c in group)
         for key, group in sorted(laid_out.items())
     )
+    timed = timed_in(records)
+    if timed:
+        steps = tuple(tuple(replace(t, candidate=timed.of(t.candidate)) for t in step) for step in steps)
     notes = tuple(
         f"{'contraction' if contracted else f'step {step}'}: {choice['note']}"
         for (step, contracted), choice in sorted(choices.items())
         if choice.get("note")
     )
-    return Story(folder, settings, steps, notes, result, outcomes)
+    return Story(folder, settings, steps, notes, result, outcomes, timed)
 
 
 def _taken_back(
