@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from saccade.recipes import get_recipe
 from saccade.training.multigrid import make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
@@ -22,6 +24,18 @@ def test_a_picture_of_every_quantity(tmp_path: Path):
     assert [f"{tick:g}" for tick in figure.axes[2].get_yticks()] == ["32", "45", "64"]
     save_figure(figure, tmp_path / "plan.png", dpi=60)
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rates_that_fall_by_far_have_a_logarithmic_axis():
+    rates = chart_data(table())["rates"][1]
+    axis = plan_chart(**chart_data(table())).axes[3]
+    assert axis.get_yscale() == "log"
+    assert axis.get_ylim()[0] == pytest.approx(max(rates) / 2e4)  # the cosine's last steps are next to 0
+    assert axis.get_ylim()[1] > max(rates)
+    flat = {**chart_data(table()), "rates": ([0, 1, 2], [0.1, 0.3, 0.2])}
+    axis = plan_chart(**flat).axes[3]
+    assert axis.get_yscale() == "linear"
+    assert axis.get_ylim()[0] == 0
 
 
 def test_the_table_has_a_line_for_each_phase():

@@ -53,12 +53,27 @@ def plan_chart(
             each.yaxis.set_minor_locator(NullLocator())
             each.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             each.set_ylim(present[0] / 1.3, present[-1] * 1.3)
-        axes[3].set_ylim(bottom=0)
+        _rate_axis(axes[3], rates[1])
         for epoch in validations:
-            axes[3].plot(epoch, 0, marker="|", color=BLUE, markersize=9, clip_on=False)
+            low = axes[3].get_xaxis_transform()
+            axes[3].plot(epoch, 0, marker="|", color=BLUE, markersize=9, clip_on=False, transform=low)
         axes[3].set_xlabel("epoch" + (" (marks: validations)" if validations else ""))
         axes[3].set_xlim(0, edges[-1])
         return figure
+
+
+def _rate_axis(axes: Axes, rates: Sequence[float]) -> None:
+    """From 0; over four decades where a linear axis would show a fifth of the run or more as next to nothing,
+    as it does after long cycles, whose batches have rates of their own.
+    """
+    highest = max(rates, default=0)
+    if not highest or sum(rate < highest / 20 for rate in rates) < len(rates) / 5:
+        axes.set_ylim(bottom=0)
+        return
+    lowest = min(rate for rate in rates if rate > 0)
+    axes.set_yscale("log")
+    axes.set_ylim(max(lowest / 2, highest / 2e4), highest * 1.5)
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _stairs(axes: Axes, edges: Sequence[float], sizes: Sequence[Sequence[int]], colour: str) -> None:
