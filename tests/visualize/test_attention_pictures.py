@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saccade.cli import main
+from saccade.cli._visualize_attention import _subtitle
 from saccade.errors import UsageError
 from saccade.layers.attention import record_attention
 from saccade.models import VideoModel, create_model, save_weights
@@ -256,6 +258,16 @@ def test_the_command_draws_sheet_video_and_time(folder: Path, capsys: pytest.Cap
     args[2] = str(folder / "vivit_base_joint.safetensors")
     assert main([*args, "--out", str(folder / "out"), "--heads=none", "--no-video", "--columns=1"]) == 0
     assert capsys.readouterr().out.split() == [str(folder / "out" / names[0])]
+
+
+@pytest.mark.parametrize(
+    ("logits", "said"),
+    [([], "net; heads of block 8 of 8"), ([0.0, 9.0], "net says up 100 %; heads of block 8 of 8")],
+)
+def test_the_line_below_the_title(logits: list[float], said: str):
+    loaded: Any = SimpleNamespace(name="net", task="single-label", class_names=("down", "up"))
+    found: Any = SimpleNamespace(logits=np.array(logits), block=7, num_blocks=8)
+    assert _subtitle(loaded, found) == said
 
 
 @pytest.mark.parametrize(

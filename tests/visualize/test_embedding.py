@@ -284,6 +284,13 @@ def test_the_picture_has_a_dot_for_each_clip(tmp_path: Path):
     assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
 
 
+def test_clips_without_labels_need_no_legend():
+    points, _ = clusters(num=2, each=6)
+    figure = embedding_chart(embed(points.numpy(), ["x.mp4"] * 12, [-1] * 12, []), title="Title")
+    assert [len(dots.get_offsets()) for dots in figure.axes[0].collections] == [12]
+    assert not figure.legends
+
+
 def test_the_command_maps_a_run_and_its_report_shows_it(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -85,8 +85,8 @@ def _subtitle(loaded: LoadedModel, found: AttentionMaps) -> str:
         logits = found.logits.mean(-1) if found.logits.ndim == 2 else found.logits
         scores = softmax(logits) if loaded.task == "single-label" else sigmoid(logits)
         best = int(scores.argmax())
-        said = f" says {loaded.class_names[best]} {100 * scores[best]:.0f} %;"
-    return f"{loaded.name}{said} heads of block {found.block + 1} of {found.num_blocks}"
+        said = f" says {loaded.class_names[best]} {100 * scores[best]:.0f} %"
+    return f"{loaded.name}{said}; heads of block {found.block + 1} of {found.num_blocks}"
 
 
 def _rows(found: AttentionMaps, wanted: str) -> list[MapRow]:

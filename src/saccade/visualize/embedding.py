@@ -133,8 +133,7 @@ def embedding_chart(found: Embedding, method: str = "t-SNE", *, title: str, subt
     colours = class_colours(len(found.class_names))
     present = [label for label in range(len(found.class_names)) if (found.labels == label).any()]
     wrong = (found.guesses >= 0) & (found.labels >= 0) & (found.guesses != found.labels)
-    listed = len(present) <= 40
-    columns = -(-len(present) // 20) if listed else 0
+    columns = -(-len(present) // 20) if len(present) <= 40 else 0  # of the legend
     width, height = 6.1 + 2.15 * columns, 6.1
     with styled():
         figure = Figure(figsize=(width, height))
@@ -159,7 +158,7 @@ def embedding_chart(found: Embedding, method: str = "t-SNE", *, title: str, subt
         axes.margins(0.05)
         figure.text(0.15 / width, 1 - 0.1 / height, title, fontsize=14, fontweight="bold", va="top")
         figure.text(0.15 / width, 1 - 0.4 / height, subtitle, fontsize=10.5, color=GREY, va="top")
-        if listed:
+        if columns:
             handles, names = axes.get_legend_handles_labels()
             figure.legend(
                 handles,
