@@ -38,6 +38,14 @@ def test_rates_that_fall_by_far_have_a_logarithmic_axis():
     assert axis.get_ylim()[0] == 0
 
 
+def test_nothing_is_said_of_batch_norm_where_there_is_none():
+    plan = make_plan(get_recipe("timesformer_motion").replace(multigrid="both"), 800)
+    text = plan_text(MultigridTimetable(plan))
+    assert text.splitlines()[0].split()[-2:] == ["per", "device"]
+    assert "BN" not in text
+    assert not any("BN" in str(phase) or "none" in str(phase) for phase in plan.phases)
+
+
 def test_the_table_has_a_line_for_each_phase():
     lines = plan_text(table()).splitlines()
     assert " ".join(lines[0].split()) == (

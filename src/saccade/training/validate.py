@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, get_args
 
-import torch
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from saccade.data.types import Task
 from saccade.errors import ConfigError, SaccadeError
-from saccade.models import create_model
 from saccade.models._image_weights import Inflate, TimeStart
 from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
 from saccade.training.detection import detection_problems
 from saccade.training.maskfeat import masked_problems
 from saccade.training.multigrid.fields import grid_problems
+from saccade.training.precise_bn import has_batch_norm
 from saccade.video.sampling import RULES
 from saccade.video.segments import check_num_clips
 from saccade.video.views import parse_views
@@ -179,21 +176,11 @@ def _batch(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
             f"({world_size} process{'es' * (world_size > 1)} x accumulate {config.accumulate}), "
             "which multigrid needs to split the batch statistics evenly",
         )
-    if share < 2 * config.accumulate and world_size == 1 and _has_batch_norm(config):
+    if share < 2 * config.accumulate and world_size == 1 and has_batch_norm(config):
         yield (
             "batch_size",
             "each pass needs at least 2 clips for batch statistics; raise it or lower accumulate",
         )
-
-
-def _has_batch_norm(config: TrainConfig) -> bool:
-    """Whether clips of a batch have a part in each other's features; of transformers they have none."""
-    try:
-        with torch.device("meta"):
-            model = create_model(config.model.name, num_classes=2, **config.model.overrides)
-    except SaccadeError:
-        return False  # the model has an error of its own
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _views(config: TrainConfig) -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ class NormSwitch:
 
     def __call__(self, choice: NormChoice) -> None:
         """Take batch statistics as ``choice`` says from now on."""
-        if choice == self._choice or choice.kind == "as built":
+        if choice == self._choice or choice.kind in ("as built", "none"):
             return
         split_batch_norm(self._model, choice.num if choice.kind == "sub" else 1)
         if choice.kind == "sync":

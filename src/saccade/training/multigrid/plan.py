@@ -11,15 +11,17 @@ from saccade.data.multigrid import ShapeCycle, steps_that_fit
 from saccade.data.sampler import BatchShape
 from saccade.training.config import TrainConfig
 from saccade.training.multigrid.shapes import base_shape
+from saccade.training.precise_bn import has_batch_norm
 from saccade.training.schedule import decayed_rate
 
-NormKind = Literal["as built", "plain", "sub", "sync"]
+NormKind = Literal["as built", "none", "plain", "sub", "sync"]
 
 
 @dataclass(frozen=True)
 class NormChoice:
     """How batch statistics are taken: over the clips of a device, of each of its ``num`` splits (sub), or of
-    ``num`` devices together (sync). "as built" leaves the model as it is.
+    ``num`` devices together (sync). "as built" leaves the model as it is, and "none" is that of a model
+    without batch norm.
     """
 
     kind: NormKind
@@ -69,7 +71,9 @@ class Phase:
 
     def __str__(self) -> str:
         shapes = ", ".join(f"{s.batch_size} x {s.num_frames} x {s.crop}" for s in self.cycle.shapes)
-        return f"phase {self.number}: batches of {shapes} (clips x frames x pixels), {self.norm}"
+        return f"phase {self.number}: batches of {shapes} (clips x frames x pixels)" + (
+            f", {self.norm}" if self.norm.kind != "none" else ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +154,7 @@ class PlanBuilder:
         self.config, self.clips_per_epoch, self.num_devices = config, clips_per_epoch, num_devices
         self.phases: list[Phase] = []
         self.num_clips = self.num_steps = 0
+        self._batch_norm = has_batch_norm(config)
         self._end_epoch = 0.0
 
     def add(self, shapes: tuple[BatchShape, ...], factor: int, end_epoch: float, decay: float) -> None:
@@ -179,7 +184,9 @@ class PlanBuilder:
                 lr_factor=_lr_factor(config, factor),
                 lr_decay=decay,
                 clips_per_device=per_device,
-                norm=batch_norm_for(per_device, self.num_devices, config.grid.bn_base_size),
+                norm=batch_norm_for(per_device, self.num_devices, config.grid.bn_base_size)
+                if self._batch_norm
+                else NormChoice("none"),
             )
         )
         self.num_steps += cycle.num_steps

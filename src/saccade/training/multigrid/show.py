@@ -20,10 +20,12 @@ _TITLES = (
 
 
 def plan_text(timetable: MultigridTimetable) -> str:
-    """The plan as a table of plain text, a line per phase, and a summary."""
+    """The plan as a table of plain text, a line per phase, and a summary; batch norm if there is one."""
     plan = timetable.plan
     rows = [_TITLES, *(_row(timetable, phase) for phase in plan.phases)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
+    if all(phase.norm.kind == "none" for phase in plan.phases):
+        rows = [row[:-1] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
