@@ -99,3 +99,4 @@ def test_compiled_networks_stay_compiled_however_many_are_measured(monkeypatch: 
     meter = Meter(build, runtime="compile", runs=1)
     for width in (0.35, 0.8):
         assert meter.measure([SMALL.replace(width=width)])[0].cost("latency_ms") > 0
+    assert len(meter.time([SMALL.replace(width=width) for width in (0.35, 0.8)])) == 2

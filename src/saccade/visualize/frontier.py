@@ -125,17 +125,7 @@ def expansion_chart(
         _set_scales(axes, every, cost, figure_name, extra=[target] if target else [])
         axes.set_title(title)
         if target:
-            axes.axvline(target, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
-            axes.annotate(
-                "target",
-                (target, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(-4, -9),
-                textcoords="offset points",
-                color=GREY,
-                fontsize=8.5,
-                ha="right",
-            )
+            _draw_target(axes, target)
         _axis_legend(axes, every, close=any(step.close for step in steps))
         texts = [
             (f"{number} {step.label}" if number else step.label) + ("*" if step.close else "")
@@ -223,6 +213,20 @@ def _draw_rejected(axes: Axes, dot: Dot, parent: Dot | None) -> None:
         linestyle="none",
         alpha=0.45,
         zorder=2,
+    )
+
+
+def _draw_target(axes: Axes, target: float) -> None:
+    axes.axvline(target, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
+    axes.annotate(
+        "target",
+        (target, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4, -9),
+        textcoords="offset points",
+        color=GREY,
+        fontsize=8.5,
+        ha="right",
     )
 
 
