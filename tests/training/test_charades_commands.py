@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shlex
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_a_run_of_several_labels(multi_label_run: Path):
     assert "best mAP" in log
     rates = [record["lr"] for record in records(multi_label_run) if "lr" in record]
     assert set(rates) == {0.05}  # a plateau of three validations is not long enough
+
+
+@pytest.mark.parametrize("recipe", ["x3d_m_charades", "x3d_m_charades_loc"])
+def test_a_validation_without_any_action_is_refused(
+    recipe: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    data = make_official(tmp_path / "official", source)
+    lists = data / "Charades" / "Charades_v1_test.csv"
+    with lists.open(newline="") as file:
+        rows = [{**row, "actions": ""} for row in csv.DictReader(file)]
+    with lists.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    flags = [*TINY, "--data", str(data), "--out", str(tmp_path / "run")]
+    assert main(["train", recipe, *flags]) == 1
+    error = capsys.readouterr().err
+    assert f"{data}: none of the 4 videos of split val has an action" in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_testing_several_labels(multi_label_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

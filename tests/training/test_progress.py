@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import types
 from pathlib import Path
@@ -170,3 +171,13 @@ def test_a_pause_stands_in_for_the_best_and_does_not_compete():
     assert (progress.best_step, progress.best_score, progress.best_is_pause) == (3, 0.3, False)
     assert [see(4, 0.9, pause=True), see(5, 0.3), see(6, 0.4)] == [False, False, True]
     assert Progress.from_dict(progress.to_dict()) == progress
+
+
+def test_no_figure_is_never_the_best():
+    progress = Progress()
+    seen = []
+    for step, score in enumerate((math.nan, math.nan, 0.0, math.nan, 0.1), start=1):
+        progress.step = step
+        seen.append(progress.see_score(score, final=True, pause=False))
+    assert seen == [True, False, True, False, True]  # the first weights are kept until there are better ones
+    assert (progress.best_step, progress.best_score) == (5, 0.1)

@@ -341,6 +341,8 @@ class Trainer:
         self._write({key: value for key, value in figures.items() if math.isfinite(value)})
         best = "best so far" if better else f"best {100 * progress.best_score:.1f} %"
         told = f"validation {result.views}: {progress.score_name} {100 * result.score:.1f} % ({best})"
+        if math.isnan(result.score):
+            told = f"validation {result.views}: no {progress.score_name}, no video that was read has a label"
         self.reporter.epoch(progress.step, self.epoch, [told])
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,10 +37,12 @@ class Progress:
         it is validated at stands in for the best only until a validation of the run's own.
 
         Args:
-            score: of the present step.
+            score: of the present step; nan, where the videos tell none, is less than any.
             final: the model is in its final form.
             pause: the validation is not one of the run's own: it is there because the run pauses.
         """
+        if math.isnan(score):
+            score = -math.inf
         if pause:
             better = self.best_is_pause or not self.best_step
         else:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ from saccade.training.run_folder import (
     write_config,
 )
 from saccade.training.step import flip_probability
-from saccade.training.tasks import check_task
+from saccade.training.tasks import check_task, check_validation
 from saccade.training.timetable import MultigridTimetable, PlainTimetable
 from saccade.training.validate import validate
 from saccade.training.validation import figures_text, validate_model
@@ -67,7 +68,7 @@ class RunResult:
     Attributes:
         run_dir: the run folder.
         num_steps: optimiser steps of the whole run.
-        best_score: best validation figure, 0..1: top-1, or that of the task; None without a validation split.
+        best_score: best validation figure, 0..1: top-1, or that of the task; None if no validation had one.
         best_epoch: after how many epochs that was.
         test: figures of the final test by view set, as `TestResult.summary`; empty if none was asked for.
         seconds: wall time of this call.
@@ -201,7 +202,7 @@ def _finish(trainer: Trainer, start: float) -> RunResult:
     seconds = time.perf_counter() - start
     if group.main and not paused:
         _report(trainer)
-    best = progress.best_score if trainer.val_set else None
+    best = progress.best_score if trainer.val_set and isfinite(progress.best_score) else None
     told = f"best {progress.score_name} {100 * best:.1f} %, " if best is not None else ""
     end = f"paused at epoch {trainer.epoch:.4g} after" if paused else "done in"
     trainer.reporter.say(f"{end} {format_seconds(seconds)}: {told}everything is in {folder}")
@@ -286,7 +287,11 @@ def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
         return unlabelled_data(config, options)
     train_set = load_dataset(config.data, "train", **options)
     check_task(config, train_set)
-    return train_set, load_dataset(config.data, "val", **options) if config.val_every else None
+    if not config.val_every:
+        return train_set, None
+    val_set = load_dataset(config.data, "val", **options)
+    check_validation(config, val_set)
+    return train_set, val_set
 
 
 def _flip_note(config: TrainConfig, train_set: VideoDataset) -> list[str]:

@@ -131,3 +131,14 @@ def check_task(config: TrainConfig, dataset: VideoDataset) -> None:
             f"{config.data}: has one label a video, but the task {config.task} needs actions with times, as "
             "Charades has them"
         )
+
+
+def check_validation(config: TrainConfig, dataset: VideoDataset) -> None:
+    """Raise `DataError` if nothing in the validation split has a label of several: there is no precision of
+    what never happens, and no weights could be the best.
+    """
+    if config.task in ("multi-label", "localization") and not any(item.actions for item in dataset.items):
+        raise DataError(
+            f"{config.data}: none of the {len(dataset)} videos of split {dataset.split} has an action, so "
+            f"task {config.task} cannot be validated on them; give a split with actions, or --val-every 0"
+        )
