@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import csv
 import inspect
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,16 @@ def test_no_two_test_files_share_a_name():
     """pytest imports them by their names alone."""
     names = [path.name for path in sorted((ROOT / "tests").rglob("test_*.py"))]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_the_readme_names_every_page_folder_and_extra():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = re.search(r"^docs/ +((?:.+\n)(?: {10,}.+\n)*)", readme, re.MULTILINE)
+    assert listed is not None
+    pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert {name.strip() for name in listed[1].split(",")} == pages
+    packages = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert packages == set(re.findall(r"^  (\w+)/ ", readme, re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = set(project["optional-dependencies"]) - {"dev", "bench"}
+    assert all(f"`{name}`" in readme[readme.index("Extras:") :].partition("\n\n")[0] for name in extras)
