@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -178,6 +179,17 @@ def test_another_search_is_not_resumed_into_the_folder(tmp_path: Path):
         replay(search_of(tmp_path, 0.05, rate=3.0), table, resume=True, say=lambda _: None)
     result = replay(search_of(tmp_path, 0.1, rate=3.0), table, overwrite=True, say=lambda _: None)
     assert result.final.candidate.complexity.gmacs <= 0.1
+
+
+def test_a_search_of_a_version_with_fewer_fields_goes_on(tmp_path: Path):
+    run(tmp_path, 0.05)
+    path = tmp_path / "expansion.jsonl"
+    first, *rest = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    record = json.loads(first)
+    del record["settings"]["runtime"], record["settings"]["base"]["accumulate"]
+    path.write_text("".join([json.dumps(record) + "\n", *rest]), encoding="utf-8")
+    result = replay(search_of(tmp_path, 0.05), read_table(TABLE), resume=True, say=lambda _: None)
+    assert result.final.candidate.name == "01-bottleneck"
 
 
 def test_an_overwritten_search_leaves_nothing_of_the_one_before(tmp_path: Path):

@@ -23,7 +23,7 @@ from saccade.expansion.journal import CANDIDATES, JOURNAL, Journal, flat
 from saccade.expansion.lock import FolderLock
 from saccade.expansion.progress import Progress
 from saccade.expansion.room import DataFacts, read_facts
-from saccade.expansion.settings import check_same, check_steps, plain_settings
+from saccade.expansion.settings import check_same, check_steps, plain_settings, search_of
 from saccade.expansion.timing import Timed, is_cheap, time_in_turns, timed_in
 from saccade.expansion.types import (
     Axis,
@@ -168,6 +168,7 @@ class Driver:
         if before is None:
             self.journal.append({"kind": "search", "settings": settings})
             return
+        before = plain_settings(search_of(before))  # with the fields that its version did not have
         check_same(before, settings, out)
         check_steps(self.search, self.journal.steps_made())
         if settings | {"out": ""} != before | {"out": ""}:
