@@ -117,7 +117,7 @@ def test_a_search_is_the_run_that_it_found(
     }
     assert told.err == f"saccade: left out, because they hold no run: {everything[0]}, {everything[3]}\n"
     assert main(["pareto", everything[0], everything[3]]) == 2
-    assert "no run (a folder with config.json) among them" in capsys.readouterr().err
+    assert "no run there (config.json is missing)" in capsys.readouterr().err
 
 
 def test_mean_average_precision_has_an_error_too(make_run: Callable[..., Path]) -> None:

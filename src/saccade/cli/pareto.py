@@ -95,7 +95,7 @@ def _runs(paths: list[str]) -> list[Path]:
     runs, others = find_runs(paths)
     told = ", ".join(map(str, others))
     if not runs:
-        raise UsageError(f"{told}: no run (a folder with config.json) among them")
+        raise UsageError(f"{told}: no run there (config.json is missing)")
     if others:
         print(f"saccade: left out, because they hold no run: {told}", file=sys.stderr)
     return runs
