@@ -294,13 +294,22 @@ def test_cheaper_searches_are_compared(search: Path, tmp_path: Path) -> None:
     other = write_search(tmp_path / "other", other_steps, seconds=110.0, seeds=2)
     first, *rest = (read_story(folder) for folder in (search, same, other))
     rivals = compare_stories(first, rest)
-    assert [(rival.same, rival.steps) for rival in rivals] == [(3, 3), (1, 3)]
+    assert [(rival.same, rival.shared, rival.whole) for rival in rivals] == [(3, 3, True), (1, 3, True)]
     assert [round(rival.saved, 6) for rival in rivals] == [0.6, -0.1]
     assert options_text(rest[0].settings) == "8 epochs, warm start"
     assert options_text(rest[1].settings) == "8 epochs, 2 seeds"
     page = write_report(search, against=[same, other]).read_text()
-    for text in ("the same path", "the same 1 steps, then another", "none, 10 % more", "60 %"):
+    for text in ("the same path", "the same 1 step, then another", "none, 10 % more", "60 %"):
         assert text in page, text
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_search_that_stopped_earlier_is_compared_as_far_as_it_went(search: Path, tmp_path: Path) -> None:
+    shorter = write_search(tmp_path / "shorter", STEPS[:3], contraction=None, finished=False, seconds=50.0)
+    [rival] = compare_stories(read_story(search), [read_story(shorter)])
+    assert (rival.same, rival.shared, rival.whole) == (2, 2, False)
+    assert rival.saved == pytest.approx(0.5)  # of the steps that both made, though the first made more
+    assert "the same in the 2 steps that both made" in write_report(search, against=[shorter]).read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -346,10 +346,11 @@ def _rivals(story: Story, others: Sequence[Story]) -> list[Row]:
         return []
     rows = [_rival_row(story, "", "")]
     for rival in compare_stories(story, others):
-        if rival.same == rival.steps:
-            choice = "the same path"
+        steps = f"{rival.same} step{'s' * (rival.same > 1)}"
+        if rival.same < rival.shared:
+            choice = f"the same {steps}, then another" if rival.same else "another path"
         else:
-            choice = f"the same {rival.same} steps, then another" if rival.same else "another path"
+            choice = "the same path" if rival.whole else f"the same in the {steps} that both made"
         saved = f"{100 * rival.saved:.0f} %" if rival.saved >= 0 else f"none, {-100 * rival.saved:.0f} % more"
         rows.append(_rival_row(rival.story, saved, choice))
     return rows

@@ -235,18 +235,21 @@ def _num_clips(run: Path) -> int:
 
 @dataclass(frozen=True)
 class Rival:
-    """A search beside the one it is compared with.
+    """A search beside the one it is compared with, as far as both went.
 
     Attributes:
-        saved: share of the seconds of the first that it did without; negative: it took longer.
+        saved: share of the seconds of the first that it did without, in the steps that both made; negative:
+            it took longer.
         same: steps, from the first on, in which both chose the same axis.
-        steps: of the longer of the two.
+        shared: steps that both made.
+        whole: whether both ended after these.
     """
 
     story: Story
     saved: float
     same: int
-    steps: int
+    shared: int
+    whole: bool
 
 
 def compare_stories(first: Story, others: Sequence[Story]) -> list[Rival]:
@@ -255,14 +258,21 @@ def compare_stories(first: Story, others: Sequence[Story]) -> list[Rival]:
     rivals = []
     for story in others:
         path = path_of(story)
-        same = 0
-        for mine, theirs in zip(own, path, strict=False):
-            if mine != theirs:
-                break
-            same += 1
-        saved = 1 - story.seconds / first.seconds if first.seconds else 0.0
-        rivals.append(Rival(story, saved, same, max(len(own), len(path))))
+        shared = min(len(own), len(path))
+        same = next((i for i in range(shared) if own[i] != path[i]), shared)
+        last = min(_last_step(first), _last_step(story))
+        before, after = _seconds_until(first, last), _seconds_until(story, last)
+        saved = 1 - after / before if before else 0.0
+        rivals.append(Rival(story, saved, same, shared, len(own) == len(path)))
     return rivals
+
+
+def _last_step(story: Story) -> int:
+    return max((outcome.candidate.step for outcome in story.outcomes), default=0)
+
+
+def _seconds_until(story: Story, step: int) -> float:
+    return sum(outcome.seconds for outcome in story.outcomes if outcome.candidate.step <= step)
 
 
 def path_of(story: Story) -> list[str]:
