@@ -57,7 +57,7 @@ def draw_attention(options: Namespace) -> int:
 
     def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
         found = attention_maps(model, on_device(clip, model), block=options.block)
-        title, subtitle = f"Attention: {clip.name}", _subtitle(loaded, found)
+        title, subtitle = f"Attention: {clip.name}", _subtitle(loaded, found, options.heads)
         yield from write_pictures(
             options,
             clip,
@@ -77,7 +77,7 @@ def draw_attention(options: Namespace) -> int:
     return for_each_clip(options, loaded, "attention", draw)
 
 
-def _subtitle(loaded: LoadedModel, found: AttentionMaps) -> str:
+def _subtitle(loaded: LoadedModel, found: AttentionMaps, heads: str) -> str:
     from saccade.evaluation.scoring import sigmoid, softmax
 
     said = ""
@@ -86,7 +86,8 @@ def _subtitle(loaded: LoadedModel, found: AttentionMaps) -> str:
         scores = softmax(logits) if loaded.task == "single-label" else sigmoid(logits)
         best = int(scores.argmax())
         said = f" says {loaded.class_names[best]} {100 * scores[best]:.0f} %"
-    return f"{loaded.name}{said}; heads of block {found.block + 1} of {found.num_blocks}"
+    shown = "rollout" if heads == "none" else f"heads of block {found.block + 1}"
+    return f"{loaded.name}{said}; {shown} of {found.num_blocks}{' blocks' * (heads == 'none')}"
 
 
 def _rows(found: AttentionMaps, wanted: str) -> list[MapRow]:
