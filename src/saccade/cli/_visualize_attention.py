@@ -86,9 +86,8 @@ def _subtitle(loaded: LoadedModel, found: AttentionMaps, heads: str) -> str:
         scores = softmax(logits) if loaded.task == "single-label" else sigmoid(logits)
         best = int(scores.argmax())
         said = f" says {loaded.class_names[best]} {100 * scores[best]:.0f} %"
-    blocks = found.num_blocks
-    shown = f"rollout of {blocks} blocks" if heads == "none" else f"heads of block {found.block + 1} of {blocks}"
-    return f"{loaded.name}{said}; {shown}"
+    rows = "rollout of" if heads == "none" else f"heads of block {found.block + 1} of"
+    return f"{loaded.name}{said}; {rows} {found.num_blocks}{' blocks' if heads == 'none' else ''}"
 
 
 def _rows(found: AttentionMaps, wanted: str) -> list[MapRow]:
