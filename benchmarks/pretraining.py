@@ -1,0 +1,103 @@
+"""Whether pre-training helps: validation curves of the same network from scratch, fine-tuned and probed.
+
+    python -m benchmarks.pretraining --panel motion "from scratch=runs/mvit_motion" \\
+        "fine-tuned=runs/maskfeat_motion_finetune" "linear probe=runs/maskfeat_motion_probe"
+
+Nothing is trained here: the curves are those of runs that `saccade train` made, read from metrics.jsonl;
+the figures at the end are those of their final tests. Several --panel stand side by side in one picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from benchmarks._record import RESULTS, write_results
+from saccade.training.run_folder import METRICS, TEST, read_config
+from saccade.visualize.charts import BLUE, GREY, ORANGE, TEAL, save_figure, styled
+
+COLOURS = (GREY, BLUE, TEAL, ORANGE, "#8c4fc4")
+NAME = "pretraining"
+
+
+def main(args: Sequence[str] = ()) -> None:
+    """Write results/pretraining.csv and its picture."""
+    panels = [_panel(words) for words in _options(list(args)).panel]
+    rows = [_row(panel, label, run) for panel, runs in panels for label, run in runs]
+    for row in rows:
+        print(", ".join(f"{key} {value}" for key, value in row.items()))
+    print(write_results(NAME, rows))
+    save_figure(picture(panels), RESULTS / f"{NAME}.png")
+
+
+def read_curve(run: Path) -> tuple[list[float], list[float]]:
+    """Epochs and validation top-1."""
+    records = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    found = [(record["epoch"], record["val_top1"]) for record in records if "val_top1" in record]
+    return [epoch for epoch, _ in found], [top1 for _, top1 in found]
+
+
+def picture(panels: Sequence[tuple[str, list[tuple[str, Path]]]]) -> Figure:
+    """Accuracy against epochs, a panel for each data set."""
+    with styled():
+        figure = Figure(figsize=(5.2 * len(panels), 3.4), layout="constrained")
+        places = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (name, runs) in zip(places, panels, strict=True):
+            for colour, (label, run) in zip(COLOURS, runs, strict=False):
+                axes.plot(*read_curve(run), marker="o", markersize=3, color=colour, label=label)
+            axes.set(title=name, xlabel="epoch", ylabel="validation top-1", ylim=(0, None))
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            axes.legend(loc="best")
+        return figure
+
+
+def _row(panel: str, label: str, run: Path) -> dict[str, object]:
+    config, (epochs, top1) = read_config(run), read_curve(run)
+    tested = json.loads((run / TEST).read_text(encoding="utf-8")) if (run / TEST).is_file() else {}
+    views, figures = next(iter(tested.items()), ("", {}))
+    return {
+        "data": panel,
+        "run": label,
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "layer_decay": config.model.layer_decay,
+        "epochs": f"{epochs[-1]:g}",
+        "top1_early": f"{top1[0]:.4f}",
+        "early_epoch": f"{epochs[0]:g}",
+        "top1_last": f"{top1[-1]:.4f}",
+        "top1_best": f"{max(top1):.4f}",
+        "test_views": views,
+        "test_top1": f"{figures['top1']:.4f}" if figures else "",
+    }
+
+
+def _panel(words: Sequence[str]) -> tuple[str, list[tuple[str, Path]]]:
+    name, *pairs = words
+    runs = [pair.partition("=") for pair in pairs]
+    if not runs or not all(sign and (Path(run) / METRICS).is_file() for _, sign, run in runs):
+        raise SystemExit(f"--panel {name}: give LABEL=RUN, each a run folder; got {pairs}")
+    if len(runs) > len(COLOURS):
+        raise SystemExit(f"--panel {name}: at most {len(COLOURS)} runs")
+    return name, [(label, Path(run)) for label, _, run in runs]
+
+
+def _options(args: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pretraining",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument(
+        "--panel", nargs="+", action="append", required=True, metavar="WORD", help="NAME LABEL=RUN ..."
+    )
+    return parser.parse_args(args)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
