@@ -28,6 +28,12 @@ def test_fast_keeps_the_duration():
     assert clips("fast", Factors()) == [(2, 24), (3, 16), (4, 12), (5, 10), (6, 8), (7, 7)]
 
 
+def test_fast_has_room_when_the_stride_of_the_parent_s_last_frame_reaches_beyond_the_video():
+    parent, room = CLIP.replace(stride=15), Room(num_frames=46)  # frames 0, 15, 30 and 45, the last
+    assert clips("fast", parent, room) == [(5, 11), (6, 9), (7, 7), (8, 6), (9, 5), (10, 5)]
+    assert clips("fast", parent, room, most=99)[-1] == (46, 1)
+
+
 def test_fast_ends_at_every_frame_of_the_source():
     assert clips("fast", CLIP.replace(frames=24, stride=2), most=99)[-1] == (48, 1)
     assert clips("fast", CLIP.replace(frames=48, stride=1)) == []

@@ -71,9 +71,9 @@ def _fast(parent: Factors, room: Room, duration: int) -> Iterator[Factors]:
     length = duration if parent.frames == 1 else parent.duration
     for frames in count(parent.frames + 1):
         stride = _nearest_whole(length / frames)
-        if not room.span_fits(frames, stride):
-            stride = length // frames
-        if stride < 1 or not room.span_fits(frames, stride):
+        while stride and not room.span_fits(frames, stride):
+            stride -= 1  # the parent's last frame may be the video's: its stride reaches beyond
+        if not stride:
             return
         if parent.frames > 1 and stride >= parent.stride:
             if length / frames <= 1:
