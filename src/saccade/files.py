@@ -40,7 +40,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(target)
     except OSError as error:
-        if error.filename in (None, name):  # a full disk names nothing
+        if error.errno is not None and error.filename in (None, name):  # a full disk names nothing
             error.filename, error.filename2 = str(target), None
         raise
     finally:
