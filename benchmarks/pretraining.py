@@ -53,7 +53,7 @@ def picture(panels: Sequence[tuple[str, list[tuple[str, Path]]]]) -> Figure:
                 axes.plot(*read_curve(run), marker="o", markersize=3, color=colour, label=label)
             axes.set(title=name, xlabel="epoch", ylabel="validation top-1", ylim=(0, None))
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-            axes.legend(loc="best")
+        figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
         return figure
 
 
