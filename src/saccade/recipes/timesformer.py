@@ -268,15 +268,16 @@ def timesformer_motion() -> TrainConfig:
     """A small TimeSformer on the procedural `motion` clips, from scratch.
 
     Command: ``saccade data motion data/motion && saccade train timesformer_motion --data data/motion``
-    Hardware: two CPU cores. Time and accuracy: not measured. 0.169 GMACs a clip, X3D in x3d_motion 0.034.
+    Hardware: two CPU cores. A third of it: see RESULTS.md. 0.169 GMACs a clip, X3D in x3d_motion 0.034.
     No flip: left and right are classes of their own. Source: this project.
     """
     overrides: dict[str, int | float | str] = {"patch": 8, "width": 64, "depth": 4, "num_heads": 4}
+    overrides["init"] = "scaled"
     return x3d_motion().replace(
         recipe="timesformer_motion",
         model=ModelConfig(name="timesformer_base", overrides=overrides, dropout=0.0, drop_path=0.05),
         optim=OptimConfig(
-            name="adamw", lr=1e-3, reference_batch=16, weight_decay=0.05, warmup_epochs=5, clip_grad=1.0
+            name="adamw", lr=5e-4, reference_batch=16, weight_decay=0.05, warmup_epochs=5, clip_grad=1.0
         ),
         epochs=60,
     )
@@ -293,11 +294,12 @@ def timesformer_ucf10() -> TrainConfig:
     """
     config = x3d_ucf10()
     overrides: dict[str, int | float | str] = {"patch": 16, "width": 96, "depth": 5, "num_heads": 4}
+    overrides["init"] = "scaled"
     return config.replace(
         recipe="timesformer_ucf10",
         model=ModelConfig(name="timesformer_base", overrides=overrides, dropout=0.0, drop_path=0.1),
         augment=replace(config.augment, short_side=(96, 126), area=(0.3, 1.0)),
-        optim=replace(config.optim, lr=1e-3, clip_grad=1.0),
+        optim=replace(config.optim, lr=5e-4, clip_grad=1.0),
     )
 
 
