@@ -261,13 +261,17 @@ def test_the_command_draws_sheet_video_and_time(folder: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("logits", "said"),
-    [([], "net; heads of block 8 of 8"), ([0.0, 9.0], "net says up 100 %; heads of block 8 of 8")],
+    ("logits", "heads", "said"),
+    [
+        ([], "all", "net; heads of block 8 of 8"),
+        ([0.0, 9.0], "mean", "net says up 100 %; heads of block 8 of 8"),
+        ([0.0, 9.0], "none", "net says up 100 %; rollout of 8 blocks"),
+    ],
 )
-def test_the_line_below_the_title(logits: list[float], said: str):
+def test_the_line_below_the_title(logits: list[float], heads: str, said: str):
     loaded: Any = SimpleNamespace(name="net", task="single-label", class_names=("down", "up"))
     found: Any = SimpleNamespace(logits=np.array(logits), block=7, num_blocks=8)
-    assert _subtitle(loaded, found) == said
+    assert _subtitle(loaded, found, heads) == said
 
 
 @pytest.mark.parametrize(
