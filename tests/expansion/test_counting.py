@@ -94,9 +94,9 @@ def test_memory_of_a_network_grows_with_the_clip():
 def test_compiled_networks_stay_compiled_however_many_are_measured(monkeypatch: pytest.MonkeyPatch):
     """PyTorch compiles a class 8 times by default, and then runs it as it is."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     meter = Meter(build, runtime="compile", runs=1)
-    for width in (0.35, 0.8):
-        assert meter.measure([SMALL.replace(width=width)])[0].cost("latency_ms") > 0
-    assert len(meter.time([SMALL.replace(width=width) for width in (0.35, 0.8)])) == 2
+    # not by monkeypatch, which takes these settings away when it undoes
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for width in (0.35, 0.8):
+            assert meter.measure([SMALL.replace(width=width)])[0].cost("latency_ms") > 0
+        assert len(meter.time([SMALL.replace(width=width) for width in (0.35, 0.8)])) == 2
