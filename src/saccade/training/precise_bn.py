@@ -12,23 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from saccade.errors import SaccadeError
 from saccade.layers import SubBatchNorm3d
-from saccade.models import create_model
-from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
-
-
-def has_batch_norm(config: TrainConfig) -> bool:
-    """Whether clips of a batch have a part in each other's features; of transformers they have none."""
-    try:
-        with torch.device("meta"):
-            model = create_model(config.model.name, num_classes=2, **config.model.overrides)
-    except SaccadeError:
-        return False  # the model has an error of its own
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from saccade.models import (
 )
 from saccade.models._registry import option_names
 from saccade.models.x3d import BASE_CROP
+from saccade.training.blank import blank_model
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.detection import detection_data
@@ -332,8 +333,7 @@ def make_timetable(
 
 
 def _clip_multiple(config: TrainConfig) -> tuple[int, int]:
-    with torch.device("meta"):
-        frames, side = create_model(config.model.name, num_classes=2, **config.model.overrides).clip_multiple
+    frames, side = blank_model(config).clip_multiple
     boxes = config.task == "masked" and config.masked.rule == "pyslowfast"
     return frames, side * config.masked.coarse if boxes else side
 

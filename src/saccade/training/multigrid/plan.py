@@ -9,9 +9,9 @@ from typing import Literal
 
 from saccade.data.multigrid import ShapeCycle, steps_that_fit
 from saccade.data.sampler import BatchShape
+from saccade.training.blank import has_batch_norm
 from saccade.training.config import TrainConfig
 from saccade.training.multigrid.shapes import base_shape
-from saccade.training.precise_bn import has_batch_norm
 from saccade.training.schedule import decayed_rate
 
 NormKind = Literal["as built", "none", "plain", "sub", "sync"]
