@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags, newest_run
@@ -16,6 +16,8 @@ from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from saccade.inference import Detector, Failure, LoadedModel, Localizer, Prediction, Predictor
+
+Answers = TypeVar("Answers", "Predictor", "Localizer", "Detector")
 
 EXAMPLES = """examples:
   saccade predict clip.mp4 --run runs/my_run
@@ -49,14 +51,14 @@ def run(args: list[str]) -> int:
         from saccade.cli import _people
 
         _people.check_flags(options)
-        failures = _people.detect(_detector(options), paths, options)
+        failures = _people.detect(_named(_detector(options)), paths, options)
     elif options.localize:
         from saccade.cli._localize import check_flags, localize
 
         check_flags(options)
-        failures = localize(_localizer(options), paths, options)
+        failures = localize(_named(_localizer(options)), paths, options)
     else:
-        failures = _predict(_predictor(options), paths, options)
+        failures = _predict(_named(_predictor(options)), paths, options)
     if failures:
         print(f"saccade: {len(failures)} of {len(paths)} videos could not be read:", file=sys.stderr)
         for failure in failures:
@@ -114,42 +116,40 @@ def _parser() -> Parser:
 def _predictor(options: Namespace) -> Predictor:
     from saccade.inference import Predictor
 
-    loaded = load_from_flags(options.run, options.weights, options)
-    predictor = Predictor(loaded, views=options.views, batch_size=options.batch_size, frames_fps=options.fps)
-    _warn_of_numbers(loaded)
-    return predictor
+    return Predictor(
+        _loaded(options), views=options.views, batch_size=options.batch_size, frames_fps=options.fps
+    )
 
 
 def _localizer(options: Namespace) -> Localizer:
     from saccade.inference import Localizer
 
-    loaded = load_from_flags(options.run, options.weights, options)
-    localizer = Localizer(loaded, batch_size=options.batch_size, frames_fps=options.fps)
-    _warn_of_numbers(loaded)
-    return localizer
+    return Localizer(_loaded(options), batch_size=options.batch_size, frames_fps=options.fps)
 
 
 def _detector(options: Namespace) -> Detector:
     from saccade.inference import Detector
     from saccade.inference.detector import MIN_SCORE
 
-    loaded = load_from_flags(options.run, options.weights, options)
-    detector = Detector(
-        loaded,
+    return Detector(
+        _loaded(options),
         boxes=options.boxes,
         min_score=MIN_SCORE if options.min_score is None else options.min_score,
         frames_fps=options.fps,
     )
-    _warn_of_numbers(loaded)
-    return detector
 
 
-def _warn_of_numbers(loaded: LoadedModel) -> None:
-    """Labels without names are of use too; that of a model which cannot predict is not worth a word."""
+def _loaded(options: Namespace) -> LoadedModel:
+    return load_from_flags(options.run, options.weights, options)
+
+
+def _named(answers: Answers) -> Answers:
+    """The same; warns if its labels are numbers, which of a model that cannot answer is not worth a word."""
     from saccade.console import warn
 
-    if not loaded.named:
-        warn(f"{loaded.origin} has no class names; labels are numbers (--labels gives names)")
+    if not answers.loaded.named:
+        warn(f"{answers.loaded.origin} has no class names; labels are numbers (--labels gives names)")
+    return answers
 
 
 def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list[Failure]:

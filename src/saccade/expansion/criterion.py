@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 from saccade.errors import SaccadeError
+from saccade.evaluation.uncertainty import share_error
 from saccade.expansion.types import Candidate, Cost, Criterion, Outcome
 
 SURE = 2.0
@@ -102,8 +103,7 @@ def _variance_of_videos(outcome: Outcome) -> float:
     """Of one accuracy, for the number of videos it was taken on; 0 if that is not known."""
     if outcome.noise is not None:
         return outcome.noise**2
-    share = outcome.accuracy or 0.0
-    return share * (1 - share) / outcome.num_val if outcome.num_val else 0.0
+    return share_error(outcome.accuracy or 0.0, outcome.num_val) ** 2 if outcome.num_val else 0.0
 
 
 def choose(
