@@ -21,6 +21,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = {
     "_version": 0,
     "errors": 0,
+    "plugins": 0,
     "files": 0,
     "clip": 0,
     "console": 0,
