@@ -77,6 +77,24 @@ PUBLIC = {
     "open_video": ["path", "backend"],
 }
 
+ERRORS = {
+    "SaccadeError",
+    "UsageError",
+    "ConfigError",
+    "DataError",
+    "VideoError",
+    "WeightsError",
+    "TrainingError",
+}
+
+
+@pytest.mark.parametrize("name", sorted(ERRORS))
+def test_errors_are_public_and_documented(name: str):
+    error = getattr(saccade, name)
+    assert issubclass(error, saccade.SaccadeError)
+    assert error.__doc__
+    assert name in saccade.errors.__dict__
+
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_functions_keep_their_arguments(name: str):
@@ -84,7 +102,7 @@ def test_public_functions_keep_their_arguments(name: str):
 
 
 def test_public_names_are_frozen():
-    assert {*PUBLIC, "Predictor", "VideoError", "__version__"} == set(saccade.__all__)
+    assert {*PUBLIC, *ERRORS, "Predictor", "__version__"} == set(saccade.__all__)
     assert set(dir(saccade)) == set(saccade.__all__)
     assert saccade.VideoError("a.mp4", "is empty").path == "a.mp4"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
