@@ -76,7 +76,7 @@ PUBLIC = {
     "create_model": ["name", "num_classes", "overrides"],
     "model_info": ["name"],
     "load_weights": ["model", "path_or_state_dict", "strict"],
-    "open_video": ["path", "backend"],
+    "open_video": ["source", "backend"],
 }
 
 ERRORS = {
