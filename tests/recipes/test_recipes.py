@@ -5,6 +5,7 @@ Each network is built once, on the meta device. Every recipe trains, is validate
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +17,11 @@ import torch
 
 from data.ava_miniature import make_ava
 from models.tiny_vit import timm_state
+from saccade.cli import main
 from saccade.data.motion import make_untrimmed
 from saccade.errors import UsageError
 from saccade.models import create_model, list_models, save_weights
-from saccade.recipes import RECIPES, get_recipe, summary
+from saccade.recipes import RECIPES, describe, get_recipe, list_recipes, register_recipe, summary
 from saccade.training import TrainConfig, train
 from saccade.training.run import model_options
 from saccade.video import write_video
@@ -60,14 +62,106 @@ def few_actions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", list_recipes())
 def test_a_recipe_is_named_as_its_function_and_says_what_it_is(name: str):
     config = get_recipe(name)
     assert config.recipe == name == RECIPES[name].__name__
     assert config.model.name in list_models()
-    told = " ".join((RECIPES[name].__doc__ or "").split())
-    assert all(word in told for word in ("Command:", "Hardware:", "Source:", f"train {name}"))
+    told = " ".join(describe(name).split())
+    fields = ("Command:", "Hardware:", "Expected:", "Source:", f"train {name}")
+    assert all(word in told for word in fields)
     assert summary(name).endswith(".")
+
+
+def test_what_a_recipe_says_of_results_md_is_there():
+    """A recipe that sends its reader to RESULTS.md is named there, with the figure that it states."""
+    results = (Path(__file__).parents[2] / "RESULTS.md").read_text(encoding="utf-8")
+    sent = [name for name in RECIPES if "RESULTS.md" in describe(name)]
+    assert "x3d_motion" in sent
+    assert [name for name in sent if not re.search(rf"\b{name}\b", results)] == []
+    measured = [name for name in RECIPES if "(measured, one seed" in describe(name)]
+    stated = {
+        name: re.findall(r"Expected: ([\d.]+ %)", " ".join(describe(name).split())) for name in measured
+    }
+    assert {name: found for name, found in stated.items() if not found or found[0] not in results} == {}
+
+
+def test_a_recipe_of_a_table_can_be_imported():
+    from saccade.recipes import vov3d_m_k400
+    from saccade.recipes.kinetics import x3d_m_k400  # type: ignore[attr-defined]
+
+    assert vov3d_m_k400().recipe == "vov3d_m_k400"
+    assert x3d_m_k400() == get_recipe("x3d_m_k400")
+
+
+# ----------------------------------------------------------------------------------------------- registration
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    for field in ("_entries", "_owners", "_failed"):
+        monkeypatch.setattr(RECIPES, field, dict(getattr(RECIPES, field)))
+    monkeypatch.setattr(RECIPES, "_loaded", set(RECIPES._loaded))
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_a_function_is_registered_by_its_name(capsys: pytest.CaptureFixture[str]):
+    @register_recipe
+    def my_clips() -> TrainConfig:
+        """X3D on my clips."""
+        return get_recipe("x3d_motion").replace(epochs=5)
+
+    assert (get_recipe("my_clips").recipe, get_recipe("my_clips").epochs) == ("my_clips", 5)
+    assert (summary("my_clips"), list_recipes("my_*")) == ("X3D on my clips.", ["my_clips"])
+    assert main(["train", "my_clips", "--num-clips", "64", "--dry-run"]) == 0
+    assert "20 steps of 16 clips" in capsys.readouterr().out
+
+    def x3d_motion() -> TrainConfig:
+        return my_clips()
+
+    with pytest.raises(UsageError, match="'x3d_motion'"):
+        register_recipe(x3d_motion)
+
+
+PLUGIN = '''
+from saccade.recipes import get_recipe, register_recipe
+
+def short():
+    """A short run."""
+    return get_recipe("x3d_motion").replace(epochs=2)
+
+def wrong():
+    return 3
+
+@register_recipe
+def their_other():
+    """Another."""
+    return short()
+'''
+
+
+@pytest.mark.usefixtures("fresh_registry")
+def test_an_installed_package_adds_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "their_recipes.py").write_text(PLUGIN)
+    info = tmp_path / "their_recipes-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-recipes\nVersion: 1.0\n")
+    points = {"short": "short", "wrong": "wrong", "broken": "absent"}
+    lines = [f"their_{name} = their_recipes:{function}" for name, function in points.items()]
+    text = "\n".join(["[saccade.recipes]", *lines, "their_module = their_recipes"])
+    (info / "entry_points.txt").write_text(f"{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (get_recipe("their_short").recipe, get_recipe("their_short").epochs) == ("their_short", 2)
+    assert get_recipe("their_other").recipe == "their_other"
+    assert main(["train"]) == 2
+    assert "A short run." in capsys.readouterr().out
+    with pytest.raises(UsageError, match="'their_wrong' returned int"):
+        get_recipe("their_wrong")
+    with pytest.raises(UsageError, match="'their_broken'"):
+        get_recipe("their_broken")
 
 
 # ----------------------------------------------------------------------------------------------------- builds
@@ -181,7 +275,7 @@ def run_one_step(config: TrainConfig) -> None:
     assert (result.run_dir / "image_weights.json").is_file() == bool(config.model.image_weights)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", list_recipes())
 def test_every_recipe_trains_a_step_and_is_validated(
     name: str, clips_for: Callable[[TrainConfig], str], tmp_path: Path
 ):
@@ -193,7 +287,7 @@ def test_every_recipe_trains_a_step_and_is_validated(
 
 
 def test_an_unknown_recipe_names_close_ones():
-    with pytest.raises(UsageError, match=r"unknown recipe 'x3d_m_400'; did you mean x3d_m_k400"):
+    with pytest.raises(UsageError, match=r"'x3d_m_400'.* x3d_m_k400"):
         get_recipe("x3d_m_400")
-    with pytest.raises(UsageError, match=r"recipes are x3d_motion, "):
-        get_recipe("resnet")
+    with pytest.raises(UsageError, match=r"x3d_motion, "):
+        get_recipe("zzzzzz")

@@ -1,4 +1,4 @@
-"""AVA: what the people in a frame do."""
+"""X3D-M on AVA: detecting what each person in a frame does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ def x3d_m_ava() -> TrainConfig:
     """X3D-M with a RoI head on AVA v2.2, 16 frames x stride 5, crop 224.
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train x3d_m_ava --data ava --model.weights x3d_m.pyth``
-    Hardware: 8 GPUs, 64 clips a step; neither time nor accuracy was measured here.
-    Expected: unknown. A user of PySlowFast reports 21.5 frame-mAP against 23.2 of the X3D paper (its issue
-    371); neither was checked.
-    Source: PySlowFast configs/AVA/SLOW_8x8_R50_SHORT.yaml for the schedule, as no config for X3D exists; the
-    clip is that of X3D-M. That config trains on detected people besides the annotated ones; here they are
-    named with ``--people.train-boxes``.
+    Hardware: 8 GPUs, 64 clips a step.
+    Expected: not measured. A user of PySlowFast reports 21.5 frame-mAP, the X3D paper 23.2 (PySlowFast's
+    issue 371).
+    Source: PySlowFast configs/AVA/SLOW_8x8_R50_SHORT.yaml for the schedule, as it has no config for X3D; the
+    clip is that of X3D-M. That config trains on detected people as well as on the annotated ones; here
+    ``--people.train-boxes`` names their file.
     """
     return TrainConfig(
         recipe="x3d_m_ava",

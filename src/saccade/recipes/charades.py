@@ -2,11 +2,11 @@
 
 Charades: Sigurdsson et al., ECCV 2016, arXiv 1604.01753. Common to both: 16 frames, one every 10 at 24 frames
 a second, so 6.7 seconds; crop 224 of a short side of 256, flipped half of the time; SGD with momentum 0.9 at
-learning rate 0.04 for 32 clips, a tenth of that after more than two validations in a row without progress
-(one every two epochs), 100 epochs, decay 1e-5, no warm-up; dropout 0.5; weights of X3D-M from Kinetics-400.
-The original has plain momentum, these recipes Nesterov's, and it decays norms and biases too.
+learning rate 0.04 for 32 clips, a tenth of that after more than two validations in a row without improvement
+(one every two epochs), 100 epochs, weight decay 1e-5, no warm-up; dropout 0.5; weights of X3D-M from
+Kinetics-400. The original has plain momentum, these recipes Nesterov's, and it decays norms and biases too.
 
-The accuracies are those of its README; they have not been trained again here.
+The accuracies are those of its README; they were not reproduced here.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, Tra
 
 
 def x3d_m_charades() -> TrainConfig:
-    """X3D-M on Charades: which of 157 actions happen in a video.
+    """X3D-M on Charades, multi-label classification: which of 157 actions happen in a video.
 
     Command: ``saccade train x3d_m_charades --data Charades --root Charades_v1_rgb
     --model.weights x3d_m.pyth``
     Hardware: 2 Titan RTX GPUs, 32 clips a step. Hours: "a few" (README).
-    Expected: 35.0 % mAP with 10x1 views, of each class the largest score (X3D-Multigrid's README, which
-    counts classes without a positive as zero; on the test set every class has some).
-    Source: X3D-Multigrid train_x3d_charades.py. A training clip has the labels that are there between its
-    first and its last frame. Clips are of raw frames, as the published folders of frames have 24 a second;
-    for videos of other rates take ``--temporal-rule saccade``. PySlowFast's protocol on Charades is
-    ``saccade test RUN --views 10x3 --crop 256 --temporal-rule pyslowfast-charades``.
+    Expected: 35.0 % mAP with 10x1 views and the largest score of each class (X3D-Multigrid's README, which
+    counts classes without a positive as zero; in the test set every class has positives).
+    Source: X3D-Multigrid train_x3d_charades.py. A training clip has the labels present between its first and
+    its last frame. Clips are of raw frames, as the published folders of frames have 24 a second; for videos
+    of other rates use ``--temporal-rule saccade``. PySlowFast's protocol on Charades is ``saccade test RUN
+    --views 10x3 --crop 256 --temporal-rule pyslowfast-charades``.
     """
     return TrainConfig(
         recipe="x3d_m_charades",
@@ -57,16 +57,16 @@ def x3d_m_charades() -> TrainConfig:
 
 
 def x3d_m_charades_loc() -> TrainConfig:
-    """X3D-M on Charades: which of 157 actions happen at every moment of a video.
+    """X3D-M on Charades, localisation: which of 157 actions happen at every moment of a video.
 
     Command: ``saccade train x3d_m_charades_loc --data Charades --root Charades_v1_rgb --model.weights
     x3d_m.pyth``
     Hardware: 2 Titan RTX GPUs, 32 clips a step. Hours: "a few" (README).
-    Expected: 17.7 % mAP by the metric per-frame (X3D-Multigrid's README).
-    Source: X3D-Multigrid train_x3d_charades_loc.py. Three things differ. There, padding of short videos
-    counts in the loss, and in the squeeze-excitation of their batch mates. There, videos shorter than a clip
-    are left out. And its test passes a video whole through the network; here it passes in overlapping windows
-    of the training clip's length, so that memory does not depend on the video.
+    Expected: 17.7 % per-frame mAP (X3D-Multigrid's README).
+    Source: X3D-Multigrid train_x3d_charades_loc.py, with three differences. There, the padding of short
+    videos counts in the loss, and in the squeeze-excitation of the other clips of the batch. There, videos
+    shorter than a clip are skipped. And its test runs the network on the whole video at once; here on
+    overlapping windows of the training clip's length, so that memory does not depend on the video.
     """
     return x3d_m_charades().replace(
         recipe="x3d_m_charades_loc",

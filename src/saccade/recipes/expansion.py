@@ -1,4 +1,4 @@
-"""What the networks of a search train with."""
+"""How the candidates of an expansion search train."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, Tra
 
 
 def x2d_expand() -> TrainConfig:
-    """X2D from scratch, which `saccade expand` begins with and trains its candidates like.
+    """X2D from scratch: where `saccade expand` starts, and how it trains its candidates.
 
-    Command: ``saccade expand --data DATA --target-gmacs 0.5``, or of the first network alone ``saccade train
+    Command: ``saccade expand --data DATA --target-gmacs 0.5``, or the first network alone: ``saccade train
     x2d_expand --data DATA``
-    Hardware: any. Time: see docs/expansion.md; accuracy: that of your data.
-    The margins of the crop are those of PySlowFast's X3D. Source: this project.
+    Hardware: any; see docs/expansion.md.
+    Expected: depends on the clips.
+    Source: this project. The margins around the crop are those of PySlowFast's X3D.
     """
     return TrainConfig(
         recipe="x2d_expand",

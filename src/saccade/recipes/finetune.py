@@ -1,4 +1,4 @@
-"""Own clips, starting from Kinetics weights."""
+"""Your own clips, starting from Kinetics weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, Tra
 
 
 def x3d_m_finetune() -> TrainConfig:
-    """X3D-M on clips of one's own, all weights learning, the backbone ten times slower than the classifier.
+    """X3D-M fine-tuned on your clips; the backbone's learning rate is a tenth of the classifier's.
 
     Command: ``saccade train x3d_m_finetune --data my_clips --model.weights x3d_m.pyth``
-    Hardware: one GPU with 16 GB (batch 16, bfloat16). Time and accuracy depend on the clips; none was
-    measured. The weights may be in any format `load_weights` knows; only the classifier starts anew.
-    Source: the schedule follows common practice for fine-tuning Kinetics models, not a published recipe.
+    Hardware: one GPU with 16 GB (batch 16, bfloat16).
+    Expected: depends on the clips; not measured.
+    Source: common practice for fine-tuning Kinetics models, not a published recipe. The weights may be in any
+    format `load_weights` reads; only the classifier is new.
     """
     return TrainConfig(
         recipe="x3d_m_finetune",
@@ -32,10 +33,11 @@ def x3d_m_finetune() -> TrainConfig:
 
 
 def x3d_m_linear_probe() -> TrainConfig:
-    """X3D-M frozen, a new classifier on top: the quickest use of pretrained weights.
+    """Linear probe of X3D-M: a new classifier on frozen features, the quickest use of pretrained weights.
 
     Command: ``saccade train x3d_m_linear_probe --data my_clips --model.weights x3d_m.pyth``
-    Hardware: one GPU, or patience on a CPU. Time and accuracy depend on the clips; none was measured.
+    Hardware: one GPU, or a CPU.
+    Expected: depends on the clips; not measured.
     Source: common practice, not a published recipe.
     """
     return x3d_m_finetune().replace(

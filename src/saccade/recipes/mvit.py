@@ -1,87 +1,56 @@
 """MViT and MViTv2 on Kinetics from scratch, with the settings of PySlowFast (configs/Kinetics/MVIT*.yaml).
 
 MViT: Fan et al., ICCV 2021, arXiv 2104.11227; MViTv2: Li et al., CVPR 2022, arXiv 2112.01526. Common to
-all: AdamW, learning rate 1e-4 for 16 videos of two clips, scaled with the batch (PySlowFast: with the
-machines of 8 GPUs, whose batch that is), warmed up from 1e-6 and falling to it in a cosine, decay 0.05,
-gradients cut off at 1; two clips of each video in a batch, RandAugment of 4 operations at magnitude 7,
-random erasing, MixUp 0.8 and CutMix 1 by turns, label smoothing 0.1, crops of 8 % to all of the frame.
+all: AdamW, learning rate 1e-4 for 16 videos of two clips, scaled with the batch (PySlowFast: with the number
+of machines of 8 GPUs, each of which has that batch), warmed up from 1e-6 and falling to it in a cosine,
+weight decay 0.05, gradients clipped at norm 1; two clips of each video in a batch, RandAugment of 4
+operations at magnitude 7, random erasing, MixUp 0.8 or CutMix 1, label smoothing 0.1, crops of 8 % to all of
+the frame.
 
 Epochs are counted in clips here: 400 are PySlowFast's 200 of two clips a video, and 60 of warm-up its 30.
-Frames are read at a short side of 256 before they are cut, there at the video's own. The accuracies are
-those of PySlowFast's model zoo; they have not been trained again here.
+Frames are read at a short side of 256 before they are cropped, there at the video's own. The accuracies are
+those of PySlowFast's model zoo; they were not reproduced here.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 from saccade.clip import ClipSpec
+from saccade.recipes._registry import Recipe
+from saccade.recipes._variants import variant
 from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 
 
-def mvit_b_16x4_k400() -> TrainConfig:
-    """MViT-B on Kinetics-400, 16 frames x stride 4, crop 224, from scratch.
+class _Row(NamedTuple):
+    """A row of PySlowFast's model zoo: (frames, stride), and top-1 and top-5 in % with 5x1 views."""
 
-    Command: ``torchrun --nnodes 16 --nproc_per_node 8 -m saccade train mvit_b_16x4_k400 --data k400
-    --batch-size 512``
-    Hardware: 32 clips for each machine of 8 GPUs; 512 on 16 of them learn at 0.0016. Hours: not published.
-    Expected: 78.4 % top-1, 93.5 % top-5 with 5x1 views (PySlowFast's model zoo).
-    Source: PySlowFast configs/Kinetics/MVIT_B_16x4_CONV.yaml.
-    """
-    return _kinetics("mvit_b_16x4_k400", "mvit_base_16x4", num_frames=16, stride=4, drop_path=0.2)
-
-
-def mvit_b_32x3_k400() -> TrainConfig:
-    """MViT-B of 24 blocks on Kinetics-400, 32 frames x stride 3, crop 224, from scratch.
-
-    Command: ``torchrun --nnodes 16 --nproc_per_node 8 -m saccade train mvit_b_32x3_k400 --data k400
-    --batch-size 512``
-    Hardware: as mvit_b_16x4_k400. Hours: not published.
-    Expected: 80.4 % top-1, 94.8 % top-5 with 5x1 views (PySlowFast's model zoo).
-    Source: PySlowFast configs/Kinetics/MVIT_B_32x3_CONV.yaml.
-    """
-    return _kinetics("mvit_b_32x3_k400", "mvit_base_32x3", num_frames=32, stride=3, drop_path=0.3)
+    name: str
+    model: str
+    clip: tuple[int, int]
+    drop_path: float
+    accuracy: tuple[float, float]
+    what: str
+    yaml: str
 
 
-def mvit_b_32x3_k600() -> TrainConfig:
-    """MViT-B of 24 blocks on Kinetics-600, 32 frames x stride 3, crop 224, from scratch.
-
-    Command: ``torchrun --nnodes 16 --nproc_per_node 8 -m saccade train mvit_b_32x3_k600 --data k600
-    --batch-size 512``
-    Hardware: as mvit_b_16x4_k400. Hours: not published.
-    Expected: 83.9 % top-1, 96.5 % top-5 with 5x1 views (PySlowFast's model zoo).
-    Source: PySlowFast configs/Kinetics/MVIT_B_32x3_CONV.yaml, which is for both sets.
-    """
-    return mvit_b_32x3_k400().replace(recipe="mvit_b_32x3_k600")
-
-
-def mvitv2_s_k400() -> TrainConfig:
-    """MViTv2-S on Kinetics-400, 16 frames x stride 4, crop 224, from scratch.
-
-    Command: ``torchrun --nnodes 16 --nproc_per_node 8 -m saccade train mvitv2_s_k400 --data k400
-    --batch-size 512``
-    Hardware: as mvit_b_16x4_k400. Hours: not published.
-    Expected: 81.0 % top-1, 94.6 % top-5 with 5x1 views (PySlowFast's model zoo).
-    Source: PySlowFast configs/Kinetics/MVITv2_S_16x4.yaml.
-    """
-    return _kinetics("mvitv2_s_k400", "mvitv2_small", num_frames=16, stride=4, drop_path=0.2)
+_ROWS = (
+    _Row("mvit_b_16x4_k400", "mvit_base_16x4", (16, 4), 0.2, (78.4, 93.5), "MViT-B", "MVIT_B_16x4_CONV.yaml"),
+    _Row("mvit_b_32x3_k400", "mvit_base_32x3", (32, 3), 0.3, (80.4, 94.8), "MViT-B of 24 blocks",
+         "MVIT_B_32x3_CONV.yaml"),
+    _Row("mvit_b_32x3_k600", "mvit_base_32x3", (32, 3), 0.3, (83.9, 96.5), "MViT-B of 24 blocks",
+         "MVIT_B_32x3_CONV.yaml, which is for both sets"),
+    _Row("mvitv2_s_k400", "mvitv2_small", (16, 4), 0.2, (81.0, 94.6), "MViTv2-S", "MVITv2_S_16x4.yaml"),
+    _Row("mvitv2_b_k400", "mvitv2_base", (32, 3), 0.3, (82.9, 95.7), "MViTv2-B", "MVITv2_B_32x3.yaml"),
+)  # fmt: skip
 
 
-def mvitv2_b_k400() -> TrainConfig:
-    """MViTv2-B on Kinetics-400, 32 frames x stride 3, crop 224, from scratch.
-
-    Command: ``torchrun --nnodes 16 --nproc_per_node 8 -m saccade train mvitv2_b_k400 --data k400
-    --batch-size 512``
-    Hardware: as mvit_b_16x4_k400. Hours: not published.
-    Expected: 82.9 % top-1, 95.7 % top-5 with 5x1 views (PySlowFast's model zoo).
-    Source: PySlowFast configs/Kinetics/MVITv2_B_32x3.yaml.
-    """
-    return _kinetics("mvitv2_b_k400", "mvitv2_base", num_frames=32, stride=3, drop_path=0.3)
-
-
-def _kinetics(recipe: str, model: str, *, num_frames: int, stride: int, drop_path: float) -> TrainConfig:
+def _config(row: _Row) -> TrainConfig:
     return TrainConfig(
-        recipe=recipe,
-        model=ModelConfig(name=model, dropout=0.5, drop_path=drop_path),
-        clip=ClipSpec(num_frames=num_frames, stride=stride, crop=224, short_side=256),
+        recipe=row.name,
+        model=ModelConfig(name=row.model, dropout=0.5, drop_path=row.drop_path),
+        clip=ClipSpec(num_frames=row.clip[0], stride=row.clip[1], crop=224, short_side=256),
         augment=AugmentConfig(
             short_side=(256, 256),
             crop=224,
@@ -117,5 +86,22 @@ def _kinetics(recipe: str, model: str, *, num_frames: int, stride: int, drop_pat
     )
 
 
-PUBLISHED = (mvit_b_16x4_k400, mvit_b_32x3_k400, mvit_b_32x3_k600, mvitv2_s_k400, mvitv2_b_k400)
-"""For the list of recipes."""
+def _recipe(row: _Row) -> Recipe:
+    frames, stride = row.clip
+    data = row.name[-4:]
+    return variant(
+        row.name,
+        partial(_config, row),
+        f"{row.what} on Kinetics-{data[1:]}, {frames} frames x stride {stride}, crop 224, from scratch.",
+        launch="torchrun --nnodes 16 --nproc_per_node 8 -m saccade",
+        data=data,
+        flags="--batch-size 512",
+        hardware="16 machines of 8 GPUs, 32 clips each; the learning rate is 0.0016 for the batch of 512. "
+        "Hours: not published.",
+        expected="{} % top-1, {} % top-5 with 5x1 views (PySlowFast's model zoo).".format(*row.accuracy),
+        source=f"PySlowFast configs/Kinetics/{row.yaml}.",
+    )
+
+
+PUBLISHED = tuple(map(_recipe, _ROWS))
+globals().update({recipe.__name__: recipe for recipe in PUBLISHED})

@@ -1,1 +1,0 @@
-"""What of a video is shown: temporal rules, views and crops, protocols by name, windows."""

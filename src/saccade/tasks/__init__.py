@@ -1,1 +1,0 @@
-"""One file per task: labels, loss, scores, figures, and what is shown of them."""
