@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import time
 
 import pytest
 
-from saccade.cli import COMMANDS, main
+import saccade
+from saccade.cli import COMMANDS, EXIT_CODES, main
 
 
 def run(*args: str) -> subprocess.CompletedProcess[str]:
@@ -60,8 +62,6 @@ def test_every_command_explains_itself(command: str):
 
 
 def test_version():
-    import saccade
-
     assert run("--version").stdout.strip() == f"saccade {saccade.__version__}"
 
 
@@ -76,3 +76,70 @@ def test_threads_that_wait_leave_the_cores_to_others(said: dict[str, str], expec
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | said
     )
     assert answer.stdout.split()[-1] == expected
+
+
+def test_help_lists_every_exit_code():
+    text = run("--help").stdout
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code}" in text
+        assert meaning in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (saccade.UsageError("x"), 2),
+        (saccade.ConfigError("x"), 2),
+        (saccade.DataError("x"), 1),
+        (saccade.VideoError("a.mp4", "x"), 1),
+        (saccade.WeightsError("x"), 1),
+        (saccade.TrainingError("x"), 1),
+        (OSError(28, "No space left on device", "a.npz"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_exit_codes(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("saccade.cli._dispatch", fail)
+    assert main(["models"]) == code
+    assert code in EXIT_CODES
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown"),
+    [([], {"info", "warning"}), (["-q"], {"warning"}), (["--verbose"], {"debug", "info", "warning"})],
+)
+def test_records_of_the_library_are_shown_on_stderr(
+    flags: list[str], shown: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def log(*_: object) -> int:
+        logger = logging.getLogger("saccade.anything")
+        logger.debug("record of debug [x]")
+        logger.info("record of info [x]")
+        logger.warning("record of %s [x]", "warning")
+        return 0
+
+    monkeypatch.setattr("saccade.cli._dispatch", log)
+    assert main([*flags, "models"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for level in ("debug", "info", "warning"):
+        assert (f"record of {level} [x]" in captured.err) == (level in shown)
+    assert ("warning: record of warning" in captured.err) == ("warning" in shown)
+    logging.getLogger("saccade.anything").warning("after the command")
+    assert "after" not in capsys.readouterr().err
+
+
+def test_the_library_alone_is_silent_and_can_be_routed():
+    code = (
+        "import logging, saccade; logger = logging.getLogger('saccade.video'); logger.warning('one'); "
+        "logging.basicConfig(format='%(name)s:%(levelname)s:%(message)s'); logger.warning('two')"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == ("", "saccade.video:WARNING:two\n")

@@ -27,17 +27,19 @@ FLOORS = {
     "console": 0,
     "ops": 1,
     "video": 1,
-    "data": 2,
-    "transforms": 3,
-    "layers": 3,
-    "models": 4,
-    "evaluation": 5,
-    "visualize": 6,
-    "inference": 6,
-    "training": 7,
-    "recipes": 8,
-    "expansion": 8,
-    "cli": 9,
+    "sampling": 2,
+    "data": 3,
+    "transforms": 4,
+    "layers": 4,
+    "models": 5,
+    "tasks": 6,
+    "evaluation": 7,
+    "visualize": 8,
+    "inference": 8,
+    "training": 9,
+    "recipes": 10,
+    "expansion": 10,
+    "cli": 11,
 }
 
 
@@ -74,8 +76,26 @@ PUBLIC = {
     "create_model": ["name", "num_classes", "overrides"],
     "model_info": ["name"],
     "load_weights": ["model", "path_or_state_dict", "strict"],
-    "open_video": ["path", "backend"],
+    "open_video": ["source", "backend"],
 }
+
+ERRORS = {
+    "SaccadeError",
+    "UsageError",
+    "ConfigError",
+    "DataError",
+    "VideoError",
+    "WeightsError",
+    "TrainingError",
+}
+
+
+@pytest.mark.parametrize("name", sorted(ERRORS))
+def test_errors_are_public_and_documented(name: str):
+    error = getattr(saccade, name)
+    assert issubclass(error, saccade.SaccadeError)
+    assert error.__doc__
+    assert name in saccade.errors.__dict__
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -84,7 +104,7 @@ def test_public_functions_keep_their_arguments(name: str):
 
 
 def test_public_names_are_frozen():
-    assert {*PUBLIC, "Predictor", "VideoError", "__version__"} == set(saccade.__all__)
+    assert {*PUBLIC, *ERRORS, "Predictor", "__version__"} == set(saccade.__all__)
     assert set(dir(saccade)) == set(saccade.__all__)
     assert saccade.VideoError("a.mp4", "is empty").path == "a.mp4"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

@@ -6,13 +6,20 @@ The public names are imported on first use, so that ``import saccade`` and ``sac
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__
 
 _PUBLIC = {
+    "ConfigError": "saccade.errors",
+    "DataError": "saccade.errors",
     "Predictor": "saccade.inference",
+    "SaccadeError": "saccade.errors",
+    "TrainingError": "saccade.errors",
+    "UsageError": "saccade.errors",
     "VideoError": "saccade.errors",
+    "WeightsError": "saccade.errors",
     "create_model": "saccade.models",
     "list_models": "saccade.models",
     "load_weights": "saccade.models",
@@ -21,8 +28,14 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "ConfigError",
+    "DataError",
     "Predictor",
+    "SaccadeError",
+    "TrainingError",
+    "UsageError",
     "VideoError",
+    "WeightsError",
     "__version__",
     "create_model",
     "list_models",
@@ -32,10 +45,20 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from saccade.errors import VideoError
+    from saccade.errors import (
+        ConfigError,
+        DataError,
+        SaccadeError,
+        TrainingError,
+        UsageError,
+        VideoError,
+        WeightsError,
+    )
     from saccade.inference import Predictor
     from saccade.models import create_model, list_models, load_weights, model_info
     from saccade.video import open_video
+
+logging.getLogger("saccade").addHandler(logging.NullHandler())  # silent until the application says otherwise
 
 
 def __getattr__(name: str) -> Any:

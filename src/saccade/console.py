@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,8 +63,39 @@ def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
     )
 
 
-def warn(message: str) -> None:
-    """One line that the user should read, on stderr."""
-    from rich.markup import escape
+class ConsoleHandler(logging.Handler):
+    """Shows the library's log records on `console`: warnings marked as such, information as plain lines."""
 
-    console().print(f"[yellow]warning:[/] {escape(message)}")
+    _MARKS: ClassVar = {
+        "WARNING": "[yellow]warning:[/] ",
+        "ERROR": "[red]error:[/] ",
+        "DEBUG": "[dim]debug:[/] ",
+    }
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; what cannot be printed is not worth an exception."""
+        from rich.markup import escape
+
+        try:
+            console().print(self._MARKS.get(record.levelname, "") + escape(self.format(record)))
+        except Exception:
+            self.handleError(record)
+
+
+@contextmanager
+def logs_on_console(level: int = logging.INFO) -> Iterator[None]:
+    """While entered, records of the logger ``saccade`` from ``level`` on are shown on the console."""
+    logger, handler = logging.getLogger("saccade"), ConsoleHandler()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def warn(message: str) -> None:
+    """Log a warning; modules call their own logger instead."""
+    logging.getLogger("saccade").warning("%s", message)

@@ -1,37 +1,46 @@
-"""Every error a user can cause. The command line prints them as one line, without a traceback.
+"""The errors that Saccade raises on purpose, all under `SaccadeError`.
 
-The message names the file or the field, what was wrong, and what would be right.
+The message is one line that names the file or the field, what is wrong with it, and what would be right. The
+command line prints it without a traceback and ends with the exit code in `saccade.cli.EXIT_CODES`: 2 for a
+`UsageError`, 1 for the others. Anything else that escapes (a ``TypeError``, an ``IndexError``) is a bug.
 """
 
 from __future__ import annotations
 
 
 class SaccadeError(Exception):
-    """Base of all errors that bad input can cause. The command line ends with exit code 1."""
+    """Base class: ``except saccade.SaccadeError`` catches all that bad input can cause."""
 
 
 class UsageError(SaccadeError):
-    """The call itself is wrong: an unknown name, a bad flag. The command line ends with exit code 2."""
+    """The call is wrong: an unknown name, a bad flag, an argument out of range, a missing path."""
 
 
 class ConfigError(UsageError):
-    """A field of a recipe holds a value that cannot work. The message begins with the field's name."""
+    """A field of a recipe has a value that cannot work; the message begins with the field's name.
+
+    Raised before a run folder is written.
+    """
 
 
 class DataError(SaccadeError):
-    """A data set, list file or label is malformed, or too many of its videos cannot be read."""
+    """A data set, list file or label is malformed, a listed file is missing, or too many cannot be read."""
 
 
 class WeightsError(SaccadeError):
-    """A checkpoint cannot be read, recognised or fitted to the model."""
+    """A checkpoint cannot be read, is of no known format, or does not fit the model."""
+
+
+class TrainingError(SaccadeError):
+    """Training cannot go on: the loss is not finite, or the device is out of memory."""
 
 
 class VideoError(SaccadeError):
-    """A video cannot be read.
+    """A video cannot be opened or decoded.
 
     Attributes:
-        path: the file or folder.
-        cause: what was wrong with it, in words.
+        path: the file or folder of frames.
+        cause: what is wrong with it.
     """
 
     def __init__(self, path: str, cause: str) -> None:

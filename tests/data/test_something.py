@@ -16,8 +16,8 @@ from saccade.data.clips import ClipSettings, TrainClips
 from saccade.data.types import ClipRequest, VideoDataset
 from saccade.errors import DataError, UsageError, VideoError
 from saccade.evaluation.decoding import DecodedVideo, VideosToTest
+from saccade.sampling.views import parse_views
 from saccade.video import open_video
-from saccade.video.views import parse_views
 
 LEFT_RIGHT = list(CLASSES.values())[:2]
 

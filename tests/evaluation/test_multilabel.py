@@ -23,9 +23,9 @@ from saccade.evaluation import (
     mean_average_precision,
     write_submission,
 )
+from saccade.sampling.temporal import sample_test
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
-from saccade.video.sampling import sample_test
 
 CLIP = ClipSpec(num_frames=4, stride=3, crop=16, short_side=16)
 NAMES = ("red", "green", "blue")

@@ -16,12 +16,12 @@ from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import UsageError
 from saccade.evaluation import TestResult, evaluate
-from saccade.evaluation.plan import decode_sizes, plan_video
 from saccade.inference import load_for_use
+from saccade.sampling.plan import decode_sizes, plan_video
+from saccade.sampling.temporal import sample_test
+from saccade.sampling.views import PROTOCOLS, crop_box, parse_views
 from saccade.transforms import test_transform as cut
 from saccade.video import open_video, write_video
-from saccade.video.sampling import sample_test
-from saccade.video.views import PROTOCOLS, crop_box, parse_views
 
 GOLDEN = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "golden" / "ssv_sampling.json.gz").read_bytes())

@@ -14,12 +14,12 @@ from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError, WeightsError
 from saccade.evaluation import TestResult, evaluate
-from saccade.evaluation.plan import plan_video
 from saccade.evaluation.scoring import ViewScorer
+from saccade.sampling.plan import plan_video
+from saccade.sampling.temporal import sample_test
+from saccade.sampling.views import parse_views
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
-from saccade.video.sampling import sample_test
-from saccade.video.views import parse_views
 
 CLIP = ClipSpec(num_frames=4, stride=3, crop=16, short_side=16)
 NAMES = ("red", "green", "blue")

@@ -19,9 +19,9 @@ from saccade.inference import Prediction, load_for_use
 from saccade.inference.ahead import decoded_ahead
 from saccade.inference.predictor import covering_clips
 from saccade.models import create_model, save_weights
+from saccade.sampling.temporal import sample_test
 from saccade.transforms import test_transform as cut_views
 from saccade.video import open_video, write_video
-from saccade.video.sampling import sample_test
 
 CLIP = ClipSpec(num_frames=4, stride=4, crop=32, short_side=32)
 NAMES = ["jump", "throw", "run"]

@@ -82,13 +82,9 @@ def test_a_killed_run_resumes_bit_for_bit(tiny_config: MakeConfig, tmp_path: Pat
 def test_a_signal_saves_and_says_how_to_go_on(tiny_config: MakeConfig, number: signal.Signals):
     config = tiny_config("run", "--epochs", "2000", "--val-every", "0", "--log-every", "1")
     folder = Path(config.out)
-    code = (
-        "import json, sys; from saccade.training import TrainConfig; "
-        "from saccade.cli.train import start_run; "
-        "config = TrainConfig.from_dict(json.loads(sys.argv[1])); "
-        "sys.exit(start_run(config, resume=False, overwrite=False))"
-    )
-    process = start([sys.executable, "-c", code, json.dumps(config.to_dict())])
+    recipe = folder.parent / "recipe.json"
+    recipe.write_text(json.dumps(config.to_dict()))
+    process = start([sys.executable, "-m", "saccade", "train", str(recipe)])
     deadline = time.monotonic() + 60
     while not (folder / "metrics.jsonl").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)

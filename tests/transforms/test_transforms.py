@@ -209,8 +209,3 @@ def test_frames_that_cannot_be_cut_are_refused() -> None:
         transforms.test_transform(torch.zeros(4, 9, 9, 3, dtype=torch.uint8), CLIP)
     with pytest.raises(UsageError, match="2 crops are not offered; choose 1 or 3"):
         transforms.test_transform(torch.zeros(3, 9, 9, 3, dtype=torch.uint8), CLIP, 2)
-
-
-def test_the_short_side_to_decode_at() -> None:
-    assert transforms.short_side_for(CLIP, 1) == 10
-    assert transforms.short_side_for(CLIP, 3) == 8

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import random
 from collections.abc import Callable
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from conftest import RECIPES, MadeFile, number_of
-from saccade.video import Backend, index, open_video
+from saccade.video import Backend, index, open_video, reader
 
 BACKENDS: list[Backend] = ["pyav"]
 if importlib.util.find_spec("torchcodec") is not None:
@@ -193,3 +197,48 @@ def test_variable_rate_reports_the_mean(make_file: MakeFile) -> None:
         assert reader.fps == pytest.approx(59 / (times[-1] - times[0]), rel=0.02)
     with open_video(make_file("h264_mkv").path) as reader:
         assert reader.fps == pytest.approx(30, rel=1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "name", ["h264_variable_rate_mp4", "h264_late_start_mp4", "h264_ts", "rotated_90_mp4"]
+)
+def test_times_are_those_of_the_file(name: str, backend: Backend, make_file: MakeFile) -> None:
+    made = make_file(name)
+    with av.open(str(made.path)) as container:
+        expected = [frame.time for frame in container.decode(video=0)]
+    with open_video(made.path, backend) as video:
+        assert video.times.dtype == np.float64
+        assert video.times.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_times_where_the_file_states_none(make_file: MakeFile) -> None:
+    made = make_file("h264_avi")
+    with open_video(made.path) as video:
+        assert len(video.times) == len(video)
+        assert (np.diff(video.times) > 0).all()
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "frames"])
+def test_a_reader_is_indexed_and_iterated_over(backend: Backend, make_file: MakeFile, tmp_path: Path) -> None:
+    made = make_file("h264_mov")
+    source = made.path
+    if backend == "frames":
+        source = tmp_path
+        for number, frame in enumerate(made.truth[:5]):
+            Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    with open_video(source, backend, fps=20) as video:
+        length = len(video)
+        assert np.array_equal(video[3].numpy(), made.truth[3])
+        assert np.array_equal(video[-1].numpy(), made.truth[length - 1])
+        assert sum(1 for _ in video) == length
+        for beyond in (length, -length - 1):
+            with pytest.raises(IndexError, match=str(beyond)):
+                video[beyond]
+        if backend == "frames":
+            assert video.times.tolist() == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert doctest.testmod(reader).failed == 0

@@ -20,9 +20,9 @@ from saccade.data import load_dataset
 from saccade.errors import DataError, UsageError
 from saccade.evaluation.features import clip_features, mean_features
 from saccade.models import VideoModel, create_model, save_weights
+from saccade.sampling.temporal import sample_test
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
-from saccade.video.sampling import sample_test
 from saccade.visualize.embedding import class_colours, embed, embedding_chart, write_embedding
 from saccade.visualize.tsne import (
     _gradient,

@@ -1,72 +1,91 @@
 """The command line: a thin edge. Each command is a module beside this file with ``run(args) -> exit code``.
 
-Nothing heavy is imported before the command is known, so help is quick. Errors a user can cause are printed
-as one line: exit code 2 for a wrong call, 1 for anything else.
+Nothing heavy is imported before the command is known, so help is quick. What the library logs is shown on
+stderr; results go to stdout. Errors are one line, and the exit code says of which kind (`EXIT_CODES`).
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import os
 import sys
 
 from saccade._version import __version__
+from saccade.console import logs_on_console
 from saccade.errors import SaccadeError, UsageError
 
 COMMANDS = {
-    "quickstart": "the main job, end to end, on clips it makes itself",
-    "models": "table of models: parameters, GMACs, clip, published accuracy, latency",
-    "train": "train, fine-tune or resume a recipe",
-    "expand": "search the network for a data set and a budget, by expanding X2D",
-    "test": "accuracy of a run or of weights, with named views",
-    "predict": "what happens in videos: files, folders, globs",
-    "convert": "a checkpoint of another code base into safetensors",
-    "pareto": "accuracy of trained models against what they cost: picture, table, Pareto front",
-    "bench": "speed of models on this machine, and what runs their operators",
-    "visualize": "pictures of what a model sees and has learned: gradcam, attention, hog, embedding ...",
-    "data": "check a data set, look at training batches, make the motion clips, list class names",
+    "quickstart": "train, test and predict on synthetic clips, end to end",
+    "models": "list the models: parameters, GMACs, clip, published accuracy, latency",
+    "train": "train, fine-tune or resume a model from a recipe",
+    "expand": "search a network for a data set and a budget by expanding X2D",
+    "test": "measure the accuracy of a run or checkpoint under a named protocol",
+    "predict": "classify videos, or find actions in time or the actions of people",
+    "convert": "convert a checkpoint of another code base to safetensors",
+    "pareto": "compare trained runs: accuracy against cost, table and picture",
+    "bench": "measure the speed of models on this machine",
+    "visualize": "draw what a model has learned and sees: gradcam, attention, hog, embedding, ...",
+    "data": "check a data set, preview training batches, make synthetic clips, list class names",
 }
 
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = {
+    OK: "success",
+    FAILED: "failure (data, video, weights, training, disk), or some videos could not be read",
+    USAGE: "wrong usage: unknown command, flag or name, or a value that cannot work",
+    INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; train and expand continue with --resume",
+}
+_LOG_LEVELS = {
+    "-q": logging.WARNING,
+    "--quiet": logging.WARNING,
+    "-v": logging.DEBUG,
+    "--verbose": logging.DEBUG,
+}
 
-# Turns a thread of GNU's OpenMP waits for the others before it sleeps. By default it turns for milliseconds,
-# and where another program has one of the cores all threads wait for the one without.
-_SPINS = "2000"
+# Iterations that a thread of GNU OpenMP spins before it sleeps. By default it spins for milliseconds, and
+# where another program holds one of the cores all threads wait for the one without.
+_SPIN_COUNT = "2000"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    _share_the_cores()
+    _limit_spinning()
     args = sys.argv[1:] if argv is None else argv
+    level = next((_LOG_LEVELS[arg] for arg in args if arg in _LOG_LEVELS), logging.INFO)
+    args = [arg for arg in args if arg not in _LOG_LEVELS]
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())
-        return 0
+        return OK
     if args[0] in ("-V", "--version"):
         print(f"saccade {__version__}")
-        return 0
+        return OK
     try:
-        return _dispatch(args[0], args[1:])
+        with logs_on_console(level):
+            return _dispatch(args[0], args[1:])
     except SaccadeError as error:
         print(f"saccade: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
-        print("saccade: interrupted", file=sys.stderr)
-        return 130
+        return USAGE if isinstance(error, UsageError) else FAILED
+    except KeyboardInterrupt as stop:
+        if os.environ.get("RANK", "0") == "0":  # under torchrun one process says it
+            print(f"saccade: {str(stop) or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:  # a disk that is full, a folder that may not be written to
+        return OK
+    except OSError as error:  # the disk is full, a folder is not writable
         place = f"{error.filename}: " if error.filename is not None else ""
         print(f"saccade: error: {place}{error.strerror or error}", file=sys.stderr)
-        return 1
+        return FAILED
 
 
-def _share_the_cores() -> None:
-    """Ask the threads of this process and of those it starts to sleep rather than wait awake; what the user
-    has set stays. PyTorch's OpenMP reads it as it is loaded, so later it is of no use.
+def _limit_spinning() -> None:
+    """Ask OpenMP's threads, here and in child processes, to sleep rather than spin while they wait; what the
+    user has set stays. PyTorch's OpenMP reads it when it is loaded, so later it has no effect.
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
 def _dispatch(command: str, args: list[str]) -> int:
@@ -81,10 +100,15 @@ def _dispatch(command: str, args: list[str]) -> int:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    rows = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
+    codes = "\n".join(f"  {code:<{width}}  {meaning}" for code, meaning in EXIT_CODES.items())
     return (
-        "usage: saccade COMMAND [ARGUMENTS]\n\n"
-        "Efficient video recognition: small networks that tell what happens in a video.\n\n"
-        f"commands:\n{rows}\n\n"
-        "saccade COMMAND --help tells the rest."
+        "usage: saccade [-q | -v] COMMAND [ARGUMENTS]\n\n"
+        "Efficient video recognition in PyTorch: train, search, test, explain and run small networks.\n\n"
+        f"commands:\n{commands}\n\n"
+        "options of every command:\n"
+        f"  {'-q, --quiet':<{width}}  show warnings and errors only\n"
+        f"  {'-v, --verbose':<{width}}  show debug messages too\n\n"
+        f"exit codes:\n{codes}\n\n"
+        "Messages go to stderr, results to stdout. See saccade COMMAND --help."
     )

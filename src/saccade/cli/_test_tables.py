@@ -13,8 +13,8 @@ from saccade.cli._timeline import bar
 from saccade.console import output
 from saccade.evaluation import MultiLabelResult, Result, TestResult
 from saccade.evaluation.metrics import ClassRow, most_confused
-from saccade.video.segments import SEGMENT_RULES
-from saccade.video.views import parse_views
+from saccade.sampling.segments import SEGMENT_RULES
+from saccade.sampling.views import parse_views
 
 
 def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int | None) -> None:

@@ -13,7 +13,7 @@ from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.cli._outputs import check_folder
 from saccade.errors import DataError, UsageError
-from saccade.video.views import PROTOCOLS, parse_views
+from saccade.sampling.views import PROTOCOLS, parse_views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

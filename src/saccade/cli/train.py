@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import io
-import os
 import re
-import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -55,19 +53,9 @@ def run(args: list[str]) -> int:
         from saccade.cli._plan import show_plan
 
         return show_plan(parsed, **plan)
-    return start_run(parsed, **flags)
+    from saccade.training import train
 
-
-def start_run(config: TrainConfig, *, resume: bool, overwrite: bool) -> int:
-    """Train; 130 if a signal ended the run."""
-    from saccade.training import RunInterrupted, train
-
-    try:
-        train(config, resume=resume, overwrite=overwrite)
-    except RunInterrupted as stop:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"saccade: {stop}", file=sys.stderr)
-        return 130
+    train(parsed, **flags)
     return 0
 
 

@@ -9,7 +9,7 @@ from saccade.data.ava import AvaDataset, action_labels, is_cut, keyframe_clip
 from saccade.data.clips import ClipLabels, ClipSettings, TrainClips
 from saccade.data.seeds import stream
 from saccade.data.types import ClipRequest
-from saccade.video.views import draw_short_side
+from saccade.sampling.views import draw_short_side
 
 
 class AvaClips(TrainClips):

@@ -20,8 +20,8 @@ from saccade.data.datasets import read_entries
 from saccade.data.entries import Entry
 from saccade.data.folder import is_video_name
 from saccade.errors import DataError, SaccadeError, UsageError
-from saccade.video.sampling import RULES
-from saccade.video.segments import SEGMENT_RULES
+from saccade.sampling.segments import SEGMENT_RULES
+from saccade.sampling.temporal import RULES
 
 TARGET_FPS = 30.0
 _BLOCK = 64  # frames decoded at a time
@@ -206,7 +206,7 @@ def check_data(
         stride: its stride at 30 frames per second. Files that last less are reported as short.
         class_names: as for `load_dataset`.
         root: as for `load_dataset`.
-        temporal_rule: one of `saccade.video.sampling.RULES`; with a segment rule a file is short that has
+        temporal_rule: one of `saccade.sampling.temporal.RULES`; with a segment rule a file is short that has
             fewer frames than the clip.
         workers: processes; None takes one per available CPU, 0 reads in this process.
 

@@ -14,10 +14,10 @@ from saccade.data.cache import FrameCache, pick
 from saccade.data.seeds import stream
 from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, Task, VideoDataset
 from saccade.errors import DataError, SaccadeError, VideoError
+from saccade.sampling.temporal import sample_train
+from saccade.sampling.views import draw_short_side
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.resize import resize_short_side
-from saccade.video.sampling import sample_train
-from saccade.video.views import draw_short_side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class ClipSettings:
 
     Attributes:
         target_fps: the rate that strides are stated for.
-        rule: temporal rule, see saccade.video.sampling.
+        rule: temporal rule, see saccade.sampling.temporal.
         inverse_uniform: draw 1/short_side uniformly instead of short_side.
         backend: see saccade.video.open_video.
         frames_fps: rate of folders of images whose data set does not say it, None for open_video's default.

@@ -21,8 +21,8 @@ from saccade.data.cache import FrameCache
 from saccade.data.clips import ClipSettings, PackedBatch, TrainClips
 from saccade.data.types import ClipBatch, ClipRequest, Task, VideoDataset
 from saccade.errors import ConfigError, DataError, SaccadeError
+from saccade.sampling.temporal import RULES
 from saccade.video import Backend
-from saccade.video.sampling import RULES
 
 
 class TrainLoader:

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoItem
 from saccade.errors import VideoError
-from saccade.evaluation.plan import PlannedClip, decode_sizes, plan_video
 from saccade.evaluation.result import Failure
+from saccade.sampling.plan import PlannedClip, decode_sizes, plan_video
+from saccade.sampling.views import Views, check_crop
 from saccade.video import open_video
-from saccade.video.views import Views, check_crop
 
 
 @dataclass(frozen=True)

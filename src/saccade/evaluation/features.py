@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError
-from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.decoding import DecodedVideo, VideosToTest, read_ahead
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import ViewScorer, evaluating
 from saccade.evaluation.share import Share, counted
-from saccade.video.views import parse_views
+from saccade.sampling.views import parse_views
+from saccade.transforms.views import cut_views
 
 Features = NDArray[np.float32]
 
@@ -97,7 +97,12 @@ def _views(
         (planned,) = size.clips
         frames = size.frames.to(scorer.device, non_blocking=True)[list(planned.frames)]
         views = cut_views(
-            frames, clip, planned.crops, short_side=planned.short_side, grid=planned.grid, like=scorer
+            frames,
+            clip,
+            planned.crops,
+            short_side=planned.short_side,
+            grid=planned.grid,
+            channels_last=scorer.channels_last,
         )
         yield from ((video.position, view) for _, view in views)
 

@@ -32,7 +32,7 @@ from saccade.evaluation.points import (
 )
 from saccade.evaluation.result import Result
 from saccade.evaluation.uncertainty import jackknife_error
-from saccade.evaluation.windows import plan_windows
+from saccade.sampling.windows import plan_windows
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -19,18 +19,18 @@ from torch.utils.data import Dataset
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, VideoError
-from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.decoding import UnreadVideo, read_ahead
 from saccade.evaluation.localization import LocalizationResult
 from saccade.evaluation.points import stretch
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device
 from saccade.evaluation.share import Share, check_classes, counted, gather, ranks
-from saccade.evaluation.windows import Blend, Windows, plan_windows
 from saccade.models.counts import count_macs
+from saccade.sampling.temporal import frame_grid
+from saccade.sampling.views import check_crop
+from saccade.sampling.windows import Blend, Windows, plan_windows
+from saccade.transforms.views import cut_views
 from saccade.video import open_video
-from saccade.video.sampling import frame_grid
-from saccade.video.views import check_crop
 
 WINDOWS = "windows"
 """What stands in the place of views: the video is covered by windows of one centre crop."""
@@ -205,7 +205,7 @@ def window_view(frames: Tensor, chosen: NDArray[np.int64], clip: ClipSpec, score
         clip,
         [1],
         short_side=clip.short_side,
-        like=scorer,
+        channels_last=scorer.channels_last,
     )
     return next(view for _, view in cut)
 

@@ -23,12 +23,12 @@ from saccade.clip import ClipSpec
 from saccade.data.seeds import view_seed
 from saccade.data.types import VideoDataset
 from saccade.errors import DataError, WeightsError
-from saccade.evaluation.cutting import resize_short_side
 from saccade.evaluation.decoding import DecodedVideo, VideosToTest, read_ahead
 from saccade.evaluation.result import Result
 from saccade.evaluation.scoring import Precision, evaluating, model_device
 from saccade.evaluation.share import Share, counted, gather, ranks
 from saccade.models.counts import count_macs
+from saccade.sampling.views import crop_box, parse_views
 from saccade.transforms.masked_targets import (
     TargetKind,
     scored_places,
@@ -37,7 +37,8 @@ from saccade.transforms.masked_targets import (
 )
 from saccade.transforms.masking import CubeMask, MaskedTokens, MaskGenerator, Scored, masked_tokens
 from saccade.transforms.normalize import affine, batch_layout
-from saccade.video.views import crop_box, parse_views
+from saccade.video.resize import resize_to
+from saccade.video.sizes import short_side_size
 
 LOSS_EPS = 1e-5
 """Added to the number of tokens that a loss is a mean of, as in VideoTransformer-pytorch."""
@@ -321,8 +322,7 @@ def _views(videos: Iterator[DecodedVideo], scorer: _Scorer) -> Iterator[tuple[in
             frames = decoded.frames.to(scorer.device, non_blocking=True)
             for planned in decoded.clips:
                 whole = frames[list(planned.frames)]
-                if min(whole.shape[1:3]) != planned.short_side:
-                    whole = resize_short_side(whole, planned.short_side)
+                whole = resize_to(whole, *short_side_size(whole.shape[1], whole.shape[2], planned.short_side))
                 for crop in planned.crops:
                     height, width = whole.shape[1:3]
                     top, left = crop_box(height, width, size, crop, planned.grid)

@@ -20,7 +20,7 @@ from saccade.errors import DataError
 from saccade.evaluation import metrics
 from saccade.evaluation.uncertainty import share_error
 from saccade.files import atomic_path
-from saccade.video.views import Average, parse_views
+from saccade.sampling.views import Average, parse_views
 
 FIGURE_NAMES = {
     "top1": "top-1",

@@ -59,6 +59,7 @@ class ViewScorer:
         self.logits = logits or per_frame
         self.per_frame = per_frame
         self.memory_format = _memory_format(model)
+        self.channels_last = self.memory_format == torch.channels_last_3d
 
     def __call__(self, views: Tensor) -> NDArray[np.float32]:
         """Float views (N, 3, T, H, W) on the scorer's device -> float32 (N, num_classes): rows adding up to

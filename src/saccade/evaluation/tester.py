@@ -16,7 +16,6 @@ from saccade.clip import ClipSpec
 from saccade.data.actions import active_at
 from saccade.data.types import VideoDataset
 from saccade.errors import DataError, UsageError
-from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.decoding import DecodedVideo, VideosToTest, read_ahead
 from saccade.evaluation.multilabel import Ensemble, MultiLabelResult
 from saccade.evaluation.points import charades_times
@@ -24,9 +23,10 @@ from saccade.evaluation.result import TestResult
 from saccade.evaluation.scoring import Precision, ViewScorer, evaluating, model_device, sigmoid, softmax
 from saccade.evaluation.share import Share, check_classes, counted, gather, ranks
 from saccade.models.counts import count_macs
-from saccade.video.sampling import RULES
-from saccade.video.segments import check_num_clips
-from saccade.video.views import Views, parse_views
+from saccade.sampling.segments import check_num_clips
+from saccade.sampling.temporal import RULES
+from saccade.sampling.views import Views, parse_views
+from saccade.transforms.views import cut_views
 
 Scores = NDArray[np.float64]
 Merge = Callable[[Scores | None, NDArray[np.float32], tuple[int, ...], Sequence[Views]], Scores]
@@ -58,12 +58,12 @@ def evaluate(
     Args:
         model: (B, 3, T, H, W) float -> (B, num_classes) logits. Its mode and weights are left as they are.
         clip: the clip of the test.
-        views: ``CLIPSxCROPS`` or a protocol of `saccade.video.views.PROTOCOLS`, or several of them
+        views: ``CLIPSxCROPS`` or a protocol of `saccade.sampling.views.PROTOCOLS`, or several of them
             (``["1x1", "10x3", "ssv2-1clip"]``).
         device: default: where the model is.
         workers: decoding processes (per rank); 0 decodes in this one.
         batch_size: most views per forward pass; None chooses by memory.
-        temporal_rule: one of `saccade.video.sampling.RULES`, for the views that are no protocol.
+        temporal_rule: one of `saccade.sampling.temporal.RULES`, for the views that are no protocol.
         shuffle_frames: permute the frames of every view, by ``seed``: a control that takes the order of
             time away.
         progress: show a bar on stderr (rank 0).
@@ -310,7 +310,7 @@ def _views(
                     planned.crops,
                     short_side=planned.short_side,
                     grid=planned.grid,
-                    like=scorer,
+                    channels_last=scorer.channels_last,
                 )
                 yield from (((video.position, planned.crops[crop]), view) for crop, view in views)
 

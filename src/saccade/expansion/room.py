@@ -9,10 +9,10 @@ from statistics import median
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, VideoError
 from saccade.expansion.axes import Room
+from saccade.sampling.segments import SEGMENT_RULES
 from saccade.training.config import TrainConfig
 from saccade.training.run import load_data
 from saccade.video import open_video
-from saccade.video.segments import SEGMENT_RULES
 
 SAMPLE = 48
 """Videos that are opened, evenly spread over the training split."""

@@ -18,11 +18,11 @@ from saccade.evaluation.points import stretch
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
 from saccade.evaluation.timeline import Timeline
-from saccade.evaluation.windows import Windows, plan_windows
 from saccade.inference.ahead import answered_ahead
 from saccade.inference.source import LoadedModel, load_for_task
+from saccade.sampling.temporal import frame_grid
+from saccade.sampling.windows import Windows, plan_windows
 from saccade.video import open_video
-from saccade.video.sampling import frame_grid
 
 _CHUNK_WINDOWS = 8  # windows decoded, and held, at a time
 

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from saccade.clip import ClipSpec
 from saccade.data.types import Task
 from saccade.errors import UsageError
-from saccade.evaluation.cutting import cut_views
 from saccade.evaluation.result import Failure
 from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
 from saccade.inference.ahead import answered_ahead
 from saccade.inference.source import LoadedModel, load_for_use
+from saccade.sampling.segments import SEGMENT_RULES, check_num_clips
+from saccade.sampling.temporal import RULES, sample_test
+from saccade.sampling.views import Views, parse_views
+from saccade.transforms.views import cut_views
 from saccade.video import open_video
-from saccade.video.sampling import RULES, sample_test
-from saccade.video.segments import SEGMENT_RULES, check_num_clips
-from saccade.video.views import Views, parse_views
 
 _CHUNK_CLIPS = 8  # clips decoded, and held, at a time
 _SHORTEST_WINDOW = 0.5  # seconds
@@ -131,7 +131,7 @@ class Predictor:
         views: ``CLIPSxCROPS``; ``auto`` is as many clips, cut at the centre, as it takes to cover the video
             end to end.
         clip: the clip to show the model; default: the one it was trained for.
-        temporal_rule: one of `saccade.video.sampling.RULES`; default: see `rule_to_predict`.
+        temporal_rule: one of `saccade.sampling.temporal.RULES`; default: see `rule_to_predict`.
         batch_size: most views per forward pass; None chooses by memory.
         task: of weights of another code base, ``single-label`` or ``multi-label``; ours say it themselves.
         frames_fps: frames per second of folders of images, which do not say it; None: 30.
@@ -246,7 +246,9 @@ class Predictor:
             views = (
                 view
                 for at in chunk.positions
-                for view in cut_views(frames[at], self.clip, crops, short_side=size, like=self._scorer)
+                for view in cut_views(
+                    frames[at], self.clip, crops, short_side=size, channels_last=self._scorer.channels_last
+                )
             )
             each = np.stack([row for _, row in self._scorer.stream(views)])
             if self._multi_label:

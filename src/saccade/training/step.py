@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saccade.data.mirror import mirrored_labels, tells_sides
 from saccade.data.types import ClipBatch
-from saccade.errors import SaccadeError
+from saccade.errors import TrainingError
 from saccade.layers import checkpoint_activations
 from saccade.models import VideoModel, memory_format
 from saccade.training.config import TrainConfig
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 # what PyTorch says on a CPU, and cuDNN and cuBLAS on a GPU, when there is no memory left
 _NO_MEMORY = ("t allocate memory", "STATUS_ALLOC_FAILED")
-
-
-class TrainingError(SaccadeError):
-    """A run cannot go on: the loss is no number any more, or the memory is too small."""
 
 
 class GradientStep:

@@ -9,15 +9,15 @@ from typing import Any, get_args
 from saccade.data.types import Task
 from saccade.errors import ConfigError, SaccadeError
 from saccade.models._image_weights import Inflate, TimeStart
+from saccade.sampling.segments import check_num_clips
+from saccade.sampling.temporal import RULES
+from saccade.sampling.views import parse_views
 from saccade.training.blank import has_batch_norm
 from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
 from saccade.training.detection import detection_problems
 from saccade.training.maskfeat import masked_problems
 from saccade.training.multigrid.fields import grid_problems
-from saccade.video.sampling import RULES
-from saccade.video.segments import check_num_clips
-from saccade.video.views import parse_views
 
 
 def validate(config: TrainConfig, *, world_size: int = 1) -> None:

@@ -6,6 +6,6 @@ from saccade.transforms.erasing import RandomErasing
 from saccade.transforms.mixing import Mixing
 from saccade.transforms.randaugment import RandAugment
 from saccade.transforms.train import TrainTransform
-from saccade.transforms.views import short_side_for, test_transform
+from saccade.transforms.views import test_transform
 
-__all__ = ["Mixing", "RandAugment", "RandomErasing", "TrainTransform", "short_side_for", "test_transform"]
+__all__ = ["Mixing", "RandAugment", "RandomErasing", "TrainTransform", "test_transform"]

@@ -17,12 +17,12 @@ from saccade.clip import ClipSpec
 from saccade.data.seeds import stream
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError, UsageError
+from saccade.sampling.views import check_crop
 from saccade.transforms.area import Range, draw_area
 from saccade.transforms.erasing import RandomErasing
 from saccade.transforms.normalize import GRAY, affine, batch_layout
 from saccade.transforms.randaugment import RandAugment
 from saccade.video.resize import resize_to
-from saccade.video.views import check_crop
 
 
 class TrainTransform:

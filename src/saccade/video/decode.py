@@ -61,11 +61,11 @@ class FrameDecoder:
         self._streaming = False
 
     def decode(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
-        """Decode ``frames`` (rising, no duplicates); those that cannot be had are returned with the cause."""
+        """Decode ``frames`` (rising, no duplicates); returns those that cannot be decoded, with the cause."""
         try:
             return self._decode(frames, deliver)
         except BaseException:
-            self._run = None  # interrupted in the middle: the decoder's state is not known any more
+            self._run = None  # the state of the decoder is unknown
             raise
 
     def _decode(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
@@ -73,18 +73,18 @@ class FrameDecoder:
         groups: dict[int, list[int]] = {}
         for frame, packet in zip(frames, packets.tolist(), strict=True):
             groups.setdefault(self._entry_for(frame, packet), []).append(packet)
-        lost: dict[int, str] = {}
+        undecodable: dict[int, str] = {}
         for i, entry in enumerate(sorted(groups)):
-            lost |= self._decode_group(entry, groups[entry], deliver, last=i == len(groups) - 1)
-        return lost
+            undecodable |= self._decode_group(entry, groups[entry], deliver, last=i == len(groups) - 1)
+        return undecodable
 
-    def decode_plainly(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
-        """The same from the very first packet, leaving nothing out: slow, for files that mislead."""
+    def decode_from_start(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
+        """Like `decode`, but every packet from the first on: slow, for files whose key frames are wrong."""
         wanted = self._index.packet_of[list(frames)].tolist()
         self._run = None
-        lost = self._decode_group(0, wanted, deliver, last=True, drop=False)
+        undecodable = self._decode_group(0, wanted, deliver, last=True, drop=False)
         self._run = None
-        return lost
+        return undecodable
 
     def decode_counted(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
         """By counting what comes out from the beginning, for files whose frames do not name their packet."""
@@ -147,7 +147,7 @@ class FrameDecoder:
         if not self._streaming or not last or run.next >= len(droppable):
             self._drain(run, need, deliver)
         run.ahead = {number: frame for number, frame in run.ahead.items() if frame_of[number] > last_frame}
-        return self._losses(run, need)
+        return self._undecodable(run, need)
 
     def _continued(self, entry: int, wanted: list[int]) -> _Run | None:
         """The present run if it can go on to all of ``wanted`` with less work than starting at ``entry``."""
@@ -166,11 +166,11 @@ class FrameDecoder:
         if index.frame_of[number] >= 0 and index.when[number] >= index.when[run.entry]:
             run.pending.add(number)
         if packet.is_corrupt:
-            _spoil(run, number, "the container marks a packet as damaged")
+            _mark_corrupt(run, number, "the container marks a packet as damaged")
         try:
             frames = self._decoder.decode(packet)
         except av.FFmpegError as error:
-            _spoil(run, number, str(error.strerror))
+            _mark_corrupt(run, number, str(error.strerror))
             return
         for frame in frames:
             self._take(run, frame, need, deliver)
@@ -181,9 +181,9 @@ class FrameDecoder:
             for frame in self._decoder.decode(None):
                 self._take(run, frame, need, deliver)
         except av.FFmpegError as error:
-            _spoil(run, min(run.pending, default=run.next), str(error.strerror))
+            _mark_corrupt(run, min(run.pending, default=run.next), str(error.strerror))
         if run.pending:
-            _spoil(run, min(run.pending), "the decoder gives no picture")
+            _mark_corrupt(run, min(run.pending), "the decoder gives no picture")
 
     def _take(self, run: _Run, frame: av.VideoFrame, need: set[int], deliver: Deliver) -> None:
         number = frame.pts
@@ -191,26 +191,26 @@ class FrameDecoder:
             return
         run.pending.discard(number)
         if frame.is_corrupt:
-            _spoil(run, number, "the picture is damaged")
+            _mark_corrupt(run, number, "the picture is damaged")
         elif number in need:
             deliver(int(self._index.frame_of[number]), frame)
         elif self._streaming:
             run.ahead[number] = frame
 
-    def _losses(self, run: _Run, need: set[int]) -> dict[int, str]:
+    def _undecodable(self, run: _Run, need: set[int]) -> dict[int, str]:
         if run.bad is None:
             return {}
-        lost = {}
+        undecodable = {}
         for number in need:
             if number >= run.bad and not self._recovered(run.bad, number):
-                lost[int(self._index.frame_of[number])] = run.cause
-        return lost
+                undecodable[int(self._index.frame_of[number])] = run.cause
+        return undecodable
 
     def _recovered(self, bad: int, number: int) -> bool:
         """Whether decoding could start between the damage and this packet, so that it does not matter."""
         return self._entry_for(int(self._index.frame_of[number]), number) > bad
 
 
-def _spoil(run: _Run, number: int, cause: str) -> None:
+def _mark_corrupt(run: _Run, number: int, cause: str) -> None:
     if run.bad is None or number < run.bad:
         run.bad, run.cause = number, f"{cause} (packet {number})"

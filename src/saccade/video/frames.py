@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self, overload
+from typing import overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.errors import DataError, VideoError
+from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -44,12 +45,12 @@ class NumberedFiles(Sequence[str]):
         folder, name = os.path.split(paths[0])
         match = re.fullmatch(r"(.*?)(\d+)(\.\w+)", name)
         if match is None:
-            raise DataError(f"{where}: {name} has no number that would say which frame it is")
+            raise DataError(f"{where}: {name} has no number to give its position")
         prefix, number, suffix = match.groups()
         files = cls(folder, prefix, suffix, first=int(number), digits=len(number), num_files=len(paths))
         wrong = next(((own, path) for own, path in zip(files, paths, strict=True) if own != path), None)
         if wrong is not None:
-            raise DataError(f"{where}: {wrong[1]} stands where {wrong[0]} should follow")
+            raise DataError(f"{where}: {wrong[1]} found where {wrong[0]} should follow")
         return files
 
     @classmethod
@@ -79,11 +80,11 @@ class NumberedFiles(Sequence[str]):
         return os.path.join(self.folder, f"{self.prefix}{number:0{self.digits}d}{self.suffix}")
 
 
-class FrameFolderReader:
-    """A folder of JPEG or PNG frames of one size. See ``VideoReader``; open it with ``open_video``.
+class FrameFolderReader(VideoReader):
+    """A folder of JPEG or PNG frames of one size. See `VideoReader`; open it with `open_video`.
 
     Any template of names will do (``00001.jpg``, ``img_00001.jpg``); optical flow beside the frames
-    (``flow_x_00001.jpg``) is left alone.
+    (``flow_x_00001.jpg``) is ignored.
     """
 
     def __init__(
@@ -96,12 +97,12 @@ class FrameFolderReader:
         threads: int = 1,
         files: Sequence[str] | None = None,
     ) -> None:
-        """``files``: the paths of the frames, for a caller who knows them; the folder is then not listed."""
+        """``files``: the paths of the frames where they are known; the folder is then not listed."""
         self.path = path
         self.fps = float(fps)
         self._threads = threads or (os.cpu_count() or 1)
         self._files = self._listed(num_frames) if files is None else files
-        with self._opened(0) as image:  # the header alone
+        with self._image(0) as image:  # the header alone
             self._file_size: tuple[int, int] = (image.height, image.width)
         self.size = resized(*self._file_size, short_side)
         self._closed = False
@@ -117,8 +118,13 @@ class FrameFolderReader:
         if not images:
             raise VideoError(self.path, f"holds no frames ({', '.join('*' + suffix for suffix in SUFFIXES)})")
         if num_frames is not None and len(images) < num_frames:
-            raise VideoError(self.path, f"holds {len(images)} frames where its list says {num_frames}")
+            raise VideoError(self.path, f"holds {len(images)} frames, {num_frames} are listed")
         return [os.path.join(self.path, name) for name in sorted(images, key=natural_key)[:num_frames]]
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """``index / fps``, float64 (len,): a folder states no times."""
+        return np.arange(len(self)) / self.fps
 
     def __len__(self) -> int:
         return len(self._files)
@@ -149,11 +155,11 @@ class FrameFolderReader:
         return pixels
 
     def _load(self, frame: int) -> np.ndarray:
-        with self._opened(frame) as image:
+        with self._image(frame) as image:
             found = (image.height, image.width)
             if found != self._file_size:
                 raise VideoError(
-                    self.path, f"{self._named(frame)} is {found}, the first frame {self._file_size}"
+                    self.path, f"{self._label(frame)} is {found}, the first frame {self._file_size}"
                 )
             picture = image if image.mode == "RGB" else image.convert("RGB")
             if self.size != found:
@@ -161,27 +167,19 @@ class FrameFolderReader:
             return np.asarray(picture)
 
     @contextmanager
-    def _opened(self, frame: int) -> Iterator[Image.Image]:
+    def _image(self, frame: int) -> Iterator[Image.Image]:
         """The image of a frame; whatever is wrong with it becomes a VideoError."""
         try:
             with Image.open(self._files[frame]) as image:
                 yield image
         except FileNotFoundError as error:
-            raise VideoError(self.path, f"{self._named(frame)} is gone") from error
+            raise VideoError(self.path, f"{self._label(frame)} is missing") from error
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise VideoError(self.path, f"{self._named(frame)} is damaged: {error}") from error
+            raise VideoError(self.path, f"{self._label(frame)} is damaged: {error}") from error
 
-    def _named(self, frame: int) -> str:
+    def _label(self, frame: int) -> str:
         return f"frame {frame} ({os.path.basename(self._files[frame])})"
 
     def close(self) -> None:
-        """Nothing stays open between calls; further calls of ``frames`` are refused."""
+        """Refuse further calls of ``frames``; no file stays open between calls."""
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

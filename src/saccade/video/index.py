@@ -63,6 +63,15 @@ class VideoIndex:
     width: int
     rotation: int
 
+    @property
+    def times(self) -> np.ndarray:
+        """(num_frames,) presentation time of each frame in seconds, rising; ``frame / fps`` where the file
+        does not state it (AVI, raw streams).
+        """
+        if (np.diff(self.seconds, prepend=-np.inf) > 0).all():  # false for NaN
+            return self.seconds.astype(np.float64)
+        return np.arange(self.num_frames) / self.fps
+
 
 def open_container(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The open container and its first video stream that is not a cover picture."""

@@ -13,9 +13,9 @@ from saccade.video.index import UNKNOWN, VideoIndex, open_container
 class PacketSource:
     """Gives packets in decoding order from a number on, each tagged with its number as its time stamp.
 
-    Packets kept from indexing are given from memory. Otherwise the container is sought to; what it then gives
-    is compared with the index by byte position and size, and when it is not recognised the file is read from
-    its beginning.
+    ``packets`` that indexing kept are given from memory. Otherwise the container seeks; the packets that
+    follow are compared with the index by byte position and size, and where they differ the file is read from
+    its start.
     """
 
     def __init__(
@@ -24,29 +24,29 @@ class PacketSource:
         index: VideoIndex,
         container: av.container.InputContainer,
         stream: av.VideoStream,
-        kept: list[av.Packet] | None,
+        packets: list[av.Packet] | None,
         *,
-        fresh: bool,
+        unread: bool,
     ) -> None:
         self._path = path
         self._index = index
         self._container = container
         self._stream = stream
-        self._kept = kept
+        self._in_memory = packets
         self._running: Iterator[tuple[int, av.Packet]] | None = None
         self._next = -1
-        self._untouched = fresh  # the container stands where opening left it: at its first packet
+        self._unread = unread  # nothing has been read since opening
         # In memory the positions are not needed; a file is only sought in when they tell packets apart.
         positions = index.identity[:, 0]
         self._seekable = bool((positions >= 0).all()) and len(set(positions.tolist())) == len(positions)
-        if kept is not None:
-            for number, packet in enumerate(kept):
+        if packets is not None:
+            for number, packet in enumerate(packets):
                 packet.pts = number
 
     def packet(self, number: int) -> av.Packet:
         """Packet ``number``. Cheap when asked for in rising order."""
-        if self._kept is not None:
-            return self._kept[number]
+        if self._in_memory is not None:
+            return self._in_memory[number]
         if self._running is None or number < self._next or self._jump_helps(number):
             self._running = self._start(number)
         assert self._running is not None
@@ -60,11 +60,11 @@ class PacketSource:
         )
 
     def close(self) -> None:
-        """Stop reading, and let go of packets held in memory."""
+        """Stop reading and free the packets in memory."""
         if self._running is not None:
             _close(self._running)
         self._running = None
-        self._kept = None
+        self._in_memory = None
 
     def _jump_helps(self, number: int) -> bool:
         entries = self._index.entries
@@ -74,16 +74,16 @@ class PacketSource:
         if self._running is not None:
             _close(self._running)
         if number > 0 and self._seekable and self._index.stamps[number] != UNKNOWN:
-            running = self._sought(number)
+            running = self._seek_to(number)
             if running is not None:
                 return running
-        if self._untouched:
-            self._untouched = False
+        if self._unread:
+            self._unread = False
             return self._numbered(self._container.demux(self._stream), 0)
-        return self._numbered(self._rewound(), 0)
+        return self._numbered(self._reopen(), 0)
 
-    def _sought(self, number: int) -> Iterator[tuple[int, av.Packet]] | None:
-        self._untouched = False
+    def _seek_to(self, number: int) -> Iterator[tuple[int, av.Packet]] | None:
+        self._unread = False
         try:
             self._container.seek(int(self._index.stamps[number]), stream=self._stream, backward=True)
         except av.FFmpegError:
@@ -97,16 +97,16 @@ class PacketSource:
         if len(matches) != 1 or matches[0] > number:
             _close(demuxed)
             return None
-        return self._numbered(_chain(first, demuxed), int(matches[0]), sought=True)
+        return self._numbered(_chain(first, demuxed), int(matches[0]), after_seek=True)
 
-    def _rewound(self) -> Iterator[av.Packet]:
-        """The file from its beginning, opened anew: some containers do not seek back to their very start."""
+    def _reopen(self) -> Iterator[av.Packet]:
+        """All packets of the file, opened again: some containers cannot seek back to their start."""
         container, stream = open_container(self._path)
         with container:
             yield from container.demux(stream)
 
     def _numbered(
-        self, packets: Iterator[av.Packet], number: int, *, sought: bool = False
+        self, packets: Iterator[av.Packet], number: int, *, after_seek: bool = False
     ) -> Iterator[tuple[int, av.Packet]]:
         """Packets with their numbers, each compared with the index."""
         sizes = self._index.identity[:, 1]
@@ -121,10 +121,10 @@ class PacketSource:
         finally:
             _close(packets)
         if number < len(sizes):
-            if not sought:
+            if not after_seek:
                 raise VideoError(self._path, f"packet {number} is not as indexed: changed since opened?")
             self._seekable = False  # what follows a seek is not what follows in the file
-            yield from (found for found in self._numbered(self._rewound(), 0) if found[0] >= number)
+            yield from (found for found in self._numbered(self._reopen(), 0) if found[0] >= number)
 
 
 def _chain(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from saccade.errors import VideoError
 from saccade.video.decode import Deliver, FrameDecoder
 from saccade.video.index import VideoIndex, build_index, cached_index, open_container
 from saccade.video.packets import PacketSource
+from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized
 
 av.logging.set_level(None)  # FFmpeg's own messages; what matters of them is in the VideoError
 
 
-class PyAVReader:
-    """A video file, any frame of it by number. See ``VideoReader``; open it with ``open_video``."""
+class PyAVReader(VideoReader):
+    """A video file, any frame of it by number. See `VideoReader`; open it with `open_video`."""
 
     def __init__(self, path: str, *, short_side: int | None = None, threads: int = 1) -> None:
         self.path = path
@@ -43,19 +43,24 @@ class PyAVReader:
         self._reformatter = av.video.reformatter.VideoReformatter()
 
     def _open(self, threads: int) -> None:
-        known = cached_index(self.path)
+        index = cached_index(self.path)
         self._container, stream = open_container(self.path)
         decoder = stream.codec_context
         decoder.thread_count = threads
         if threads != 1:
             decoder.thread_type = "AUTO"
-        kept, fresh = None, known is not None
-        if known is None:
-            known, kept = build_index(self.path, self._container, stream)
-        self.index: VideoIndex = known
+        packets, unread = None, index is not None
+        if index is None:
+            index, packets = build_index(self.path, self._container, stream)
+        self.index: VideoIndex = index
         self._stream = stream
-        self._source = PacketSource(self.path, known, self._container, stream, kept, fresh=fresh)
-        self._decoder = FrameDecoder(known, self._source, decoder)
+        self._source = PacketSource(self.path, index, self._container, stream, packets, unread=unread)
+        self._decoder = FrameDecoder(index, self._source, decoder)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Presentation time of each frame in seconds, float64 (len,)."""
+        return self.index.times
 
     def __len__(self) -> int:
         return self.index.num_frames
@@ -85,16 +90,16 @@ class PyAVReader:
         if not unique:
             return
         if self.index.method == "counted":
-            lost = self._decoder.decode_counted(unique, deliver)
+            undecodable = self._decoder.decode_counted(unique, deliver)
         else:
-            lost = self._decoder.decode(unique, deliver)
-            if lost:
-                lost = self._decoder.decode_plainly(sorted(lost), deliver)
-        if lost:
-            frame = min(lost)
-            more = f" (nor can {len(lost) - 1} more of those asked for)" if len(lost) > 1 else ""
+            undecodable = self._decoder.decode(unique, deliver)
+            if undecodable:
+                undecodable = self._decoder.decode_from_start(sorted(undecodable), deliver)
+        if undecodable:
+            frame = min(undecodable)
+            others = f" ({len(undecodable) - 1} more fail too)" if len(undecodable) > 1 else ""
             raise VideoError(
-                self.path, f"frame {frame} of {len(self)} cannot be decoded: {lost[frame]}{more}"
+                self.path, f"frame {frame} of {len(self)} cannot be decoded: {undecodable[frame]}{others}"
             )
 
     def _convert(self, picture: av.VideoFrame, target: np.ndarray) -> None:
@@ -114,14 +119,6 @@ class PyAVReader:
         if self._container is not None:
             self._container.close()
         self._container = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _reason(error: BaseException) -> str:

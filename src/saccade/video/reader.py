@@ -3,60 +3,76 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self, get_args, runtime_checkable
+from typing import Literal, Self, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from saccade.errors import UsageError, VideoError
 
 Backend = Literal["auto", "pyav", "torchcodec", "frames"]
 
 
-@runtime_checkable
-class VideoReader(Protocol):
-    """An open video of which any frame can be asked for by its number.
+class VideoReader(ABC):
+    """An open video whose frames can be read by index; open one with `open_video`.
 
     Attributes:
         path: the file or folder.
         fps: frames per second (the mean rate where the rate varies).
-        size: height and width of the frames delivered: after rotation, after resizing.
+        size: height and width of the frames in pixels, after rotation and resizing.
+        times: presentation time of each frame in seconds as the file states it, float64 (len,), rising; where
+            the file states none, ``index / fps``.
+
+    ``len(reader)`` is the number of frames. ``reader[i]`` is frame ``i`` (``-1`` the last), uint8 (H, W, 3);
+    it raises IndexError beyond the ends, so that a reader can be iterated over.
+
+    A reader is not shared between threads or processes: open one in each.
     """
 
-    @property
-    def path(self) -> str: ...
-    @property
-    def fps(self) -> float: ...
-    @property
-    def size(self) -> tuple[int, int]: ...
+    path: str
+    fps: float
+    size: tuple[int, int]
 
+    @property
+    @abstractmethod
+    def times(self) -> NDArray[np.float64]: ...
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
+    @abstractmethod
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """The frames ``indices``, in the order asked for, duplicates allowed: uint8 (N, H, W, 3) RGB.
 
         Raises:
-            VideoError: an index outside ``0 .. len - 1``, or a frame that does not decode.
+            VideoError: an index outside ``0 .. len - 1``, a frame that cannot be decoded, or a closed reader.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Release the file. May be called twice."""
-        ...
 
-    def __enter__(self) -> Self: ...
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.path} has no frame {index}: it has {len(self)}")
+        return self.frames([index % len(self)])[0]
+
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def open_video(
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str],
     backend: Backend = "auto",
     *,
     short_side: int | None = None,
@@ -67,7 +83,7 @@ def open_video(
     """Open a video file, or a folder of JPEG or PNG frames.
 
     Args:
-        path: a file in any container FFmpeg reads, or a folder of images (natural order of their names).
+        source: a file in any container FFmpeg reads, or a folder of images (natural order of their names).
         backend: ``pyav``; ``torchcodec`` (extra); ``frames`` (a folder); ``auto``: folders as frames,
             files with PyAV.
         short_side: resize so that the shorter side has this many pixels; the longer one keeps the aspect,
@@ -80,6 +96,15 @@ def open_video(
     Raises:
         VideoError: nothing there, not a video, no picture in it, or damaged beyond use.
         UsageError: an unknown backend, or an option out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from saccade.video import open_video, write_video
+        >>> write_video("clip.mp4", np.zeros((30, 96, 128, 3), np.uint8), fps=10)
+        >>> with open_video("clip.mp4", short_side=48) as reader:
+        ...     frames = reader.frames([0, 5, 10])  # uint8 (3, H, W, 3), RGB
+        ...     print(len(reader), reader.fps, reader.size, reader.times[-1].round(2))
+        30 10.0 (48, 64) 2.9
     """
     if backend not in get_args(Backend):
         raise UsageError(f"backend {backend!r} is unknown; choose one of {', '.join(get_args(Backend))}")
@@ -91,7 +116,7 @@ def open_video(
         raise UsageError(f"num_frames must be at least 1, got {num_frames}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (one per core) or more, got {threads}")
-    name = os.fspath(path)
+    name = os.fspath(source)
     place = Path(name)
     if not place.exists():
         raise VideoError(name, "no such file or folder")

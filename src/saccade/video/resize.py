@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saccade.video.views import short_side_size
+from saccade.video.sizes import short_side_size
 
 
 def resize_short_side(frames: Tensor, size: int) -> Tensor:
     """Resize uint8 frames (N, H, W, 3) so that the short side is ``size``: bilinear, antialiased.
 
-    The size follows `saccade.video.views.short_side_size`. Frames of that size are returned as they are.
+    The size follows `saccade.video.sizes.short_side_size`. Frames of that size are returned as they are.
     """
     height, width = short_side_size(frames.shape[1], frames.shape[2], size)
     if (height, width) == tuple(frames.shape[1:3]):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from saccade.errors import VideoError
-from saccade.video.views import short_side_size
+
+
+def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) after resizing so that the short side is ``size``; the long side is rounded down."""
+    if min(height, width) == size:
+        return height, width
+    if width < height:
+        return math.floor(float(height) / width * size), size
+    return size, math.floor(float(width) / height * size)
 
 
 def resized(height: int, width: int, short_side: int | None) -> tuple[int, int]:

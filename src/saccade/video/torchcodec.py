@@ -8,21 +8,21 @@ what torchcodec cannot decode, is read by the PyAV reader instead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from saccade.errors import UsageError, VideoError
 from saccade.video.index import VideoIndex
 from saccade.video.pyav import PyAVReader
+from saccade.video.reader import VideoReader
 from saccade.video.resize import resize_short_side
 from saccade.video.sizes import check_indices, resized
 
 
-class TorchCodecReader:
-    """A video file read by torchcodec in its exact mode. See ``VideoReader``; open it with ``open_video``."""
+class TorchCodecReader(VideoReader):
+    """A video file read by torchcodec in its exact mode. See `VideoReader`; open it with `open_video`."""
 
     def __init__(self, path: str, *, short_side: int | None = None, threads: int = 1) -> None:
         try:
@@ -35,7 +35,7 @@ class TorchCodecReader:
             ) from error
         self.path = path
         self._short_side, self._threads = short_side, threads
-        self._plain: PyAVReader | None = None
+        self._pyav: PyAVReader | None = None
         # Opening with PyAV first makes the index, and gives the same errors for the same broken files.
         with PyAVReader(path, short_side=short_side, threads=threads) as reader:
             self.index: VideoIndex = reader.index
@@ -52,6 +52,11 @@ class TorchCodecReader:
                 self._decoder = None  # older FFmpeg libraries than PyAV's may lack the codec
         self._closed = False
 
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Presentation time of each frame in seconds, float64 (len,)."""
+        return self.index.times
+
     def __len__(self) -> int:
         return self.index.num_frames
 
@@ -67,10 +72,10 @@ class TorchCodecReader:
         try:
             batch = self._decoder.get_frames_at(wanted)
         except (RuntimeError, ValueError, IndexError):
-            return self._fallback().frames(wanted)  # right frames, or the error that says what is wrong
+            return self._fallback().frames(wanted)  # the right frames, or the error that says what is wrong
         expected = self.index.seconds[wanted]
         if not np.allclose(batch.pts_seconds.numpy(), expected, rtol=1e-6, atol=0.25 / self.fps):
-            self._decoder = None  # it gives other frames than asked for: do not ask it again
+            self._decoder = None  # wrong frames: use PyAV from here on
             return self._fallback().frames(wanted)
         return self._fitted(batch.data)
 
@@ -83,21 +88,13 @@ class TorchCodecReader:
         return resize_short_side(pixels, self._short_side)
 
     def _fallback(self) -> PyAVReader:
-        if self._plain is None:
-            self._plain = PyAVReader(self.path, short_side=self._short_side, threads=self._threads)
-        return self._plain
+        if self._pyav is None:
+            self._pyav = PyAVReader(self.path, short_side=self._short_side, threads=self._threads)
+        return self._pyav
 
     def close(self) -> None:
         """Release the file. May be called twice."""
         self._decoder = None
         self._closed = True
-        if self._plain is not None:
-            self._plain.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        if self._pyav is not None:
+            self._pyav.close()

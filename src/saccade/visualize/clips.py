@@ -14,10 +14,10 @@ from torch import Tensor
 
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
+from saccade.sampling.temporal import sample_test
+from saccade.sampling.views import crop_box
 from saccade.transforms import test_transform
 from saccade.video import open_video
-from saccade.video.sampling import sample_test
-from saccade.video.views import crop_box
 
 _SIDE = 320  # pixels of a picture's square at most, where the video has that many
 _BLOCK = 32  # frames read at a time
@@ -90,8 +90,8 @@ def read_clip(
     """The clip in the middle of a video, or the one that begins ``start`` seconds into it.
 
     Args:
-        rule: temporal rule, one of `saccade.video.sampling.RULES`; with ``start`` the frames are ``spec``'s
-            stride apart whatever the rule.
+        rule: one of `saccade.sampling.temporal.RULES`; with ``start`` the frames are ``spec``'s stride apart
+            whatever the rule.
 
     Raises:
         VideoError: the video cannot be read.

@@ -14,7 +14,7 @@ from saccade.errors import SaccadeError, UsageError, VideoError
 from saccade.evaluation import Result, TestResult, load_result
 from saccade.evaluation.result import FIGURE_NAMES
 from saccade.files import write_text
-from saccade.video.segments import SEGMENT_RULES
+from saccade.sampling.segments import SEGMENT_RULES
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
 from saccade.visualize.pages import render_page
 from saccade.visualize.report_tasks import examples as examples_of_task

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from saccade.errors import UsageError
-from saccade.video.sampling import RULES, _linspace, frame_grid, sample_test, sample_train
+from saccade.sampling.temporal import RULES, _linspace, frame_grid, sample_test, sample_train
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "views.json").read_text())

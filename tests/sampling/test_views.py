@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from saccade.errors import UsageError
-from saccade.video.views import Views, crop_box, draw_short_side, parse_views, short_side_size
+from saccade.sampling.views import Views, crop_box, draw_short_side, parse_views
+from saccade.video.sizes import short_side_size
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "views.json").read_text())
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.clip import ClipSpec
-from saccade.video.sampling import sample_test
-from saccade.video.views import CropGrid, Views
+from saccade.sampling.temporal import sample_test
+from saccade.sampling.views import CropGrid, Views
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PlannedClip:
     Attributes:
         frames: positions in the plan's ``indices``, one per frame of the clip.
         short_side: size the frames are brought to before cutting.
-        grid: where the crops lie, see `saccade.video.views.crop_box`.
+        grid: where the crops lie, see `saccade.sampling.views.crop_box`.
         crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait), each with how often each
             view set holds that view.
     """

@@ -11,9 +11,9 @@ from saccade.clip import ClipSpec
 from saccade.data.types import Action, VideoDataset, VideoItem
 from saccade.errors import UsageError, WeightsError
 from saccade.evaluation import evaluate_localization
-from saccade.evaluation.windows import Blend, plan_windows
+from saccade.sampling.temporal import frame_grid
+from saccade.sampling.windows import Blend, plan_windows
 from saccade.video import open_video, write_video
-from saccade.video.sampling import frame_grid
 
 CLIP = ClipSpec(num_frames=16, stride=2, crop=8, short_side=8)
 

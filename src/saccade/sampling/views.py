@@ -11,14 +11,13 @@ says otherwise.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
 from saccade.errors import UsageError
-from saccade.video.segments import UniformSource
+from saccade.sampling.segments import UniformSource
 
 Average = Literal["softmax", "logits"]
 CropGrid = Literal["pyslowfast", "torchvision", "tsm"]
@@ -97,15 +96,6 @@ def parse_views(text: str) -> Views:
             f"nor one of the protocols {', '.join(PROTOCOLS)}"
         )
     return Views(int(match[1]), int(match[2]))
-
-
-def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) after resizing so that the short side is ``size``; the long side is rounded down."""
-    if min(height, width) == size:
-        return height, width
-    if width < height:
-        return math.floor(float(height) / width * size), size
-    return size, math.floor(float(width) / height * size)
 
 
 def crop_box(

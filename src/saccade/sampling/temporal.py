@@ -13,7 +13,7 @@ accuracy belongs to its rule, so the rules of others can be chosen by name (docs
                           the video; a training clip longer than the video may repeat its first frame too
 
 Of the *segment rules* each cuts the whole video into ``num_frames`` equal segments and takes one frame of
-each, whatever the stride (`saccade.video.segments`):
+each, whatever the stride (`saccade.sampling.segments`):
 
     segments              ours: segments that share the video out exactly
     tsm                   TSM and RubiksNet
@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.errors import UsageError
-from saccade.video.segments import SEGMENT_RULES, UniformSource, segment_test, segment_train
+from saccade.sampling.segments import SEGMENT_RULES, UniformSource, segment_test, segment_train
 
 Rule = Literal[
     "saccade",

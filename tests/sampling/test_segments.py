@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from saccade.errors import UsageError
-from saccade.video.sampling import RULES, sample_test, sample_train
-from saccade.video.segments import SEGMENT_RULES
+from saccade.sampling.segments import SEGMENT_RULES
+from saccade.sampling.temporal import RULES, sample_test, sample_train
 
 GOLDEN = json.loads(
     gzip.decompress((Path(__file__).parents[1] / "golden" / "ssv_sampling.json.gz").read_bytes())

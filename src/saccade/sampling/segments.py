@@ -3,7 +3,7 @@ Something-Something, and ours.
 
 With L frames in the video and T in the clip a segment is L/T frames long (PySlowFast: (L-1)/T). Training
 draws a frame in each segment; a test takes its middle. A video with fewer frames than the clip repeats
-some, in order. Rules by name, see `saccade.video.sampling`; sources and differences in docs/sampling.md.
+some, in order. Rules by name, see `saccade.sampling.temporal`; sources and differences in docs/sampling.md.
 """
 
 from __future__ import annotations
