@@ -40,7 +40,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 bench-gpu: $(VENV)/.dev
-	FAIL_WITHOUT_CUDA=1 $(BIN)/python -m benchmarks --gpu
+	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu
 
 # torch goes in first and pinned: anything else would bring several GB of CUDA packages.
 $(VENV)/.base: pyproject.toml constraints.txt setup.py $(NATIVE)
