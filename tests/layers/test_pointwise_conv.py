@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from saccade.layers import PointwiseConv3d
@@ -38,6 +39,37 @@ def test_outputs_and_gradients_are_those_of_the_plain_convolution(shape, stride,
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
     if clips.shape[3] > 1:
         assert outcomes[0][0].is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_few_channels_with_a_stride_train_without_a_crash(channels, monkeypatch) -> None:
+    """oneDNN's strided 2-D convolution of under 8 channels corrupts the heap without AVX-512."""
+    strides = []
+    conv2d = F.conv2d
+
+    def recorded(images, *args, stride):
+        strides.append((images.shape[1], *stride))
+        return conv2d(images, *args, stride=stride)
+
+    monkeypatch.setattr(F, "conv2d", recorded)
+    torch.manual_seed(0)
+    layer = PointwiseConv3d(channels, 8, spatial_stride=2)
+    clips = torch.randn(2, channels, 4, 20, 28).contiguous(memory_format=torch.channels_last_3d)
+    weight = layer.weight.detach().double().requires_grad_()
+    doubles = clips.double().requires_grad_()
+    expected = torch.einsum("oi,bithw->bothw", weight[..., 0, 0, 0], doubles[..., ::2, ::2])
+    grad = torch.randn(expected.shape)
+    expected.backward(grad.double())
+    for _ in range(3):
+        layer.zero_grad()
+        x = clips.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = layer(x)
+        y.backward(grad)
+        pairs = (y, expected), (x.grad, doubles.grad), (layer.weight.grad, weight.grad)
+        for got, want in pairs:
+            torch.testing.assert_close(got, want.float(), rtol=1e-4, atol=1e-4)
+    assert set(strides) <= {(8, 2, 2)}
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 # From this many clips on PyTorch hands a 3-D convolution to oneDNN however many threads there are.
 _CLIPS_FOR_ONEDNN = 16
 
+# With fewer input channels than a vector of AVX2 holds, the backward pass of oneDNN's strided 2-D convolution
+# writes beyond its buffer on processors without AVX-512 (PyTorch 2.13). The 3-D one does not: see
+# tools/scan_convolutions.py.
+_CHANNELS_FOR_STRIDED_IMAGES = 8
+
 
 class PointwiseConv3d(nn.Conv3d):
     """`nn.Conv3d` with a 1x1x1 kernel; parameter names, initialisation and outputs are those of `nn.Conv3d`.
@@ -26,7 +31,11 @@ class PointwiseConv3d(nn.Conv3d):
         super().__init__(in_channels, out_channels, 1, stride=(1, spatial_stride, spatial_stride), bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not _better_as_images(input):
+        if (
+            torch.compiler.is_compiling()
+            or (self.stride[1] > 1 and self.in_channels < _CHANNELS_FOR_STRIDED_IMAGES)
+            or not _better_as_images(input)
+        ):
             return super().forward(input)
         batch, channels, frames, height, width = input.shape
         images = (
