@@ -37,8 +37,8 @@ from saccade.expansion.settings import search_of
 from saccade.expansion.story import read_story
 from saccade.expansion.types import Factors, SearchConfig
 from saccade.models.x3d import BASE_CROP, CONFIGS
+from saccade.runs import Run
 from saccade.training import train
-from saccade.training.run_folder import SCORES, read_config
 from saccade.visualize.charts import BLUE, GREY, save_figure, styled
 
 SHAPES = ("found", "x3d_xs", "x3d_s", "compound")
@@ -112,9 +112,9 @@ def _trained(search: SearchConfig, factors: Factors, name: str, seed: int, out: 
     config = candidate_config(search, factors, name=name, seed=seed, out=folder)
     if not (folder / "report.html").is_file():
         train(config, overwrite=True)
-    elif read_config(folder).replace(data="") != config.replace(data=""):
+    elif Run(folder).config.replace(data="") != config.replace(data=""):
         raise SystemExit(f"{folder}: holds a run of another search or shape; give another --out")
-    return load_result(folder / SCORES).score
+    return load_result(Run(folder).val_scores).score
 
 
 def _row(

@@ -10,7 +10,6 @@ the figures at the end are those of their final tests. Several --panel stand sid
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from benchmarks._record import RESULTS, write_results
-from saccade.training.run_folder import METRICS, TEST, read_config
+from saccade.runs import Run
 from saccade.visualize.charts import BLUE, GREY, ORANGE, TEAL, save_figure, styled
 
 COLOURS = (GREY, BLUE, TEAL, ORANGE, "#8c4fc4")
@@ -38,7 +37,7 @@ def main(args: Sequence[str] = ()) -> None:
 
 def read_curve(run: Path) -> tuple[list[float], list[float]]:
     """Epochs and validation top-1."""
-    records = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    records = Run(run).metrics()[0]
     found = [(record["epoch"], record["val_top1"]) for record in records if "val_top1" in record]
     return [epoch for epoch, _ in found], [top1 for _, top1 in found]
 
@@ -58,8 +57,8 @@ def picture(panels: Sequence[tuple[str, list[tuple[str, Path]]]]) -> Figure:
 
 
 def _row(panel: str, label: str, run: Path) -> dict[str, object]:
-    config, (epochs, top1) = read_config(run), read_curve(run)
-    tested = json.loads((run / TEST).read_text(encoding="utf-8")) if (run / TEST).is_file() else {}
+    config, (epochs, top1) = Run(run).config, read_curve(run)
+    tested = Run(run).test
     views, figures = next(iter(tested.items()), ("", {}))
     return {
         "data": panel,
@@ -80,7 +79,7 @@ def _row(panel: str, label: str, run: Path) -> dict[str, object]:
 def _panel(words: Sequence[str]) -> tuple[str, list[tuple[str, Path]]]:
     name, *pairs = words
     runs = [pair.partition("=") for pair in pairs]
-    if not runs or not all(sign and (Path(run) / METRICS).is_file() for _, sign, run in runs):
+    if not runs or not all(sign and Run(run).metrics_file.is_file() for _, sign, run in runs):
         raise SystemExit(f"--panel {name}: give LABEL=RUN, each a run folder; got {pairs}")
     if len(runs) > len(COLOURS):
         raise SystemExit(f"--panel {name}: at most {len(COLOURS)} runs")

@@ -25,6 +25,7 @@ FLOORS = {
     "files": 0,
     "clip": 0,
     "console": 0,
+    "runs": 0,
     "ops": 1,
     "video": 1,
     "sampling": 2,

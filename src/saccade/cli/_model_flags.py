@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.errors import UsageError
@@ -70,12 +69,6 @@ def load_from_flags(source: str | None, weights: str | None, options: Namespace)
             task=options.task,
         )
     return replace(loaded, clip=_changed_clip(loaded, options))
-
-
-def newest_run(folder: Path = Path("runs")) -> Path | None:
-    """The run below ``folder`` whose best weights are the newest."""
-    found = sorted(folder.glob("*/best.safetensors"), key=lambda path: path.stat().st_mtime)
-    return found[-1].parent if found else None
 
 
 def _changed_clip(loaded: LoadedModel, options: Namespace) -> ClipSpec:

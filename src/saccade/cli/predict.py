@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from saccade.cli._args import Parser
-from saccade.cli._model_flags import add_model_flags, load_from_flags, newest_run
+from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ def run(args: list[str]) -> int:
     if options.workers < 0:
         raise UsageError(f"--workers must be 0 or more, got {options.workers}")
     if not (options.run or options.weights):
+        from saccade.runs import newest_run
+
         newest = newest_run()
-        hint = f"the newest run here is --run {newest}" if newest else "none is in ./runs"
+        hint = f"the newest run here is --run {newest.folder}" if newest else "none is in ./runs"
         raise UsageError(f"which model? --run RUN, or --weights FILE (with --model NAME if not ours); {hint}")
     if options.run and (options.weights or options.model):
         raise UsageError("--run brings its own model and weights; leave --model and --weights out")

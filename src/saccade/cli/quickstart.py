@@ -68,8 +68,9 @@ def run(args: list[str]) -> int:
 def _evaluate(config: TrainConfig, start: float) -> None:
     from saccade.data import load_dataset
     from saccade.models import load_model
+    from saccade.runs import Run
 
-    model, _ = load_model(Path(config.out) / "best.safetensors")
+    model, _ = load_model(Run(config.out).best)
     held_out = load_dataset(config.data, "val")
     _step(3, f"testing on the held-out clips, {TEST_VIEWS} views")
     straight = _test(model, held_out, config)

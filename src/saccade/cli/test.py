@@ -13,6 +13,7 @@ from saccade.cli._args import Parser
 from saccade.cli._model_flags import add_model_flags, load_from_flags
 from saccade.cli._outputs import check_folder
 from saccade.errors import DataError, UsageError
+from saccade.runs import Run
 from saccade.sampling.views import PROTOCOLS, parse_views
 
 if TYPE_CHECKING:
@@ -172,10 +173,9 @@ def _add_data_flags(parser: Parser) -> None:
 def settings_of_run(source: Path) -> dict[str, Any]:
     """What the run's config says of its data; nothing for weights without a run."""
     try:
-        config = json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return Run(source).settings
+    except (OSError, UsageError):
         return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _dataset(data: str, options: Namespace, settings: dict[str, Any], loaded: LoadedModel) -> VideoDataset:

@@ -7,7 +7,6 @@ import difflib
 import io
 import re
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from saccade.cli._args import Parser
@@ -198,11 +197,11 @@ def _split_plan_flags(args: list[str]) -> tuple[list[str], dict[str, Any] | None
 
 def _settings_of_run(config: TrainConfig, args: list[str]) -> TrainConfig:
     """The settings the run to resume was started with, so that they need not be repeated."""
-    from saccade.training.run_folder import read_config
+    from saccade.runs import Run
 
     out = _value_of("--out", args) or config.out
     name = _value_of("--recipe", args) or config.recipe
-    saved = read_config(Path(config.replace(out=out, recipe=name).run_dir))
+    saved = Run(config.replace(out=out, recipe=name).run_dir).config
     if saved.recipe != name:
         raise UsageError(f"{saved.run_dir}: holds a run of {saved.recipe}, not of {name}")
     return saved

@@ -119,9 +119,10 @@ def _load(source: str, name: str) -> VideoModel:
     from saccade.models import create_model, load_model, load_weights
     from saccade.models._fit import num_classes_of
     from saccade.models._weights import read_state
+    from saccade.runs import Run
 
     path = Path(source)
-    file = path / "best.safetensors" if path.is_dir() else path
+    file = Run(path).best if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"{file}: no such file; give a run folder or weights")
     if file.suffix == ".safetensors":

@@ -17,8 +17,8 @@ from saccade.expansion.journal import CANDIDATES, JOURNAL, flat, portable
 from saccade.expansion.search import Kept, SearchResult
 from saccade.expansion.types import SearchConfig
 from saccade.files import atomic_path, write_json
+from saccade.runs import BEST
 from saccade.training.config import TrainConfig
-from saccade.training.run_folder import BEST
 
 RECIPE, SUMMARY, BEST_RUN = "recipe.json", "search.json", "best_run"
 REPORT, PICTURE, FRONT = "report.html", "expansion", "pareto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from saccade.expansion.halving import Savings, multigrid_share, savings
 from saccade.expansion.journal import candidate_of, outcome_of, read_journal, result_in, settings_in
 from saccade.expansion.timing import Timed, timed_in
 from saccade.expansion.types import Candidate, Complexity, Outcome
-from saccade.training.config import TrainConfig
+from saccade.runs import Run
 
 Fate = Literal["kept", "left", "rejected", "dropped", "failed", "open"]
 """kept: on the way of the search. left: chosen, but over the target, and so taken back. rejected: trained to
@@ -213,23 +212,18 @@ def multigrid_shares(story: Story) -> list[float]:
         return []
     shares = []
     for outcome in story.outcomes:
-        num_clips = _num_clips(Path(outcome.run_dir)) if outcome.status == "done" else 0
+        num_clips = _num_clips(Run(outcome.run_dir)) if outcome.status == "done" else 0
         if num_clips:
-            config = json.loads((Path(outcome.run_dir) / "config.json").read_text(encoding="utf-8"))["config"]
             try:
-                shares.append(multigrid_share(TrainConfig.from_dict(config), num_clips))
+                shares.append(multigrid_share(Run(outcome.run_dir).config, num_clips))
             except SaccadeError:
                 continue
     return shares
 
 
-def _num_clips(run: Path) -> int:
+def _num_clips(run: Run) -> int:
     """Training clips of a run, from how many it had drawn after how many epochs; 0 if it does not tell."""
-    try:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-    except (OSError, ValueError):
-        return 0
+    rows = run.metrics()[0]
     return next((round(row["clips"] / row["epoch"]) for row in reversed(rows) if row.get("clips")), 0)
 
 

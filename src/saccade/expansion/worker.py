@@ -21,8 +21,8 @@ from saccade.evaluation import load_result
 from saccade.expansion.types import Job, Outcome
 from saccade.expansion.warm_start import write_warm_start
 from saccade.files import write_json
+from saccade.runs import Run
 from saccade.training import TrainConfig, train
-from saccade.training.run_folder import BEST, LAST, SCORES, read_config
 
 START = "start.safetensors"
 """Name of the weights, in the run folder, that a warm start begins with."""
@@ -54,14 +54,14 @@ def explain(error: BaseException) -> str:
 
 
 def _trained(job: Job, start: float) -> Outcome:
-    folder = Path(job.config.run_dir)
-    resume = (folder / LAST).is_file()
+    run = Run(job.config.run_dir)
+    resume = run.last.is_file()
     if resume:
-        config = _as_begun(job.config, read_config(folder))
+        config = _as_begun(job.config, run.config)
     else:
-        config = _warm(job, folder) if job.parent_run else job.config
+        config = _warm(job, run.folder) if job.parent_run else job.config
     train(config, resume=resume, overwrite=not resume, share=job.share)
-    result = load_result(folder / SCORES)
+    result = load_result(run.val_scores)
     return Outcome(
         candidate=job.candidate,
         seed=job.seed,
@@ -73,7 +73,7 @@ def _trained(job: Job, start: float) -> Outcome:
         noise=result.standard_error if math.isfinite(result.standard_error) else None,
         seconds=time.perf_counter() - start,
         epochs=job.share * job.config.epochs,
-        run_dir=str(folder),
+        run_dir=str(run.folder),
     )
 
 
@@ -88,7 +88,7 @@ def _as_begun(config: TrainConfig, begun: TrainConfig) -> TrainConfig:
 def _warm(job: Job, folder: Path) -> TrainConfig:
     """The job's config with the expanded weights of its parent."""
     path = folder / START
-    report = write_warm_start(job.config, Path(job.parent_run) / BEST, path)
+    report = write_warm_start(job.config, Run(job.parent_run).best, path)
     write_json(folder / "warm_start.json", report.to_dict())
     return job.config.replace(model=replace(job.config.model, weights=str(path)))
 

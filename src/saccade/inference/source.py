@@ -18,8 +18,7 @@ from saccade.data.types import Task
 from saccade.errors import UsageError, WeightsError
 from saccade.evaluation.result import clip_from_dict
 from saccade.evaluation.scoring import model_device, pick_device
-
-BEST = "best.safetensors"
+from saccade.runs import BEST
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,9 @@ from saccade.files import atomic_path
 from saccade.models._base import VideoModel
 from saccade.models._fit import LoadReport, convert, fit, native
 from saccade.models._registry import create_model
+from saccade.runs import BEST
 
 METADATA_KEY = "saccade"
-BEST = "best.safetensors"
-"""What a run folder calls its weights."""
 _WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model")
 # Learning rates and losses are often saved as numpy scalars; making one runs no code of the file's.
 _NUMPY_SCALARS = [

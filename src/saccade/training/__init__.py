@@ -12,7 +12,7 @@ from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, Tra
 
 if TYPE_CHECKING:
     from saccade.training.interrupt import RunInterrupted
-    from saccade.training.run import RunResult, train
+    from saccade.training.run import train
     from saccade.training.step import TrainingError
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "RunInterrupted",
-    "RunResult",
     "TrainConfig",
     "TrainingError",
     "train",
@@ -28,7 +27,6 @@ __all__ = [
 
 _LAZY = {
     "RunInterrupted": "interrupt",
-    "RunResult": "run",
     "TrainingError": "step",
     "train": "run",
 }

@@ -51,7 +51,8 @@ def check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
     Raises:
         ConfigError: names each field that differs, with both values. Fields of `HARMLESS` may differ.
     """
-    before, now = _flat(saved), _flat(config.to_dict())
+    # an older version's config gets the defaults of the fields it did not have
+    before, now = _flat(TrainConfig.from_dict(saved).to_dict()), _flat(config.to_dict())
     changed = [
         f"{name} (was {before.get(name)}, now {now.get(name)})"
         for name in sorted(before.keys() | now.keys())

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,6 +23,7 @@ from saccade.data.types import ClipBatch, ClipRequest, VideoDataset, VideoItem
 from saccade.evaluation.result import FIGURE_NAMES
 from saccade.layers import load_split_statistics, split_statistics
 from saccade.models import VideoModel, save_weights
+from saccade.runs import Run
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.detection import DetectionStep
@@ -39,7 +39,6 @@ from saccade.training.multigrid.shapes import base_shape
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
 from saccade.training.precise_bn import batch_norms, measure_batch_norm
 from saccade.training.progress import Progress
-from saccade.training.run_folder import BEST, LAST, METRICS, SCORES
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
 from saccade.training.tasks import positive_weights
 from saccade.training.timetable import Timetable
@@ -63,12 +62,12 @@ class Trainer:
         val_set: VideoDataset | None,
         *,
         processes: Processes,
-        folder: Path,
+        run_folder: Run,
         timetable: Timetable,
         reporter: Reporter,
         share: float = 1.0,
     ) -> None:
-        self.config, self.model, self.folder = config, model, folder
+        self.config, self.model, self.run_folder = config, model, run_folder
         self.train_set, self.val_set = train_set, val_set
         self.processes, self.reporter, self.timetable = processes, reporter, timetable
         self.total_steps = timetable.total_steps
@@ -87,7 +86,7 @@ class Trainer:
         self.watch = Stopwatch()
         self.interrupts = Interrupts()
         self.metrics = (
-            MetricsFile(folder / METRICS, tensorboard=config.tensorboard) if processes.main else None
+            MetricsFile(run_folder.metrics_file, tensorboard=config.tensorboard) if processes.main else None
         )
         self._batch_norms = batch_norms(model)
         self._switch_norms = NormSwitch(model, processes)
@@ -164,7 +163,7 @@ class Trainer:
         if not all(bool(torch.isfinite(value).all()) for value in weights):
             raise self._diverged("the weights are not finite")
         if self.processes.main:
-            save_checkpoint(self.folder / LAST, state)
+            save_checkpoint(self.run_folder.last, state)
 
     # --------------------------------------------------------------------------------------------- run
 
@@ -331,7 +330,7 @@ class Trainer:
         if self.processes.main:
             if better:
                 self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})
-            result.save(self.folder / SCORES)
+            result.save(self.run_folder.val_scores)
         figures = {
             **{f"val_{name}": value for name, value in result.figures.items()},
             "val_loss": result.loss,
@@ -358,7 +357,7 @@ class Trainer:
         """Write best.safetensors with what `saccade test` and `Predictor` need to build the model again."""
         save_weights(
             self.tested_model,
-            self.folder / BEST,
+            self.run_folder.best,
             {
                 "class_names": list(self.train_set.class_names),
                 "clip": asdict(self.config.clip),
@@ -418,15 +417,16 @@ class Trainer:
 
     def _interrupted(self) -> RunInterrupted:
         return RunInterrupted(
-            f"stopped at step {self.progress.step} of {self.total_steps}, saved in {self.folder / LAST}; "
-            f"go on with: saccade train {self.config.recipe} --out {shlex.quote(str(self.folder))} --resume"
+            f"stopped at step {self.progress.step} of {self.total_steps}, saved in {self.run_folder.last}; "
+            f"go on with: saccade train {self.config.recipe} --out "
+            f"{shlex.quote(str(self.run_folder.folder))} --resume"
         )
 
     def _diverged(self, what: str) -> TrainingError:
         group = self.optimizer.param_groups[-1]
         return TrainingError(
             f"{what} at step {self.progress.step} (epoch {self.epoch:.2f}, lr {group['lr']:.3g}); "
-            f"{self.folder / LAST} keeps the last good state. Try a lower --optim.lr, a longer "
+            f"{self.run_folder.last} keeps the last good state. Try a lower --optim.lr, a longer "
             "--optim.warmup-epochs or --optim.clip-grad 1"
         )
 

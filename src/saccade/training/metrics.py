@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -241,11 +238,3 @@ def _bar() -> Progress:
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
-
-
-def command_line() -> str:
-    """The command that started this process, for the record."""
-    program = os.path.basename(sys.argv[0])
-    return shlex.join(
-        [*(("python", "-m", "saccade") if program == "__main__.py" else (program,)), *sys.argv[1:]]
-    )

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from saccade.models import (
 )
 from saccade.models._registry import option_names
 from saccade.models.x3d import BASE_CROP
+from saccade.runs import Run, describe_weights
 from saccade.training.blank import blank_model
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
@@ -43,18 +43,6 @@ from saccade.training.metrics import Reporter, format_seconds
 from saccade.training.multigrid import make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
 from saccade.training.optim import freeze
-from saccade.training.run_folder import (
-    BEST,
-    IMAGE_WEIGHTS,
-    LAST,
-    LOG,
-    PLAN,
-    TEST,
-    check_run_folder,
-    clear_run_folder,
-    run_behind,
-    write_config,
-)
 from saccade.training.step import flip_probability
 from saccade.training.tasks import check_task, check_validation
 from saccade.training.timetable import MultigridTimetable, PlainTimetable
@@ -62,30 +50,7 @@ from saccade.training.validate import validate
 from saccade.training.validation import figures_text, validate_model
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a finished run has to show.
-
-    Attributes:
-        run_dir: the run folder.
-        num_steps: optimiser steps of the whole run.
-        best_score: best validation figure, 0..1: top-1, or that of the task; None if no validation had one.
-        best_epoch: after how many epochs that was.
-        test: figures of the final test by view set, as `TestResult.summary`; empty if none was asked for.
-        seconds: wall time of this call.
-    """
-
-    run_dir: Path
-    num_steps: int
-    best_score: float | None
-    best_epoch: float
-    test: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seconds: float
-
-
-def train(
-    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, share: float = 1.0
-) -> RunResult:
+def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False, share: float = 1.0) -> Run:
     """Train as ``config`` says and keep everything in its run folder.
 
     Under ``torchrun`` every process calls this.
@@ -111,18 +76,18 @@ def train(
         if group.device.type == "cpu":
             keep_freed_memory()
         validate(config, world_size=group.world_size)
-        folder = Path(config.run_dir)
-        check_run_folder(folder, resume=resume, overwrite=overwrite)
+        run_folder = Run(config.run_dir)
+        run_folder.check_free(resume=resume, overwrite=overwrite)
         group.barrier()  # nobody writes before all have looked
-        trainer = _prepare(config, folder, group, resume=resume, overwrite=overwrite, share=share)
+        trainer = _prepare(config, run_folder, group, resume=resume, overwrite=overwrite, share=share)
         trainer.run()
         return _finish(trainer, start)
 
 
 def _prepare(
-    config: TrainConfig, folder: Path, group: Processes, *, resume: bool, overwrite: bool, share: float
+    config: TrainConfig, run_folder: Run, group: Processes, *, resume: bool, overwrite: bool, share: float
 ) -> Trainer:
-    state = load_checkpoint(folder / LAST) if resume else None
+    state = load_checkpoint(run_folder.last) if resume else None
     if state:
         check_same_run(state["config"], config)
     train_set, val_set = load_data(config)
@@ -136,14 +101,14 @@ def _prepare(
         check_masks(config, model, {(shape.num_frames, shape.crop) for shape in timetable.shapes})
     if group.main:
         if overwrite:
-            clear_run_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+            run_folder.clear()
+        run_folder.folder.mkdir(parents=True, exist_ok=True)
         if not resume:
-            write_config(folder, config, group)
+            run_folder.write_config(config, device=group.device, num_processes=group.world_size)
         if image is not None:
-            write_json(folder / IMAGE_WEIGHTS, image.to_dict())
+            write_json(run_folder.image_weights, image.to_dict())
     reporter = Reporter(
-        folder / LOG,
+        run_folder.log,
         total_steps=timetable.total_steps,
         epochs=timetable.epochs,
         active=group.main,
@@ -154,7 +119,7 @@ def _prepare(
         train_set,
         val_set,
         processes=group,
-        folder=folder,
+        run_folder=run_folder,
         timetable=timetable,
         reporter=reporter,
         share=share,
@@ -163,7 +128,7 @@ def _prepare(
         reporter.say(note)
     _introduce(trainer, state)
     if isinstance(timetable, MultigridTimetable) and state is None:
-        _show_plan(timetable, folder, reporter)
+        _show_plan(timetable, run_folder.plan, reporter)
     return trainer
 
 
@@ -192,38 +157,35 @@ def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
     )
 
 
-def _finish(trainer: Trainer, start: float) -> RunResult:
+def _finish(trainer: Trainer, start: float) -> Run:
     """The best weights, the final test, the report."""
-    config, folder, group, progress = trainer.config, trainer.folder, trainer.processes, trainer.progress
+    config, group, progress = trainer.config, trainer.processes, trainer.progress
     if trainer.val_set is None and group.main:
         trainer.save_best({"epoch": trainer.epoch, "step": progress.step})
     paused = trainer.end_step < trainer.total_steps
     tests = (bool(config.test_views) or config.task == "localization") and not paused
-    test = _final_test(trainer) if tests and trainer.val_set else {}
+    if tests and trainer.val_set:
+        _final_test(trainer)
     seconds = time.perf_counter() - start
     if group.main and not paused:
         _report(trainer)
     best = progress.best_score if trainer.val_set and isfinite(progress.best_score) else None
     told = f"best {progress.score_name} {100 * best:.1f} %, " if best is not None else ""
     end = f"paused at epoch {trainer.epoch:.4g} after" if paused else "done in"
-    trainer.reporter.say(f"{end} {format_seconds(seconds)}: {told}everything is in {folder}")
-    return RunResult(
-        run_dir=folder,
-        num_steps=progress.step,
-        best_score=best,
-        best_epoch=trainer.timetable.epoch(progress.best_step),
-        test=test,
-        seconds=seconds,
+    trainer.reporter.say(
+        f"{end} {format_seconds(seconds)}: {told}everything is in {trainer.run_folder.folder}"
     )
+    group.barrier()  # the files are whole
+    return Run(trainer.run_folder.folder, seconds=seconds)
 
 
-def _final_test(trainer: Trainer) -> dict[str, dict[str, Any]]:
+def _final_test(trainer: Trainer) -> None:
     """Test the best weights on the validation split with `test_views`; keep scores and figures."""
-    config, folder = trainer.config, trainer.folder
+    config, run_folder = trainer.config, trainer.run_folder
     assert trainer.val_set is not None
     trainer.processes.barrier()  # best.safetensors is there
     model = trainer.tested_model
-    load_weights(model, folder / BEST)
+    load_weights(model, run_folder.best)
     result = validate_model(
         model, trainer.val_set, config.test_views, config=config, processes=trainer.processes
     )
@@ -233,27 +195,25 @@ def _final_test(trainer: Trainer) -> dict[str, dict[str, Any]]:
         f"test of the best weights, {kind} of {result.num_videos} videos: {figures_text(result)}, "
         f"{result.gmacs_per_video:.3g} GMACs a video"
     )
-    figures = {views: result.summary()}
     if trainer.processes.main:
-        result.save(folder / f"test_scores_{views}.npz")
-        write_json(folder / TEST, figures)
-    return figures
+        result.save(run_folder.test_scores(views))
+        write_json(run_folder.test_file, {views: result.summary()})
 
 
 def _report(trainer: Trainer) -> None:
     try:
         from saccade.visualize.report import write_report
 
-        write_report(trainer.folder)
+        write_report(trainer.run_folder.folder)
     except Exception as error:  # the weights are safe; a page must not turn a finished run into a failed one
         trainer.reporter.say(f"no report could be written: {error!r}", style="yellow")
 
 
-def _show_plan(timetable: MultigridTimetable, folder: Path, reporter: Reporter) -> None:
+def _show_plan(timetable: MultigridTimetable, picture: Path, reporter: Reporter) -> None:
     for line in plan_text(timetable).splitlines():
         reporter.say(line)
     if reporter.active:
-        draw_plan(timetable, folder / PLAN)
+        draw_plan(timetable, picture)
 
 
 def draw_plan(timetable: MultigridTimetable, path: Path) -> None:
@@ -371,7 +331,10 @@ def _model(
     model: nn.Module = create_model(config.model.name, len(train_set.class_names), **model_options(config))
     notes, image = [], None
     if config.model.weights and start_weights:
-        notes += [*run_behind(config.model.weights), load_weights(model, config.model.weights).summary()]
+        notes += [
+            *describe_weights(config.model.weights),
+            load_weights(model, config.model.weights).summary(),
+        ]
     if config.model.image_weights and start_weights:
         image = init_from_image(
             model,

@@ -15,11 +15,11 @@ from saccade.errors import DataError, UsageError
 from saccade.evaluation import Result, TestResult, load_result
 from saccade.evaluation.pareto import pareto_front
 from saccade.evaluation.uncertainty import share_error
+from saccade.runs import Run
 from saccade.visualize.frontier import Dot
 
 COSTS = ("gmacs", "params", "latency_ms")
 VALIDATION = "validation"
-_CONFIG = "config.json"
 _FOUND = "best_run"  # in the folder of a search: the run that it found
 # Settings in which two runs of one network may differ and still be repetitions of it.
 _OF_A_REPETITION = frozenset(
@@ -122,7 +122,7 @@ def find_runs(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], list
     for path in map(Path, paths):
         if not path.exists():
             raise UsageError(f"{path}: no such run folder")
-        place = next((each for each in (path, path / _FOUND) if (each / _CONFIG).is_file()), None)
+        place = next((each for each in (path, path / _FOUND) if Run(each).config_file.is_file()), None)
         if place is None:
             others.append(path)
         else:
@@ -146,7 +146,7 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") 
     """
     found, others = find_runs(folders)
     if others:
-        raise UsageError(f"{others[0]}: holds no run ({_CONFIG} is missing)")
+        raise UsageError(f"{others[0]}: holds no run (config.json is missing)")
     runs = [_read(folder) for folder in found]
     protocol = _common_protocol(runs, views)
     results = [run.results[protocol] for run in runs]
@@ -174,9 +174,9 @@ def with_latency(comparison: Comparison, *, device: str = "cpu", runs: int = 10)
     stopwatches = []
     for entry in comparison.entries:
         folder = entry.folders[0]
-        weights = folder / "best.safetensors"
+        weights = Run(folder).best
         if not weights.is_file():
-            raise UsageError(f"{folder}: has no best.safetensors to measure the latency of")
+            raise UsageError(f"{folder}: has no {weights.name} to measure the latency of")
         clip = _config(folder)["clip"]
         clips = random_clips(1, int(clip["num_frames"]), int(clip["crop"]), device)
         stopwatches.append(Stopwatch(load_model(weights)[0].to(device), clips, "forward"))
@@ -209,8 +209,8 @@ def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def _read(folder: Path) -> _Run:
     config = _config(folder)
     results = _tests(folder)
-    if (folder / "val_scores.npz").is_file():
-        result = load_result(folder / "val_scores.npz")
+    if Run(folder).val_scores.is_file():
+        result = load_result(Run(folder).val_scores)
         results[f"{VALIDATION} {result.views}"] = result
     if not results:
         raise UsageError(
@@ -225,8 +225,9 @@ def _tests(folder: Path) -> dict[str, Result]:
     What is not of the validation split says so.
     """
     results = {}
-    later = sorted((folder / "test").glob("*_scores_*.npz"))
-    for path in [*sorted(folder.glob("test_scores_*.npz")), *later]:
+    run = Run(folder)
+    later = run.later_test_scores()
+    for path in [*run.all_test_scores(), *later]:
         result = load_result(path)
         split = path.name.partition("_scores_")[0] if path in later else "val"
         if not result.shuffled:  # a control, not an accuracy
@@ -235,13 +236,13 @@ def _tests(folder: Path) -> dict[str, Result]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    path = folder / _CONFIG
+    run = Run(folder)
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["config"]
+        config = run.settings
         str(config["model"]["name"])
         int(config["clip"]["num_frames"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not readable as a run's config ({error!r})") from error
+    except (UsageError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{run.config_file}: not readable as a run's config ({error!r})") from error
     return config
 
 

@@ -14,6 +14,7 @@ from saccade.errors import SaccadeError, UsageError, VideoError
 from saccade.evaluation import Result, TestResult, load_result
 from saccade.evaluation.result import FIGURE_NAMES
 from saccade.files import write_text
+from saccade.runs import Run
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
 from saccade.visualize.pages import render_page
@@ -77,7 +78,7 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
         versions=records.about.get("versions") or {},
         written=datetime.now().strftime("%d %B %Y, %H:%M"),
     )
-    target = records.folder / "report.html"
+    target = Run(records.folder).report
     write_text(target, page)
     return target
 
@@ -96,32 +97,25 @@ def read_run(folder: Path) -> RunRecords:
 
 
 def _read_config(records: RunRecords) -> None:
-    path = records.folder / "config.json"
-    try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    run = Run(records.folder)
+    if not run.config_file.is_file():
         records.missing.append("config.json: no settings are shown")
         return
-    except ValueError as error:
+    try:
+        records.about = run.record()
+    except UsageError as error:
         records.missing.append(f"config.json is damaged ({error}): no settings are shown")
         return
-    inner = whole.get("config")
-    records.config = inner if isinstance(inner, dict) else whole
-    records.about = whole if isinstance(inner, dict) else {}
+    records.config = records.about["config"]
 
 
 def _read_metrics(records: RunRecords) -> None:
-    path = records.folder / "metrics.jsonl"
-    if not path.is_file():
+    run = Run(records.folder)
+    if not run.metrics_file.is_file():
         records.missing.append("metrics.jsonl: no curves are shown")
         return
-    damaged = 0
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            damaged += 1
-            continue
+    rows, damaged = run.metrics()
+    for row in rows:
         is_val = any(name.startswith("val_") for name in row)
         (records.val if is_val else records.train).append(row)
     if damaged:
@@ -130,9 +124,10 @@ def _read_metrics(records: RunRecords) -> None:
 
 def _read_scores(records: RunRecords) -> None:
     """The final test of the best weights if there is one, else the last validation."""
-    tests = sorted(records.folder.glob("test_scores_*.npz"), key=lambda path: path.stat().st_mtime)
+    run = Run(records.folder)
+    tests = sorted(run.all_test_scores(), key=lambda path: path.stat().st_mtime)
     candidates = [(path, "final test") for path in reversed(tests)]
-    candidates.append((records.folder / "val_scores.npz", "last validation"))
+    candidates.append((run.val_scores, "last validation"))
     for path, name in candidates:
         if not path.is_file():
             continue
@@ -236,7 +231,7 @@ def _device(about: Row) -> str:
 def _duration(records: RunRecords) -> str:
     """From config.json (written at the start) to metrics.jsonl (written to last)."""
     started = records.about.get("started")
-    metrics = records.folder / "metrics.jsonl"
+    metrics = Run(records.folder).metrics_file
     if not started or not metrics.is_file():
         return ""
     try:

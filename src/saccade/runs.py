@@ -1,0 +1,398 @@
+"""The run folder: its files, the version of their format, and how older ones are read.
+
+A run folder holds
+
+    config.json          format version, resolved config, command, versions, device (written first)
+    last.pt              everything needed to resume
+    best.safetensors     the best weights with class names and clip, see `saccade.load_weights`
+    metrics.jsonl        a JSON object a line: what was measured after which step
+    val_scores.npz       scores of the last validation (`saccade.evaluation.load_result`)
+    test.json            figures of the final test by views, and test_scores_VIEWS.npz
+    log.txt              what happened, with times
+    report.html          written at the end
+    plan.png             the multigrid plan, if there is one
+    image_weights.json   what came from an image network, if anything did
+    test/                what `saccade test` left
+    tensorboard/         events, if asked for
+
+No other module names these files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade._version import __version__
+from saccade.errors import UsageError
+from saccade.files import write_json
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from saccade.training.config import TrainConfig
+
+FORMAT = 1
+"""Version of the folder's format, in config.json. Folders without a number (0, until November 2026) have the
+same files; fields that `TrainConfig` has gained since have their defaults in them."""
+
+BEST = "best.safetensors"
+_CONFIG, _LAST, _METRICS, _LOG, _REPORT = "config.json", "last.pt", "metrics.jsonl", "log.txt", "report.html"
+_VAL_SCORES, _TEST, _PLAN, _IMAGE_WEIGHTS = "val_scores.npz", "test.json", "plan.png", "image_weights.json"
+_WRITTEN = (_CONFIG, _LAST, BEST, _METRICS, _LOG, _VAL_SCORES, _TEST, _REPORT, _PLAN, _IMAGE_WEIGHTS)
+
+
+class Run:
+    """A run folder, finished, paused or not yet begun. `saccade.train` returns one.
+
+    Making one reads nothing; what it is asked for it reads from the files when it is asked.
+
+    Args:
+        folder: the run folder.
+
+    Attributes:
+        folder: the same as a path.
+        seconds: wall time of the call of `saccade.train` that returned it, else None.
+
+    Example:
+        >>> run = Run("runs/x3d_motion")      # doctest: +SKIP
+        >>> run.config.model.name, run.best_score, run.best_epoch
+        ('x3d_xs', 0.966, 12.0)
+        >>> run.test["10x1"]["top1"]
+        0.971
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, seconds: float | None = None) -> None:
+        self.folder = Path(folder)
+        self.seconds = seconds
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    # ------------------------------------------------------------------------------------------ files
+
+    @property
+    def run_dir(self) -> Path:
+        """The same as ``folder``."""
+        return self.folder
+
+    @property
+    def config_file(self) -> Path:
+        """config.json."""
+        return self.folder / _CONFIG
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from, last.pt."""
+        return self.folder / _LAST
+
+    @property
+    def best(self) -> Path:
+        """The best weights, best.safetensors."""
+        return self.folder / BEST
+
+    @property
+    def metrics_file(self) -> Path:
+        """metrics.jsonl."""
+        return self.folder / _METRICS
+
+    @property
+    def log(self) -> Path:
+        """log.txt."""
+        return self.folder / _LOG
+
+    @property
+    def val_scores(self) -> Path:
+        """Scores of the last validation, for `saccade.evaluation.load_result`."""
+        return self.folder / _VAL_SCORES
+
+    @property
+    def test_file(self) -> Path:
+        """Figures of the final test, test.json."""
+        return self.folder / _TEST
+
+    @property
+    def report(self) -> Path:
+        """report.html."""
+        return self.folder / _REPORT
+
+    @property
+    def plan(self) -> Path:
+        """Picture of the multigrid plan."""
+        return self.folder / _PLAN
+
+    @property
+    def image_weights(self) -> Path:
+        """What came from an image network, image_weights.json."""
+        return self.folder / _IMAGE_WEIGHTS
+
+    def test_scores(self, views: str) -> Path:
+        """Scores of the final test with these views."""
+        return self.folder / f"test_scores_{views}.npz"
+
+    def all_test_scores(self) -> list[Path]:
+        """Scores of every final test, by name."""
+        return sorted(self.folder.glob("test_scores_*.npz"))
+
+    def later_test_scores(self) -> list[Path]:
+        """Scores that `saccade test` left in the folder, by name."""
+        return sorted((self.folder / "test").glob("*_scores_*.npz"))
+
+    # ------------------------------------------------------------------------------------------- read
+
+    def exists(self) -> bool:
+        """Whether a run began in this folder."""
+        return self.config_file.is_file() or self.last.is_file()
+
+    def record(self) -> dict[str, Any]:
+        """The content of config.json: ``format``, ``config``, ``command``, ``started``, ``git``,
+        ``versions``, ``device``, ``num_processes``, ``num_threads``. Formats before 1 have no ``format``; it
+        is then 0.
+
+        Raises:
+            UsageError: there is none, it is damaged, or a newer Saccade wrote it.
+        """
+        path = self.config_file
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(values["config"], dict):
+                raise TypeError("config is not an object")
+        except FileNotFoundError:
+            raise UsageError(f"{self.folder}: holds no run ({_CONFIG} is missing)") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}: not readable as a run's config ({error})") from error
+        found = values.setdefault("format", 0)
+        if not isinstance(found, int) or found > FORMAT:
+            raise UsageError(
+                f"{path}: format {found}, and this version of Saccade ({__version__}) reads up to {FORMAT}"
+            )
+        return dict(values)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The config as plain values. Errors as from `record`."""
+        settings: dict[str, Any] = self.record()["config"]
+        return settings
+
+    @property
+    def config(self) -> TrainConfig:
+        """The config of the run.
+
+        Raises:
+            UsageError: see `record`.
+            ConfigError: it has fields that this version does not know.
+        """
+        from saccade.training.config import TrainConfig
+
+        return TrainConfig.from_dict(self.settings)
+
+    def metrics(self) -> tuple[list[dict[str, Any]], int]:
+        """The rows of metrics.jsonl, and how many lines of it are damaged. Without the file: none.
+
+        Each row has ``step`` and ``epoch``; those of validations have ``val_loss`` and other ``val_*``.
+        """
+        try:
+            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return [], 0
+        rows = []
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:  # the line that was being written when the process died
+                continue
+        return rows, len(lines) - len(rows)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps done; 0 before the first."""
+        return int(self._progress().get("step", 0))
+
+    @property
+    def best_score(self) -> float | None:
+        """Best validation figure, 0..1: top-1, or that of the task; None if no validation had one."""
+        progress = self._progress()
+        score = progress.get("best_score", -1.0)
+        return float(score) if progress.get("best_step") and math.isfinite(score) else None
+
+    @property
+    def best_epoch(self) -> float | None:
+        """After how many epochs the best weights were validated; None without a validation."""
+        return self.best_metrics.get("epoch") if self.best_score is not None else None
+
+    @property
+    def best_metrics(self) -> dict[str, Any]:
+        """What is written with the best weights of how they scored: ``epoch``, ``step`` and, if they were
+        validated, the figures as ``val``. Empty without weights.
+        """
+        found = self.weights_metadata().get("metrics")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def test(self) -> dict[str, dict[str, Any]]:
+        """Figures of the final test by view set; empty if there was none."""
+        try:
+            figures: dict[str, dict[str, Any]] = json.loads(self.test_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return figures
+
+    def weights_metadata(self) -> dict[str, Any]:
+        """What best.safetensors says beside the weights: class names, clip, task, metrics, the model's
+        build arguments. Empty without weights.
+        """
+        if not self.best.is_file():
+            return {}
+        import safetensors
+
+        with safetensors.safe_open(self.best, framework="pt") as file:
+            text = (file.metadata() or {}).get("saccade", "{}")
+        metadata: dict[str, Any] = json.loads(text)
+        return metadata
+
+    def load_model(self) -> nn.Module:
+        """The model with the best weights, in eval mode on the CPU; of a module that is not ours
+        `saccade.load_weights` loads them instead.
+
+        Raises:
+            WeightsError: there are none yet, or the file does not say which model they are of.
+        """
+        from saccade.models import load_model
+
+        return load_model(self.best)[0]
+
+    def _progress(self) -> dict[str, Any]:
+        """Where last.pt stands. Its tensors are not read."""
+        if not self.last.is_file():
+            return {}
+        import torch
+
+        state = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
+        progress: dict[str, Any] = state.get("progress", {})
+        return progress
+
+    # ------------------------------------------------------------------------------------------ write
+
+    def check_free(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse to mix two runs in one folder.
+
+        Raises:
+            UsageError: a run is there and neither flag is set, or none is there to resume.
+        """
+        if resume and overwrite:
+            raise UsageError("--resume continues a run and --overwrite deletes it; give one of them")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"{self.folder}: is a file; name a folder with --out")
+        if self.exists() and not (resume or overwrite):
+            raise UsageError(
+                f"{self.folder}: holds a run already; continue it with --resume, keep it and choose another "
+                "folder with --out, or replace it with --overwrite"
+            )
+        if resume and not self.last.is_file():
+            raise UsageError(f"{self.folder}: has no {_LAST} to resume from; start without --resume")
+
+    def clear(self) -> None:
+        """Delete what a run has written there, and nothing else."""
+        for name in _WRITTEN:
+            (self.folder / name).unlink(missing_ok=True)
+        for scores in self.all_test_scores():
+            scores.unlink()
+        shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
+
+    def write_config(self, config: TrainConfig, *, device: torch.device, num_processes: int = 1) -> None:
+        """Write config.json: the resolved config and where, when and with what it runs."""
+        import torch
+
+        write_json(
+            self.config_file,
+            {
+                "format": FORMAT,
+                "config": config.to_dict(),
+                "command": command_line(),
+                "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+                "git": git_revision(),
+                "versions": versions(),
+                "device": device_name(device),
+                "num_processes": num_processes,
+                "num_threads": torch.get_num_threads(),
+            },
+        )
+
+
+def newest_run(folder: str | os.PathLike[str] = "runs") -> Run | None:
+    """The run below ``folder`` whose best weights are the newest; None if there is none."""
+    found = sorted(Path(folder).glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime)
+    return Run(found[-1].parent) if found else None
+
+
+def describe_weights(weights: str | os.PathLike[str]) -> list[str]:
+    """A line on the run whose folder is given as weights to start from; none for a file.
+
+    Raises:
+        UsageError: the folder holds no run.
+    """
+    folder = Path(weights)
+    if not folder.is_dir():
+        return []
+    before = Run(folder).config
+    line = f"starting from the run {folder}: {before.recipe}, {before.model.name}, task {before.task}"
+    if before.model.weights:
+        line += f", itself started from {before.model.weights}"
+    return [line]
+
+
+def command_line() -> str:
+    """The command that started this process, for the record."""
+    program = os.path.basename(sys.argv[0])
+    start = ("python", "-m", "saccade") if program == "__main__.py" else (program,)
+    return shlex.join([*start, *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """Of Saccade, Python and the packages that results may depend on."""
+    found = {"saccade": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "av", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def git_revision() -> dict[str, Any] | None:
+    """Commit of the source tree this package runs from and whether it was changed; None outside git."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    if git("ls-files", Path(__file__).name) != Path(__file__).name:
+        return None  # installed below some other project's repository
+    revision = git("rev-parse", "HEAD")
+    return {"revision": revision, "changed": bool(git("status", "--porcelain", "."))} if revision else None
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's as far as the system tells it."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.processor() or platform.machine()})"
