@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_loader import assert_same, sampler
+import torch.nn.functional as F
+from PIL import Image
+from test_loader import assert_same, load_batches, sampler
 
 from saccade.data import cache as cache_module
 from saccade.data.cache import FrameCache
-from saccade.data.loader import TrainLoader, make_train_loader
+from saccade.data.loader import TrainLoader
 from saccade.data.types import ClipBatch, VideoDataset
-from saccade.video.resize import resize_short_side
+from saccade.video.resize import resize_short_side, resize_to
 
 
 def video(seed: int, num_frames: int = 3) -> torch.Tensor:
@@ -61,6 +63,19 @@ def test_a_refused_video_is_not_tried_again() -> None:
     cache.refuse(0)
     assert cache.reserve(0, 10) is None
     assert cache.get(0) is None
+
+
+def test_a_video_is_reserved_once() -> None:
+    """Two workers that read the same video at the same time take the room of one."""
+    cache = FrameCache(2, budget=1000, short_side=4)
+    offset = cache.reserve(0, 216)
+    assert offset is not None
+    assert cache.reserve(0, 216) is None
+    assert cache.get(0) is None  # it is still being written
+    cache.put(0, offset, video(0), 25.0)
+    assert cache.reserve(0, 216) is None
+    assert cache.get(0) is not None
+    assert cache.used == 216
 
 
 def test_memory_running_out_ends_the_filling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +162,7 @@ def test_hit_or_miss_the_clips_are_the_same(
 
 
 def test_a_cached_clip_has_the_size_drawn(small_videos: VideoDataset, uncached_miss: list[ClipBatch]) -> None:
-    plain = make_train_loader(small_videos, sampler().requests(0))
+    plain = load_batches(small_videos, sampler().requests(0))
     for cached, direct in zip(uncached_miss, plain, strict=False):
         for a, b in zip(cached.clips, direct.clips, strict=True):
             assert min(a.shape[1:3]) == min(b.shape[1:3])
@@ -164,3 +179,16 @@ def test_resize_short_side_keeps_the_aspect() -> None:
     assert resize_short_side(frames.transpose(1, 2), 30).shape == (2, 40, 30, 3)
     flat = torch.full((1, 48, 64, 3), 77, dtype=torch.uint8)
     assert (resize_short_side(flat, 20) == 77).all()
+
+
+def test_bytes_are_resized_as_pillow_does_and_floats_exactly() -> None:
+    noise = torch.randint(
+        0, 256, (1, 48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    image = Image.fromarray(noise[0].numpy()).resize((48, 36), Image.Resampling.BILINEAR)
+    pillow = torch.from_numpy(np.array(image))[None]
+    difference = (resize_short_side(noise, 36).int() - pillow.int()).abs()
+    assert difference.max() <= 1
+    assert difference.float().mean() < 0.02
+    exact = F.interpolate(noise.permute(0, 3, 1, 2).double(), (36, 48), mode="bilinear", antialias=True)
+    assert (resize_to(noise, 36, 48) - exact.permute(0, 2, 3, 1)).abs().max() < 0.501

@@ -8,7 +8,7 @@ import pytest
 
 from saccade.data.classnames import LABEL_LISTS, LabelFinder, class_ids, class_names
 from saccade.data.datasets import load_dataset
-from saccade.data.listfile import read_list
+from saccade.data.lists import read_list
 from saccade.errors import DataError, UsageError
 
 

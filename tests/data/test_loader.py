@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from saccade.data.clips import ClipSettings, TrainClips
-from saccade.data.loader import TrainLoader, make_train_loader
+from saccade.data.loader import TrainLoader
 from saccade.data.sampler import TrainSampler
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset, VideoItem
 from saccade.errors import ConfigError, DataError
@@ -34,6 +34,14 @@ def sampler(**changes: Any) -> TrainSampler:
         "crop": 24,
     }
     return TrainSampler(**(settings | changes))
+
+
+def load_batches(
+    dataset: VideoDataset, requests: Iterable[list[ClipRequest]], **options: Any
+) -> Iterator[ClipBatch]:
+    """The batches of one list of requests, by a loader of their own."""
+    with TrainLoader(dataset, **options) as loader:
+        yield from loader.batches(requests)
 
 
 def assert_same(ours: list[ClipBatch], others: list[ClipBatch]) -> None:
@@ -86,14 +94,14 @@ def test_workers_change_nothing(small_videos: VideoDataset, alone: list[ClipBatc
         second = list(loader.batches(sampler().requests(1)))
         assert loader.wait_seconds > 0
     assert_same(first + second, alone)
-    assert_same(list(make_train_loader(small_videos, sampler().requests(0), workers=1)), first)
+    assert_same(list(load_batches(small_videos, sampler().requests(0), workers=1)), first)
 
 
 def test_processes_together_make_the_batches_of_one(
     small_videos: VideoDataset, alone: list[ClipBatch]
 ) -> None:
     parts = [
-        list(make_train_loader(small_videos, sampler(rank=rank, world_size=2).requests(0))) for rank in (0, 1)
+        list(load_batches(small_videos, sampler(rank=rank, world_size=2).requests(0))) for rank in (0, 1)
     ]
     joined = [
         ClipBatch(
@@ -110,7 +118,7 @@ def test_processes_together_make_the_batches_of_one(
 
 def test_the_loader_leaves_the_random_state_alone(small_videos: VideoDataset) -> None:
     before = torch.random.get_rng_state()
-    list(make_train_loader(small_videos, sampler().requests(0)))
+    list(load_batches(small_videos, sampler().requests(0)))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -129,7 +137,7 @@ def test_an_unreadable_file_is_replaced_and_reported(
     small_videos: VideoDataset, broken_file: str, workers: int
 ) -> None:
     dataset = with_broken(small_videos, broken_file, 2, 5)
-    batches = list(make_train_loader(dataset, sampler().requests(0), workers=workers))
+    batches = list(load_batches(dataset, sampler().requests(0), workers=workers))
     failures = [failure for batch in batches for failure in batch.failures]
     assert [failure.path for failure in failures].count(broken_file) == len(failures) >= 2
     assert all(failure.cause and failure.cause in str(failure) for failure in failures)
@@ -138,7 +146,7 @@ def test_an_unreadable_file_is_replaced_and_reported(
     for batch in batches:
         assert not {2, 5} & set(batch.indices)
         assert batch.labels.tolist() == [dataset.items[i].label for i in batch.indices]
-    again = list(make_train_loader(dataset, sampler().requests(0)))
+    again = list(load_batches(dataset, sampler().requests(0)))
     assert_same(again, batches)
 
 
@@ -147,7 +155,7 @@ def test_nothing_but_unreadable_files_is_an_error_that_names_them(
     small_videos: VideoDataset, broken_file: str, workers: int
 ) -> None:
     dataset = with_broken(small_videos, broken_file, *range(12))
-    batches = make_train_loader(dataset, sampler().requests(0), workers=workers, attempts=3)
+    batches = load_batches(dataset, sampler().requests(0), workers=workers, attempts=3)
     with pytest.raises(DataError, match=r"^3 videos in a row cannot be read:\n  .*broken\.mp4: ") as raised:
         next(batches)
     assert "Traceback" not in str(raised.value)
@@ -243,7 +251,7 @@ def test_odd_files_are_read_or_replaced(real_data: Path) -> None:
     paths = sorted(path for path in (real_data / "odd").iterdir() if path.is_file())
     dataset = VideoDataset(tuple(VideoItem(str(path), 0) for path in paths), ("odd",), "train", "odd")
     requests = sampler(num_items=len(paths), batch_size=len(paths)).requests(0)
-    (batch,) = make_train_loader(dataset, requests, attempts=30)
+    (batch,) = load_batches(dataset, requests, attempts=30)
     assert len(batch) == len(paths)
     assert all(len(clip) == 4 and min(clip.shape[1:3]) >= 32 for clip in batch.clips)
     failed = {failure.path for failure in batch.failures}

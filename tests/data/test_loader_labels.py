@@ -8,7 +8,7 @@ import torch
 
 from saccade.clip import ClipSpec
 from saccade.data.actions import active_at
-from saccade.data.loader import make_train_loader
+from saccade.data.loader import TrainLoader
 from saccade.data.sampler import TrainSampler
 from saccade.data.types import Action, ClipBatch, VideoDataset, VideoItem
 from saccade.transforms import TrainTransform
@@ -46,7 +46,8 @@ def batches(dataset: VideoDataset, epochs: int = 8, workers: int = 0, **options:
         crop=32,
     )
     requests = [request for epoch in range(epochs) for request in sampler.requests(epoch)]
-    return list(make_train_loader(dataset, requests, workers=workers, **options))
+    with TrainLoader(dataset, workers=workers, **options) as loader:  # type: ignore[arg-type]
+        return list(loader.batches(requests))
 
 
 def frames_of(clip: torch.Tensor) -> np.ndarray:

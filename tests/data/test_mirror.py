@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from saccade.clip import ClipSpec
-from saccade.data.classnames import class_names
-from saccade.data.mirror import mirrored_labels, tells_sides
+from saccade.data.classnames import class_names, has_left_right_classes, mirrored_labels
 from saccade.data.motion import MOTION_CLASSES
 from saccade.data.types import ClipBatch
 from saccade.recipes import get_recipe
@@ -55,7 +54,7 @@ def test_the_three_pairs_of_something_something(version: str) -> None:
 )
 def test_names(names: tuple[str, ...], expected: tuple[int, ...]) -> None:
     assert mirrored_labels(names) == expected
-    assert tells_sides(names) == (expected != tuple(range(len(names))))
+    assert has_left_right_classes(names) == (expected != tuple(range(len(names))))
 
 
 def batch(num_clips: int, num_classes: int) -> ClipBatch:

@@ -252,7 +252,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
 
 
 def _is_video(path: Path) -> bool:
-    from saccade.data.folder import is_frame_folder, is_video_name
+    from saccade.data.folders import is_frame_folder, is_video_name
 
     return is_frame_folder(path) if path.is_dir() else is_video_name(path.name)
 

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from saccade.data.check import CheckReport, check_data
     from saccade.data.classnames import LABEL_LISTS, class_names
     from saccade.data.datasets import load_dataset
-    from saccade.data.loader import make_train_loader
     from saccade.data.motion import make_motion
     from saccade.data.sampler import TrainSampler
     from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, VideoDataset, VideoItem
@@ -24,7 +23,6 @@ _HOMES = {
     "class_names": "classnames",
     "load_dataset": "datasets",
     "make_motion": "motion",
-    "make_train_loader": "loader",
     "TrainSampler": "sampler",
     "ClipBatch": "types",
     "ClipRequest": "types",
@@ -46,7 +44,6 @@ __all__ = [
     "class_names",
     "load_dataset",
     "make_motion",
-    "make_train_loader",
 ]
 
 

@@ -22,13 +22,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from saccade.console import warn
 from saccade.data.ava_files import (
     NUM_ACTIONS,
-    Box,
     BoxRow,
-    Moment,
     column_names,
     evaluated_actions,
     read_actions,
@@ -36,10 +35,12 @@ from saccade.data.ava_files import (
     read_exclusions,
     read_frame_list,
 )
+from saccade.data.cache import FrameCache
+from saccade.data.clips import ClipLabels, ClipSettings, TrainClips
 from saccade.data.entries import VIDEO_SUFFIXES
-from saccade.data.types import VideoDataset, VideoItem
+from saccade.data.types import Box, ClipRequest, Keyframe, Moment, VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
-from saccade.video import VideoReader, open_video
+from saccade.video import Backend, VideoReader, open_video
 from saccade.video.frames import FrameFolderReader, NumberedFiles
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
@@ -56,30 +57,10 @@ AvaSplit = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
-class Keyframe:
-    """The people at one second of one video: ``boxes`` of each, and ``actions`` of each, as numbers from 1.
-
-    ``scores`` are those of the detector; 1 for people who were annotated.
-    """
-
-    video: str
-    second: int
-    boxes: tuple[Box, ...]
-    actions: tuple[tuple[int, ...], ...]
-    scores: tuple[float, ...]
-
-    @property
-    def moment(self) -> Moment:
-        """The video and the second."""
-        return self.video, self.second
-
-
-@dataclass(frozen=True)
 class AvaDataset(VideoDataset):
-    """The keyframes of one split. ``items[i]`` is the video of ``keyframes[i]``.
+    """The keyframes of one split, in the order of videos and seconds.
 
     Attributes:
-        keyframes: what is shown to a model, in the order of videos and seconds.
         files: frames of the videos that lie in folders, by path of the folder.
         truth: annotated rows of these seconds, for the evaluation.
         actions: the actions that the evaluation counts, number -> name.
@@ -87,19 +68,29 @@ class AvaDataset(VideoDataset):
         boxes_from: where the boxes of the keyframes come from, for the record.
     """
 
-    keyframes: tuple[Keyframe, ...] = ()
     files: dict[str, NumberedFiles] = field(default_factory=dict, repr=False)
     truth: tuple[BoxRow, ...] = field(default=(), repr=False)
     actions: dict[int, str] = field(default_factory=dict, repr=False)
     excluded: frozenset[Moment] = field(default=frozenset(), repr=False)
     boxes_from: str = "annotations"
 
-    def open(self, index: int, *, short_side: int) -> VideoReader:
-        """The video of a keyframe. The caller closes it."""
+    def open(
+        self,
+        index: int,
+        *,
+        short_side: int | None = None,
+        backend: Backend = "auto",
+        frames_fps: float | None = None,
+    ) -> VideoReader:
+        """Open the video of a keyframe; the caller closes it. Folders of frames have 30 a second."""
         path = self.items[index].path
         if path in self.files:
             return FrameFolderReader(path, short_side=short_side, fps=FRAME_RATE, files=self.files[path])
-        return open_video(path, short_side=short_side, fps=FRAME_RATE)
+        return open_video(path, backend, short_side=short_side, fps=FRAME_RATE)
+
+    def train_clips(self, settings: ClipSettings, cache: FrameCache | None = None) -> TrainClips:
+        """What the worker processes of `TrainLoader` read clips with; whole films are never cached."""
+        return AvaClips(self, settings)
 
 
 def load_ava(
@@ -195,6 +186,30 @@ def keyframe_clip(
 def is_cut(num_video_frames: int, fps: float) -> bool:
     """Whether a video begins at second 900: a film that lasted to the last keyframe would be longer."""
     return num_video_frames / fps < LAST_SECOND
+
+
+class AvaClips(TrainClips):
+    """Reads the clips around keyframes, with boxes and actions of their people; see `TrainClips`."""
+
+    def __init__(self, dataset: AvaDataset, settings: ClipSettings) -> None:
+        super().__init__(dataset, settings)
+        self._dataset = dataset
+
+    def _clip(self, request: ClipRequest, index: int) -> tuple[Tensor, ClipLabels]:
+        _, stride, short_side = self._draw(request)
+        keyframe = self._dataset.keyframes[index]
+        with self._dataset.open(index, short_side=short_side, backend=self.settings.backend) as video:
+            frames = keyframe_clip(
+                keyframe,
+                len(video),
+                video.fps,
+                num_frames=request.num_frames,
+                stride=stride,
+                cut=is_cut(len(video), video.fps),
+            )
+            clip = video.frames(frames.tolist())
+        boxes = np.array(keyframe.boxes, np.float32)
+        return clip, ClipLabels(action_labels(keyframe).T, np.ones(len(boxes), np.bool_), boxes)
 
 
 # --- the files -------------------------------------------------------------------------------------------

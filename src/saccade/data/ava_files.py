@@ -22,16 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.data.classnames import class_ids
+from saccade.data.types import Box, Moment
 from saccade.errors import DataError
 from saccade.files import atomic_path
 
 NUM_ACTIONS = 80
 """Action numbers count from 1 to this; a model has a column for each, of number - 1."""
-
-Moment = tuple[str, int]
-"""A keyframe: the video's id and the second."""
-Box = tuple[float, float, float, float]
-"""x1, y1, x2, y2 as shares of the frame's width and height."""
 
 _FORM = "video_id,second,x1,y1,x2,y2,action_id"
 _ROUNDING = 0.005  # a coordinate may be written this far outside of 0..1

@@ -29,8 +29,7 @@ from typing import Any
 
 from saccade.console import warn
 from saccade.data.classnames import class_names as read_class_names
-from saccade.data.entries import Entry, split_of
-from saccade.data.ids import files_by_id, fullest
+from saccade.data.entries import Entry, files_by_id, fullest, split_of
 from saccade.data.types import Action
 from saccade.errors import DataError
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +17,8 @@ import numpy as np
 from saccade.console import progress_bar
 from saccade.data.datasets import read_entries
 from saccade.data.entries import Entry
-from saccade.data.folder import is_video_name
+from saccade.data.folders import is_video_name
+from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
@@ -219,14 +219,13 @@ def check_data(
             raise UsageError(f"{name}: must be at least 1, got {value}")
     if temporal_rule not in RULES:
         raise UsageError(f"temporal_rule: {temporal_rule!r} is unknown; known are {', '.join(RULES)}")
-    if workers is not None and workers < 0:
-        raise UsageError(f"workers: must not be negative, got {workers}")
+    processes = num_processes(workers)
     names, wanted = _files(Path(path), class_names, root)
     order = {file.path: position for position, file in enumerate(wanted)}
     facts: list[FileFacts] = []
     with progress_bar(unit="files") as bar:
         task = bar.add_task("reading", total=len(wanted))
-        for file in _examine_all(wanted, len(os.sched_getaffinity(0)) if workers is None else workers):
+        for file in _examine_all(wanted, processes):
             facts.append(file)
             bar.advance(task)
     facts.sort(key=lambda file: order[file.path])
@@ -284,38 +283,27 @@ def _examine_all(files: list[FileFacts], workers: int) -> Iterator[FileFacts]:
         yield from map(examine, files)
         return
     broken: list[FileFacts] = []
-    with _pool(min(workers, len(files))) as pool:
+    with process_pool(min(workers, len(files))) as pool:
         futures = {pool.submit(examine, file): file for file in files}
-        for future, file in _completed(futures):
+        for future in as_completed(futures):
             try:
                 yield future.result()
             except BrokenProcessPool:
-                broken.append(file)
+                broken.append(futures[future])
     yield from _examine_alone(broken)
 
 
 def _examine_alone(files: list[FileFacts]) -> Iterator[FileFacts]:
     """One file at a time, because among them is one on which a decoder brings its process down."""
-    pool = _pool(1)
+    pool = process_pool(1)
     for file in files:
         try:
             yield pool.submit(examine, file).result()
         except BrokenProcessPool:
             yield replace(file, cause="reading it ended the process: the decoder crashed")
             pool.shutdown()
-            pool = _pool(1)
+            pool = process_pool(1)
     pool.shutdown()
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: a forked copy of a process whose libraries run threads may hang
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _completed(
-    futures: dict[Future[FileFacts], FileFacts],
-) -> Iterable[tuple[Future[FileFacts], FileFacts]]:
-    return ((future, futures[future]) for future in as_completed(futures))
 
 
 def examine(file: FileFacts) -> FileFacts:

@@ -1,4 +1,4 @@
-"""What a decoding process does: read the clips of one batch, at their size, and nothing else."""
+"""What a worker process does in training: read the clips of one batch, at their size, with their labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from saccade.data.actions import ActionTable
-from saccade.data.cache import FrameCache, pick
+from saccade.data.cache import FrameCache
 from saccade.data.seeds import stream
 from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, Task, VideoDataset
 from saccade.errors import DataError, SaccadeError, VideoError
@@ -31,9 +31,9 @@ class ClipSettings:
         backend: see saccade.video.open_video.
         frames_fps: rate of folders of images whose data set does not say it, None for open_video's default.
         attempts: videos tried for one clip before the run is stopped.
-        task: which labels come with a clip: its video's one label; the classes that are there between its
-            first and its last frame; or those at moments spread evenly over the clip, one for every frame at
-            the target rate (of the largest stride where strides are drawn).
+        task: which labels come with a clip: the label of its video; ``multi-label``: the classes present
+            between its first and its last frame; ``localization``: those at points spread evenly over the
+            clip, one for every frame at the target rate (of the largest stride where strides are drawn).
     """
 
     target_fps: float = 30.0
@@ -46,15 +46,14 @@ class ClipSettings:
 
 
 class TrainClips(Dataset["PackedBatch | SaccadeError"]):
-    """Gives the batch for a list of requests. An error the user can cause is returned, not raised.
-
-    (An error raised in a worker process would reach the user with the worker's traceback as its text.)
+    """Gives the batch for a list of requests. A `SaccadeError` is returned, not raised: raised in a worker
+    process, it would arrive with the worker's traceback as its text.
 
     Args:
         dataset: the videos. What the workers need of them goes to them as arrays.
         settings: how clips are read.
-        cache: frames kept in memory. With one, every clip is decoded at the cache's short side and then
-            resized, so that a clip is the same whether its frames were kept or not.
+        cache: decoded frames in memory. With one, every clip is decoded at the cache's short side and then
+            resized, so that hit and miss give the same pixels.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
             indices.append(index)
             clips.append(clip)
             labels.append(label)
-        labels = _alike(labels)
+        labels = _padded_alike(labels)
         inside = [label.inside for label in labels if label.inside is not None]
         boxes = [label.boxes for label in labels if label.boxes is not None]
         return PackedBatch(
@@ -107,7 +106,7 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
     def _clip_or_another(
         self, request: ClipRequest, failures: list[ReadFailure]
     ) -> tuple[int, Tensor, ClipLabels]:
-        """The clip asked for, or of another video drawn in its place, with its index."""
+        """The clip requested, or that of another video drawn in its place, with its index."""
         broken: list[VideoError] = []
         index = request.index
         for attempt in range(1, self.settings.attempts + 1):
@@ -117,18 +116,16 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
                 broken.append(error)
                 index = int(stream(request.seed, "replacement", attempt).integers(len(self.paths)))
                 continue
-            taken = self.paths[index]
-            failures.extend(ReadFailure(error.path, error.cause, taken) for error in broken)
+            replacement = self.paths[index]
+            failures.extend(ReadFailure(error.path, error.cause, replacement) for error in broken)
             return index, clip, label
         listed = "\n".join(f"  {error}" for error in broken)
         raise DataError(f"{len(broken)} videos in a row cannot be read:\n{listed}")
 
     def _clip(self, request: ClipRequest, index: int) -> tuple[Tensor, ClipLabels]:
         """Draw and read one clip: uint8 (T, H, W, 3) with its short side as drawn, and its labels."""
-        settings, rng = self.settings, stream(request.seed, "clip")
-        steps = (request.stride[1] - request.stride[0]) // request.stride_step
-        stride = request.stride[0] + request.stride_step * int(rng.integers(0, steps, endpoint=True))
-        short_side = draw_short_side(request.short_side, rng, inverse=settings.inverse_uniform)
+        settings = self.settings
+        rng, stride, short_side = self._draw(request)
 
         def draw(num_video_frames: int, fps: float) -> tuple[np.ndarray, ClipLabels]:
             frames = sample_train(
@@ -146,15 +143,22 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
             with self._open(index, short_side) as video:
                 frames, labels = draw(len(video), video.fps)
                 return video.frames(frames.tolist()), labels
-        kept = self.cache.get(index)
-        if kept is not None:
-            pixels, fps = kept
+        hit = self.cache.get(index)
+        if hit is not None:
+            pixels, fps = hit
             frames, labels = draw(len(pixels), fps)
-            return resize_short_side(pick(pixels, frames), short_side), labels
+            return resize_short_side(torch.from_numpy(pixels[frames]), short_side), labels
         with self._open(index, self.cache.short_side) as video:
             frames, labels = draw(len(video), video.fps)
-            clip = self._clip_and_keep(self.cache, video, index, frames)
+            clip = self._read_and_cache(self.cache, video, index, frames)
         return resize_short_side(clip, short_side), labels
+
+    def _draw(self, request: ClipRequest) -> tuple[np.random.Generator, int, int]:
+        """The random stream of a clip, and its stride and short side, drawn from it."""
+        rng = stream(request.seed, "clip")
+        steps = (request.stride[1] - request.stride[0]) // request.stride_step
+        stride = request.stride[0] + request.stride_step * int(rng.integers(0, steps, endpoint=True))
+        return rng, stride, draw_short_side(request.short_side, rng, inverse=self.settings.inverse_uniform)
 
     def _labels_of(
         self,
@@ -166,23 +170,25 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         fps: float,
     ) -> ClipLabels:
         if self.settings.task == "multi-label":
-            there = self._actions.between(index, frames.min() / fps, frames.max() / fps)
-            return ClipLabels(there.astype(np.float32))
+            present = self._actions.between(index, frames.min() / fps, frames.max() / fps)
+            return ClipLabels(present.astype(np.float32))
         if self.settings.task != "localization":
             return ClipLabels(self.labels[index])
         num_points = request.num_frames * request.stride[1]
         span = request.num_frames * stride / self.settings.target_fps
         times = frames[0] / fps + np.arange(num_points) * (span / num_points)
-        there = self._actions.at(index, times)
-        return ClipLabels(there.astype(np.float32), times < num_video_frames / fps)
+        present = self._actions.at(index, times)
+        return ClipLabels(present.astype(np.float32), times < num_video_frames / fps)
 
-    def _clip_and_keep(self, cache: FrameCache, video: VideoReader, index: int, wanted: np.ndarray) -> Tensor:
+    def _read_and_cache(
+        self, cache: FrameCache, video: VideoReader, index: int, wanted: np.ndarray
+    ) -> Tensor:
         height, width = video.size
         offset = cache.reserve(index, len(video) * height * width * 3)
         if offset is not None:
             try:
                 frames = video.frames(range(len(video)))
-            except VideoError:  # damaged somewhere; the clip itself may still be readable
+            except VideoError:  # damaged somewhere; the clip itself may be readable
                 cache.refuse(index)
             else:
                 cache.put(index, offset, frames, video.fps)
@@ -201,15 +207,15 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
 
 @dataclass(frozen=True)
 class ClipLabels:
-    """What `ClipBatch` calls labels, ``inside`` and ``boxes``, of one clip."""
+    """``labels``, ``inside`` and ``boxes`` of one clip, see `ClipBatch`."""
 
     values: np.ndarray | np.int64
     inside: np.ndarray | None = None
     boxes: np.ndarray | None = None
 
 
-def _alike(labels: list[ClipLabels]) -> list[ClipLabels]:
-    """With people, places for as many in every clip as the one with most has."""
+def _padded_alike(labels: list[ClipLabels]) -> list[ClipLabels]:
+    """Labels with people, padded to the largest number of people of a clip."""
     most = max((len(label.boxes) for label in labels if label.boxes is not None), default=0)
     return [label if label.boxes is None else _padded(label, most) for label in labels]
 
@@ -263,7 +269,7 @@ class PackedBatch:
 
 
 class _Strings:
-    """Many strings as two arrays: sent to a worker in no time, and shared with it where it is forked."""
+    """Many strings as two arrays, which are sent to a worker quickly."""
 
     def __init__(self, strings: list[str]) -> None:
         encoded = [string.encode("utf-8", "surrogateescape") for string in strings]

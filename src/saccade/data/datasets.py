@@ -14,10 +14,9 @@ from saccade.console import console, warn
 from saccade.data import charades
 from saccade.data.classnames import LabelFinder, parse_names
 from saccade.data.classnames import class_names as read_class_names
-from saccade.data.entries import Entry, Split, split_of
-from saccade.data.folder import class_folder_entries, split_folders
-from saccade.data.holdout import hold_out
-from saccade.data.listfile import LIST_SUFFIXES, read_list
+from saccade.data.entries import Entry, Split, hold_out, split_of
+from saccade.data.folders import class_folder_entries, split_folders
+from saccade.data.lists import LIST_SUFFIXES, read_list
 from saccade.data.motion.files import UNFINISHED_FILE, read_motion_file
 from saccade.data.something import SomethingLists, find_lists, misplaced, read_lists
 from saccade.data.types import VideoDataset, VideoItem

@@ -21,8 +21,7 @@ from typing import Any
 
 from saccade.console import console, warn
 from saccade.data.classnames import class_names, parse_names
-from saccade.data.entries import Entry, split_of
-from saccade.data.ids import files_by_id, fullest
+from saccade.data.entries import Entry, files_by_id, fullest, split_of
 from saccade.errors import DataError
 
 FRAME_RATE = 12.0

@@ -1,22 +1,28 @@
-"""The records that travel from a data set to the model."""
+"""What a data set is, and the records that travel from it to the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from saccade.video import Backend, VideoReader, open_video
+
+if TYPE_CHECKING:
+    from saccade.data.cache import FrameCache
+    from saccade.data.clips import ClipSettings, TrainClips
+
 Task = Literal["single-label", "multi-label", "localization", "detection", "masked"]
-"""What a run learns: one label a clip, several a clip, several at every moment, several for every person; or,
-without labels, what was hidden of a clip."""
+"""What a model predicts: one label of a clip, several of a clip, several at every moment, several of every
+person; or, without labels, the masked part of a clip."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """Something that happens in a part of a video: its class, and from when to when in seconds."""
+    """An action in a video: its class, and its start and end in seconds."""
 
     label: int
     start: float
@@ -25,13 +31,15 @@ class Action:
 
 @dataclass(frozen=True)
 class VideoItem:
-    """One labelled video of a data set.
+    """One video of a data set.
 
-    ``num_frames`` and ``fps`` are what the data set says of a *folder* of frames, which does not say it
-    itself: how many of its files count, and their rate. None: all of them, and open_video's default.
-
-    Where a video has any number of ``actions`` (`VideoDataset.multi_label`), ``label`` is -1. ``duration`` is
-    then the length in seconds that the data set states, if it does.
+    Attributes:
+        path: the file, or a folder of frames.
+        label: number of its class; -1 where it has ``actions`` instead (`VideoDataset.multi_label`) or none.
+        num_frames, fps: of a *folder* of frames, how many of its files belong to the video and their rate, as
+            the data set states them; None: all files, and open_video's default.
+        actions: what happens in the video and when.
+        duration: length in seconds as the data set states it.
     """
 
     path: str
@@ -42,12 +50,44 @@ class VideoItem:
     duration: float | None = None
 
 
+Moment = tuple[str, int]
+"""A keyframe: the video's id and the second."""
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 as fractions of the frame's width and height."""
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """The people at one second of one video: ``boxes`` of each, and ``actions`` of each, as numbers from 1.
+
+    ``scores`` are those of the detector; 1 for people who were annotated.
+    """
+
+    video: str
+    second: int
+    boxes: tuple[Box, ...]
+    actions: tuple[tuple[int, ...], ...]
+    scores: tuple[float, ...]
+
+    @property
+    def moment(self) -> Moment:
+        """The video and the second."""
+        return self.video, self.second
+
+
 @dataclass(frozen=True)
 class VideoDataset:
-    """A list of labelled videos and the names of their classes, in label order.
+    """A list of labelled videos and the names of their classes.
 
-    ``pairs`` holds pairs of labels that differ in the direction of time alone (only `motion` has them).
-    ``multi_label``: a video has any number of actions with times instead of one label.
+    Attributes:
+        items: the videos.
+        class_names: in label order; empty where the videos have no labels.
+        split: ``train``, ``val``, ``test`` or ``all``.
+        root: the folder or list file it was read from.
+        pairs: pairs of labels that differ in the direction of time alone (only `motion` has them).
+        multi_label: a video has any number of actions with times instead of one label.
+        keyframes: people and what they do at moments of the videos (AVA); ``items[i]`` is then the video of
+            ``keyframes[i]``. Empty for other data sets.
     """
 
     items: tuple[VideoItem, ...]
@@ -56,18 +96,65 @@ class VideoDataset:
     root: str
     pairs: tuple[tuple[int, int], ...] = ()
     multi_label: bool = False
+    keyframes: tuple[Keyframe, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def open(
+        self,
+        index: int,
+        *,
+        short_side: int | None = None,
+        backend: Backend = "auto",
+        frames_fps: float | None = None,
+    ) -> VideoReader:
+        """Open the video of ``items[index]``; the caller closes it.
+
+        Args:
+            short_side, backend: see `saccade.open_video`.
+            frames_fps: rate of folders of frames where the data set states none; None: 30.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        item = self.items[index]
+        fps = item.fps or frames_fps
+        return open_video(item.path, backend, short_side=short_side, fps=fps, num_frames=item.num_frames)
+
+    def train_clips(self, settings: ClipSettings, cache: FrameCache | None = None) -> TrainClips:
+        """What the worker processes of `TrainLoader` read clips with."""
+        from saccade.data.clips import TrainClips
+
+        return TrainClips(self, settings, cache)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a run to resume on this data set, as plain values: number of videos,
+        labels and class names.
+        """
+        labels: list[Any] = [_people(keyframe) for keyframe in self.keyframes]
+        return {
+            "num_videos": len(self),
+            "labels": labels or [_labels(item) for item in self.items],
+            "class_names": list(self.class_names),
+        }
+
+
+def _labels(item: VideoItem) -> int | list[list[float]]:
+    return [[a.label, a.start, a.end] for a in item.actions] if item.label < 0 else item.label
+
+
+def _people(keyframe: Keyframe) -> list[int]:
+    return [keyframe.second, *(n for actions in keyframe.actions for n in (len(actions), *actions))]
+
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What a worker is asked to decode: a video and how to draw one training clip from it.
+    """What a worker decodes: a video and how to draw one training clip from it.
 
     Every random choice, in the worker and on the device, comes from ``seed``, so a clip does not depend on
-    which worker or which process makes it. The shape is part of the request so that it may change from
-    batch to batch (multigrid).
+    the worker or process that makes it. The shape is part of the request, as it may change from batch to
+    batch (multigrid).
     """
 
     index: int
@@ -81,7 +168,7 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class ReadFailure:
-    """A file that could not be read while training, and what took its place."""
+    """A file that could not be read while training, and the one that replaced it."""
 
     path: str
     cause: str
@@ -94,15 +181,16 @@ class ClipBatch:
 
     Attributes:
         clips: uint8 tensors of shape (T, H, W, 3); H and W may differ between clips.
-        labels: int64 of shape (B,); of several labels float32 of shape (B, K), or (B, K, L) at L points in
-            time or of L people, 1 where the class is there.
+        labels: int64 (B,); multi-label float32 (B, K), or (B, K, L) at L points in time or of L people, 1
+            where the class is present.
         seeds: one integer per clip, for the transforms.
         indices: position of each video in the data set.
         crop: side in pixels of the square the transforms cut out.
         failures: files that could not be read and were replaced.
-        inside: bool (B, L), which points in time lie within the video, or which people there are; None
-            without either.
-        boxes: float32 (B, L, 4) of the people: x1, y1, x2, y2 as shares of width and height; None without.
+        inside: bool (B, L), which of the points lie within the video, or which of the people exist; None for
+            labels (B,) and (B, K).
+        boxes: float32 (B, L, 4) of the people: x1, y1, x2, y2 as fractions of width and height; None without
+            people.
     """
 
     clips: Sequence[Tensor]

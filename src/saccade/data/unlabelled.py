@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from saccade.data.entries import Entry, Split, split_of
-from saccade.data.folder import is_frame_folder, is_video_name
-from saccade.data.holdout import hold_out
-from saccade.data.listfile import LIST_SUFFIXES
+from saccade.data.entries import Entry, Split, hold_out, split_of
+from saccade.data.folders import is_frame_folder, is_video_name
+from saccade.data.lists import LIST_SUFFIXES
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError
 

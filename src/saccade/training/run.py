@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from saccade.data.classnames import mirrored_labels
 from saccade.data.datasets import load_dataset
-from saccade.data.mirror import mirrored_labels
 from saccade.data.sampler import TrainSampler
 from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError

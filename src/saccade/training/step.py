@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from saccade.data.mirror import mirrored_labels, tells_sides
+from saccade.data.classnames import has_left_right_classes, mirrored_labels
 from saccade.data.types import ClipBatch
 from saccade.errors import TrainingError
 from saccade.layers import checkpoint_activations
@@ -143,7 +143,7 @@ def flip_probability(config: TrainConfig, class_names: Sequence[str]) -> float:
     """`augment.flip`, or where it is None 0.5 unless the names of the classes tell left from right."""
     if config.augment.flip is not None:
         return config.augment.flip
-    return 0.0 if tells_sides(class_names) else 0.5
+    return 0.0 if has_left_right_classes(class_names) else 0.5
 
 
 def train_transform(
@@ -154,7 +154,7 @@ def train_transform(
     return TrainTransform(
         config.clip,
         flip=flip_probability(config, class_names),
-        mirrored=mirrored_labels(class_names) if tells_sides(class_names) else None,
+        mirrored=mirrored_labels(class_names) if has_left_right_classes(class_names) else None,
         area=augment.area,
         aspect=augment.aspect,
         brightness=augment.brightness,

@@ -38,8 +38,8 @@ class TrainTransform:
         flip: probability of a horizontal flip.
         area: range of the share of the frame that a crop takes before it is resized, and ``aspect``, that of
             its width / height; see `saccade.transforms.area`. None: squares of the crop's size.
-        mirrored: the label of each class's clips when they are flipped, see `saccade.data.mirror`; None: the
-            same.
+        mirrored: the label of each class's clips when they are flipped, see
+            `saccade.data.classnames.mirrored_labels`; None: the same.
         brightness, contrast, saturation: strength of the jitter in 0..1, 0 is off.
         rand_augment: applied to the crop before the jitter.
         erasing: applied last.

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from saccade.console import console, progress_bar
-from saccade.errors import DataError, UsageError
+from saccade.data.workers import num_processes, process_pool
+from saccade.errors import DataError
 from saccade.files import write_json, write_text
 from saccade.video.write import write_video
 
@@ -148,15 +147,12 @@ def _write_all(
 ) -> Iterator[int]:
     """Render and encode ``clips``; yields how many more are done."""
     chunks = [clips[start : start + _CHUNK] for start in range(0, len(clips), _CHUNK)]
-    num_workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    if num_workers < 0:
-        raise UsageError(f"workers: must not be negative, got {workers}")
+    num_workers = num_processes(workers)
     if num_workers < 2 or len(chunks) < 4:  # starting processes takes longer than a few clips
         for chunk in chunks:
             yield _write_chunk(chunk, render, fps)
         return
-    # spawn: a forked copy of a process whose libraries run threads may hang
-    pool = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = process_pool(num_workers)
     try:
         yield from pool.map(_write_chunk, chunks, [render] * len(chunks), [fps] * len(chunks))
     finally:

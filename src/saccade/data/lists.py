@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from saccade.data.entries import VIDEO_SUFFIXES, Entry, split_of
-from saccade.data.folder import is_video_name
+from saccade.data.folders import is_video_name
 from saccade.errors import DataError
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")

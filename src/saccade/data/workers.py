@@ -1,0 +1,78 @@
+"""How worker processes are started: never forked from a process that may have threads or a GPU.
+
+A fork copies the locks of threads that do not exist in the child, which may then wait forever. So data
+loaders use ``forkserver`` (quick, from a clean process) and pools ``spawn``; a script that uses workers needs
+the usual ``if __name__ == "__main__":``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
+from threading import Thread
+from typing import Any
+
+import torch
+
+from saccade.errors import UsageError
+
+
+def num_processes(workers: int | None) -> int:
+    """``workers``, or one per available CPU where it is None.
+
+    Raises:
+        UsageError: it is negative.
+    """
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers: must not be negative, got {workers}")
+    return len(os.sched_getaffinity(0)) if workers is None else workers
+
+
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """A pool of ``workers`` processes."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+
+def loader_options(
+    workers: int, *, prefetch: int = 2, persistent: bool = False, preload: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Arguments of a PyTorch DataLoader that decodes in ``workers`` processes; none of them for 0 workers.
+
+    Args:
+        prefetch: items that each worker prepares ahead.
+        persistent: the workers live as long as the loader, not as one pass over it.
+        preload: modules that the fork server imports once for all workers.
+    """
+    if not workers:
+        return {}
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(preload) or ["saccade.data.clips"])
+    return {
+        "num_workers": workers,
+        "prefetch_factor": prefetch,
+        "persistent_workers": persistent,
+        "worker_init_fn": _start_worker,
+        "multiprocessing_context": context,
+    }
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the workers
+    parent = parent_process()
+    if parent is not None:
+        Thread(target=_exit_with, args=(parent,), daemon=True).start()
+
+
+def _exit_with(parent: BaseProcess) -> None:
+    """End this worker when the main process is gone, however it ended.
+
+    PyTorch's own watchdog looks at the worker's parent, which is the fork server, which lives as long as any
+    of its workers.
+    """
+    parent.join()
+    os._exit(1)
