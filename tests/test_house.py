@@ -26,6 +26,7 @@ FLOORS = {
     "clip": 0,
     "console": 0,
     "runs": 0,
+    "progress": 0,
     "ops": 1,
     "video": 1,
     "sampling": 2,

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
+
+    from saccade.progress import Progress as ProgressCallable
 
 
 @cache
@@ -61,6 +63,26 @@ def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
         transient=transient,
         disable=not sys.stderr.isatty() and transient,
     )
+
+
+@contextmanager
+def show_progress(description: str, *, unit: str, transient: bool = False) -> Iterator[ProgressCallable]:
+    """A bar, as the callable that library functions take as ``progress``; none after ``-q``."""
+    bar = progress_bar(unit=unit, transient=transient)
+    tasks: list[TaskID] = []
+    quiet = logging.getLogger("saccade").getEffectiveLevel() > logging.INFO
+
+    def update(done: int, total: int) -> None:
+        if not (tasks or quiet):  # a function that has nothing to do shows no bar
+            bar.start()
+            tasks.append(bar.add_task(description))
+        for task in tasks:
+            bar.update(task, completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        bar.stop()
 
 
 class ConsoleHandler(logging.Handler):

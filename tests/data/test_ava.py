@@ -70,7 +70,7 @@ def test_detected_people_in_training_are_examples_too(ava: Path, tmp_path: Path)
     assert first.scores == (1.0, 1.0, 0.95)
 
 
-def test_validation_looks_at_detected_people(ava: Path, capsys: pytest.CaptureFixture[str]):
+def test_validation_looks_at_detected_people(ava: Path, caplog: pytest.LogCaptureFixture):
     val = load_ava(ava, "val")
     assert [len(k.boxes) for k in val.keyframes] == [2] * 6  # those of 0.3 are left out
     assert val.keyframes[0].boxes[0] == pytest.approx((0.03, 0.1, 0.4, 0.93))
@@ -83,16 +83,16 @@ def test_validation_looks_at_detected_people(ava: Path, capsys: pytest.CaptureFi
     assert {row.second for row in load_ava(ava, "val", every=4).truth} == {904}
     with pytest.raises(DataError, match=r"no boxes with a score of at least 0\.96"):
         load_ava(ava, "val", min_score=0.96)
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
 
 
-def test_annotated_people_take_their_place_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_annotated_people_take_their_place_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     root = make_ava(tmp_path / "ava", num_videos=1, seconds=(902,), lists=False)
     (root / "annotations" / "ava_val_predicted_boxes.csv").unlink()
     val = load_ava(root, "val")
     assert val.keyframes[0].boxes == PEOPLE
     assert val.boxes_from == "annotations"
-    assert "no boxes of detected people" in capsys.readouterr().err
+    assert "no boxes of detected people" in caplog.text
     assert len(load_ava(root / "annotations" / "ava_train_v2.2.csv", "train")) == 1
     (root / "frames" / "train0" / "train0_000007.jpg").unlink()
     with pytest.raises(DataError, match=r"train0_000008.jpg stands where .*train0_000007.jpg should follow"):
@@ -122,7 +122,7 @@ def test_missing_files_are_named(tmp_path: Path):
 
 
 def test_videos_that_are_not_there_may_be_left_out(
-    ava: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ava: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     more = tmp_path / "annotations"
     more.mkdir()
@@ -132,7 +132,7 @@ def test_videos_that_are_not_there_may_be_left_out(
         load_ava(tmp_path, "train", root=ava / "frames")
     part = load_ava(tmp_path, "train", root=ava / "frames", allow_missing=True)
     assert {k.video for k in part.keyframes} == {"train0", "train1"}
-    assert "1 of 3 videos are not there and left out, as gone" in capsys.readouterr().err
+    assert "1 of 3 videos are not there and left out, as gone" in caplog.text
 
 
 def test_numbered_files():

@@ -61,12 +61,12 @@ def test_the_official_lists(official: Path, source: Path):
             assert abs(len(video) / video.fps - item.duration) < 0.01
 
 
-def test_the_test_split_stands_for_val_aloud(official: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_test_split_stands_for_val_aloud(official: Path, caplog: pytest.LogCaptureFixture):
     from saccade.data.datasets import _tell_test_for_val
 
     _tell_test_for_val.cache_clear()
     assert len(load_dataset(official, "val")) == NUM_TEST
-    assert "no val split; the test split takes its place" in capsys.readouterr().err
+    assert "no val split; the test split takes its place" in caplog.text
     assert len(load_dataset(official, "test")) == NUM_TEST
 
 
@@ -124,13 +124,13 @@ def test_videos_elsewhere_are_found_with_root(official: Path, source: Path, tmp_
         load_dataset(lists, "train", root=tmp_path / "nowhere")
 
 
-def test_missing_videos_are_left_out_when_that_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_missing_videos_are_left_out_when_that_is_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = small_list(tmp_path, "AAAAA,c000 0 1,2", "BBBBB,c001 0 1,2")
     (tmp_path / "BBBBB.mp4").unlink()
     with pytest.raises(DataError, match=r"1 of 2 files are missing, the first is .*BBBBB.mp4 .*:3\)"):
         load_dataset(path, "all")
     assert [Path(i.path).stem for i in load_dataset(path, "all", allow_missing=True).items] == ["AAAAA"]
-    assert "they are left out" in capsys.readouterr().err
+    assert "they are left out" in caplog.text
 
 
 def test_a_list_of_no_split_holds_videos_back_by_subject(tmp_path: Path):
@@ -211,7 +211,7 @@ def test_two_lists_of_a_split(tmp_path: Path):
     assert len(load_dataset(tmp_path / "other_train.csv", "all")) == 1
 
 
-def test_what_the_published_annotations_hold_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_what_the_published_annotations_hold_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     """Actions that end after the video, none at all, the same class twice, and ends before starts."""
     path = small_list(
         tmp_path, "AAAAA,c000 0.00 32.00;c000 3.00 5.00,30.62", "BBBBB,,12.5", "CCCCC,c001 38.0 13.0,12.17"
@@ -220,7 +220,7 @@ def test_what_the_published_annotations_hold_is_taken(tmp_path: Path, capsys: py
     assert [action.end for action in first.actions] == [32.0, 5.0]
     assert none.actions == ()
     assert backward.actions == (Action(1, 38.0, 13.0),)
-    told = " ".join(capsys.readouterr().err.split())
+    told = caplog.text
     assert "1 actions end before they start, the first of video CCCCC" in told
 
 

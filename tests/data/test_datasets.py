@@ -53,10 +53,10 @@ def test_other_words_for_splits(tmp_path: Path) -> None:
     assert [len(load_dataset(tmp_path, split)) for split in ("train", "val", "test")] == [1, 1, 1]
 
 
-def test_test_takes_the_place_of_val_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_takes_the_place_of_val_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "train/a/1.mp4", "test/a/2.mp4")
     assert labelled(load_dataset(tmp_path, "val")) == {"test/a/2.mp4": "a"}
-    assert "no val split; the test split takes its place" in capsys.readouterr().err
+    assert "no val split; the test split takes its place" in caplog.text
 
 
 def test_class_in_val_alone(tmp_path: Path) -> None:
@@ -66,12 +66,12 @@ def test_class_in_val_alone(tmp_path: Path) -> None:
 
 
 def test_frame_folders_are_videos_and_other_files_are_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path, "train/a/clip/000.jpg", "train/a/2.mp4", "train/a/notes.txt", "train/a/.hidden.mp4")
     touch(tmp_path, "val/a/other/1.PNG", "train/readme/about.md")
     assert labelled(load_dataset(tmp_path, "train")) == {"train/a/2.mp4": "a", "train/a/clip": "a"}
-    assert "no videos in readme" in capsys.readouterr().err
+    assert "no videos in readme" in caplog.text
     assert labelled(load_dataset(tmp_path, "val")) == {"val/a/other": "a"}
 
 
@@ -103,7 +103,7 @@ def ucf_like(root: Path) -> Path:
     )
 
 
-def test_hold_out_keeps_sources_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hold_out_keeps_sources_together(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ucf_like(tmp_path)
     train, val = load_dataset(tmp_path, "train"), load_dataset(tmp_path, "val")
     assert len(train) == 48
@@ -111,7 +111,7 @@ def test_hold_out_keeps_sources_together(tmp_path: Path, capsys: pytest.CaptureF
     assert sum(item.label == 0 for item in val.items) == 6
     groups = [{Path(item.path).name[:7] for item in dataset.items} for dataset in (train, val)]
     assert not groups[0] & groups[1]
-    said = capsys.readouterr().err
+    said = caplog.text
     assert said.count("no validation split, so 12 of 60 clips are held out") == 1  # once, not for each split
 
 
@@ -130,10 +130,10 @@ def test_hold_out_share(tmp_path: Path) -> None:
     assert [sum(item.label == label for item in train.items) for label in (0, 1)] == [30, 2]
 
 
-def test_class_of_one_source_stays_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_of_one_source_stays_in_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "a/x_g01_c01.mp4", "a/x_g01_c02.mp4", "b/y_g01_c01.mp4", "b/y_g02_c01.mp4")
     assert [Path(item.path).parent.name for item in load_dataset(tmp_path, "val").items] == ["b"]
-    assert "all clips of a come from one source" in capsys.readouterr().err
+    assert "all clips of a come from one source" in caplog.text
 
 
 def test_source_in_two_classes_lands_on_one_side(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_bad_tables_name_the_line(tmp_path: Path, text: str, message: str) -> No
         load_dataset(tmp_path, "train")
 
 
-def test_files_that_are_missing_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_missing_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "1.mp4")
     (tmp_path / "clips.csv").write_text(
         "path,label,split\n1.mp4,a,train\n2.mp4,a,train\n3.mp4,a,train\n1.mp4,a,val\n"
@@ -210,7 +210,7 @@ def test_files_that_are_missing_are_counted(tmp_path: Path, capsys: pytest.Captu
     ):
         load_dataset(tmp_path, "train")
     assert len(load_dataset(tmp_path, "train", allow_missing=True)) == 1
-    assert "2 of 3 files are missing" in capsys.readouterr().err
+    assert "2 of 3 files are missing" in caplog.text
 
 
 def test_a_file_with_two_labels(tmp_path: Path) -> None:

@@ -72,10 +72,10 @@ def test_dataset_knows_the_pairs(made: Path) -> None:
     assert named == set(MOTION_PAIRS)
 
 
-def test_found_again(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_found_again(made: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = {path: path.stat().st_mtime_ns for path in made.glob("*/*/*.mp4")}
     make_motion(made, **SMALL)
-    assert "36 clips found" in capsys.readouterr().err
+    assert "36 clips found" in caplog.text
     assert before == {path: path.stat().st_mtime_ns for path in made.glob("*/*/*.mp4")}
 
 
@@ -91,7 +91,7 @@ def test_other_settings_need_force(tmp_path: Path) -> None:
 
 
 def test_interrupted_set_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from saccade.data.motion import files
 
@@ -112,9 +112,9 @@ def test_interrupted_set_is_finished(
     with pytest.raises(DataError, match="not finished"):
         load_dataset(tmp_path / "set", "train")
     monkeypatch.setattr(files, "write_video", real)
-    capsys.readouterr()
+    caplog.clear()
     root = make_motion(tmp_path / "set", **tiny)
-    assert "17 of 24 clips" in capsys.readouterr().err
+    assert "17 of 24 clips" in caplog.text
     assert len(load_dataset(root, "all")) == 24
 
 

@@ -127,10 +127,10 @@ def test_the_second_class_of_a_pair_is_the_first_backwards(monkeypatch: pytest.M
     assert len(directions) > 8
 
 
-def test_the_same_again_and_never_mixed(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_same_again_and_never_mixed(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     make_untrimmed(made, **OPTIONS)  # type: ignore[arg-type]
-    assert "6 clips found" in capsys.readouterr().err
+    assert "6 clips found" in caplog.text
     assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*")}
     with pytest.raises(DataError, match=r"other settings \(seed 0, asked 3\)"):
         make_untrimmed(made, **OPTIONS, seed=3)  # type: ignore[arg-type]

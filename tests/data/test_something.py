@@ -90,13 +90,13 @@ def test_the_files_themselves_and_where_their_videos_lie(ssv1: Path, ssv2: Path,
         assert (found.items, found.class_names) == (first.items, first.class_names)  # the list that ships
 
 
-def test_later_archive_of_v2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_later_archive_of_v2(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = make_v2(tmp_path / "ssv2", later=True)
     for place in (root, root / "labels", root / "labels" / "train.json"):
         assert by_id(load_dataset(place, "train")) == expected("train")
         assert by_id(load_dataset(place, "val")) == expected("val")
     assert len(load_dataset(root, "all")) == 4 * (NUM_TRAIN + NUM_VAL)
-    assert "no labels were published for the test split; it is left out" in capsys.readouterr().err
+    assert "no labels were published for the test split; it is left out" in caplog.text
     (root / "labels" / "test-answers.csv").write_text(f"1420;{LEFT_RIGHT[0]}\n3000;{LEFT_RIGHT[1]}\n")
     for video in ("1420", "3000"):
         shutil.copy(
@@ -126,15 +126,15 @@ def test_other_class_names_and_labels_in_other_order(v1: Path) -> None:
     assert by_id(given) == expected("train")
 
 
-def test_without_a_validation_list_clips_are_held_out(v2: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_validation_list_clips_are_held_out(v2: Path, caplog: pytest.LogCaptureFixture) -> None:
     (v2 / "something-something-v2-validation.json").unlink()
     train, val = load_dataset(v2, "train"), load_dataset(v2, "val")
     assert len(train) + len(val) == 4 * NUM_TRAIN
-    assert "no validation split, so 4 of 12 clips are held out" in capsys.readouterr().err
+    assert "no validation split, so 4 of 12 clips are held out" in caplog.text
 
 
 def test_missing_videos_are_told_and_left_out_only_when_allowed(
-    v2: Path, capsys: pytest.CaptureFixture[str]
+    v2: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = json.loads((v2 / "something-something-v2-train.json").read_text())
     rows.insert(0, {**rows[0], "id": "999999"})
@@ -142,7 +142,7 @@ def test_missing_videos_are_told_and_left_out_only_when_allowed(
     with pytest.raises(DataError, match=r"1 of 13 files are missing, the first is .*999999\.webm .*row 1\)"):
         load_dataset(v2, "train")
     assert by_id(load_dataset(v2, "train", allow_missing=True)) == expected("train")
-    assert "1 of 13 files are missing" in capsys.readouterr().err
+    assert "1 of 13 files are missing" in caplog.text
 
 
 @pytest.mark.parametrize("template", ["{:05d}.jpg", "{:06d}.jpg", "img_{:05d}.jpg"])
@@ -336,12 +336,12 @@ def test_lists_of_one_version_with_videos_of_the_other(ssv1: Path, ssv2: Path, t
         load_dataset(mixed, "train")
 
 
-def test_frames_of_v2_by_their_names(v1: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_frames_of_v2_by_their_names(v1: Path, caplog: pytest.LogCaptureFixture) -> None:
     (v1 / "20bn-something-something-v1").unlink()
     for _, video, _, pixels in clips():
         write_frames(v1 / "frames" / video, pixels[:2], "{:06d}.jpg")
     load_dataset(v1, "train")
-    assert "frames of v1 are called 00001.jpg, with five digits; are these of v2?" in capsys.readouterr().err
+    assert "frames of v1 are called 00001.jpg, with five digits; are these of v2?" in caplog.text
 
 
 def test_the_file_of_labels_instead_of_a_list(ssv1: Path, ssv2: Path) -> None:

@@ -167,7 +167,7 @@ def test_shuffled_control_changes_scores_and_is_seeded(folder: Path):
 
 
 def test_unreadable_videos_are_told_and_left_out(
-    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
@@ -176,7 +176,7 @@ def test_unreadable_videos_are_told_and_left_out(
     assert [failure.path for failure in result.failures] == [str(broken), str(tmp_path / "absent.mp4")]
     assert all(failure.cause for failure in result.failures)
     assert result.num_videos == 4
-    err = " ".join(capfd.readouterr().err.split())
+    err = caplog.text
     assert "broken.mp4" in err
     assert "left out" in err
     only = VideoDataset(dataset.items[4:], NAMES, "val", "")
@@ -257,7 +257,7 @@ def test_scores_that_are_not_finite_are_refused():
         ViewScorer(Broken())(torch.zeros(1, 3, 2, 4, 4))
 
 
-def test_running_out_of_gpu_memory_halves_the_batch(capfd: pytest.CaptureFixture[str]):
+def test_running_out_of_gpu_memory_halves_the_batch(caplog: pytest.LogCaptureFixture):
     class Greedy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -274,7 +274,7 @@ def test_running_out_of_gpu_memory_halves_the_batch(capfd: pytest.CaptureFixture
     scores = ViewScorer(model, batch_size=8)(views)
     np.testing.assert_allclose(scores, views.flatten(1)[:, :2].softmax(1))
     assert model.sizes == [8, 4, 2, 2, 2, 2, 2]
-    assert "batches of 2" in capfd.readouterr().err
+    assert "batches of 2" in caplog.text
 
 
 def _one_rank(rank: int, world: int, port: int, folder: str, out: str) -> None:

@@ -115,7 +115,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _motion(options: argparse.Namespace) -> int:
-    from saccade.console import console
+    from saccade.console import console, show_progress
     from saccade.data.motion import make_motion, make_untrimmed
 
     clips = {"clips_per_class": options.clips_per_class, "val_per_class": options.val_per_class}
@@ -125,14 +125,16 @@ def _motion(options: argparse.Namespace) -> int:
         counts = "--videos and --val-videos" if options.untrimmed else "--clips-per-class and --val-per-class"
         raise UsageError(f"{'with' if options.untrimmed else 'without'} --untrimmed the counts are {counts}")
     make = make_untrimmed if options.untrimmed else make_motion
-    root = make(
-        options.out,
-        **{name: value for name, value in own.items() if value is not None},
-        seed=options.seed,
-        size=options.size,
-        workers=options.workers,
-        force=options.force,
-    )
+    with show_progress("making clips", unit="clips") as progress:
+        root = make(
+            options.out,
+            **{name: value for name, value in own.items() if value is not None},
+            seed=options.seed,
+            size=options.size,
+            workers=options.workers,
+            force=options.force,
+            progress=progress,
+        )
     console().print(f"motion: ready in {root}")
     return 0
 
@@ -151,20 +153,23 @@ def _labels(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from saccade.console import show_progress
     from saccade.data.check import check_data
     from saccade.files import write_json
 
     if options.json:
         check_file(options.json, "--json")
-    report = check_data(
-        options.path,
-        num_frames=options.clip_frames,
-        stride=options.stride,
-        class_names=options.class_names,
-        root=options.root,
-        temporal_rule=options.temporal_rule,
-        workers=options.workers,
-    )
+    with show_progress("reading", unit="files") as progress:
+        report = check_data(
+            options.path,
+            num_frames=options.clip_frames,
+            stride=options.stride,
+            class_names=options.class_names,
+            root=options.root,
+            temporal_rule=options.temporal_rule,
+            workers=options.workers,
+            progress=progress,
+        )
     if options.json:
         write_json(options.json, report.to_json())
     _print_statistics(report)

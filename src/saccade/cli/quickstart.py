@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from saccade.cli._args import Parser
 from saccade.cli._outputs import check_folder
-from saccade.console import console, output
+from saccade.console import console, output, show_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,8 @@ def run(args: list[str]) -> int:
         for name in ("clips_per_class", "val_per_class")
         if (value := getattr(options, name)) is not None
     }
-    root = make_motion(options.data, **counts)
+    with show_progress("making clips", unit="clips") as progress:
+        root = make_motion(options.data, **counts, progress=progress)
     _step(2, f"training a small X3D, in {options.out}")
     config = get_recipe("x3d_motion").replace(data=str(root), out=options.out)
     if options.epochs is not None:

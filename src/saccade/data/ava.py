@@ -12,6 +12,7 @@ What the files hold is described in `saccade.data.ava_files`.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import defaultdict
@@ -24,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from saccade.console import warn
 from saccade.data.ava_files import (
     NUM_ACTIONS,
     BoxRow,
@@ -42,6 +42,8 @@ from saccade.data.types import Box, ClipRequest, Keyframe, Moment, VideoDataset,
 from saccade.errors import DataError, UsageError
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.frames import FrameFolderReader, NumberedFiles
+
+logger = logging.getLogger(__name__)
 
 FIRST_SECOND, LAST_SECOND = 902, 1798
 FRAME_RATE = 30.0
@@ -134,7 +136,9 @@ def load_ava(
     found = _of_range(read_boxes(boxes_file, scored=True), boxes_file, every) if boxes_file else []
     shown = [row for row in found if row.score >= min_score]
     if boxes_file is None and split == "val":
-        warn(f"{annotations}: no boxes of detected people; annotated ones are shown, so scores are too good")
+        logger.warning(
+            f"{annotations}: no boxes of detected people; annotated ones are shown, so scores are too good"
+        )
     keyframes = _keyframes([*truth, *shown] if split == "train" or boxes_file is None else shown)
     if not keyframes:
         raise DataError(f"{boxes_file or source}: no boxes with a score of at least {min_score:g}")
@@ -321,7 +325,9 @@ def _videos(
             "--allow-missing to leave them out"
         )
     if missing:
-        warn(f"{home}: {len(missing)} of {len(names)} videos are not there and left out, as {missing[0]}")
+        logger.warning(
+            f"{home}: {len(missing)} of {len(names)} videos are not there and left out, as {missing[0]}"
+        )
     return items, files
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -27,11 +28,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from saccade.console import warn
 from saccade.data.classnames import class_names as read_class_names
 from saccade.data.entries import Entry, files_by_id, fullest, split_of
 from saccade.data.types import Action
 from saccade.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 FRAME_RATE = 24.0
 """Frames per second of the published folders of frames."""
@@ -294,7 +296,7 @@ def _class_file(folder: Path) -> Path | None:
 def _warn_of_backward_actions(lists: CharadesLists, entries: list[Entry]) -> None:
     backward = [entry for entry in entries for action in entry.actions or () if action.end < action.start]
     if backward:
-        warn(
+        logger.warning(
             f"{lists.folder}: {len(backward)} actions end before they start, the first of video "
             f"{backward[0].path} ({backward[0].where}); they count for the video and at no moment of it"
         )

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from saccade.console import progress_bar
 from saccade.data.datasets import read_entries
 from saccade.data.entries import Entry
 from saccade.data.folders import is_video_name
 from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError, SaccadeError, UsageError
+from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
 
@@ -197,6 +197,7 @@ def check_data(
     root: str | os.PathLike[str] | None = None,
     temporal_rule: str = "saccade",
     workers: int | None = None,
+    progress: Progress | None = None,
 ) -> CheckReport:
     """Decode every frame of every video of a data set once, and report what was found.
 
@@ -209,6 +210,7 @@ def check_data(
         temporal_rule: one of `saccade.sampling.temporal.RULES`; with a segment rule a file is short that has
             fewer frames than the clip.
         workers: processes; None takes one per available CPU, 0 reads in this process.
+        progress: called with (files read, files in all).
 
     Raises:
         UsageError: an argument is out of range, or nothing lies at ``path``.
@@ -223,11 +225,11 @@ def check_data(
     names, wanted = _files(Path(path), class_names, root)
     order = {file.path: position for position, file in enumerate(wanted)}
     facts: list[FileFacts] = []
-    with progress_bar(unit="files") as bar:
-        task = bar.add_task("reading", total=len(wanted))
-        for file in _examine_all(wanted, processes):
-            facts.append(file)
-            bar.advance(task)
+    progress = progress or ignore
+    progress(0, len(wanted))
+    for file in _examine_all(wanted, processes):
+        facts.append(file)
+        progress(len(facts), len(wanted))
     facts.sort(key=lambda file: order[file.path])
     return CheckReport(
         root=str(path),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import get_args
 
-from saccade.console import console, warn
 from saccade.data import charades
 from saccade.data.classnames import LabelFinder, parse_names
 from saccade.data.classnames import class_names as read_class_names
@@ -21,6 +21,8 @@ from saccade.data.motion.files import UNFINISHED_FILE, read_motion_file
 from saccade.data.something import SomethingLists, find_lists, misplaced, read_lists
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
+
+logger = logging.getLogger(__name__)
 
 _LAYOUTS = (
     "expected train/ and val/ with a folder of each class, folders of classes, clips.csv (path,label,split), "
@@ -44,7 +46,7 @@ def load_dataset(
     ``val`` or ``test`` folders of class folders; list files named for the splits; a folder of class folders.
     A list file named for a split finds the others beside it (``train.csv``, ``val.csv``). Where nothing says
     what is held out, about ``val_fraction`` of each class is, always the same clips, those of one source
-    video together; this is said on the console. Classes are those of the training split, sorted by name, so
+    video together; this is logged. Classes are those of the training split, sorted by name, so
     every split agrees on the labels.
 
     Args:
@@ -225,12 +227,14 @@ def _with_splits(entries: list[Entry], place: Path, split: Split, fraction: floa
 @cache
 def _tell_hold_out(place: str, total: int, held: int, single: tuple[str, ...]) -> None:
     """Said once for each data set in a process."""
-    console().print(
+    logger.info(
         f"{place}: no validation split, so {held} of {total} clips are held out "
         "(of every class, clips of one source together, the same every time)"
     )
     if single:
-        warn(f"{place}: all clips of {_some(single)} come from one source; none of them is held out")
+        logger.warning(
+            f"{place}: all clips of {_some(single)} come from one source; none of them is held out"
+        )
 
 
 def _labelled(
@@ -313,7 +317,7 @@ def _chosen(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
 
 @cache
 def _tell_test_for_val(place: str) -> None:
-    console().print(f"{place}: no val split; the test split takes its place")
+    logger.warning(f"{place}: no val split; the test split takes its place")
 
 
 def _existing(entries: list[Entry], place: Path, allow_missing: bool) -> list[Entry]:
@@ -327,7 +331,7 @@ def _existing(entries: list[Entry], place: Path, allow_missing: bool) -> list[En
             f"{place}: {message}; correct the list, give the folder its paths start from with --root, or "
             "leave missing files out with --allow-missing"
         )
-    warn(f"{place}: {message}; they are left out")
+    logger.warning(f"{place}: {message}; they are left out")
     gone = set(missing)
     return [entry for entry in entries if entry not in gone]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from saccade.console import warn
 from saccade.data.entries import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, split_of
+
+logger = logging.getLogger(__name__)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -33,7 +35,7 @@ def class_folder_entries(root: Path, *, split: str | None = None) -> list[Entry]
         if not found:
             empty.append(folder.name)
     if empty and entries:
-        warn(
+        logger.warning(
             f"{root}: no videos in {_some(empty)}; not taken for {'classes' if len(empty) > 1 else 'a class'}"
         )
     return entries

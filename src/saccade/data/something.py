@@ -12,6 +12,7 @@ Both number their videos from 1, so that lists of the one find files of the othe
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from saccade.console import console, warn
 from saccade.data.classnames import class_names, parse_names
 from saccade.data.entries import Entry, files_by_id, fullest, split_of
 from saccade.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 FRAME_RATE = 12.0
 """Frames per second of both data sets, which a folder of frames does not say."""
@@ -134,7 +136,7 @@ def read_lists(
                 )
             if not answers:
                 if only is None:
-                    console().print(f"{path}: no labels were published for the test split; it is left out")
+                    logger.info(f"{path}: no labels were published for the test split; it is left out")
                 continue
             rows = [(video, answers.get(video, ""), where) for video, _, where in rows]
         entries += [_entry(video, label, where, split) for video, label, where in rows]
@@ -309,7 +311,7 @@ def _check_version(
             "numbers mean other videos; give the lists and the folder of one version"
         )
     if lists.version == "v1" and found and (folder / found / "000001.jpg").is_file():
-        warn(
+        logger.warning(
             f"{folder / found}: frames of v1 are called 00001.jpg, with five digits; are these of v2? Its "
             "numbers mean other videos"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
@@ -11,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from saccade.console import warn
 from saccade.errors import UsageError, WeightsError
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16"]
 Tag = TypeVar("Tag")
@@ -76,7 +78,7 @@ class ViewScorer:
                     raise
                 size = self.batch_size = size // 2
                 torch.cuda.empty_cache()
-                warn(f"out of GPU memory: continuing with batches of {size} views")
+                logger.warning(f"out of GPU memory: continuing with batches of {size} views")
                 continue
             start += size
         return np.concatenate(parts)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
-from saccade.console import warn
 from saccade.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 LOCK = "expansion.lock"
 
@@ -48,7 +50,9 @@ class FolderLock:
                     "wait for it, or choose another folder with --out"
                 ) from None
             except OSError as error:  # a file system without locks
-                warn(f"{self.path}: cannot be locked ({error.strerror}); start one search alone there")
+                logger.warning(
+                    f"{self.path}: cannot be locked ({error.strerror}); start one search alone there"
+                )
                 return descriptor
             if self._is_current(descriptor):
                 os.truncate(descriptor, 0)

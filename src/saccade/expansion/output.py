@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from saccade.console import warn
 from saccade.errors import UsageError
 from saccade.evaluation.pareto import pareto_front
 from saccade.expansion.candidate import derive
@@ -19,6 +19,8 @@ from saccade.expansion.types import SearchConfig
 from saccade.files import atomic_path, write_json
 from saccade.runs import BEST
 from saccade.training.config import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 RECIPE, SUMMARY, BEST_RUN = "recipe.json", "search.json", "best_run"
 REPORT, PICTURE, FRONT = "report.html", "expansion", "pareto"
@@ -115,4 +117,4 @@ def _report(folder: Path) -> None:
     except (
         Exception
     ) as error:  # the result is written; a page must not turn a finished search into a failed one
-        warn(f"no report could be written: {error!r}")
+        logger.warning(f"no report could be written: {error!r}")

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from saccade.console import console
 from saccade.expansion.types import Candidate, Outcome, SearchConfig
 from saccade.training.metrics import format_seconds
+
+logger = logging.getLogger(__name__)
 
 
 class Progress:
     """Says what a search does, one line at a time.
 
     Args:
-        say: takes the lines; default: the console.
+        say: takes the lines; default: the log.
     """
 
     def __init__(self, search: SearchConfig, say: Callable[[str], None] | None = None) -> None:
         self.search = search
-        self.say = say or _print
+        self.say = say or logger.info
         self._total = self._done = 0
         self._start = time.monotonic()
         self._seconds: list[float] = []
@@ -82,7 +84,3 @@ class Progress:
         return (
             f" (about {format_seconds(in_step)} left in this step, {format_seconds(in_step + later)} in all)"
         )
-
-
-def _print(text: str) -> None:
-    console().print(text, markup=False)

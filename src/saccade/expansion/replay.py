@@ -102,7 +102,7 @@ def replay(
     Args:
         num_classes: of the classifier that is counted.
         room: how large and long the videos would be; default: as large and long as can be.
-        say: takes the lines about progress; default: the console.
+        say: takes the lines about progress; default: the log.
     """
 
     def build(factors: Factors) -> X3D:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import re
@@ -16,13 +17,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from saccade.console import warn
 from saccade.errors import SaccadeError, WeightsError
 from saccade.files import atomic_path
 from saccade.models._base import VideoModel
 from saccade.models._fit import LoadReport, convert, fit, native
 from saccade.models._registry import create_model
 from saccade.runs import BEST
+
+logger = logging.getLogger(__name__)
 
 METADATA_KEY = "saccade"
 _WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model")
@@ -68,7 +70,7 @@ def load_weights(
     format_name, conversion = convert(state, model, source)
     report = fit(model, conversion, format_name, source, strict)
     for note in report.notes:
-        warn(f"{source}: {note}")
+        logger.warning(f"{source}: {note}")
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +12,13 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from saccade.console import console, progress_bar
 from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError
 from saccade.files import write_json, write_text
+from saccade.progress import Progress, ignore
 from saccade.video.write import write_video
+
+logger = logging.getLogger(__name__)
 
 MOTION_FILE = "motion.json"
 UNFINISHED_FILE = ".motion-unfinished.json"
@@ -46,6 +49,7 @@ def finish_set(
     lists: Mapping[str, str] | None = None,
     workers: int | None = None,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> None:
     """Make the clips of a set, or the ones that are missing, or find it made.
 
@@ -56,6 +60,7 @@ def finish_set(
         lists: text files of the set by name.
         workers: processes; None takes one per available CPU, 0 renders in this process.
         force: replace a set of other settings.
+        progress: called with (clips made, clips to make).
 
     Raises:
         UsageError: a negative number of workers.
@@ -63,20 +68,19 @@ def finish_set(
     """
     if _prepare(folder, description, force=force):
         if all(os.path.exists(clip.path) for clip in clips):
-            console().print(f"motion: {len(clips)} clips found in {folder}")
+            logger.info(f"motion: {len(clips)} clips found in {folder}")
             return
         (folder / MOTION_FILE).replace(folder / UNFINISHED_FILE)  # clips were removed: make them again
     missing = [clip for clip in clips if not os.path.exists(clip.path)]
     if len(missing) < len(clips):
-        console().print(
-            f"motion: {folder} is unfinished, {len(missing)} of {len(clips)} clips are to be made"
-        )
+        logger.info(f"motion: {folder} is unfinished, {len(missing)} of {len(clips)} clips are to be made")
     for parent in {os.path.dirname(clip.path) for clip in clips}:
         os.makedirs(parent, exist_ok=True)
-    with progress_bar(unit="clips") as bar:
-        task = bar.add_task("motion clips", total=len(missing))
-        for count in _write_all(missing, render, fps, workers):
-            bar.advance(task, count)
+    progress, done = progress or ignore, 0
+    progress(done, len(missing))
+    for count in _write_all(missing, render, fps, workers):
+        done += count
+        progress(done, len(missing))
     for name, text in (lists or {}).items():
         write_text(folder / name, text)
     write_json(folder / MOTION_FILE, description)

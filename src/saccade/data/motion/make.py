@@ -15,6 +15,7 @@ from saccade.data.motion.events import MOTION_CLASSES, PAIRS
 from saccade.data.motion.files import finish_set
 from saccade.data.motion.render import MOTION_VERSION, render_clip
 from saccade.errors import UsageError
+from saccade.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,7 @@ def make_motion(
     fps: int = 30,
     workers: int | None = None,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Make the `motion` data set in ``root``, or finish it, or find it made.
 
@@ -82,6 +84,7 @@ def make_motion(
         fps: frames per second.
         workers: processes; None takes one per available CPU, 0 renders in this process. Clips are the same.
         force: replace a `motion` set of other settings. A folder that holds anything else is never touched.
+        progress: called with (clips made, clips to make).
 
     Returns:
         ``root`` as a path.
@@ -107,6 +110,7 @@ def make_motion(
         fps=spec.fps,
         workers=workers,
         force=force,
+        progress=progress,
     )
     return folder
 

@@ -24,6 +24,7 @@ from saccade.data.motion.files import finish_set
 from saccade.data.motion.render import MOTION_VERSION
 from saccade.data.motion.scene import Scene
 from saccade.errors import UsageError
+from saccade.progress import Progress
 
 _SPLITS = {"train": 0, "val": 1}
 _TRIES = 100  # places drawn for an event before it is left out
@@ -104,6 +105,7 @@ def make_untrimmed(
     fps: int = 30,
     workers: int | None = None,
     force: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Make the untrimmed `motion` set in ``root``, or finish it, or find it made.
 
@@ -149,6 +151,7 @@ def make_untrimmed(
         lists=lists,
         workers=workers,
         force=force,
+        progress=progress,
     )
     return folder
 
