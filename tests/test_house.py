@@ -79,6 +79,8 @@ PUBLIC = {
     "model_info": ["name"],
     "load_weights": ["model", "path_or_state_dict", "strict"],
     "open_video": ["source", "backend"],
+    "load_dataset": ["path", "split"],
+    "register_dataset": ["name", "recognises"],
 }
 
 ERRORS = {

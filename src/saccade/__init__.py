@@ -22,9 +22,11 @@ _PUBLIC = {
     "WeightsError": "saccade.errors",
     "create_model": "saccade.models",
     "list_models": "saccade.models",
+    "load_dataset": "saccade.data",
     "load_weights": "saccade.models",
     "model_info": "saccade.models",
     "open_video": "saccade.video",
+    "register_dataset": "saccade.data",
 }
 
 __all__ = [
@@ -39,12 +41,15 @@ __all__ = [
     "__version__",
     "create_model",
     "list_models",
+    "load_dataset",
     "load_weights",
     "model_info",
     "open_video",
+    "register_dataset",
 ]
 
 if TYPE_CHECKING:
+    from saccade.data import load_dataset, register_dataset
     from saccade.errors import (
         ConfigError,
         DataError,

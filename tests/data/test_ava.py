@@ -95,7 +95,7 @@ def test_annotated_people_take_their_place_aloud(tmp_path: Path, caplog: pytest.
     assert "no boxes of detected people" in caplog.text
     assert len(load_ava(root / "annotations" / "ava_train_v2.2.csv", "train")) == 1
     (root / "frames" / "train0" / "train0_000007.jpg").unlink()
-    with pytest.raises(DataError, match=r"train0_000008.jpg stands where .*train0_000007.jpg should follow"):
+    with pytest.raises(DataError, match=r"train0_000008.jpg found where .*train0_000007.jpg should follow"):
         load_ava(root, "train")
 
 
@@ -141,7 +141,7 @@ def test_numbered_files():
     assert files[:2] == ["a/a_000007.jpg", "a/a_000008.jpg"]
     with pytest.raises(IndexError):
         files[3]
-    with pytest.raises(DataError, match=r"list: a/a_3\.jpg stands where a/a_2\.jpg should follow"):
+    with pytest.raises(DataError, match=r"list: a/a_3\.jpg found where a/a_2\.jpg should follow"):
         NumberedFiles.of_paths(["a/a_1.jpg", "a/a_3.jpg"], where="list")
     with pytest.raises(DataError, match="has no number"):
         NumberedFiles.of_paths(["a/x.jpg"], where="list")

@@ -62,7 +62,7 @@ def test_the_official_lists(official: Path, source: Path):
 
 
 def test_the_test_split_stands_for_val_aloud(official: Path, caplog: pytest.LogCaptureFixture):
-    from saccade.data.datasets import _tell_test_for_val
+    from saccade.data.entries import _tell_test_for_val
 
     _tell_test_for_val.cache_clear()
     assert len(load_dataset(official, "val")) == NUM_TEST

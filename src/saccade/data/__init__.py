@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade.data.check import CheckReport, check_data
     from saccade.data.classnames import LABEL_LISTS, class_names
-    from saccade.data.datasets import load_dataset
+    from saccade.data.datasets import load_dataset, register_dataset
     from saccade.data.motion import make_motion
     from saccade.data.sampler import TrainSampler
     from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, VideoDataset, VideoItem
@@ -22,6 +22,7 @@ _HOMES = {
     "LABEL_LISTS": "classnames",
     "class_names": "classnames",
     "load_dataset": "datasets",
+    "register_dataset": "datasets",
     "make_motion": "motion",
     "TrainSampler": "sampler",
     "ClipBatch": "types",
@@ -44,6 +45,7 @@ __all__ = [
     "class_names",
     "load_dataset",
     "make_motion",
+    "register_dataset",
 ]
 
 

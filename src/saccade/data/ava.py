@@ -37,6 +37,7 @@ from saccade.data.ava_files import (
 )
 from saccade.data.cache import FrameCache
 from saccade.data.clips import ClipLabels, ClipSettings, TrainClips
+from saccade.data.datasets import register_dataset
 from saccade.data.entries import VIDEO_SUFFIXES
 from saccade.data.types import Box, ClipRequest, Keyframe, Moment, VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
@@ -95,6 +96,14 @@ class AvaDataset(VideoDataset):
         return AvaClips(self, settings)
 
 
+def _is_ava(path: Path) -> bool:
+    if path.is_file():
+        return re.fullmatch(r"ava_(train|val)_v.*\.csv", path.name) is not None
+    folders = [path / name for name in _ANNOTATION_FOLDERS]
+    return any(_newest(folder, f"ava_{split}_v*.csv") for folder in folders for split in ("train", "val"))
+
+
+@register_dataset("ava", recognises=_is_ava)
 def load_ava(
     path: str | os.PathLike[str],
     split: AvaSplit,
@@ -127,6 +136,8 @@ def load_ava(
     place = Path(path)
     if not place.exists():
         raise UsageError(f"data {str(place)!r}: no such file or folder")
+    if split not in ("train", "val"):
+        raise DataError(f"{place}: AVA has no labelled {split} split; it has train and val")
     if every < 1:
         raise UsageError(f"every: must be at least 1, got {every}")
     source = _annotated_file(place, split)

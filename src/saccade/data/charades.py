@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from saccade.data.classnames import class_names as read_class_names
-from saccade.data.entries import Entry, files_by_id, fullest, split_of
+from saccade.data.datasets import register_dataset
+from saccade.data.entries import Entry, Listing, Split, files_by_id, fullest, split_of
 from saccade.data.types import Action
 from saccade.errors import DataError
 
@@ -74,6 +75,26 @@ def find_lists(place: Path) -> CharadesLists | None:
         if found:
             return CharadesLists(folder, found)
     return None
+
+
+def _is_charades(path: Path) -> bool:
+    return (path.is_file() or not (path / "clips.csv").is_file()) and find_lists(path) is not None
+
+
+@register_dataset("charades", recognises=_is_charades)
+def read_charades(
+    path: Path,
+    split: Split,
+    *,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Listing:
+    """Charades, or videos listed in its formats."""
+    lists = find_lists(path)
+    if lists is None:
+        raise DataError(f"{path}: no lists in the format of Charades")
+    names, entries = read_lists(lists, class_names=class_names, root=root)
+    return Listing(entries, names)
 
 
 def _lists_in(folder: Path) -> dict[str | None, Path]:

@@ -222,7 +222,7 @@ def check_data(
     if temporal_rule not in RULES:
         raise UsageError(f"temporal_rule: {temporal_rule!r} is unknown; known are {', '.join(RULES)}")
     processes = num_processes(workers)
-    names, wanted = _files(Path(path), class_names, root)
+    names, wanted = _files(path, class_names, root)
     order = {file.path: position for position, file in enumerate(wanted)}
     facts: list[FileFacts] = []
     progress = progress or ignore
@@ -242,18 +242,18 @@ def check_data(
 
 
 def _files(
-    place: Path,
+    path: str | os.PathLike[str],
     class_names: str | os.PathLike[str] | Sequence[str] | None,
     root: str | os.PathLike[str] | None,
 ) -> tuple[tuple[str, ...], list[FileFacts]]:
     """The class names and what is known of each file before it is read."""
     try:
-        names, entries = read_entries(place, "all", class_names=class_names, root=root)
+        names, entries = read_entries(path, class_names=class_names, root=root)
     except DataError:
-        found = _loose_videos(place)
+        found = _loose_videos(Path(path))
         if not found:
             raise
-        return (), [FileFacts(path=path, split="all", labels=()) for path in found]
+        return (), [FileFacts(path=file, split="all", labels=()) for file in found]
     return names, [
         FileFacts(
             path=entry.path,

@@ -1,346 +1,352 @@
-"""``load_dataset``: what lies under a path, recognised by its layout."""
+"""`load_dataset`: the videos under a path, by a reader that recognises their layout or is named.
+
+A reader is a function registered with `register_dataset`, in this package (one file each), in a user's file,
+or in an installed package (entry points of the group ``saccade.datasets``).
+"""
 
 from __future__ import annotations
 
-import logging
+import importlib
+import inspect
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, TypeVar, get_args
 
-from saccade.data import charades
-from saccade.data.classnames import LabelFinder, parse_names
+from saccade.data.classnames import LabelFinder
 from saccade.data.classnames import class_names as read_class_names
-from saccade.data.entries import Entry, Split, hold_out, split_of
-from saccade.data.folders import class_folder_entries, split_folders
-from saccade.data.lists import LIST_SUFFIXES, read_list
-from saccade.data.motion.files import UNFINISHED_FILE, read_motion_file
-from saccade.data.something import SomethingLists, find_lists, misplaced, read_lists
+from saccade.data.entries import Entry, Listing, Split, labelled_entries, select_split
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
+from saccade.plugins import Registry, import_file
 
-logger = logging.getLogger(__name__)
+ClassNames = str | os.PathLike[str] | Sequence[str]
+F = TypeVar("F", bound=Callable[..., Any])
 
-_LAYOUTS = (
-    "expected train/ and val/ with a folder of each class, folders of classes, clips.csv (path,label,split), "
-    "train.csv and val.csv of 'path label' lines, or the lists of Something-Something or Charades"
-)
+# In the order in which they are asked whether they recognise a path; readers from outside come before them.
+_BUILT_IN = {
+    "unlabelled": "saccade.data.unlabelled",
+    "motion": "saccade.data.motion.files",
+    "charades": "saccade.data.charades",
+    "something": "saccade.data.something",
+    "ava": "saccade.data.ava",
+    "lists": "saccade.data.lists",
+    "folders": "saccade.data.folders",
+}
+
+
+@dataclass(frozen=True)
+class DatasetReader:
+    """A registered reader.
+
+    Attributes:
+        name: by which ``NAME:PATH`` chooses it.
+        read: called with the path and the split; gives a `VideoDataset`, or, for the layouts that list all
+            splits at once, a `saccade.data.entries.Listing`.
+        recognises: whether a path is in its layout; None: it is only used by name.
+        options: keyword arguments that ``read`` takes; None: any.
+    """
+
+    name: str
+    read: Callable[..., Any]
+    recognises: Callable[[Path], bool] | None
+    options: frozenset[str] | None
+
+    @property
+    def lists(self) -> bool:
+        """Whether it gives a `Listing`."""
+        return inspect.signature(self.read).return_annotation in (Listing, "Listing")
+
+
+def _adopt(name: str, found: Any) -> None:
+    if callable(found):
+        register_dataset(name, recognises=getattr(found, "recognises", None))(found)
+
+
+_READERS: Registry[DatasetReader] = Registry("data set reader", group="saccade.datasets", adopt=_adopt)
+
+
+def register_dataset(name: str, *, recognises: Callable[[Path], bool] | None = None) -> Callable[[F], F]:
+    """Make a format of data sets known by name: a decorator for the function that reads it.
+
+    The function is called as ``read(path, split)``, with the path as a `pathlib.Path` and ``train``, ``val``,
+    ``test`` or ``all``, and returns a `saccade.data.VideoDataset`. It may take the options of `load_dataset`
+    (``class_names``, ``val_fraction``, ``root``, ``allow_missing``) and others as keyword arguments; one that
+    is given and that it does not take is an error, except ``class_names``: the labels are then renumbered.
+
+    `load_dataset`, recipes and commands read with it where the data is given as ``NAME:PATH``, or where
+    ``recognises`` says so of a plain path. A file of one's own is named in the same place:
+    ``my_reader.py:PATH`` imports the file and uses the reader that it registers.
+
+    Args:
+        name: letters, digits, ``_`` and ``-``, at least two of them.
+        recognises: called with an existing path; readers from outside are asked before the built-in ones.
+
+    Raises:
+        UsageError: the name is malformed or taken.
+
+    Example:
+        >>> import saccade
+        >>> from saccade.data import VideoDataset, VideoItem
+        >>> @saccade.register_dataset("tab_file", recognises=lambda path: path.suffix == ".tab")
+        ... def read_tab_file(path, split):
+        ...     rows = [line.split("\\t") for line in path.read_text().splitlines()]
+        ...     names = tuple(sorted({label for _, label, _ in rows}))
+        ...     items = [VideoItem(video, names.index(label)) for video, label, own in rows if own == split]
+        ...     return VideoDataset(tuple(items), names, split, str(path))
+        >>> from pathlib import Path
+        >>> _ = Path("clips.tab").write_text("a.mp4\\twalk\\ttrain\\nb.mp4\\trun\\tval\\n")
+        >>> saccade.load_dataset("tab_file:clips.tab", "val").items
+        (VideoItem(path='b.mp4', label=0, num_frames=None, fps=None, actions=(), duration=None),)
+        >>> len(saccade.load_dataset("clips.tab", "train"))
+        1
+    """
+    if not re.fullmatch(r"\w[\w-]+", name):
+        raise UsageError(f"register_dataset: {name!r} is not a name of at least two letters, digits, _ and -")
+
+    def register(function: F) -> F:
+        module = function.__module__
+        if name in _BUILT_IN and module != _BUILT_IN[name]:
+            raise UsageError(f"data set reader {name!r} is built in; choose another name")
+        parameters = list(inspect.signature(function).parameters.values())[2:]
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        options = None if takes_any else frozenset(parameter.name for parameter in parameters)
+        _READERS.add(name, DatasetReader(name, function, recognises, options), owner=module)
+        return function
+
+    return register
 
 
 def load_dataset(
     path: str | os.PathLike[str],
     split: Split,
     *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    class_names: ClassNames | None = None,
     val_fraction: float = 0.2,
     root: str | os.PathLike[str] | None = None,
     allow_missing: bool = False,
+    labelled: bool = True,
+    **options: Any,
 ) -> VideoDataset:
-    """The labelled videos of one split.
+    """The videos of one split.
 
-    Recognised, in this order: a list file; a folder with ``clips.csv``; the lists of Charades and
-    Something-Something (see `saccade.data.charades`, `saccade.data.something`), or one of them; ``train``,
-    ``val`` or ``test`` folders of class folders; list files named for the splits; a folder of class folders.
-    A list file named for a split finds the others beside it (``train.csv``, ``val.csv``). Where nothing says
-    what is held out, about ``val_fraction`` of each class is, always the same clips, those of one source
-    video together; this is logged. Classes are those of the training split, sorted by name, so
-    every split agrees on the labels.
+    Recognised, in this order: a `motion` set; the lists of Charades and Something-Something, or one of them;
+    AVA (see `saccade.data.charades`, ``something``, ``ava``); a list file; a folder with ``clips.csv``;
+    ``train``, ``val`` or ``test`` folders of class folders; list files named for the splits; a folder of
+    class folders. A list file named for a split finds the others beside it (``train.csv``, ``val.csv``).
+    ``NAME:PATH`` chooses a reader by its name (`register_dataset`).
+
+    Where nothing says what is held out, about ``val_fraction`` of each class is, always the same clips, those
+    of one source video together; this is logged. Classes are those of the training split, sorted by name, so
+    that the labels are the same for every split.
 
     Args:
-        path: the folder or list file.
-        split: ``train``, ``val``, ``test``, or ``all`` of them together. ``val`` falls back, aloud, to
-            ``test`` where only that exists.
+        path: the folder or list file, or ``NAME:PATH``.
+        split: ``train``, ``val``, ``test``, or ``all`` of them together. ``val`` falls back to ``test`` where
+            only that exists, with a warning.
         class_names: names in label order: a shipped list (``kinetics400``), a file, or a sequence.
-        val_fraction: share to hold out where there is no split.
+        val_fraction: fraction to hold out where there is no split.
         root: folder that relative paths of a list start from; None takes the list's own. For
-            Something-Something and Charades the folder of the videos.
-        allow_missing: leave listed files that do not exist out, saying how many, instead of failing.
+            Something-Something, Charades and AVA the folder of the videos.
+        allow_missing: skip listed files that do not exist, with a warning, instead of failing.
+        labelled: False: the videos without labels and classes; a folder of videos alone is then recognised
+            too, and read first.
+        options: further options of the reader (`saccade.data.ava.load_ava` has some).
 
     Raises:
         UsageError: an argument is out of range, or nothing lies at ``path``.
         DataError: the layout is not recognised, a line or label is wrong, files are missing, or a split is
             empty.
+
+    Example:
+        >>> import saccade
+        >>> train = saccade.load_dataset("clips", "train")  # doctest: +SKIP
+        >>> len(train), train.class_names, train.items[0].path  # doctest: +SKIP
     """
     if split not in get_args(Split):
         raise UsageError(f"split: {split!r} is unknown; choose one of {', '.join(get_args(Split))}")
-    place = Path(path)
-    names, entries = read_entries(place, split, class_names=class_names, val_fraction=val_fraction, root=root)
-    chosen = _chosen(entries, place, split)
-    chosen = _existing(chosen, place, allow_missing)
-    multi_label = any(entry.actions is not None for entry in chosen)
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"val_fraction: must lie between 0 and 1, got {val_fraction}")
+    reader, place = find_reader(path, labelled=labelled)
+    if reader.lists:
+        _check_options(reader, options)
+        listing = _listing(reader, place, split, class_names, root)
+        dataset = _dataset(listing, place, split, class_names, val_fraction, allow_missing)
+    else:
+        common = {
+            "val_fraction": (val_fraction, 0.2),
+            "root": (root, None),
+            "allow_missing": (allow_missing, False),
+        }
+        given = options | {name: value for name, (value, default) in common.items() if value != default}
+        dataset = _load(reader, place, split, class_names, given)
+    return dataset if labelled else _without_labels(dataset)
+
+
+def read_entries(
+    path: str | os.PathLike[str],
+    *,
+    class_names: ClassNames | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> tuple[tuple[str, ...], list[Entry]]:
+    """The class names and the entries of every split, each with a split and its label as a number, or with
+    actions instead; `load_dataset` without the check whether the files exist.
+    """
+    reader, place = find_reader(path)
+    if reader.lists:
+        listing = _listing(reader, place, "all", class_names, root)
+        return labelled_entries(listing, place, "all", class_names, 0.2)
+    found = {}
+    for split in ("train", "val", "test"):
+        try:
+            found[split] = _load(reader, place, split, class_names, {} if root is None else {"root": root})
+        except DataError as error:
+            missing = error
+    if not found:
+        raise missing
+    entries: dict[str, Entry] = {}
+    for split, dataset in found.items():
+        for item in dataset.items:
+            actions = item.actions if item.label < 0 else None
+            entry = Entry(
+                item.path,
+                str(item.label),
+                reader.name,
+                split,
+                None,
+                item.num_frames,
+                item.fps,
+                actions,
+                item.duration,
+            )
+            entries.setdefault(item.path, entry)
+    return next(iter(found.values())).class_names, list(entries.values())
+
+
+def find_reader(
+    path: str | os.PathLike[str], *, labelled: bool = True, but: Sequence[str] = ()
+) -> tuple[DatasetReader, Path]:
+    """The reader of a path, by its name in ``NAME:PATH`` or because it recognises the path, and the path
+    alone.
+
+    Raises:
+        UsageError: no reader has that name, or nothing lies at the path.
+        DataError: no reader recognises the path.
+    """
+    _import_built_in()
+    text = os.fspath(path)
+    named = None if os.path.exists(text) else re.fullmatch(r"(.+?\.py|\w[\w-]+):(.+)", text)
+    place = Path(named[2] if named else text)
+    if not place.exists():
+        raise UsageError(f"data {str(place)!r}: no such file or folder")
+    if named:
+        return _from_file(named[1]) if named[1].endswith(".py") else _READERS[named[1]], place
+    outside = [name for name in reversed(list(_READERS)) if name not in _BUILT_IN]
+    for name in [*outside, *_BUILT_IN]:
+        reader = _READERS[name]
+        if name in but or (labelled and name == "unlabelled") or reader.recognises is None:
+            continue
+        if reader.recognises(place):
+            return reader, place
+    raise DataError(f"{place}: no data set recognised; known formats are {', '.join(_READERS)}")
+
+
+@cache
+def _import_built_in() -> None:
+    for module in _BUILT_IN.values():
+        importlib.import_module(module)
+
+
+def _from_file(file: str) -> DatasetReader:
+    module = import_file(file)
+    found = [reader for name in _READERS if (reader := _READERS[name]).read.__module__ == module.__name__]
+    if len(found) != 1:
+        raise UsageError(f"{file}: registers {len(found)} data set readers; name one of them with NAME:PATH")
+    return found[0]
+
+
+def _check_options(reader: DatasetReader, options: dict[str, Any]) -> None:
+    unknown = [] if reader.options is None else sorted(set(options) - reader.options)
+    if unknown:
+        raise UsageError(f"{unknown[0]}: not an option of data sets in the format {reader.name!r}")
+
+
+def _listing(
+    reader: DatasetReader,
+    place: Path,
+    split: Split,
+    class_names: ClassNames | None,
+    root: str | os.PathLike[str] | None,
+) -> Listing:
+    if root is not None and not Path(root).is_dir():
+        raise UsageError(f"root {os.fspath(root)!r}: no such folder; paths of the list start from it")
+    found: Listing = reader.read(place, split, class_names=class_names, root=root)
+    return found
+
+
+def _dataset(
+    listing: Listing,
+    place: Path,
+    split: Split,
+    class_names: ClassNames | None,
+    val_fraction: float,
+    allow_missing: bool,
+) -> VideoDataset:
+    names, entries = labelled_entries(listing, place, split, class_names, val_fraction)
+    selected = select_split(entries, place, split, allow_missing=allow_missing)
+    multi_label = any(entry.actions is not None for entry in selected)
     items = tuple(
         VideoItem(
             e.path, -1 if multi_label else int(e.label), e.num_frames, e.fps, e.actions or (), e.duration
         )
-        for e in chosen
+        for e in selected
     )
-    return VideoDataset(items, names, split, str(place), _pairs(place, names), multi_label)
+    pairs = tuple((names.index(a), names.index(b)) for a, b in listing.pairs if a in names and b in names)
+    return VideoDataset(items, names, split, str(place), pairs, multi_label)
 
 
-def read_entries(
-    place: Path,
-    split: Split,
-    *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
-    val_fraction: float = 0.2,
-    root: str | os.PathLike[str] | None = None,
-) -> tuple[tuple[str, ...], list[Entry]]:
-    """The class names and the entries of every split, each with a split and its label as a number, or with
-    actions instead.
-
-    What `load_dataset` does before it chooses among them; whether the files exist is not looked at.
-    """
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"val_fraction: must lie between 0 and 1, got {val_fraction}")
-    if not place.exists():
-        raise UsageError(f"data {str(place)!r}: no such file or folder")
-    if root is not None and not Path(root).is_dir():
-        raise UsageError(f"root {os.fspath(root)!r}: no such folder; paths of the list start from it")
-    published = place.is_file() or not (place / "clips.csv").is_file()
-    actions = charades.find_lists(place) if published else None
-    if actions is not None:
-        names, entries = charades.read_lists(actions, class_names=class_names, root=root)
-        return names, _with_splits(entries, place, split, val_fraction)
-    lists = find_lists(place) if published else None
-    if lists is None:
-        entries = _read(place, split, root)
-    else:
-        names, entries = _read_something(lists, place, split, root)
-        class_names = names if class_names is None else class_names
-    entries = _with_splits(entries, place, split, val_fraction)
-    return _labelled(entries, place, class_names)
-
-
-def _read(place: Path, split: Split, root: str | os.PathLike[str] | None) -> list[Entry]:
-    """All entries of all splits that the layout at ``place`` holds."""
-    if place.is_file():
-        return _read_list_and_siblings(place, split, root)
-    if (place / UNFINISHED_FILE).exists():
-        raise DataError(f"{place}: the motion clips were not finished; run the command that makes them again")
-    if (place / "clips.csv").is_file():
-        return read_list(place / "clips.csv", root=root)
-    entries: list[Entry] = []
-    for name, folder in split_folders(place).items():
-        entries += class_folder_entries(folder, split=name)
-    if entries:
-        return entries
-    lists = _split_lists(place)
-    if lists:
-        return _read_splits(lists, root)
-    meant = misplaced(place)
-    if meant is not None:
-        raise DataError(f"{place}: {meant}")
-    entries = class_folder_entries(place)
-    if not entries:
-        raise DataError(f"{place}: no data set recognised; {_LAYOUTS}")
-    return entries
-
-
-def _read_something(
-    lists: SomethingLists, place: Path, split: Split, root: str | os.PathLike[str] | None
-) -> tuple[tuple[str, ...], list[Entry]]:
-    own = next((name for name, path in lists.lists.items() if path == place), "train")
-    if own not in ("val", "test") or split not in ("val", "test"):
-        return read_lists(lists, only=None if split == "all" else split, root=root)
-    # the file that was named is the one to evaluate on, whatever the split is called
-    names, entries = read_lists(replace(lists, lists={own: place}), only=own, root=root)
-    return names, [replace(entry, split=split) for entry in entries]
-
-
-def _read_list_and_siblings(place: Path, split: Split, root: str | os.PathLike[str] | None) -> list[Entry]:
-    own = _split_in_name(place)
-    if own is None:
-        return read_list(place, root=root)
-    lists = _split_lists(place.parent, like=place)
-    if own != "train" and split in ("val", "test"):
-        own = split  # the file that was named is the one to evaluate on, whatever the split is called
-    return _read_splits({**lists, own: place}, root)
-
-
-def _read_splits(lists: dict[str, Path], root: str | os.PathLike[str] | None) -> list[Entry]:
-    return [
-        replace(entry, split=entry.split or name)
-        for name, path in sorted(lists.items())
-        for entry in read_list(path, root=root)
-    ]
-
-
-def _split_in_name(path: Path) -> str | None:
-    """The split a list file is named for: ``val.csv``, ``kinetics_val_list.txt``, ``trainlist01.txt``."""
-    return next((split for word in _words(path) if (split := split_of(word)) is not None), None)
-
-
-def _words(path: Path) -> list[str]:
-    stem = path.stem.lower()
-    for mark in "-. ":
-        stem = stem.replace(mark, "_")
-    return [re.sub(r"list\d*$", "", word) for word in stem.split("_")]
-
-
-def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
-    """List files in ``folder`` named for a split; with ``like``, those that differ from it in that word."""
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        split = _split_in_name(path) if path.suffix.lower() in LIST_SUFFIXES and path.is_file() else None
-        if split is None:
-            continue
-        if like is not None and (path.suffix != like.suffix or _template(path) != _template(like)):
-            continue
-        if like is None and split in found:
-            raise DataError(
-                f"{folder}: {found[split].name} and {path.name} are both named for {split}; give one of them"
-            )
-        found.setdefault(split, path)
-    return found
-
-
-def _template(path: Path) -> list[str]:
-    return ["" if split_of(word) else word for word in _words(path)]
-
-
-def _with_splits(entries: list[Entry], place: Path, split: Split, fraction: float) -> list[Entry]:
-    """Hold clips back where nothing says which."""
-    unsplit = [entry for entry in entries if entry.split is None]
-    if unsplit and len(unsplit) < len(entries):
-        raise DataError(f"{unsplit[0].where}: no split, where others have one; write train, val or test")
-    if {entry.split for entry in entries} - {"train", None}:
-        return entries
-    held, single = hold_out(entries, fraction)
-    if not held and split == "all":
-        return [replace(entry, split="train") for entry in entries]
-    if not held:
-        raise DataError(
-            f"{place}: no split, and no class has clips of two sources to hold one back; "
-            "add clips, or say the split in clips.csv (path,label,split)"
+def _load(
+    reader: DatasetReader, place: Path, split: str, class_names: ClassNames | None, options: dict[str, Any]
+) -> VideoDataset:
+    """The data set of a reader that gives one, with the labels that ``class_names`` says."""
+    renumber = reader.options is not None and "class_names" not in reader.options
+    if class_names is not None and not renumber:
+        options = {**options, "class_names": class_names}
+    _check_options(reader, options)
+    dataset = reader.read(place, split, **options)
+    if not isinstance(dataset, VideoDataset):
+        raise UsageError(
+            f"data set reader {reader.name!r} gives {type(dataset).__name__}, not a VideoDataset"
         )
-    _tell_hold_out(str(place), len(entries), len(held), tuple(single))
-    chosen = set(held)
-    return [
-        replace(entry, split="val" if position in chosen else "train")
-        for position, entry in enumerate(entries)
-    ]
+    if class_names is None or not renumber or dataset.keyframes:
+        return dataset
+    return _renumbered(dataset, read_class_names(class_names))
 
 
-@cache
-def _tell_hold_out(place: str, total: int, held: int, single: tuple[str, ...]) -> None:
-    """Said once for each data set in a process."""
-    logger.info(
-        f"{place}: no validation split, so {held} of {total} clips are held out "
-        "(of every class, clips of one source together, the same every time)"
-    )
-    if single:
-        logger.warning(
-            f"{place}: all clips of {_some(single)} come from one source; none of them is held out"
-        )
-
-
-def _labelled(
-    entries: list[Entry], place: Path, given: str | os.PathLike[str] | Sequence[str] | None
-) -> tuple[tuple[str, ...], list[Entry]]:
-    """The class names, and the entries with their label as a number."""
-    by_number = _from_list(entries) and all(entry.label.isdecimal() for entry in entries)
-    if given is None:
-        given = _names_beside(place, by_number)
-    if given is not None:
-        names = read_class_names(given)
-    else:
-        defining = [entry for entry in entries if entry.split == "train"] or entries
-        labels = {entry.label for entry in defining}
-        names = tuple(map(str, range(max(map(int, labels)) + 1))) if by_number else tuple(sorted(labels))
-        unseen = next((entry for entry in entries if entry.label not in labels), None)
-        if unseen is not None and not (by_number and int(unseen.label) < len(names)):
-            raise DataError(
-                f"{unseen.where}: class {unseen.label!r} is in the {unseen.split} split alone, not in train; "
-                "add training clips of it, or give class_names"
-            )
-    if by_number:
-        wrong = next((entry for entry in entries if int(entry.label) >= len(names)), None)
-        if wrong is not None:
-            raise DataError(
-                f"{wrong.where}: label {wrong.label} is out of range; {len(names)} classes count from 0"
-            )
-        return names, [replace(entry, label=str(int(entry.label))) for entry in entries]
-    return names, _numbered(entries, names)
-
-
-def _from_list(entries: list[Entry]) -> bool:
-    """Whether labels were written in a list; a class folder has a name, even one of digits alone."""
-    return ":" in os.path.basename(entries[0].where)
-
-
-def _numbered(entries: list[Entry], names: tuple[str, ...]) -> list[Entry]:
+def _renumbered(dataset: VideoDataset, names: tuple[str, ...]) -> VideoDataset:
+    if dataset.class_names == names:
+        return dataset
     finder = LabelFinder(names)
-    labels: dict[str, int] = {}
-    for entry in entries:
-        if entry.label in labels:
-            continue
-        label = finder.find(entry.label)
-        if label is None:
-            few = names if len(names) <= 8 else [*names[:8], f"... ({len(names)} in all)"]
-            raise DataError(f"{entry.where}: no class {entry.label!r}; classes are {', '.join(few)}")
-        labels[entry.label] = label
-    return [replace(entry, label=str(labels[entry.label])) for entry in entries]
-
-
-def _names_beside(place: Path, by_number: bool) -> tuple[str, ...] | None:
-    """UCF-101's ``classInd.txt`` or, for numbered labels, ``classes.txt`` or TSM's ``category.txt`` next to
-    the list.
-    """
-    folder = place if place.is_dir() else place.parent
-    for name in ("classInd.txt", "classes.txt", "category.txt") if by_number else ("classInd.txt",):
-        if (folder / name).is_file():
-            return tuple(parse_names((folder / name).read_text(encoding="utf-8-sig")).values())
-    return None
-
-
-def _chosen(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
-    seen: dict[str, Entry] = {}
-    chosen = [entry for entry in entries if split in (entry.split, "all")]
-    if not chosen and split == "val":
-        chosen = [entry for entry in entries if entry.split == "test"]
-        if chosen:
-            _tell_test_for_val(str(place))
-    if not chosen:
-        there = ", ".join(sorted({str(entry.split) for entry in entries}))
-        raise DataError(f"{place}: no {split} split; there is {there}")
-    for entry in chosen:
-        other = seen.setdefault(entry.path, entry)
-        if other.label != entry.label:
-            raise DataError(
-                f"{entry.where}: {entry.path} has another label at {other.where}; keep one of them"
-            )
-    return chosen
-
-
-@cache
-def _tell_test_for_val(place: str) -> None:
-    logger.warning(f"{place}: no val split; the test split takes its place")
-
-
-def _existing(entries: list[Entry], place: Path, allow_missing: bool) -> list[Entry]:
-    missing = [entry for entry in entries if not os.path.exists(entry.path)]
-    if not missing:
-        return entries
-    first = missing[0]
-    message = f"{len(missing)} of {len(entries)} files are missing, the first is {first.path} ({first.where})"
-    if not allow_missing or len(missing) == len(entries):
-        raise DataError(
-            f"{place}: {message}; correct the list, give the folder its paths start from with --root, or "
-            "leave missing files out with --allow-missing"
+    labels = [finder.find(name) for name in dataset.class_names]
+    if None in labels:
+        name = dataset.class_names[labels.index(None)]
+        raise DataError(f"{dataset.root}: class {name!r} is not among the {len(names)} class names given")
+    by_old = [label for label in labels if label is not None]
+    items = tuple(
+        replace(
+            item,
+            label=by_old[item.label] if item.label >= 0 else item.label,
+            actions=tuple(replace(action, label=by_old[action.label]) for action in item.actions),
         )
-    logger.warning(f"{place}: {message}; they are left out")
-    gone = set(missing)
-    return [entry for entry in entries if entry not in gone]
+        for item in dataset.items
+    )
+    pairs = tuple((by_old[a], by_old[b]) for a, b in dataset.pairs)
+    return replace(dataset, items=items, class_names=names, pairs=pairs)
 
 
-def _pairs(place: Path, names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    description = read_motion_file(place) if place.is_dir() else None
-    pairs = description["pairs"] if description else []
-    return tuple((names.index(a), names.index(b)) for a, b in pairs if a in names and b in names)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _without_labels(dataset: VideoDataset) -> VideoDataset:
+    items = tuple(replace(item, label=-1, actions=()) for item in dataset.items)
+    return VideoDataset(items, (), dataset.split, dataset.root)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from saccade.data.classnames import LabelFinder, parse_names
+from saccade.data.classnames import class_names as read_class_names
 from saccade.data.types import Action
+from saccade.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test", "all"]
 
@@ -75,9 +82,189 @@ class Entry:
     duration: float | None = None
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What the lists or folders of a data set say of all its splits.
+
+    Attributes:
+        entries: the videos.
+        class_names: in label order; None: the labels of the training split, sorted.
+        pairs: classes that differ in the direction of time alone.
+    """
+
+    entries: list[Entry]
+    class_names: tuple[str, ...] | None = None
+    pairs: Sequence[tuple[str, str]] = ()
+
+
 def split_of(word: str) -> str | None:
     """``train``, ``val`` or ``test`` for any of the words in use for them, None for another word."""
     return _SPLIT_WORDS.get(word.strip().lower())
+
+
+# --- splits and labels -------------------------------------------------------------------------------------
+
+
+def labelled_entries(
+    listing: Listing,
+    place: Path,
+    split: Split,
+    class_names: str | os.PathLike[str] | Sequence[str] | None,
+    val_fraction: float,
+) -> tuple[tuple[str, ...], list[Entry]]:
+    """The class names and the entries, each with a split, and its label as a number where it has one."""
+    entries = _with_splits(listing.entries, place, split, val_fraction)
+    if listing.class_names is not None and any(entry.actions is not None for entry in entries):
+        return listing.class_names, entries
+    return _labelled(entries, place, listing.class_names if class_names is None else class_names)
+
+
+def _with_splits(entries: list[Entry], place: Path, split: Split, fraction: float) -> list[Entry]:
+    """Hold clips back where nothing says which."""
+    unsplit = [entry for entry in entries if entry.split is None]
+    if unsplit and len(unsplit) < len(entries):
+        raise DataError(f"{unsplit[0].where}: no split, where others have one; write train, val or test")
+    if {entry.split for entry in entries} - {"train", None}:
+        return entries
+    held, single = hold_out(entries, fraction)
+    if not held and split == "all":
+        return [replace(entry, split="train") for entry in entries]
+    if not held:
+        raise DataError(
+            f"{place}: no split, and no class has clips of two sources to hold one back; "
+            "add clips, or say the split in clips.csv (path,label,split)"
+        )
+    _tell_hold_out(str(place), len(entries), len(held), tuple(single))
+    chosen = set(held)
+    return [
+        replace(entry, split="val" if position in chosen else "train")
+        for position, entry in enumerate(entries)
+    ]
+
+
+@cache
+def _tell_hold_out(place: str, total: int, held: int, single: tuple[str, ...]) -> None:
+    """Said once for each data set in a process."""
+    logger.info(
+        f"{place}: no validation split, so {held} of {total} clips are held out "
+        "(of every class, clips of one source together, the same every time)"
+    )
+    if single:
+        logger.warning(
+            f"{place}: all clips of {_some(single)} come from one source; none of them is held out"
+        )
+
+
+def _labelled(
+    entries: list[Entry], place: Path, given: str | os.PathLike[str] | Sequence[str] | None
+) -> tuple[tuple[str, ...], list[Entry]]:
+    """The class names, and the entries with their label as a number."""
+    by_number = _from_list(entries) and all(entry.label.isdecimal() for entry in entries)
+    if given is None:
+        given = _names_beside(place, by_number)
+    if given is not None:
+        names = read_class_names(given)
+    else:
+        defining = [entry for entry in entries if entry.split == "train"] or entries
+        labels = {entry.label for entry in defining}
+        names = tuple(map(str, range(max(map(int, labels)) + 1))) if by_number else tuple(sorted(labels))
+        unseen = next((entry for entry in entries if entry.label not in labels), None)
+        if unseen is not None and not (by_number and int(unseen.label) < len(names)):
+            raise DataError(
+                f"{unseen.where}: class {unseen.label!r} is in the {unseen.split} split alone, not in train; "
+                "add training clips of it, or give class_names"
+            )
+    if by_number:
+        wrong = next((entry for entry in entries if int(entry.label) >= len(names)), None)
+        if wrong is not None:
+            raise DataError(
+                f"{wrong.where}: label {wrong.label} is out of range; {len(names)} classes count from 0"
+            )
+        return names, [replace(entry, label=str(int(entry.label))) for entry in entries]
+    return names, _numbered(entries, names)
+
+
+def _from_list(entries: list[Entry]) -> bool:
+    """Whether labels were written in a list; a class folder has a name, even one of digits alone."""
+    return ":" in os.path.basename(entries[0].where)
+
+
+def _numbered(entries: list[Entry], names: tuple[str, ...]) -> list[Entry]:
+    finder = LabelFinder(names)
+    labels: dict[str, int] = {}
+    for entry in entries:
+        if entry.label in labels:
+            continue
+        label = finder.find(entry.label)
+        if label is None:
+            few = names if len(names) <= 8 else [*names[:8], f"... ({len(names)} in all)"]
+            raise DataError(f"{entry.where}: no class {entry.label!r}; classes are {', '.join(few)}")
+        labels[entry.label] = label
+    return [replace(entry, label=str(labels[entry.label])) for entry in entries]
+
+
+def _names_beside(place: Path, by_number: bool) -> tuple[str, ...] | None:
+    """UCF-101's ``classInd.txt`` or, for numbered labels, ``classes.txt`` or TSM's ``category.txt`` next to
+    the list.
+    """
+    folder = place if place.is_dir() else place.parent
+    for name in ("classInd.txt", "classes.txt", "category.txt") if by_number else ("classInd.txt",):
+        if (folder / name).is_file():
+            return tuple(parse_names((folder / name).read_text(encoding="utf-8-sig")).values())
+    return None
+
+
+def select_split(entries: list[Entry], place: Path, split: Split, *, allow_missing: bool) -> list[Entry]:
+    """The entries of one split whose files exist.
+
+    Raises:
+        DataError: there are none, a file has two labels, or (without ``allow_missing``) files are missing.
+    """
+    return _existing(_selected(entries, place, split), place, allow_missing)
+
+
+def _selected(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
+    seen: dict[str, Entry] = {}
+    selected = [entry for entry in entries if split in (entry.split, "all")]
+    if not selected and split == "val":
+        selected = [entry for entry in entries if entry.split == "test"]
+        if selected:
+            _tell_test_for_val(str(place))
+    if not selected:
+        there = ", ".join(sorted({str(entry.split) for entry in entries}))
+        raise DataError(f"{place}: no {split} split; there is {there}")
+    for entry in selected:
+        other = seen.setdefault(entry.path, entry)
+        if other.label != entry.label:
+            raise DataError(
+                f"{entry.where}: {entry.path} has another label at {other.where}; keep one of them"
+            )
+    return selected
+
+
+@cache
+def _tell_test_for_val(place: str) -> None:
+    logger.warning(f"{place}: no val split; the test split takes its place")
+
+
+def _existing(entries: list[Entry], place: Path, allow_missing: bool) -> list[Entry]:
+    missing = [entry for entry in entries if not os.path.exists(entry.path)]
+    if not missing:
+        return entries
+    first = missing[0]
+    message = f"{len(missing)} of {len(entries)} files are missing, the first is {first.path} ({first.where})"
+    if not allow_missing or len(missing) == len(entries):
+        raise DataError(
+            f"{place}: {message}; correct the list, give the folder its paths start from with --root, or "
+            "leave missing files out with --allow-missing"
+        )
+    logger.warning(f"{place}: {message}; they are left out")
+    gone = set(missing)
+    return [entry for entry in entries if entry not in gone]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 # --- holding out -------------------------------------------------------------------------------------------

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from saccade.data.entries import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, split_of
+from saccade.data.datasets import register_dataset
+from saccade.data.entries import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, Listing, Split, split_of
+from saccade.data.something import misplaced
+from saccade.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+_LAYOUTS = (
+    "expected train/ and val/ with a folder of each class, folders of classes, clips.csv (path,label,split), "
+    "train.csv and val.csv of 'path label' lines, or the lists of Something-Something or Charades"
+)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -39,6 +47,38 @@ def class_folder_entries(root: Path, *, split: str | None = None) -> list[Entry]
             f"{root}: no videos in {_some(empty)}; not taken for {'classes' if len(empty) > 1 else 'a class'}"
         )
     return entries
+
+
+@register_dataset("folders", recognises=Path.is_dir)
+def read_folders(
+    path: Path,
+    split: Split,
+    *,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Listing:
+    """Class folders, under folders named for the splits if there are any.
+
+    Raises:
+        DataError: there are none; this reader comes last, so nothing else recognises the folder.
+    """
+    entries: list[Entry] = []
+    for name, folder in split_folders(path).items():
+        entries += class_folder_entries(folder, split=name)
+    if entries:
+        return Listing(entries)
+    hint = misplaced(path)
+    if hint is not None:
+        raise DataError(f"{path}: {hint}")
+    entries = class_folder_entries(path)
+    if not entries:
+        raise DataError(f"{path}: no data set recognised; {_LAYOUTS}")
+    return Listing(entries)
+
+
+def has_videos(root: Path) -> bool:
+    """Whether a class folder under ``root`` holds a video."""
+    return any(next(_videos(folder), None) for folder in _subfolders(root))
 
 
 def _subfolders(root: Path) -> list[Path]:

@@ -7,10 +7,12 @@ import io
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from saccade.data.entries import VIDEO_SUFFIXES, Entry, split_of
-from saccade.data.folders import is_video_name
+from saccade.data.datasets import register_dataset
+from saccade.data.entries import VIDEO_SUFFIXES, Entry, Listing, Split, split_of
+from saccade.data.folders import has_videos, is_video_name, split_folders
 from saccade.errors import DataError
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
@@ -77,6 +79,81 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
         return [_frames_entry(place, number, line, base) for number, line in lines]
     separator = _separator([line for _, line in lines])
     return [_plain_entry(place, number, line, base, separator) for number, line in lines]
+
+
+def _is_listed(path: Path) -> bool:
+    if path.is_file() or (path / "clips.csv").is_file():
+        return True
+    return not any(has_videos(folder) for folder in split_folders(path).values()) and bool(_split_lists(path))
+
+
+@register_dataset("lists", recognises=_is_listed)
+def read_lists(
+    path: Path,
+    split: Split,
+    *,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Listing:
+    """A list file with those of the other splits beside it, ``clips.csv`` in a folder, or the lists in a
+    folder that are named for the splits.
+    """
+    if path.is_file():
+        return Listing(_read_list_and_siblings(path, split, root))
+    if (path / "clips.csv").is_file():
+        return Listing(read_list(path / "clips.csv", root=root))
+    return Listing(_read_splits(_split_lists(path), root))
+
+
+def _read_list_and_siblings(place: Path, split: Split, root: str | os.PathLike[str] | None) -> list[Entry]:
+    own = _split_in_name(place)
+    if own is None:
+        return read_list(place, root=root)
+    lists = _split_lists(place.parent, like=place)
+    if own != "train" and split in ("val", "test"):
+        own = split  # the file that was named is the one to evaluate on, whatever the split is called
+    return _read_splits({**lists, own: place}, root)
+
+
+def _read_splits(lists: dict[str, Path], root: str | os.PathLike[str] | None) -> list[Entry]:
+    return [
+        replace(entry, split=entry.split or name)
+        for name, path in sorted(lists.items())
+        for entry in read_list(path, root=root)
+    ]
+
+
+def _split_in_name(path: Path) -> str | None:
+    """The split a list file is named for: ``val.csv``, ``kinetics_val_list.txt``, ``trainlist01.txt``."""
+    return next((split for word in _words(path) if (split := split_of(word)) is not None), None)
+
+
+def _words(path: Path) -> list[str]:
+    stem = path.stem.lower()
+    for mark in "-. ":
+        stem = stem.replace(mark, "_")
+    return [re.sub(r"list\d*$", "", word) for word in stem.split("_")]
+
+
+def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
+    """List files in ``folder`` named for a split; with ``like``, those that differ from it in that word."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        split = _split_in_name(path) if path.suffix.lower() in LIST_SUFFIXES and path.is_file() else None
+        if split is None:
+            continue
+        if like is not None and (path.suffix != like.suffix or _template(path) != _template(like)):
+            continue
+        if like is None and split in found:
+            raise DataError(
+                f"{folder}: {found[split].name} and {path.name} are both named for {split}; give one of them"
+            )
+        found.setdefault(split, path)
+    return found
+
+
+def _template(path: Path) -> list[str]:
+    return ["" if split_of(word) else word for word in _words(path)]
 
 
 def _header(line: str) -> tuple[str, list[str]] | None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from saccade.data.classnames import class_names, parse_names
-from saccade.data.entries import Entry, files_by_id, fullest, split_of
+from saccade.data.datasets import register_dataset
+from saccade.data.entries import Entry, Listing, Split, files_by_id, fullest, split_of
 from saccade.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,31 @@ def find_lists(place: Path) -> SomethingLists | None:
         if both:
             return both[0]
     return None
+
+
+def _is_something(path: Path) -> bool:
+    return (path.is_file() or not (path / "clips.csv").is_file()) and find_lists(path) is not None
+
+
+@register_dataset("something", recognises=_is_something)
+def read_something(
+    path: Path,
+    split: Split,
+    *,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Listing:
+    """Something-Something v1 or v2."""
+    lists = find_lists(path)
+    if lists is None:
+        raise DataError(f"{path}: no lists of Something-Something")
+    own = next((name for name, file in lists.lists.items() if file == path), "train")
+    if own not in ("val", "test") or split not in ("val", "test"):
+        names, entries = read_lists(lists, only=None if split == "all" else split, root=root)
+        return Listing(entries, names)
+    # the file that was named is the one to evaluate on, whatever the split is called
+    names, entries = read_lists(replace(lists, lists={own: path}), only=own, root=root)
+    return Listing([replace(entry, split=split) for entry in entries], names)
 
 
 def _lists_in(folder: Path, version: str) -> SomethingLists:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from saccade.data.datasets import register_dataset
 from saccade.data.entries import Entry, Split, hold_out, split_of
 from saccade.data.folders import is_frame_folder, is_video_name
 from saccade.data.lists import LIST_SUFFIXES
@@ -26,6 +27,7 @@ def is_plain_folder(path: str | os.PathLike[str]) -> bool:
     )
 
 
+@register_dataset("unlabelled", recognises=is_plain_folder)
 def load_videos(path: str | os.PathLike[str], split: Split, *, val_fraction: float = 0.2) -> VideoDataset:
     """The videos under a folder, with label -1 and no classes.
 

@@ -7,11 +7,14 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from saccade.data.datasets import find_reader, register_dataset
+from saccade.data.entries import Listing, Split
 from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError
 from saccade.files import write_json, write_text
@@ -105,6 +108,31 @@ def read_motion_file(root: str | os.PathLike[str]) -> dict[str, Any] | None:
             f"{path}: not a description of a motion data set ({error!r}); make it anew"
         ) from error
     return dict(description)
+
+
+def _is_motion_set(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in (MOTION_FILE, UNFINISHED_FILE))
+
+
+@register_dataset("motion", recognises=_is_motion_set)
+def read_motion(
+    path: Path,
+    split: Split,
+    *,
+    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Listing:
+    """A `motion` set, of clips in class folders or of untrimmed videos with lists, and its pairs of classes.
+
+    Raises:
+        DataError: it was not finished.
+    """
+    if (path / UNFINISHED_FILE).exists():
+        raise DataError(f"{path}: the motion clips are not finished; run the command that makes them again")
+    reader, _ = find_reader(path, but=("motion",))
+    listing: Listing = reader.read(path, split, class_names=class_names, root=root)
+    description = read_motion_file(path) or {"pairs": []}
+    return replace(listing, pairs=[(first, second) for first, second in description["pairs"]])
 
 
 def _prepare(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
