@@ -94,9 +94,14 @@ def draw_cases(rng: random.Random, dims: int | None, kernel: int | None) -> Iter
         in_channels, out_channels = rng.choice(IN_CHANNELS), rng.choice(OUT_CHANNELS)
         groups = 1
         if rng.random() < 0.25:
-            groups = rng.choice((2, in_channels))
-            in_channels, out_channels = in_channels * (groups == 2) * 2 or in_channels, out_channels * groups
-        yield Case(
+            in_channels, out_channels, groups = rng.choice(
+                (
+                    (2 * in_channels, 2 * out_channels, 2),
+                    (in_channels, in_channels, in_channels),  # depthwise
+                    (in_channels, 2 * in_channels, in_channels),
+                )
+            )
+        case = Case(
             in_channels,
             out_channels,
             shape,
@@ -110,6 +115,8 @@ def draw_cases(rng: random.Random, dims: int | None, kernel: int | None) -> Iter
             rng.random() < 0.3,
             rng.random() < 0.8,
         )
+        if all(n + 2 * p >= k for n, p, k in zip(case.size, padding, shape, strict=True)):
+            yield case
 
 
 def run_case(case: Case) -> str:

@@ -137,6 +137,26 @@ def test_the_interpreter_takes_tensors_of_the_cpu(monkeypatch: pytest.MonkeyPatc
         assert choose("cpu", torch.float32) == "triton"
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace.* is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("override", [None, "native", "triton"])
+def test_tracing_and_exporting_use_pytorch(
+    override: _backend.Backend | None, monkeypatch: pytest.MonkeyPatch
+):
+    have_library(monkeypatch, *_backend.NATIVE_FUNCTIONS.values())
+    have_triton(monkeypatch, False)
+    chosen = []
+
+    class Layer(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            chosen.append(_backend.choose_backend("shift3d", x))
+            return x + 1
+
+    with use_backend(override):
+        torch.jit.trace(Layer(), torch.zeros(2), check_trace=False)
+        torch.export.export(Layer(), (torch.zeros(2),))
+    assert set(chosen) == {"torch"}
+
+
 def test_the_report(monkeypatch: pytest.MonkeyPatch):
     with use_backend("torch"):
         report = backend_report()
@@ -295,7 +315,23 @@ def test_a_library_of_another_make(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert choose("cpu", torch.float32, "shift3d") == "native"
     with pytest.warns(RuntimeWarning, match="ours.so has no depthwise_conv3d"):
         assert choose("cpu", torch.float32) == "torch"
+    monkeypatch.setitem(_library.SIGNATURES, "shift3d_forward", "i")
     library.call("shift3d_forward", 0)
     for code, message in ((1, "out of memory"), (2, "arguments it does not support"), (9, "code 9")):
         with pytest.raises(RuntimeError, match=f"native operator shift3d_forward: {message}"):
             library.call("shift3d_forward", code)
+
+
+@needs_native
+def test_a_tensor_is_no_integer(monkeypatch: pytest.MonkeyPatch):
+    """While tracing, the sizes of a tensor are tensors."""
+    library = native_library()
+    assert library is not None
+    x, weight, y = torch.zeros(1, 3, 2, 5, 5), torch.zeros(3, 1, 1, 1, 1), torch.empty(1, 3, 2, 5, 5)
+    numbers = (*x.shape, *y.shape[2:], 1, 1, 1, 1, 1, 1, 0, 0, 0)
+    library.call("depthwise_conv3d", 0, x, weight, y, *numbers)
+    for traced in (torch.tensor(5), torch.tensor([5]), 5.0, None):
+        with pytest.raises(TypeError, match="native operator depthwise_conv3d: argument 9"):
+            library.call("depthwise_conv3d", 0, x, weight, y, *numbers[:4], traced, *numbers[5:])
+    with pytest.raises(TypeError, match="20 arguments, 21 are needed"):
+        library.call("depthwise_conv3d", 0, x, weight, y, *numbers[:-1])

@@ -12,7 +12,7 @@ from torch.library import opcheck
 from saccade.errors import UsageError
 from saccade.ops import batch_norm_act, use_backend
 from saccade.ops._library import native_library
-from saccade.ops.batch_norm_act.fused import fused_backward, fused_forward
+from saccade.ops.batch_norm_act.custom_op import backward_op, forward_op
 
 needs_native = pytest.mark.skipif(native_library() is None, reason="the native operators are not built")
 PLANES, ROWS = torch.contiguous_format, torch.channels_last_3d
@@ -223,13 +223,13 @@ def test_the_registered_operators_are_sound(layout: torch.memory_format, by_batc
     statistics = (None, None) if by_batch else (mean, var)
     scale = torch.tensor([0.0, 2.0])
     options = (1e-5, "relu", 1, "native")
-    opcheck(fused_forward, (*leaves[:3], *statistics, *leaves[3:7], scale, leaves[7], *options))
-    opcheck(fused_forward, (*leaves[:3], *statistics, *[None] * 6, 1e-5, "silu", 1, "native"))
+    opcheck(forward_op, (*leaves[:3], *statistics, *leaves[3:7], scale, leaves[7], *options))
+    opcheck(forward_op, (*leaves[:3], *statistics, *[None] * 6, 1e-5, "silu", 1, "native"))
     plain = [tensor.detach() for tensor in leaves]
-    y, *saved = fused_forward(*plain[:3], *statistics, *plain[3:7], scale, plain[7], *options)
+    y, *saved = forward_op(*plain[:3], *statistics, *plain[3:7], scale, plain[7], *options)
     grad = torch.randn_like(y)
     opcheck(
-        fused_backward,
+        backward_op,
         (grad, *plain[:3], *saved, *plain[3:7], scale, y, by_batch, 1e-5, "relu", "native"),
         test_utils=("test_schema", "test_faketensor"),
     )

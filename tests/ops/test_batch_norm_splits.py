@@ -12,7 +12,7 @@ from torch.library import opcheck
 from saccade.errors import UsageError
 from saccade.ops import batch_norm_act, use_backend
 from saccade.ops._library import native_library
-from saccade.ops.batch_norm_act.fused import fused_forward
+from saccade.ops.batch_norm_act.custom_op import forward_op
 
 needs_native = pytest.mark.skipif(native_library() is None, reason="the native operators are not built")
 SPLITS, BATCH, CHANNELS, HIDDEN = 3, 12, 5, 4
@@ -78,7 +78,7 @@ def test_splits_do_not_know_of_each_other(backend: Any):
 def test_the_registered_operator_is_sound_with_splits():
     x, weight, bias = torch.randn(6, 5, 2, 3, 4), torch.rand(5), torch.rand(5)
     leaves = [tensor.requires_grad_() for tensor in (x, weight, bias)]
-    opcheck(fused_forward, (*leaves, *(None,) * 8, 1e-5, "relu", 3, "native"))
+    opcheck(forward_op, (*leaves, *(None,) * 8, 1e-5, "relu", 3, "native"))
 
 
 @pytest.mark.parametrize(

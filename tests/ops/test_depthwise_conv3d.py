@@ -27,7 +27,7 @@ from saccade.ops import depthwise_conv3d, use_backend
 from saccade.ops._library import ISAS, native_library
 from saccade.ops.depthwise_conv3d import native
 from saccade.ops.depthwise_conv3d.naive import output_size
-from saccade.ops.depthwise_conv3d.op import fused_backward, fused_forward
+from saccade.ops.depthwise_conv3d.op import backward_op, forward_op
 
 needs_native = pytest.mark.skipif(native_library() is None, reason="the native operators are not built")
 BACKENDS = [pytest.param("native", marks=needs_native), "torch"]
@@ -374,9 +374,9 @@ def test_registered_as_an_operator(stride: Sizes, dtype: torch.dtype):
     case = Case((1, 3, 2, 6, 6), stride=stride)
     x, weight, grad = case.inputs(dtype)
     options = (stride, case.padding)
-    opcheck(fused_forward, (x.clone().requires_grad_(), weight.clone().requires_grad_(), *options, "native"))
+    opcheck(forward_op, (x.clone().requires_grad_(), weight.clone().requires_grad_(), *options, "native"))
     for needs in ((True, True), (True, False), (False, True)):
-        opcheck(fused_backward, (grad, x, weight, *options, *needs, "native"))
+        opcheck(backward_op, (grad, x, weight, *options, *needs, "native"))
 
 
 @needs_native

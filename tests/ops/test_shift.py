@@ -15,7 +15,7 @@ from saccade.ops import shift2d, shift3d, use_backend
 from saccade.ops._library import ISAS, NativeLibrary, native_library
 from saccade.ops.shift import native
 from saccade.ops.shift.naive import output_size
-from saccade.ops.shift.op import fused_backward, fused_forward
+from saccade.ops.shift.op import backward_op, forward_op
 
 needs_native = pytest.mark.skipif(native_library() is None, reason="the native operators are not built")
 BACKENDS = [pytest.param("native", marks=needs_native), "torch"]
@@ -209,7 +209,7 @@ def test_empty_batch(backend: str, stride: tuple[int, int, int]):
 @pytest.mark.parametrize(
     ("stride", "padding"), [(ONE, NONE), (HALVED, (0, 1, 1)), ((2, 3, 1), (1, 0, 2))], ids=str
 )
-def test_gradients_of_the_composed_forms(backend: str, stride: tuple[int, ...], padding: tuple[int, ...]):
+def test_gradients_by_autograd(backend: str, stride: tuple[int, ...], padding: tuple[int, ...]):
     torch.manual_seed(3)
     x = torch.randn(2, 3, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     shift = (torch.rand(3, 3, dtype=torch.float64) * 4 - 2).requires_grad_()
@@ -313,7 +313,7 @@ def test_the_clip_is_kept_for_the_gradient_of_the_shift_alone(need_shift: bool, 
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor), lambda _: None):
         if registered:
-            fused_forward(x, shift, ONE, NONE, False, "native")
+            forward_op(x, shift, ONE, NONE, False, "native")
         else:
             with use_backend("native"):
                 shift3d(x, shift)
@@ -412,10 +412,10 @@ def test_registered_as_an_operator(stride: tuple[int, int, int]):
     case = Case((1, 3, 2, 6, 6), stride)
     x, shift, grad = (value.float() for value in case.inputs())
     options = (stride, NONE, False)
-    opcheck(fused_forward, (x.requires_grad_(), shift.requires_grad_(), *options, "native"))
+    opcheck(forward_op, (x.requires_grad_(), shift.requires_grad_(), *options, "native"))
     x, shift = x.detach(), shift.detach()
     for data, need_input in ((x, True), (None, True), (x, False)):
-        opcheck(fused_backward, (grad, data, shift, x.shape[2:], *options, need_input, "native"))
+        opcheck(backward_op, (grad, data, shift, x.shape[2:], *options, need_input, "native"))
 
 
 @needs_native
@@ -442,6 +442,6 @@ def test_the_short_way_around_the_dispatcher_is_the_same(stride: tuple[int, int,
     x, shift, grad = (value.float() for value in case.inputs())
     eager = run("native", case, x, shift, grad)
     x, shift = x.requires_grad_(), shift.requires_grad_()
-    out = fused_forward(x, shift, stride, NONE, False, "native")
+    out = forward_op(x, shift, stride, NONE, False, "native")
     out.backward(grad)
     assert all(map(torch.equal, eager, (out, x.grad, shift.grad)))

@@ -33,6 +33,7 @@ class PointwiseConv3d(nn.Conv3d):
     def forward(self, input: Tensor) -> Tensor:
         if (
             torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
             or (self.stride[1] > 1 and self.in_channels < _CHANNELS_FOR_STRIDED_IMAGES)
             or not _better_as_images(input)
         ):

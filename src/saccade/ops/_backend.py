@@ -9,7 +9,8 @@
 
 By default the device decides: ``native`` or ``triton`` where there is one for the device and dtype, else
 ``torch``. `use_backend` or the environment variable ``SACCADE_OPS`` override that; an override that cannot
-work for a tensor is an error, never ignored.
+work for a tensor is an error, never ignored. While a model is traced or exported (`torch.jit.trace`,
+`torch.export`, `torch.onnx.export`) the backend is ``torch`` in any case: no other runtime has the others.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ def choose_backend(operator: str, x: Tensor) -> Backend:
 
 
 def _chosen(operator: str, device: str, dtype: torch.dtype) -> Backend:
+    if is_exporting():
+        return "torch"
     backend = forced_backend()
     if backend is None:
         return _automatic(operator, device, dtype)
@@ -81,6 +84,11 @@ def _chosen(operator: str, device: str, dtype: torch.dtype) -> Backend:
 # torch.compile does not look inside, and keeps what is chosen when it compiles. This is what
 # torch.compiler.assume_constant_result does, less its import of the whole compiler.
 _chosen._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def is_exporting() -> bool:
+    """Whether a model is being traced by `torch.jit.trace` or exported."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def forced_backend() -> Backend | None:

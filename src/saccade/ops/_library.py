@@ -21,7 +21,18 @@ ISAS = ("baseline", "avx2", "avx512")  # in the order of saccade_processor_level
 
 # The same numbers stand in native/core.h.
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-_PLAIN = {int, float, bool, type(None)}
+
+# The arguments of each function in order: d the data of a tensor or None, i an integer, f a float. The number
+# of threads follows, an integer.
+SIGNATURES = {
+    "batch_norm_act_forward": "d" * 14 + "f" + "i" * 9,
+    "batch_norm_act_backward": "d" * 22 + "f" + "i" * 9,
+    "depthwise_conv3d": "i" + "d" * 3 + "i" * 17,
+    "depthwise_conv3d_backward": "i" + "d" * 5 + "i" * 17,
+    "shift3d_forward": "i" + "d" * 3 + "i" * 15,
+    "shift3d_backward": "i" + "d" * 5 + "i" * 15,
+}
+_CTYPES = {"d": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_double}
 _FAILURES = {1: "out of memory", 2: "arguments it does not support"}
 
 
@@ -47,28 +58,40 @@ class NativeLibrary:
         return hasattr(self._library, f"saccade_{self.isa}_{name}")
 
     def call(self, name: str, *args: Tensor | int | float | None) -> None:
-        """Call ``saccade_<isa>_<name>``; the number of threads, PyTorch's, goes last as an int64.
+        """Call ``saccade_<isa>_<name>`` with what `SIGNATURES` says, and with PyTorch's number of threads.
 
-        Tensors pass as pointers to their data (None and empty ones as a null pointer), integers as int64,
-        floats as double; which an argument is, the first call of a function settles. The caller sees to
-        shapes, dtypes and memory formats.
+        Tensors pass as pointers to their data (None and empty ones as a null pointer). Shapes, dtypes and
+        memory formats are up to the caller.
+
+        Raises:
+            TypeError: an argument is not what the signature says, e.g. a tensor where an integer is needed.
+            RuntimeError: the function failed.
         """
+        signature = SIGNATURES[name]
         function = self._functions.get(name)
         if function is None:
             function = getattr(self._library, f"saccade_{self.isa}_{name}")
             function.restype = ctypes.c_int
-            function.argtypes = [*map(_kind, args), ctypes.c_int64]
+            function.argtypes = [*(_CTYPES[kind] for kind in signature), ctypes.c_int64]
             self._functions[name] = function
-        values = [arg if type(arg) in _PLAIN else arg.data_ptr() for arg in args]  # type: ignore[union-attr]
-        code = function(*values, torch.get_num_threads())
+        if len(args) != len(signature):
+            raise TypeError(f"native operator {name}: {len(args)} arguments, {len(signature)} are needed")
+        values: list[int | float | None] = []
+        for i, arg in enumerate(args):
+            # ctypes itself takes a tensor of one value for an integer, and any integer for a pointer
+            is_tensor = isinstance(arg, Tensor)
+            if is_tensor is not (signature[i] == "d") and (is_tensor or arg is not None):
+                raise TypeError(
+                    f"native operator {name}: argument {i + 1} is a {type(arg).__name__}, "
+                    f"{'a tensor' if signature[i] == 'd' else 'a number'} is needed"
+                )
+            values.append(arg.data_ptr() if is_tensor else arg)  # type: ignore[union-attr, arg-type]
+        try:
+            code = function(*values, torch.get_num_threads())
+        except ctypes.ArgumentError as error:
+            raise TypeError(f"native operator {name}: {error}") from None
         if code:
             raise RuntimeError(f"native operator {name}: {_FAILURES.get(code, f'code {code}')}")
-
-
-def _kind(value: Tensor | int | float | None) -> type[ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double]:
-    if value is None or isinstance(value, Tensor):
-        return ctypes.c_void_p
-    return ctypes.c_int64 if isinstance(value, int) else ctypes.c_double
 
 
 @cache

@@ -1,7 +1,7 @@
 """The operator on the CPU: one call of C++ forward and one backward, arithmetic between the passes and all.
 
 A PyTorch operator on tensors of (B, C) costs a hundred times its arithmetic, and there would be some forty.
-What `forward` and `backward` rely on, here and in stepwise.py:
+What `forward` and `backward` rely on, here and in triton.py:
 
 * ``x`` is (B, C, T, H, W), dense, in channels-last-3d or in contiguous layout; the other big tensors
   (``grad_y``, ``residual``, ``extra``) have its shape, data type and layout, and so have the big results. All

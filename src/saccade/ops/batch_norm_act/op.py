@@ -12,7 +12,7 @@ from torch import Tensor
 from saccade.errors import UsageError
 from saccade.ops._backend import choose_backend
 from saccade.ops.batch_norm_act import naive
-from saccade.ops.batch_norm_act.fused import run_forward
+from saccade.ops.batch_norm_act.custom_op import run_forward
 
 Activation = Literal["none", "relu", "silu"]
 SqueezeExciteWeights = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -67,9 +67,9 @@ def batch_norm_act(
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
     backend = choose_backend("batch_norm_act", x)
     if backend in ("naive", "torch"):
-        run = naive.batch_norm_act if backend == "naive" else _composition
+        run = naive.batch_norm_act if backend == "naive" else _pytorch
     else:
-        run = partial(_fused, backend=backend)
+        run = partial(_run_kernels, backend=backend)
     return run(
         x,
         weight,
@@ -87,7 +87,7 @@ def batch_norm_act(
     )
 
 
-def _fused(
+def _run_kernels(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -104,7 +104,7 @@ def _fused(
     num_splits: int,
     backend: str,
 ) -> Tensor:
-    """In the few passes of a native or a Triton kernel."""
+    """By the native or the Triton kernels."""
     by_batch = training and x.numel() > 0
     y, mean, var = run_forward(
         x,
@@ -135,7 +135,7 @@ def _update_running(
     running_var.lerp_((var.view_as(running_var) * (count / (count - 1))).to(running_var.dtype), momentum)
 
 
-def _composition(
+def _pytorch(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -151,7 +151,7 @@ def _composition(
     residual: Tensor | None,
     num_splits: int,
 ) -> Tensor:
-    """The same out of PyTorch's own operators."""
+    """Out of PyTorch's own operators."""
     if num_splits > 1 and training and x.numel():
         # the splits become channels, which have statistics of their own
         groups = x.reshape(-1, num_splits * x.shape[1], *x.shape[2:])

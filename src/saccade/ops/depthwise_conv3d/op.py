@@ -60,7 +60,7 @@ def depthwise_conv3d(
         return naive.depthwise_conv3d(x, weight, stride, padding)
     if backend == "torch":
         return _pytorch(x, weight, stride, padding)
-    return (_Eager.apply if plain(x) else fused_forward)(x, weight, stride, padding, backend)
+    return (_Eager.apply if plain(x) else forward_op)(x, weight, stride, padding, backend)
 
 
 def _autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,10 +99,10 @@ def _forward(
     return _kernels(backend).forward(x, weight, stride, padding)
 
 
-fused_forward = torch.library.custom_op("saccade::depthwise_conv3d", _forward, mutates_args=())
+forward_op = torch.library.custom_op("saccade::depthwise_conv3d", _forward, mutates_args=())
 
 
-@fused_forward.register_fake
+@forward_op.register_fake
 def _(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], backend: str) -> Tensor:
     size = naive.output_size(x.shape[2:], weight.shape[2:], stride, padding)
     return _channels_last(x, (*x.shape[:2], *size))
@@ -128,10 +128,10 @@ def _backward(
     )
 
 
-fused_backward = torch.library.custom_op("saccade::depthwise_conv3d_backward", _backward, mutates_args=())
+backward_op = torch.library.custom_op("saccade::depthwise_conv3d_backward", _backward, mutates_args=())
 
 
-@fused_backward.register_fake
+@backward_op.register_fake
 def _(
     grad: Tensor,
     x: Tensor,
@@ -168,8 +168,8 @@ def _gradients(
     return grad_x if need_input else None, grad_weight if need_weight else None, None, None, None
 
 
-fused_forward.register_autograd(
-    lambda ctx, grad: _gradients(fused_backward, ctx, grad), setup_context=_setup_context
+forward_op.register_autograd(
+    lambda ctx, grad: _gradients(backward_op, ctx, grad), setup_context=_setup_context
 )
 
 
@@ -185,7 +185,7 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         # the registered one refuses a second derivative, for which grad mode is on
-        backward = fused_backward if torch.is_grad_enabled() else _backward
+        backward = backward_op if torch.is_grad_enabled() else _backward
         return _gradients(backward, ctx, grad)
 
 

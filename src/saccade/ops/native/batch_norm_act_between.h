@@ -1,6 +1,6 @@
 // Between the passes of batch_norm_act: arithmetic on (B, C) and smaller tensors.
 //
-// The same stands in ops/batch_norm_act/stepwise.py for the GPU. Clip b is in split b mod S. Per channel all is reckoned
+// The same stands in ops/batch_norm_act/triton.py for the GPU. Clip b is in split b mod S. Per channel all is reckoned
 // in double, the layers of the squeeze-excitation in A.
 #pragma once
 

@@ -1,7 +1,7 @@
 """The public shift operators, and the operator as PyTorch's compiler sees it, with its gradient.
 
 The kernels know the 3-D form alone. They stand in native.py and triton_kernel.py, with equal functions
-``forward`` and ``backward``; composed.py and naive.py are differentiated by autograd.
+``forward`` and ``backward``; pytorch.py and naive.py are differentiated by autograd.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from saccade.errors import UsageError
 from saccade.ops._backend import choose_backend
 from saccade.ops._eager import plain
-from saccade.ops.shift import composed, naive, native
+from saccade.ops.shift import naive, native, pytorch
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -107,9 +107,9 @@ def _run(
     if backend == "naive":
         return naive.shift3d(x, shift, stride, padding, quantize)
     if backend == "torch":
-        return composed.shift3d(x, shift, stride, padding, quantize)
+        return pytorch.shift3d(x, shift, stride, padding, quantize)
     shift = shift.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    run = _Eager.apply if plain(x) else fused_forward
+    run = _Eager.apply if plain(x) else forward_op
     return run(x, shift, stride, padding, quantize, backend)
 
 
@@ -120,10 +120,10 @@ def _forward(
     return _kernels(backend).forward(x, shift, stride, padding, quantize)
 
 
-fused_forward = torch.library.custom_op("saccade::shift3d", _forward, mutates_args=())
+forward_op = torch.library.custom_op("saccade::shift3d", _forward, mutates_args=())
 
 
-@fused_forward.register_fake
+@forward_op.register_fake
 def _(
     x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool, backend: str
 ) -> Tensor:
@@ -153,10 +153,10 @@ def _backward(
     )
 
 
-fused_backward = torch.library.custom_op("saccade::shift3d_backward", _backward, mutates_args=())
+backward_op = torch.library.custom_op("saccade::shift3d_backward", _backward, mutates_args=())
 
 
-@fused_backward.register_fake
+@backward_op.register_fake
 def _(
     grad: Tensor,
     x: Tensor | None,
@@ -190,8 +190,8 @@ def _gradients(
     return grad_x if need_input else None, grad_shift if need_shift else None, None, None, None, None
 
 
-fused_forward.register_autograd(
-    lambda ctx, grad: _gradients(fused_backward, ctx, grad), setup_context=_setup_context
+forward_op.register_autograd(
+    lambda ctx, grad: _gradients(backward_op, ctx, grad), setup_context=_setup_context
 )
 
 

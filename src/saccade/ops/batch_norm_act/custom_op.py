@@ -1,6 +1,6 @@
 """The operator as compilers see it, and its gradient.
 
-The work is done by native.py or stepwise.py, both of which have a `forward` and a `backward`; README.md
+The work is done by native.py or triton.py, both of which have a `forward` and a `backward`; README.md
 derives what they do.
 
 Shape letters: B clips, C channels, S splits, H hidden units of the squeeze-excitation.
@@ -74,10 +74,10 @@ def _registered_forward(
     return y, mean, var, clip_mean, gate
 
 
-fused_forward = torch.library.custom_op("saccade::batch_norm_act", _registered_forward, mutates_args=())
+forward_op = torch.library.custom_op("saccade::batch_norm_act", _registered_forward, mutates_args=())
 
 
-@fused_forward.register_fake
+@forward_op.register_fake
 def _(
     x: Tensor,
     weight: Tensor,
@@ -159,12 +159,12 @@ def _registered_backward(
     return tuple(x.new_empty(0) if grad is None else grad for grad in grads)  # type: ignore[return-value]
 
 
-fused_backward = torch.library.custom_op(
+backward_op = torch.library.custom_op(
     "saccade::batch_norm_act_backward", _registered_backward, mutates_args=()
 )
 
 
-@fused_backward.register_fake
+@backward_op.register_fake
 def _(
     grad_y: Tensor,
     x: Tensor,
@@ -223,8 +223,8 @@ def _gradients(
     )
 
 
-fused_forward.register_autograd(
-    lambda ctx, grad_y, *_: _gradients(fused_backward, ctx, grad_y), setup_context=_setup_context
+forward_op.register_autograd(
+    lambda ctx, grad_y, *_: _gradients(backward_op, ctx, grad_y), setup_context=_setup_context
 )
 
 
@@ -240,20 +240,20 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         # the registered one refuses a second derivative, for which grad mode is on
-        backward = fused_backward if torch.is_grad_enabled() else _backward
+        backward = backward_op if torch.is_grad_enabled() else _backward
         return _gradients(backward, ctx, grad_y)
 
 
 def run_forward(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """y, mean and variance of `_forward`, with gradients: by the registered operator, or the short way."""
-    y, mean, var, *_ = (_Eager.apply if plain(x) else fused_forward)(x, *args)
+    y, mean, var, *_ = (_Eager.apply if plain(x) else forward_op)(x, *args)
     return y, mean, var
 
 
 def _module(backend: str) -> ModuleType:
     if backend == "native":
         return native
-    return importlib.import_module("saccade.ops.batch_norm_act.stepwise")  # needs Triton
+    return importlib.import_module("saccade.ops.batch_norm_act.triton")  # needs Triton
 
 
 def _excitation(*fc: Tensor | None) -> Any:

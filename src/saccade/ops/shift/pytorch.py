@@ -1,4 +1,4 @@
-"""The shift operator out of PyTorch's own operators, for where no kernel was built.
+"""The backend ``torch``: the shift operator out of PyTorch's own operators, for where there is no kernel.
 
 One axis after the other: the two neighbours are gathered, and blended by the channel's weight. Autograd
 differentiates it.
