@@ -11,7 +11,7 @@ NATIVE := $(wildcard src/saccade/ops/native/*)
 # PyTorch for CUDA brings a Triton along. With one for a CPU this one runs and compiles GPU kernels in the tests.
 TRITON = $(BIN)/pip install -q --disable-pip-version-check --no-deps triton==3.6.0
 
-.PHONY: quickstart test test-slow test-gpu lint format bench bench-gpu clean
+.PHONY: quickstart test test-slow test-gpu lint format bench bench-gpu docs clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.base
@@ -42,6 +42,10 @@ bench: $(VENV)/.bench
 bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu
 
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -b html docs build/docs
+	@echo "the pages are in build/docs/index.html"
+
 # torch goes in first and pinned: anything else would bring several GB of CUDA packages.
 $(VENV)/.base: pyproject.toml constraints.txt setup.py $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +60,10 @@ $(VENV)/.dev: $(VENV)/.base
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	@touch $@
 
 clean:

@@ -16,6 +16,7 @@ CPU = {
     "x3d_peer": "X3D-S's training step against PyTorchVideo's",
     "hog": "HOG targets of a clip against scikit-image's",
     "recipe_speed": "training rate and latency of the small networks compared on `motion`",
+    "production": "seconds to start, memory, and clips a second by threads and processes",
     "model_step": "X3D forward and training step by memory layout",
 }
 
