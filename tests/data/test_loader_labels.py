@@ -57,7 +57,7 @@ def frames_of(clip: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("cache_mb", [0, 20])
 def test_several_labels_are_those_between_the_first_and_the_last_frame(dataset: VideoDataset, cache_mb: int):
     seen = set()
-    for batch in batches(dataset, task="multi-label", cache_mb=cache_mb, cache_short_side=32):
+    for batch in batches(dataset, labels="actions", cache_mb=cache_mb, cache_short_side=32):
         assert batch.labels.shape == (3, NUM_CLASSES)
         assert batch.labels.dtype == torch.float32
         assert batch.inside is None
@@ -75,7 +75,7 @@ def test_several_labels_are_those_between_the_first_and_the_last_frame(dataset: 
 
 def test_labels_in_time_follow_the_clip(dataset: VideoDataset):
     padded = 0
-    for batch in batches(dataset, task="localization"):
+    for batch in batches(dataset, labels="moments"):
         assert batch.labels.shape == (3, NUM_CLASSES, 20)  # 4 frames x stride 5
         assert batch.inside is not None
         assert batch.inside.shape == (3, 20)
@@ -91,7 +91,7 @@ def test_labels_in_time_follow_the_clip(dataset: VideoDataset):
 
 def test_drawn_strides_share_one_number_of_moments(dataset: VideoDataset):
     spans = set()
-    for batch in batches(dataset, task="localization", stride=(2, 5)):
+    for batch in batches(dataset, labels="moments", stride=(2, 5)):
         assert batch.labels.shape == (3, NUM_CLASSES, 20)
         for clip, index, labels in zip(batch.clips, batch.indices, batch.labels, strict=True):
             frames = frames_of(clip)
@@ -104,8 +104,8 @@ def test_drawn_strides_share_one_number_of_moments(dataset: VideoDataset):
 
 def test_workers_and_devices_carry_all_of_a_batch(dataset: VideoDataset):
     for one, other in zip(
-        batches(dataset, epochs=2, task="localization"),
-        batches(dataset, epochs=2, workers=1, task="localization"),
+        batches(dataset, epochs=2, labels="moments"),
+        batches(dataset, epochs=2, workers=1, labels="moments"),
         strict=True,
     ):
         moved = other.to("cpu")

@@ -15,8 +15,9 @@ from saccade.data import check_data, class_names, load_dataset
 from saccade.data.clips import ClipSettings, TrainClips
 from saccade.data.types import ClipRequest, VideoDataset
 from saccade.errors import DataError, UsageError, VideoError
-from saccade.evaluation.decoding import DecodedVideo, VideosToTest
+from saccade.evaluation.reading import VideoSource
 from saccade.sampling.views import parse_views
+from saccade.tasks import Classify
 from saccade.video import open_video
 
 LEFT_RIGHT = list(CLASSES.values())[:2]
@@ -412,8 +413,7 @@ def test_only_the_listed_frames_are_trained_and_tested_on(tsm_lists: Path, tmp_p
     request = ClipRequest(index=0, seed=1, num_frames=3, stride=(1, 1), short_side=(40, 40), crop=40)
     batch = TrainClips(dataset, ClipSettings(rule="tsm")).read([request])
     clip = ClipSpec(num_frames=3, stride=1, crop=40, short_side=40)
-    tested = VideosToTest(dataset.items, [0], clip, [parse_views("1x1")], rule="tsm", shuffle_seed=None)[0]
-    assert isinstance(tested, DecodedVideo)
-    for frames in (batch.unpack().clips[0], tested.sizes[0].frames):
+    (tested,) = VideoSource(dataset, Classify(), clip, (parse_views("1x1"),), "tsm")(0)
+    for frames in (batch.unpack().clips[0], tested.frames):
         assert np.abs(frames.numpy().astype(int) - pixels[:3]).mean() < 10
         assert np.abs(frames.numpy().astype(int) - pixels[-3:]).mean() > 10

@@ -13,8 +13,8 @@ import torch
 from data.something_files import NUM_TRAIN, NUM_VAL
 from saccade.cli import main
 from saccade.data import class_names
-from saccade.evaluation import TestResult
 from saccade.models import create_model
+from saccade.tasks import TestResult
 
 TINY = shlex.split("""
     --model.name x2d --model.overrides gamma_w 0.3 head_width 32 --model.dropout 0.1 --model.drop-path 0

@@ -15,11 +15,12 @@ from saccade.cli._test_tables import protocol
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import UsageError
-from saccade.evaluation import TestResult, evaluate
-from saccade.inference import load_for_use
+from saccade.evaluation import evaluate
+from saccade.inference import load_for_inference
 from saccade.sampling.plan import decode_sizes, plan_video
 from saccade.sampling.temporal import sample_test
 from saccade.sampling.views import PROTOCOLS, crop_box, parse_views
+from saccade.tasks import TestResult
 from saccade.transforms import test_transform as cut
 from saccade.video import open_video, write_video
 
@@ -203,7 +204,7 @@ def test_to_predict_takes_no_protocol() -> None:
     from saccade.models import create_model
 
     model = create_model("x2d", num_classes=3, gamma_w=0.25, head_width=32)
-    assert load_for_use(model).clip is not None
+    assert load_for_inference(model).clip is not None
     with pytest.raises(
         UsageError, match=r"views 6-view: a protocol is for measuring .* such as 2x3, or auto"
     ):

@@ -10,8 +10,8 @@ import torch
 
 from saccade.cli import main
 from saccade.clip import ClipSpec
-from saccade.evaluation import TestResult
 from saccade.models import create_model, save_weights
+from saccade.tasks import TestResult
 from saccade.video import write_video
 
 NAMES = ["closing", "opening", "waiting"]

@@ -9,15 +9,17 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-import saccade.evaluation.decoding as decoding
+import saccade.data.types as types
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError, WeightsError
-from saccade.evaluation import TestResult, evaluate
-from saccade.evaluation.scoring import ViewScorer
+from saccade.evaluation import evaluate
+from saccade.evaluation.scorer import Scorer
 from saccade.sampling.plan import plan_video
 from saccade.sampling.temporal import sample_test
 from saccade.sampling.views import parse_views
+from saccade.tasks import Classify, TestResult
+from saccade.tasks.base import View
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
 
@@ -109,11 +111,11 @@ def test_three_crops_span_the_frame_even_if_the_short_side_is_larger_than_the_cr
 def test_each_video_is_opened_once_and_each_frame_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
     opened: list[str] = []
     asked: list[list[int]] = []
-    real_open = decoding.open_video
+    real_open = types.open_video
 
-    def counting(path, **options):
+    def counting(path, backend, **options):
         opened.append(path)
-        reader = real_open(path, **options)
+        reader = real_open(path, backend, **options)
         frames = reader.frames
 
         def counted(indices):
@@ -123,7 +125,7 @@ def test_each_video_is_opened_once_and_each_frame_decoded_once(folder: Path, mon
         reader.frames = counted
         return reader
 
-    monkeypatch.setattr(decoding, "open_video", counting)
+    monkeypatch.setattr(types, "open_video", counting)
     dataset = dataset_of(folder)
     evaluate(OrderNet(), dataset, CLIP, ["1x1", "3x1", "10x1", "10x3"], workers=0)
     assert opened == [item.path for item in dataset.items]
@@ -254,7 +256,7 @@ def test_scores_that_are_not_finite_are_refused():
             return torch.full((len(x), 2), float("nan"))
 
     with pytest.raises(WeightsError, match="not finite"):
-        ViewScorer(Broken())(torch.zeros(1, 3, 2, 4, 4))
+        Scorer(Broken(), Classify(), None)([View(0, 0, (1,), torch.zeros(3, 2, 4, 4))])
 
 
 def test_running_out_of_gpu_memory_halves_the_batch(caplog: pytest.LogCaptureFixture):
@@ -271,8 +273,9 @@ def test_running_out_of_gpu_memory_halves_the_batch(caplog: pytest.LogCaptureFix
 
     model = Greedy()
     views = torch.randn(10, 3, 2, 4, 4)
-    scores = ViewScorer(model, batch_size=8)(views)
-    np.testing.assert_allclose(scores, views.flatten(1)[:, :2].softmax(1))
+    scorer = Scorer(model, Classify(), None, batch_size=8)
+    logits = scorer([View(0, number, (1,), view) for number, view in enumerate(views)])
+    np.testing.assert_allclose(logits, views.flatten(1)[:, :2])
     assert model.sizes == [8, 4, 2, 2, 2, 2, 2]
     assert "batches of 2" in caplog.text
 

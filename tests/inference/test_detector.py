@@ -17,9 +17,9 @@ from saccade.clip import ClipSpec
 from saccade.data.ava import Keyframe, keyframe_clip
 from saccade.data.ava_files import BoxRow, read_people
 from saccade.errors import DataError, UsageError, VideoError
-from saccade.evaluation import Failure
 from saccade.inference import Detector, PeopleActions
 from saccade.models import create_model, save_weights
+from saccade.tasks import Failure
 from saccade.video import open_video, write_video
 from saccade.visualize.people import draw_person
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from saccade.clip import ClipSpec
 from saccade.data.types import Action, VideoDataset, VideoItem
 from saccade.errors import UsageError, WeightsError
-from saccade.evaluation import evaluate_localization
+from saccade.evaluation import evaluate
 from saccade.sampling.temporal import frame_grid
 from saccade.sampling.windows import Blend, plan_windows
+from saccade.tasks import Localize
 from saccade.video import open_video, write_video
 
 CLIP = ClipSpec(num_frames=16, stride=2, crop=8, short_side=8)
@@ -103,7 +104,7 @@ def test_a_model_that_is_convolutional_in_time_gives_what_one_long_pass_gives(
     dataset: VideoDataset, reach: int, overlap: float
 ):
     model = InTime(reach)
-    found = evaluate_localization(model, dataset, CLIP, overlap=overlap, workers=0, batch_size=3)
+    found = evaluate(model, dataset, CLIP, task=Localize(overlap), workers=0, batch_size=3)["windows"]
     for number, item in enumerate(dataset.items):
         np.testing.assert_allclose(found.of(number), one_long_pass(model, item.path), atol=2e-5)
     assert found.num_points.tolist() == [87, 10, 32]
@@ -114,7 +115,7 @@ def test_a_model_that_is_convolutional_in_time_gives_what_one_long_pass_gives(
 def test_without_margins_there_would_be_seams(dataset: VideoDataset):
     """What the weights are for: windows side by side differ from one pass where they meet."""
     model = InTime(2)
-    found = evaluate_localization(model, dataset, CLIP, overlap=0.0, workers=0)
+    found = evaluate(model, dataset, CLIP, task=Localize(0.0), workers=0)["windows"]
     error = np.abs(found.of(0) - one_long_pass(model, dataset.items[0].path)).max(axis=1)
     assert error[[15, 16, 31, 32]].min() > 1e-3
     assert error[[8, 24, 40]].max() < 1e-5
@@ -134,12 +135,12 @@ class Constant(nn.Module):
 
 
 def test_a_constant_model_has_no_seams(dataset: VideoDataset):
-    found = evaluate_localization(Constant(), dataset, CLIP, workers=0)
+    found = evaluate(Constant(), dataset, CLIP, workers=0, task="localization")["windows"]
     np.testing.assert_allclose(found.logits, np.tile([1.5, -2.0, 0.25], (len(found.logits), 1)), atol=1e-6)
-    steps = {
-        overlap: np.abs(np.diff(evaluate_localization(Constant(0.5), dataset, CLIP, **options).of(0)[:, 0]))
-        for overlap, options in ((0.0, {"overlap": 0.0, "workers": 0}), (0.5, {"workers": 0}))
-    }
+    steps = {}
+    for overlap in (0.0, 0.5):
+        found = evaluate(Constant(0.5), dataset, CLIP, task=Localize(overlap), workers=0)["windows"]
+        steps[overlap] = np.abs(np.diff(found.of(0)[:, 0]))
     assert steps[0.0].max() > 0.9  # from the end of one window to the start of the next
     assert steps[0.5].max() < 0.2
 
@@ -149,19 +150,25 @@ def test_a_network_that_strides_in_time_is_stretched(dataset: VideoDataset):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)[:, :, ::2]
 
-    found = evaluate_localization(Half(), dataset, CLIP, workers=0)
+    found = evaluate(Half(), dataset, CLIP, workers=0, task="localization")["windows"]
     assert found.num_points.tolist() == [87, 10, 32]
     np.testing.assert_allclose(found.logits[:, 0], 1.5, atol=1e-6)
 
 
 def test_shuffled_frames_give_their_scores_back_to_where_they_belong(dataset: VideoDataset):
-    straight = evaluate_localization(InTime(0), dataset, CLIP, workers=0)
-    shuffled = evaluate_localization(InTime(0), dataset, CLIP, workers=0, shuffle_frames=True, seed=3)
+    straight = evaluate(InTime(0), dataset, CLIP, workers=0, task="localization")["windows"]
+    shuffled = evaluate(
+        InTime(0), dataset, CLIP, workers=0, shuffle_frames=True, seed=3, task="localization"
+    )["windows"]
     np.testing.assert_allclose(shuffled.logits, straight.logits, atol=1e-6)  # it looks at single frames
     assert shuffled.shuffled
-    ordered = evaluate_localization(InTime(2), dataset, CLIP, workers=0)
-    lost = evaluate_localization(InTime(2), dataset, CLIP, workers=0, shuffle_frames=True, seed=3)
-    again = evaluate_localization(InTime(2), dataset, CLIP, workers=2, shuffle_frames=True, seed=3)
+    ordered = evaluate(InTime(2), dataset, CLIP, workers=0, task="localization")["windows"]
+    lost = evaluate(InTime(2), dataset, CLIP, workers=0, shuffle_frames=True, seed=3, task="localization")[
+        "windows"
+    ]
+    again = evaluate(InTime(2), dataset, CLIP, workers=2, shuffle_frames=True, seed=3, task="localization")[
+        "windows"
+    ]
     assert np.abs(lost.logits - ordered.logits).mean() > 0.1
     np.testing.assert_array_equal(lost.logits, again.logits)
 
@@ -172,7 +179,7 @@ def test_a_model_of_clips_cannot_localise(dataset: VideoDataset):
             return super().forward(x).mean(2)
 
     with pytest.raises(WeightsError, match=r"\(views, classes, frames\) is needed to localise"):
-        evaluate_localization(PerClip(0), dataset, CLIP, workers=0)
+        evaluate(PerClip(0), dataset, CLIP, workers=0, task="localization")["windows"]
 
 
 def test_blending_checks_its_scores():

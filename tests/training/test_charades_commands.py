@@ -13,9 +13,9 @@ import torch
 
 from data.charades_files import NUM_TEST, make_json, make_official, make_source
 from saccade.cli import main
-from saccade.evaluation import LocalizationResult, MultiLabelResult
 from saccade.inference import Localizer, Predictor
 from saccade.models import create_model, load_model
+from saccade.tasks import LocalizationResult, MultiLabelResult
 from saccade.video import open_video
 
 TINY = shlex.split("""

@@ -17,15 +17,13 @@ from saccade.clip import ClipSpec
 from saccade.data.ava import load_ava
 from saccade.data.ava_files import read_boxes
 from saccade.errors import ConfigError
-from saccade.evaluation import load_result
-from saccade.evaluation.ava_map import frame_map
-from saccade.evaluation.detect import evaluate_detection
-from saccade.evaluation.detection import DetectionResult
+from saccade.evaluation import evaluate, load_result
 from saccade.models import create_model
 from saccade.recipes import get_recipe
+from saccade.tasks.detect import DetectionResult, detection_loss
+from saccade.tasks.frame_map import frame_map
 from saccade.training import TrainConfig, train
 from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig
-from saccade.training.detection import detection_loss
 from saccade.training.run import model_options
 from saccade.training.validate import validate
 
@@ -122,11 +120,11 @@ def test_scores_belong_to_their_boxes(ava: Path):
     model = create_model("x2d", 80, **TINY, detection=True).eval()
     clip = ClipSpec(num_frames=2, stride=2, crop=36, short_side=36)
     val = load_ava(ava, "val", min_score=0.2)
-    one = evaluate_detection(model, val, clip, workers=0, batch_size=1)
-    many = evaluate_detection(model, val, clip, workers=0, batch_size=4)
+    one = evaluate(model, val, clip, workers=0, batch_size=1, task="detection")["keyframes"]
+    many = evaluate(model, val, clip, workers=0, batch_size=4, task="detection")["keyframes"]
     np.testing.assert_allclose(one.scores, many.scores, atol=1e-6)
     assert one.people.tolist() == sorted(one.people.tolist())
-    two = evaluate_detection(model, load_ava(ava, "val"), clip, workers=0)
+    two = evaluate(model, load_ava(ava, "val"), clip, workers=0, task="detection")["keyframes"]
     np.testing.assert_allclose(two.scores, one.scores[np.arange(18) % 3 < 2], atol=1e-6)
     assert not one.labels[2].any()  # the box between the people is nobody's
     assert one.labels[:2].sum() == 2

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
-from saccade.evaluation.scoring import ViewScorer
-from saccade.inference import load_for_use
+from saccade.evaluation.scorer import Scorer
+from saccade.inference import load_for_inference
 from saccade.models import create_model
 from saccade.recipes import get_recipe
+from saccade.tasks import Classify
 from saccade.training.distributed import Processes
 from saccade.training.step import GradientStep
 
@@ -52,11 +53,12 @@ def layout(weights: nn.Module) -> torch.memory_format:
     ids=["x3d", "rubiksnet", "foreign"],
 )
 def test_to_predict_and_test(build: type[nn.Module], preferred: torch.memory_format):
-    loaded = load_for_use(
+    loaded = load_for_inference(
         build(), clip=ClipSpec(num_frames=4, stride=1, crop=32, short_side=32), device="cpu"
     )
     assert layout(loaded.model) == preferred
-    assert ViewScorer(loaded.model).memory_format == preferred
+    channels_last = Scorer(loaded.model, Classify(), loaded.clip).channels_last
+    assert channels_last == (preferred == torch.channels_last_3d)
 
 
 @pytest.mark.parametrize(("said", "wanted"), [(None, None), (True, ROWS), (False, PLANES)])

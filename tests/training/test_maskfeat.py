@@ -23,19 +23,18 @@ from saccade.cli import main
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError, UsageError
 from saccade.evaluation import load_result
-from saccade.evaluation import masked as evaluation
-from saccade.evaluation.masked import LOSS_EPS, MaskedResult, token_errors
 from saccade.inference import Predictor
 from saccade.models import create_model, read_weights
 from saccade.recipes import get_recipe
+from saccade.tasks import masked as evaluation
+from saccade.tasks.masked import LOSS_EPS, MaskedResult, masking, token_errors
 from saccade.training import RunInterrupted, TrainConfig, train
-from saccade.training import maskfeat as masking_module
 from saccade.training.checkpoint import load_checkpoint
 from saccade.training.distributed import processes
 from saccade.training.loop import Trainer
-from saccade.training.maskfeat import MaskedStep, masking
 from saccade.training.preview import preview_batch
 from saccade.training.run import model_options
+from saccade.training.step import GradientStep
 from saccade.training.validate import validate
 from saccade.transforms.masking import CubeMask, masked_tokens
 
@@ -120,7 +119,7 @@ def gradients(config: TrainConfig) -> tuple[float, Tensor]:
     torch.manual_seed(0)
     model = create_model(config.model.name, 0, **model_options(config)).train()
     with processes("cpu") as group:
-        loss, _ = MaskedStep(config, model, group)(batch())
+        loss, _ = GradientStep(config, model, group)(batch())
     grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     return loss / 4, torch.cat(grads)
 
@@ -210,9 +209,9 @@ def test_two_runs_are_alike_and_one_that_was_stopped_too(
 ):
     whole = train(pretraining("whole")).run_dir
     config, number = pretraining("stopped"), 0
-    step = MaskedStep.__call__
+    step = GradientStep.__call__
 
-    def stopping(self: MaskedStep, part: ClipBatch) -> tuple[float, float]:
+    def stopping(self: GradientStep, part: ClipBatch) -> tuple[float, float]:
         nonlocal number
         number += 1
         if number == 3:
@@ -222,7 +221,7 @@ def test_two_runs_are_alike_and_one_that_was_stopped_too(
     trainer: dict[str, Any] = {}
     run = Trainer.run
     monkeypatch.setattr(Trainer, "run", lambda self: (trainer.update(it=self), run(self))[1])
-    monkeypatch.setattr(MaskedStep, "__call__", stopping)
+    monkeypatch.setattr(GradientStep, "__call__", stopping)
     with pytest.raises(RunInterrupted):
         train(config)
     monkeypatch.undo()
@@ -283,7 +282,7 @@ def test_bfloat16_and_the_report(pretraining: Make, monkeypatch: pytest.MonkeyPa
 
 def test_multigrid_masks_each_size_of_clip(pretraining: Make, monkeypatch: pytest.MonkeyPatch):
     seen: set[tuple[int, ...]] = set()
-    inner = masking_module.token_errors
+    inner = evaluation.token_errors
 
     def watched(predictions: Tensor, tokens: Any, *others: Any) -> Any:
         assert predictions.shape[:4] == tokens.mask.shape
@@ -292,7 +291,7 @@ def test_multigrid_masks_each_size_of_clip(pretraining: Make, monkeypatch: pytes
         seen.add(tuple(tokens.mask.shape[1:]))
         return inner(predictions, tokens, *others)
 
-    monkeypatch.setattr(masking_module, "token_errors", watched)
+    monkeypatch.setattr(evaluation, "token_errors", watched)
     config = pretraining("run", multigrid="short", epochs=8, batch_size=2)
     config = config.replace(
         clip=config.clip.replace(num_frames=8, crop=48, short_side=48),

@@ -12,8 +12,9 @@ import torch
 
 from saccade.data.datasets import load_dataset
 from saccade.errors import ConfigError, DataError, UsageError
-from saccade.evaluation import TestResult, evaluate
+from saccade.evaluation import evaluate
 from saccade.models import load_model
+from saccade.tasks import TestResult
 from saccade.training import RunInterrupted, TrainConfig, TrainingError, train
 from saccade.training.checkpoint import load_checkpoint
 

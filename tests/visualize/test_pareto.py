@@ -10,8 +10,8 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import DataError, UsageError
-from saccade.evaluation import MultiLabelResult, TestResult
 from saccade.models import create_model, save_weights
+from saccade.tasks import MultiLabelResult, TestResult
 from saccade.visualize.pareto import compare_runs, to_rows, with_latency
 
 NUM = 20

@@ -10,7 +10,7 @@ import pytest
 
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
-from saccade.evaluation import Failure, TestResult
+from saccade.tasks import Failure, TestResult
 from saccade.video import write_video
 from saccade.visualize import write_report
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from saccade.clip import ClipSpec
-from saccade.evaluation import LocalizationResult, MultiLabelResult, Result
 from saccade.recipes import get_recipe
+from saccade.tasks import LocalizationResult, MultiLabelResult, Result
 from saccade.video import write_video
 from saccade.visualize import write_report
 

@@ -9,9 +9,9 @@ import pytest
 
 from saccade.data.types import Action
 from saccade.errors import UsageError
-from saccade.evaluation.timeline import Timeline
 from saccade.inference import Localizer
 from saccade.models import create_model, save_weights
+from saccade.tasks.timeline import Timeline
 from saccade.video import open_video, write_video
 from saccade.visualize.charts import save_figure
 from saccade.visualize.timeline import Panel, render_timeline, shown_labels, timeline_chart

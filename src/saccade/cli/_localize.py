@@ -15,9 +15,9 @@ from saccade.cli._timeline import clock
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
-    from saccade.evaluation.result import Failure
-    from saccade.evaluation.timeline import Timeline
     from saccade.inference import Localizer
+    from saccade.tasks import Failure
+    from saccade.tasks.timeline import Timeline
 
 _SHADES = " ░▒▓█"
 
@@ -34,8 +34,8 @@ def check_flags(options: Namespace) -> None:
 
 def localize(localizer: Localizer, paths: list[str], options: Namespace) -> list[Failure]:
     """Localise and show; the videos that could not be read."""
-    from saccade.evaluation.timeline import THRESHOLD
     from saccade.inference import Failure
+    from saccade.tasks.timeline import THRESHOLD
 
     threshold = THRESHOLD if options.threshold is None else options.threshold
     folder, names = Path(options.out or "."), output_names(paths)

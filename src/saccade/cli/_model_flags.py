@@ -47,12 +47,12 @@ def load_from_flags(source: str | None, weights: str | None, options: Namespace)
         source: run folder or weights, if the command takes them so.
         weights: a checkpoint given by its own flag.
     """
-    from saccade.inference import load_for_use
+    from saccade.inference import load_for_inference
 
     if source is not None and options.model:
         source, weights = None, source
     if options.model:
-        loaded = load_for_use(
+        loaded = load_for_inference(
             options.model,
             weights=weights,
             num_classes=options.num_classes,
@@ -61,7 +61,7 @@ def load_from_flags(source: str | None, weights: str | None, options: Namespace)
             task=options.task,
         )
     else:
-        loaded = load_for_use(
+        loaded = load_for_inference(
             source or weights or "",
             num_classes=options.num_classes,
             labels=options.labels,

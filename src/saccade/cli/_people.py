@@ -15,8 +15,8 @@ from saccade.cli._timeline import clock
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
-    from saccade.evaluation.result import Failure
     from saccade.inference import Detector, PeopleActions
+    from saccade.tasks import Failure
 
 
 def check_flags(options: Namespace) -> None:

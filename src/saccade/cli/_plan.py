@@ -50,7 +50,6 @@ def _num_clips(config: TrainConfig) -> int:
         raise UsageError(
             "--dry-run needs to know how many clips there are: give --num-clips N or --data PATH"
         )
-    from saccade.data.datasets import load_dataset
-    from saccade.training.run import dataset_options
+    from saccade.training.run import load_data
 
-    return len(load_dataset(config.data, "train", **dataset_options(config)))
+    return len(load_data(config.replace(val_every=0))[0])

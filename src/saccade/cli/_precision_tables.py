@@ -12,9 +12,8 @@ from rich.table import Table
 from saccade.cli._test_tables import percent, print_cost, print_head, protocol
 from saccade.cli._timeline import bar
 from saccade.console import output
-from saccade.evaluation import LocalizationResult, MultiLabelResult, Result
-from saccade.evaluation.metrics import PrecisionRow
-from saccade.evaluation.result import FIGURE_NAMES
+from saccade.tasks import LocalizationResult, MultiLabelResult, Result, figure_name
+from saccade.tasks.metrics import PrecisionRow
 
 _NOTES = {
     "map": "mAP: mean over the classes with a positive, as scikit-learn",
@@ -64,7 +63,7 @@ def _figures(results: Sequence[Result]) -> Table:
     names = [name for name, value in results[0].figures.items() if not isnan(value)]
     with_pairs = any(result.pairs for result in results)
     table.add_column("views")
-    for heading in (*(FIGURE_NAMES[name] for name in names), *(["in pairs"] * with_pairs), "GMACs/video"):
+    for heading in (*(figure_name(name) for name in names), *(["in pairs"] * with_pairs), "GMACs/video"):
         table.add_column(heading, justify="right")
     for result in results:
         values = [percent(result.figures[name]) for name in names]

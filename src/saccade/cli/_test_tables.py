@@ -11,10 +11,10 @@ from rich.table import Table
 
 from saccade.cli._timeline import bar
 from saccade.console import output
-from saccade.evaluation import MultiLabelResult, Result, TestResult
-from saccade.evaluation.metrics import ClassRow, most_confused
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.views import parse_views
+from saccade.tasks import MultiLabelResult, Result, TestResult
+from saccade.tasks.metrics import ClassRow, most_confused
 
 
 def show(results: Sequence[TestResult], record: dict[str, Any], *, num_rows: int | None) -> None:

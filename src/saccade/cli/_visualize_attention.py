@@ -78,12 +78,12 @@ def draw_attention(options: Namespace) -> int:
 
 
 def _subtitle(loaded: LoadedModel, found: AttentionMaps, heads: str) -> str:
-    from saccade.evaluation.scoring import sigmoid, softmax
+    from saccade.inference.loading import task_of
 
     said = ""
     if len(found.logits):
         logits = found.logits.mean(-1) if found.logits.ndim == 2 else found.logits
-        scores = softmax(logits) if loaded.task == "single-label" else sigmoid(logits)
+        scores = task_of(loaded).activation(logits)
         best = int(scores.argmax())
         said = f" says {loaded.class_names[best]} {100 * scores[best]:.0f} %"
     rows = "rollout of" if heads == "none" else f"heads of block {found.block + 1} of"

@@ -86,6 +86,7 @@ def check_clip_flags(options: Namespace) -> None:
 def draw_gradcam(options: Namespace) -> int:
     """The command; returns 1 when a video could not be read."""
     check_clip_flags(options)
+    from saccade.inference.loading import task_of
     from saccade.visualize.clips import on_device
     from saccade.visualize.gradcam import grad_cam
     from saccade.visualize.overlay import MapRow
@@ -102,7 +103,7 @@ def draw_gradcam(options: Namespace) -> int:
     def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
         inputs = on_device(clip, model)
         found = grad_cam(model, inputs, labels, stage=stage)
-        scores = found.scores(multi_label=loaded.task != "single-label")
+        scores = task_of(loaded).activation(found.logits)
         if options.top is not None:
             best = (-scores).argsort(kind="stable")[: options.top].tolist()
             found = grad_cam(model, inputs, best, stage=stage)

@@ -61,7 +61,7 @@ def add_embedding(pictures: Any) -> None:
 
 def draw_embedding(options: Namespace) -> int:
     """The command; returns 1 when a video could not be read."""
-    from saccade.console import console
+    from saccade.console import console, show_progress
     from saccade.evaluation.features import clip_features
     from saccade.inference.predictor import rule_to_predict
     from saccade.visualize import write_report
@@ -72,15 +72,16 @@ def draw_embedding(options: Namespace) -> int:
     folder = check_folder(options.out or _folder(Path(options.source)))
     loaded = load_from_flags(options.source, None, options)
     dataset = _dataset(options, loaded)
-    seen = clip_features(
-        loaded.model,
-        dataset,
-        loaded.clip,
-        temporal_rule=rule_to_predict(loaded),
-        workers=options.workers,
-        batch_size=options.batch_size,
-        progress=True,
-    )
+    with show_progress("reading", unit="videos") as progress:
+        seen = clip_features(
+            loaded.model,
+            dataset,
+            loaded.clip,
+            temporal_rule=rule_to_predict(loaded),
+            workers=options.workers,
+            batch_size=options.batch_size,
+            progress=progress,
+        )
     found = _embedded(seen, loaded, dataset, options.perplexity)
     source = Path(options.source)
     title = f"{loaded.name}, {source.resolve().name if source.is_dir() else source.name}"
@@ -101,7 +102,7 @@ def draw_embedding(options: Namespace) -> int:
 
 def _embedded(seen: ClipFeatures, loaded: LoadedModel, dataset: VideoDataset, perplexity: float) -> Embedding:
     """The map, with the model's scores where its classes are those of the clips."""
-    from saccade.evaluation.scoring import sigmoid, softmax
+    from saccade.inference.loading import task_of
     from saccade.visualize.embedding import embed
 
     same = loaded.named and loaded.class_names == dataset.class_names
@@ -111,7 +112,7 @@ def _embedded(seen: ClipFeatures, loaded: LoadedModel, dataset: VideoDataset, pe
         [item.path for item in seen.items],
         [item.label for item in seen.items],
         dataset.class_names,
-        scores=(softmax if loaded.task == "single-label" else sigmoid)(seen.logits) if own else None,
+        scores=task_of(loaded).activation(seen.logits) if own else None,
         perplexity=perplexity,
     )
 

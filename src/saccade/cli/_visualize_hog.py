@@ -41,7 +41,7 @@ def draw_hog_command(options: Namespace) -> int:
     from dataclasses import replace
 
     from saccade.models import MaskFeat
-    from saccade.training.maskfeat import masking
+    from saccade.tasks.masked import masking
     from saccade.visualize.charts import save_figure
     from saccade.visualize.hog import hog_sheet, hog_video, predict_masked
 

@@ -283,10 +283,10 @@ def _summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
 
 
 def _table(search: SearchConfig, result: SearchResult) -> str:
-    from saccade.expansion.types import figure_name
+    from saccade.expansion.types import accuracy_name
 
     titles = ["step", "axis", "frames", "pixels", "width", "bottleneck", "depth", "GMACs", "params", "ms"]
-    rows = [[*titles, figure_name(search.base.task)]]
+    rows = [[*titles, accuracy_name(search.base.task)]]
     for kept in result.way:
         candidate, cost = kept.candidate, kept.candidate.complexity
         factors = candidate.factors

@@ -31,7 +31,7 @@ def run(args: list[str]) -> int:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    from saccade.evaluation.result import FIGURE_NAMES
+    from saccade.tasks import figure_name
     from saccade.visualize.charts import save_figure
     from saccade.visualize.frontier import pareto_chart
     from saccade.visualize.pareto import compare_runs, to_rows, with_latency
@@ -42,7 +42,7 @@ def run(args: list[str]) -> int:
         measured = _prepare(options.device, options.threads)
         comparison = with_latency(comparison, device=measured["device"], runs=options.runs_timed)
         measured["runs"] = options.runs_timed
-    name = FIGURE_NAMES[comparison.figure]
+    name = figure_name(comparison.figure)
     title = options.title or f"{name}, {comparison.protocol}, {comparison.entries[0].num_videos} videos"
     save_figure(pareto_chart(comparison.panels(), figure_name=name, title=title), out)
     if options.json:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from saccade.data.types import VideoDataset
-    from saccade.evaluation import TestResult
+    from saccade.tasks import TestResult
     from saccade.training.config import TrainConfig
 
 TEST_VIEWS = "3x1"
@@ -86,19 +86,21 @@ def _test(
     model: nn.Module, held_out: VideoDataset, config: TrainConfig, *, seed: int | None = None
 ) -> TestResult:
     """One test; with a ``seed``, of shuffled frames."""
+    from saccade.console import show_progress
     from saccade.evaluation import evaluate
 
-    results = evaluate(
-        model,
-        held_out,
-        config.clip,
-        TEST_VIEWS,
-        workers=config.workers,
-        temporal_rule=config.temporal_rule,
-        shuffle_frames=seed is not None,
-        seed=seed or 0,
-        progress=True,
-    )
+    with show_progress("testing", unit="videos") as progress:
+        results = evaluate(
+            model,
+            held_out,
+            config.clip,
+            TEST_VIEWS,
+            workers=config.workers,
+            temporal_rule=config.temporal_rule,
+            shuffle_frames=seed is not None,
+            seed=seed or 0,
+            progress=progress,
+        )
     return results[TEST_VIEWS]
 
 

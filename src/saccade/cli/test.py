@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,8 @@ from saccade.sampling.views import PROTOCOLS, parse_views
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from saccade.data.types import VideoDataset
-    from saccade.evaluation import Result
     from saccade.inference import LoadedModel
+    from saccade.tasks import Result, Task
 
 EXAMPLES = """examples:
   saccade test runs/my_run --views 10x1
@@ -36,25 +36,47 @@ EXAMPLES = """examples:
 
 def run(args: list[str]) -> int:
     """The command; returns 1 when a video could not be read."""
+    from saccade.console import show_progress
+    from saccade.evaluation import evaluate
+
     options = _parser().parse_args(args)
     settings = settings_of_run(Path(options.source))
     data = options.data or settings.get("data")
     if not data:
         raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
     loaded = load_from_flags(options.source, None, options)
-    _check_flags(options, loaded.task)
+    task = _task(loaded, options)
     folder = check_folder(_folder(options))
-    if loaded.task == "detection":
-        from saccade.cli._test_detection import run_detection
-
-        return run_detection(loaded, data, options, settings, folder)
-    dataset = _dataset(data, options, settings, loaded)
-    results = _evaluate(loaded, dataset, options)
+    given = _data_options(options, settings)
+    dataset = task.load_test_split(
+        data, options.split, given, class_names=loaded.class_names if loaded.named else None
+    )
+    if len(dataset.class_names) != len(loaded.class_names):
+        raise DataError(
+            f"{data} has {len(dataset.class_names)} classes and {loaded.origin} {len(loaded.class_names)}; "
+            "name the classes of the weights with --labels, or test on their own data"
+        )
+    with show_progress("testing", unit="videos") as progress:
+        results = evaluate(
+            loaded.model,
+            dataset,
+            loaded.clip,
+            options.views or "1x1",
+            task=task,
+            workers=options.workers,
+            batch_size=options.batch_size,
+            shuffle_frames=options.shuffle_frames,
+            temporal_rule=options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade",
+            seed=options.seed,
+            precision=options.precision,
+            progress=progress,
+        )
     record: dict[str, Any] = {
         "model": loaded.name,
         "weights": loaded.origin,
         "data": dataset.root,
         "split": dataset.split,
+        **({"min_score": given["min_score"]} if "min_score" in task.test_options else {}),
     }
     record |= {"device": str(loaded.device), "precision": options.precision}
     record["results"] = [result.summary() for result in results.values()]
@@ -67,40 +89,29 @@ def run(args: list[str]) -> int:
     return _report_failures(next(iter(results.values())), len(dataset))
 
 
-def _evaluate(loaded: LoadedModel, dataset: VideoDataset, options: Namespace) -> Mapping[str, Result]:
-    """The results by view set, or the one of whole videos."""
-    from saccade.evaluation import evaluate, evaluate_localization, evaluate_multilabel
-
-    how: dict[str, Any] = {
-        "workers": options.workers,
-        "batch_size": options.batch_size,
-        "shuffle_frames": options.shuffle_frames,
-        "seed": options.seed,
-        "precision": options.precision,
-        "progress": True,
+def _data_options(options: Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the flags, or else the run, say of the data."""
+    people = settings.get("people", {})
+    own = not options.data  # the data of the run
+    return {
+        "root": options.root or (settings.get("root") if own else None) or None,
+        "val_fraction": settings.get("val_fraction", 0.2),
+        "allow_missing": options.allow_missing,
+        "detected": options.boxes
+        or (people.get("val_boxes") if own and options.split == "val" else None)
+        or None,
+        "min_score": people.get("min_score", 0.9) if options.min_score is None else options.min_score,
     }
-    if loaded.task == "localization":
-        overlap = 0.5 if options.overlap is None else options.overlap
-        result = evaluate_localization(loaded.model, dataset, loaded.clip, overlap=overlap, **how)
-        return {result.views: result}
-    how["temporal_rule"] = options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade"
-    views = options.views or "1x1"
-    if loaded.task == "multi-label":
-        how["ensemble"] = options.ensemble or loaded.metadata.get("ensemble") or "max"
-        return evaluate_multilabel(loaded.model, dataset, loaded.clip, views, **how)
-    return evaluate(loaded.model, dataset, loaded.clip, views, **how)
 
 
 def _show(results: Mapping[str, Result], record: dict[str, Any], *, num_rows: int | None) -> None:
     from saccade.cli._precision_tables import show_precisions
+    from saccade.cli._test_detection import show_people
     from saccade.cli._test_tables import show
-    from saccade.evaluation import TestResult
 
-    single = [result for result in results.values() if isinstance(result, TestResult)]
-    if single:
-        show(single, record, num_rows=num_rows)
-    else:
-        show_precisions(list(results.values()), record, num_rows=num_rows)
+    tables: dict[str, Any] = {"accuracy": show, "precision": show_precisions, "people": show_people}
+    found = list(results.values())
+    tables[found[0].table](found, record, num_rows=num_rows)
 
 
 def _parser() -> Parser:
@@ -178,59 +189,38 @@ def settings_of_run(source: Path) -> dict[str, Any]:
         return {}
 
 
-def _dataset(data: str, options: Namespace, settings: dict[str, Any], loaded: LoadedModel) -> VideoDataset:
-    from saccade.data import load_dataset
-
-    names = loaded.class_names if loaded.named else None
-    dataset = load_dataset(
-        data,
-        options.split,
-        class_names=names,
-        root=options.root or (settings.get("root") if not options.data else None) or None,
-        val_fraction=settings.get("val_fraction", 0.2),
-        allow_missing=options.allow_missing,
-    )
-    if len(dataset.class_names) != len(loaded.class_names):
-        raise DataError(
-            f"{data} has {len(dataset.class_names)} classes and {loaded.origin} {len(loaded.class_names)}; "
-            "name the classes of the weights with --labels, or test on their own data"
-        )
-    return dataset
-
-
-def _check_flags(options: Namespace, task: str) -> None:
-    """Refuse flags that the task has no use for; a protocol is measured as it is stated, or not under its
-    name.
+def _task(loaded: LoadedModel, options: Namespace) -> Task:
+    """The model's task with the options that the flags give it. It is an error to give a flag that it has no
+    use for, or one that would change a protocol.
     """
-    if task == "masked":
+    from saccade.inference.loading import task_of
+
+    task = task_of(loaded)
+    if not task.has_classes:
         raise UsageError(
             f"{options.source}: was pre-trained without labels and has no classes; start a recipe with "
             "--model.weights from it, then test that run"
         )
-    whole = task in ("localization", "detection")
-    useless = {
-        "--views": whole and options.views is not None,
-        "--temporal-rule": whole and options.temporal_rule is not None,
-        "--overlap": task != "localization" and options.overlap is not None,
-        "--boxes": task != "detection" and options.boxes is not None,
-        "--min-score": task != "detection" and options.min_score is not None,
-        "--ensemble": task != "multi-label" and options.ensemble is not None,
-    }
-    for flag, given in useless.items():
-        if given:
-            raise UsageError(f"{flag}: a model trained for {task} has no use for it; leave the flag out")
+    names = ("views", "temporal_rule", "overlap", "boxes", "min_score", "ensemble")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    for name in given:
+        if name not in task.test_options:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: a model trained for {task.name} has no use for it; leave the flag out")
     for text in options.views.split(",") if options.views else ():
         views = parse_views(text)
         if not views.protocol:
             continue
         fixed = {"--temporal-rule": options.temporal_rule not in (None, views.rule)}
         fixed["--short-side"] = options.short_side is not None and views.scale is not None
-        for flag, given in fixed.items():
-            if given:
+        for flag, changed in fixed.items():
+            if changed:
                 raise UsageError(
                     f"{flag}: the protocol {views} fixes it; leave the flag out, or give the views as "
                     f"{views.num_clips}x{views.num_crops}"
                 )
+    own = {entry.name for entry in fields(task)}
+    return replace(task, **{name: value for name, value in given.items() if name in own})
 
 
 def _folder(options: Namespace) -> Path:
@@ -244,7 +234,6 @@ def _save(
     results: Mapping[str, Result], record: dict[str, Any], folder: Path, *, shuffled: bool, model: str
 ) -> list[str]:
     """Scores, figures and pictures; the names of the files."""
-    from saccade.evaluation import LocalizationResult, MultiLabelResult, write_submission
     from saccade.files import write_json
     from saccade.visualize.charts import save_figure
 
@@ -253,10 +242,9 @@ def _save(
     for views, result in results.items():
         saved.append(f"{mark}_scores_{views}.npz")
         result.save(folder / saved[-1])
-        if isinstance(result, (MultiLabelResult, LocalizationResult)):
-            kind = "localize" if isinstance(result, LocalizationResult) else f"classify_{views}"
-            saved.append(f"{mark}_submission_{kind}.txt")
-            write_submission(result, folder / saved[-1])
+        if result.submission_name:
+            saved.append(f"{mark}_{result.submission_name}")
+            result.write_submission(folder / saved[-1])
     saved.append(f"{mark}_result.json")
     write_json(folder / saved[-1], record)
     for name, figure in _pictures(list(results.values()), model).items():
@@ -268,18 +256,19 @@ def _save(
 
 def _pictures(results: Sequence[Result], model: str) -> dict[str, Figure]:
     """The classes of the view set with most views, and accuracy against cost where there are several."""
-    from saccade.evaluation import TestResult
-    from saccade.evaluation.result import FIGURE_NAMES
+    from saccade.tasks import TestResult, figure_name
     from saccade.visualize.charts import confusion_chart, sparse_view_chart
 
     last = max(results, key=lambda result: result.num_views)
+    if last.table == "people":
+        return {}
     if isinstance(last, TestResult):
         title = f"{model}, {last.views} views"
         pictures = {f"confusion_{last.views}": confusion_chart(last.confusion, last.class_names, title=title)}
     else:
         pictures = {f"classes_{last.views}": _precision_chart(last, f"{model}, {last.views}")}
     if len(results) > 1:
-        name = FIGURE_NAMES[last.score_name]
+        name = figure_name(last.score_name)
         points = [(result.views, result.gmacs_per_video, result.score) for result in results]
         pictures["sparse_views"] = sparse_view_chart(points, label=model, figure_name=name)
     return pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,12 +13,14 @@ from torch.utils.data import Dataset
 from saccade.data.actions import ActionTable
 from saccade.data.cache import FrameCache
 from saccade.data.seeds import stream
-from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, Task, VideoDataset
+from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, VideoDataset
 from saccade.errors import DataError, SaccadeError, VideoError
 from saccade.sampling.temporal import sample_train
 from saccade.sampling.views import draw_short_side
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.resize import resize_short_side
+
+LabelKind = Literal["class", "actions", "moments"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,8 @@ class ClipSettings:
         backend: see saccade.video.open_video.
         frames_fps: rate of folders of images whose data set does not say it, None for open_video's default.
         attempts: videos tried for one clip before the run is stopped.
-        task: which labels come with a clip: the label of its video; ``multi-label``: the classes present
-            between its first and its last frame; ``localization``: those at points spread evenly over the
+        labels: which labels come with a clip. ``class``: the label of its video; ``actions``: the classes
+            present between its first and its last frame; ``moments``: those at points spread evenly over the
             clip, one for every frame at the target rate (of the largest stride where strides are drawn).
     """
 
@@ -42,7 +45,7 @@ class ClipSettings:
     backend: Backend = "auto"
     frames_fps: float | None = None
     attempts: int = 10
-    task: Task = "single-label"
+    labels: LabelKind = "class"
 
 
 class TrainClips(Dataset["PackedBatch | SaccadeError"]):
@@ -169,10 +172,10 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         num_video_frames: int,
         fps: float,
     ) -> ClipLabels:
-        if self.settings.task == "multi-label":
+        if self.settings.labels == "actions":
             present = self._actions.between(index, frames.min() / fps, frames.max() / fps)
             return ClipLabels(present.astype(np.float32))
-        if self.settings.task != "localization":
+        if self.settings.labels != "moments":
             return ClipLabels(self.labels[index])
         num_points = request.num_frames * request.stride[1]
         span = request.num_frames * stride / self.settings.target_fps

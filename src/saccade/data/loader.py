@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from saccade.data.cache import FrameCache
-from saccade.data.clips import ClipSettings, PackedBatch
-from saccade.data.types import ClipBatch, ClipRequest, Task, VideoDataset
+from saccade.data.clips import ClipSettings, LabelKind, PackedBatch
+from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
 from saccade.data.workers import loader_options
 from saccade.errors import ConfigError, DataError, SaccadeError
 from saccade.sampling.temporal import RULES
@@ -28,7 +28,7 @@ class TrainLoader:
     Args:
         dataset: the training videos.
         workers: decoding processes; 0 decodes in this process.
-        target_fps, rule, inverse_uniform, backend, frames_fps, attempts, task: see `ClipSettings`.
+        target_fps, rule, inverse_uniform, backend, frames_fps, attempts, labels: see `ClipSettings`.
         cache_mb: memory in MiB for decoded frames, shared by the workers; 0 is off.
         cache_short_side: the short side of cached frames: the largest that clips request.
         prefetch: batches each worker prepares ahead.
@@ -49,7 +49,7 @@ class TrainLoader:
         backend: Backend = "auto",
         frames_fps: float | None = None,
         attempts: int = 10,
-        task: Task = "single-label",
+        labels: LabelKind = "class",
         cache_mb: int = 0,
         cache_short_side: int | None = None,
         prefetch: int = 2,
@@ -72,7 +72,7 @@ class TrainLoader:
             backend=backend,
             frames_fps=frames_fps,
             attempts=attempts,
-            task=task,
+            labels=labels,
         )
         self.cache = cache
         self._workers = workers

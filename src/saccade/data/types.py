@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,10 +14,6 @@ from saccade.video import Backend, VideoReader, open_video
 if TYPE_CHECKING:
     from saccade.data.cache import FrameCache
     from saccade.data.clips import ClipSettings, TrainClips
-
-Task = Literal["single-label", "multi-label", "localization", "detection", "masked"]
-"""What a model predicts: one label of a clip, several of a clip, several at every moment, several of every
-person; or, without labels, the masked part of a clip."""
 
 
 @dataclass(frozen=True)

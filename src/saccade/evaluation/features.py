@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError
-from saccade.evaluation.decoding import DecodedVideo, VideosToTest, read_ahead
-from saccade.evaluation.result import Failure
-from saccade.evaluation.scoring import ViewScorer, evaluating
-from saccade.evaluation.share import Share, counted
-from saccade.sampling.views import parse_views
-from saccade.transforms.views import cut_views
+from saccade.evaluation.engine import Videos, run_pass
+from saccade.evaluation.reading import VideoSource
+from saccade.evaluation.scorer import Scorer, evaluating
+from saccade.progress import Progress, ignore
+from saccade.sampling.views import Views
+from saccade.tasks import Classify, Failure
+from saccade.tasks.base import View
 
 Features = NDArray[np.float32]
 
@@ -49,8 +51,7 @@ def clip_features(
     temporal_rule: str = "saccade",
     workers: int = 2,
     batch_size: int | None = None,
-    progress: bool = False,
-    on_video: Callable[[int, int], None] | None = None,
+    progress: Progress = ignore,
 ) -> ClipFeatures:
     """The features that the classifier of ``model`` is given, for the middle clip of each video.
 
@@ -62,49 +63,29 @@ def clip_features(
     """
     if not len(dataset):
         raise DataError(f"{dataset.root}: no videos in split {dataset.split!r}")
-    videos = VideosToTest(
-        dataset.items,
-        range(len(dataset)),
-        clip,
-        [parse_views("1x1")],
-        rule=temporal_rule,
-        shuffle_seed=None,
-    )
-    scorer = ViewScorer(_Both(model), batch_size=batch_size, logits=True)
-    share: Share[Features] = Share()
-    with evaluating(scorer.model), counted(len(videos), progress=progress, on_video=on_video) as done:
-        stream = read_ahead(videos, workers=workers, pin_memory=scorer.device.type == "cuda")
-        views = _views(share.readable(stream, done), scorer, clip)
-        share.scores.update(scorer.stream(views))
-    if not share.scores:
+    both = _Both(model)
+    scorer = Scorer(both, _Features(), clip, batch_size=batch_size)
+    source = VideoSource(dataset, scorer.task, clip, (Views(1, 1),), temporal_rule)
+    positions = range(len(dataset))
+    with evaluating(both):
+        found = run_pass(Videos(source, scorer.device), positions, scorer, workers, progress)
+    if not found.scores:
         raise DataError(f"{dataset.root}: none of the {len(dataset)} videos can be read")
-    order = sorted(share.scores)
-    table = np.stack([share.scores[position] for position in order])
-    num_classes = scorer.model.num_classes
+    order = sorted(found.scores)
+    table = np.stack([found.scores[position] for position in order])
     return ClipFeatures(
         items=tuple(dataset.items[position] for position in order),
-        features=np.ascontiguousarray(table[:, num_classes:]),
-        logits=np.ascontiguousarray(table[:, :num_classes]),
-        failures=tuple(share.failures[position] for position in sorted(share.failures)),
+        features=np.ascontiguousarray(table[:, both.num_classes :]),
+        logits=np.ascontiguousarray(table[:, : both.num_classes]),
+        failures=tuple(found.failures[position] for position in sorted(found.failures)),
     )
 
 
-def _views(
-    stream: Iterator[DecodedVideo], scorer: ViewScorer, clip: ClipSpec
-) -> Iterator[tuple[int, Tensor]]:
-    for video in stream:
-        (size,) = video.sizes
-        (planned,) = size.clips
-        frames = size.frames.to(scorer.device, non_blocking=True)[list(planned.frames)]
-        views = cut_views(
-            frames,
-            clip,
-            planned.crops,
-            short_side=planned.short_side,
-            grid=planned.grid,
-            channels_last=scorer.channels_last,
-        )
-        yield from ((video.position, view) for _, view in views)
+class _Features(Classify):
+    """The output of the one view of each video, as it is."""
+
+    def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
+        return output
 
 
 class _Both(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 from saccade.errors import ConfigError
 from saccade.expansion.types import Factors, SearchConfig
 from saccade.models import model_info
+from saccade.tasks import get_task
 from saccade.training.config import TrainConfig
 
 _NEVER = 100
@@ -26,7 +27,7 @@ def check_base(base: TrainConfig) -> None:
         raise ConfigError(
             "model.weights: every candidate is another network, so none can take them; leave it empty"
         )
-    if base.task not in ("single-label", "multi-label", "localization"):
+    if not get_task(base.task).searchable:
         raise ConfigError(f"task: a search compares networks for clips; it cannot do {base.task}")
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 from saccade.errors import SaccadeError
-from saccade.evaluation.uncertainty import share_error
 from saccade.expansion.types import Candidate, Cost, Criterion, Outcome
+from saccade.tasks.metrics import share_error
 
 SURE = 2.0
 """Standard errors that a difference must have to be more than noise."""

@@ -24,7 +24,7 @@ from saccade.expansion.story import (
     path_of,
     read_story,
 )
-from saccade.expansion.types import figure_name
+from saccade.expansion.types import accuracy_name
 from saccade.files import write_text
 from saccade.training.metrics import format_seconds
 from saccade.visualize.charts import inline_svg, save_figure
@@ -182,7 +182,7 @@ def _data_name(story: Story) -> str:
 
 
 def _figure_name(story: Story) -> str:
-    return figure_name(story.settings.get("base", {}).get("task", ""))
+    return accuracy_name(story.settings.get("base", {}).get("task", ""))
 
 
 def _has(tried: Tried, cost: str) -> bool:

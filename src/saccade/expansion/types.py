@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from saccade.errors import ConfigError
-from saccade.evaluation.result import FIGURE_NAMES
 from saccade.models.x3d import BASE_CROP, X3DConfig
+from saccade.tasks import figure_name, get_task
 from saccade.training.config import TrainConfig
 
 Axis = Literal["fast", "temporal", "spatial", "depth", "width", "bottleneck"]
@@ -25,12 +25,9 @@ Runtime = Literal["saccade", "torch", "compile"]
 Status = Literal["done", "failed"]
 
 
-_FIGURES = {"single-label": "top1", "multi-label": "map", "localization": "charades25"}
-
-
-def figure_name(task: str) -> str:
+def accuracy_name(task: str) -> str:
     """What the accuracy of a search is called in print: that by which models of the task are chosen."""
-    return FIGURE_NAMES[_FIGURES.get(task, "top1")]
+    return figure_name(get_task(task or "single-label").figure)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from saccade.evaluation.result import Failure
-from saccade.evaluation.timeline import Segment, Timeline
 from saccade.inference.detector import Detector, PeopleActions, Person
+from saccade.inference.loading import LoadedModel, load_for_inference
 from saccade.inference.localizer import Localizer
 from saccade.inference.predictor import Prediction, Predictor, Window
-from saccade.inference.source import LoadedModel, load_for_use
+from saccade.tasks import Failure
+from saccade.tasks.timeline import Segment, Timeline
 
 __all__ = [
     "Detector",
@@ -21,5 +21,5 @@ __all__ = [
     "Segment",
     "Timeline",
     "Window",
-    "load_for_use",
+    "load_for_inference",
 ]

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from saccade.clip import ClipSpec
 from saccade.data.ava import Keyframe, keyframe_clip
 from saccade.data.ava_files import Box, BoxRow, read_people
 from saccade.errors import DataError, VideoError
-from saccade.evaluation.detect import PeopleScorer
-from saccade.evaluation.result import Failure
-from saccade.evaluation.scoring import Precision
-from saccade.inference.ahead import answered_ahead
-from saccade.inference.source import LoadedModel, load_for_task
-from saccade.video import open_video
+from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
+from saccade.evaluation.scorer import Precision, Scorer, evaluating
+from saccade.inference.loading import LoadedModel, load_for_task
+from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
+from saccade.tasks import Detect, Failure
+from saccade.video import Backend, VideoReader, open_video
 
 THRESHOLD = 0.5
 MIN_SCORE = 0.9
@@ -30,7 +30,7 @@ _FIRST_SECOND = 900  # where the cut videos of AVA begin
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One box, x1, y1, x2, y2 as shares of the frame, at ``time`` seconds of the video, and the scores
+    """One box, x1, y1, x2, y2 as fractions of the frame, at ``time`` seconds of the video, and the scores
     float32 (K,) of all actions, each in 0..1 by itself. ``second`` is what the file of boxes calls it.
     """
 
@@ -85,26 +85,17 @@ class PeopleActions:
         }
 
 
-@dataclass(frozen=True)
-class KeyframeClip:
-    """The clip around a second: uint8 (T, H, W, 3), and the facts of its video."""
-
-    second: int
-    time: float
-    boxes: tuple[Box, ...]
-    frames: Tensor
-    duration: float
-    fps: float
-
-
 class Detector:
     """A trained model of people's actions as a function from a video file to `PeopleActions`.
 
-        detect = Detector("runs/x3d_m_ava", boxes="people.csv")
-        detect("film.mp4").people
+    >>> detect = saccade.Detector("runs/x3d_m_ava", boxes="people.csv")
+    >>> found = detect("film.mp4")
+    >>> [found.actions(person) for person in found.people]
+    [[('stand', 0.91), ('talk to', 0.66)]]
 
     Args:
-        model, labels, device, weights, num_classes, clip, precision, frames_fps: as for `Predictor`.
+        model, labels, device, weights, num_classes, clip, precision, frames_fps, backend: as for
+            `Predictor`.
         boxes: where the people are, in a file that `read_people` reads, or its rows. The rows of a video are
             those whose ``video_id`` is the name of the file without its ending. Seconds are those of the
             video; where it is too short for that, those of AVA, whose videos begin at second 900.
@@ -129,10 +120,11 @@ class Detector:
         min_score: float = MIN_SCORE,
         precision: Precision = "float32",
         frames_fps: float | None = None,
+        backend: Backend = "auto",
     ) -> None:
         self.loaded: LoadedModel = load_for_task(
             model,
-            "detection",
+            Detect.name,
             "not for people in boxes; train with --task detection, or predict without boxes",
             weights=weights,
             num_classes=num_classes,
@@ -140,7 +132,8 @@ class Detector:
             clip=clip,
             device=device,
         )
-        self.class_names, self.clip, self.frames_fps = self.loaded.class_names, self.loaded.clip, frames_fps
+        self.class_names, self.clip = self.loaded.class_names, self.loaded.clip
+        self.frames_fps, self.backend = frames_fps, backend
         if isinstance(boxes, str | os.PathLike):
             self._boxes_from, rows = os.fspath(boxes), read_people(boxes)
         else:
@@ -148,7 +141,7 @@ class Detector:
         self._moments = _moments(rows, min_score)
         if not self._moments:
             raise DataError(f"{self._boxes_from}: no boxes with a score of at least {min_score:g}")
-        self._scorer = PeopleScorer(self.loaded.model, self.clip, self.loaded.device, precision)
+        self._scorer = Scorer(self.loaded.model, Detect(), self.clip, batch_size=1, precision=precision)
 
     def check(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         """Raise `DataError` unless there are boxes for every one of these videos."""
@@ -172,41 +165,50 @@ class Detector:
         A file that cannot be read, or has boxes beyond its end, yields a `Failure` with its path and the
         cause, and the next ones follow.
         """
-        yield from answered_ahead(
-            paths,
+        yield from map_videos(
+            [os.fspath(path) for path in paths],
             lambda name: self._decode(name, threads=1),
             self._detect,
             workers,
             failures=(VideoError, DataError),
         )
 
-    def _decode(self, path: str, *, threads: int) -> Iterator[KeyframeClip]:
+    def _decode(self, path: str, *, threads: int) -> Iterator[tuple[Chunk, int, float]]:
+        """The clip around each second that has boxes, the second as the boxes call it, and its time."""
         moments, clip = self._of_video(path), self.clip
-        with open_video(path, short_side=clip.short_side, fps=self.frames_fps, threads=threads) as reader:
-            duration = len(reader) / reader.fps
-            cut = self._begins_late(path, moments, duration)
-            for second, boxes in sorted(moments.items()):
-                frames = keyframe_clip(
-                    Keyframe(path, second, boxes, ((),) * len(boxes), (1.0,) * len(boxes)),
-                    len(reader),
-                    reader.fps,
-                    num_frames=clip.num_frames,
-                    stride=clip.stride,
-                    cut=cut,
-                )
-                time = float(second - _FIRST_SECOND * cut)
-                yield KeyframeClip(second, time, boxes, reader.frames(frames.tolist()), duration, reader.fps)
+        with open_video(
+            path, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
+        ) as reader:
+            cut = self._begins_late(path, moments, len(reader) / reader.fps)
+            seconds = sorted(moments)
+            clips = np.stack([self._frames(path, second, reader, cut) for second in seconds])
+            indices, places = np.unique(clips, return_inverse=True)
+            planned = tuple(
+                PlannedClip(tuple(rows.tolist()), clip.short_side, "pyslowfast", {WHOLE: moments[second]})
+                for second, rows in zip(seconds, places.reshape(clips.shape), strict=True)
+            )
+            chunks = read_chunks(reader, VideoPlan(indices, planned), max_clips=1)
+            for second, chunk in zip(seconds, chunks, strict=True):
+                yield chunk, second, float(second - _FIRST_SECOND * cut)
 
-    def _detect(self, path: str, chunks: Iterator[KeyframeClip]) -> PeopleActions:
+    def _frames(self, path: str, second: int, reader: VideoReader, cut: bool) -> NDArray[np.int64]:
+        return keyframe_clip(
+            Keyframe(path, second, (), (), ()),
+            len(reader),
+            reader.fps,
+            num_frames=self.clip.num_frames,
+            stride=self.clip.stride,
+            cut=cut,
+        )
+
+    def _detect(self, path: str, chunks: Iterator[tuple[Chunk, int, float]]) -> PeopleActions:
         people: list[Person] = []
-        for chunk in chunks:
-            (scores,) = self._scorer([chunk.frames], [chunk.boxes])
-            people += [
-                Person(chunk.second, chunk.time, box, row)
-                for box, row in zip(chunk.boxes, scores, strict=True)
-            ]
-            last = chunk
-        return PeopleActions(path, self.class_names, tuple(people), last.duration, last.fps)
+        with evaluating(self.loaded.model):
+            for chunk, second, time in chunks:
+                ((view, scores),) = self._scorer.stream(cut_views([chunk], self.clip, self._scorer.device))
+                people += [Person(second, time, box, row) for box, row in zip(view.tag, scores, strict=True)]
+                video = chunk.video
+        return PeopleActions(path, self.class_names, tuple(people), video.duration, video.fps)
 
     def _of_video(self, path: str) -> Mapping[int, tuple[Box, ...]]:
         name = video_id(path)

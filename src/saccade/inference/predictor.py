@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from saccade.clip import ClipSpec
-from saccade.data.types import Task
 from saccade.errors import UsageError
-from saccade.evaluation.result import Failure
-from saccade.evaluation.scoring import Precision, ViewScorer, sigmoid
-from saccade.inference.ahead import answered_ahead
-from saccade.inference.source import LoadedModel, load_for_use
+from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
+from saccade.evaluation.scorer import Precision, Scorer, evaluating
+from saccade.inference.loading import LoadedModel, load_for_inference, task_of
+from saccade.sampling.plan import plan_clips
 from saccade.sampling.segments import SEGMENT_RULES, check_num_clips
 from saccade.sampling.temporal import RULES, sample_test
 from saccade.sampling.views import Views, parse_views
-from saccade.transforms.views import cut_views
-from saccade.video import open_video
+from saccade.tasks import Classify, Failure, MultiLabel
+from saccade.tasks.base import VideoFacts
+from saccade.video import Backend, open_video
 
 _CHUNK_CLIPS = 8  # clips decoded, and held, at a time
 _SHORTEST_WINDOW = 0.5  # seconds
@@ -102,28 +102,28 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class ClipFrames:
-    """Some successive clips of a video: positions (num_clips, num_frames) in ``frames``, uint8 (N, H, W,
-    3).
-    """
+class _Clips:
+    """Some successive clips of a video, (num_clips, num_frames), decoded."""
 
     clips: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    frames: Tensor
-    num_video_frames: int
-    fps: float
+    chunk: Chunk
     views: Views
 
 
 class Predictor:
     """A trained model as a function from a video file to a `Prediction`.
 
-        predict = saccade.Predictor("runs/my_run")
-        predict("clip.mp4").top(3)
+    >>> predict = saccade.Predictor("runs/my_run")
+    >>> predict("clip.mp4").top(3)
+    [('rising', 0.93), ('falling', 0.05), ('opening', 0.01)]
+    >>> clip = ClipSpec(num_frames=8, stride=4, crop=112, short_side=128)
+    >>> predict = saccade.Predictor(any_module, ["cat", "dog"], clip=clip)
+
+    A module is left as it is: its mode, its device and its memory format.
 
     Args:
         model: a run folder, a .safetensors file written by Saccade, a model name (with ``weights``), a
-            module, or what `load_for_use` gave.
+            module, or what `load_for_inference` gave.
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``. Default: those that come with the weights, else numbers.
         device: ``auto`` is CUDA where there is one.
@@ -135,6 +135,7 @@ class Predictor:
         batch_size: most views per forward pass; None chooses by memory.
         task: of weights of another code base, ``single-label`` or ``multi-label``; ours say it themselves.
         frames_fps: frames per second of folders of images, which do not say it; None: 30.
+        backend: what decodes, see `saccade.open_video`.
 
     Raises:
         UsageError, WeightsError: the model, weights, labels, views or device cannot be used; the message
@@ -154,17 +155,18 @@ class Predictor:
         temporal_rule: str | None = None,
         batch_size: int | None = None,
         precision: Precision = "float32",
-        task: Task | None = None,
+        task: str | None = None,
         frames_fps: float | None = None,
+        backend: Backend = "auto",
     ) -> None:
-        self.frames_fps = frames_fps
+        self.frames_fps, self.backend = frames_fps, backend
         self.views = None if views == "auto" else parse_views(views)
         if self.views is not None and self.views.protocol:
             raise UsageError(
                 f"views {views}: a protocol is for measuring (saccade test); to predict give CLIPSxCROPS, "
                 f"such as {self.views.num_clips}x{self.views.num_crops}, or auto"
             )
-        self.loaded: LoadedModel = load_for_use(
+        self.loaded: LoadedModel = load_for_inference(
             model,
             weights=weights,
             num_classes=num_classes,
@@ -173,13 +175,10 @@ class Predictor:
             device=device,
             task=task,
         )
-        if self.loaded.task not in ("single-label", "multi-label"):
+        self.task = task_of(self.loaded)
+        if not isinstance(self.task, Classify | MultiLabel):
             raise UsageError(
-                f"{self.loaded.origin} was trained for {self.loaded.task}; "
-                + {
-                    "localization": "add --localize",
-                    "detection": "add --boxes FILE, which says where the people are",
-                }.get(self.loaded.task, "it predicts no labels of clips")
+                f"{self.loaded.origin} was trained for {self.task.name}; {self.task.predict_hint}"
             )
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
@@ -192,10 +191,8 @@ class Predictor:
             raise UsageError(
                 f"a crop of {self.clip.crop} does not fit into frames of short side {self.clip.short_side}"
             )
-        self._multi_label = self.loaded.task == "multi-label"
-        self._highest = self._multi_label and self.loaded.metadata.get("ensemble", "max") == "max"
-        self._scorer = ViewScorer(
-            self.loaded.model, batch_size=batch_size, precision=precision, logits=self._multi_label
+        self._scorer = Scorer(
+            self.loaded.model, self.task, self.clip, batch_size=batch_size, precision=precision
         )
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
@@ -213,12 +210,15 @@ class Predictor:
 
         A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
         """
-        yield from answered_ahead(paths, lambda name: self._decode(name, threads=1), self._predict, workers)
+        names = [os.fspath(path) for path in paths]
+        yield from map_videos(names, lambda name: self._decode(name, threads=1), self._predict, workers)
 
-    def _decode(self, path: str, *, threads: int) -> Iterator[ClipFrames]:
+    def _decode(self, path: str, *, threads: int) -> Iterator[_Clips]:
         """The clips of a video, a few at a time, so that its length does not matter for memory."""
         clip = self.clip
-        with open_video(path, short_side=clip.short_side, fps=self.frames_fps, threads=threads) as reader:
+        with open_video(
+            path, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
+        ) as reader:
             length, fps = len(reader), reader.fps
             views = self.views or Views(self._covering_clips(length, fps), 1)
             clips = sample_test(
@@ -230,47 +230,35 @@ class Predictor:
                 target_fps=clip.target_fps,
                 rule=self.temporal_rule,
             )
-            for start in range(0, len(clips), _CHUNK_CLIPS):
-                part = clips[start : start + _CHUNK_CLIPS]
-                wanted = np.unique(part)
-                frames = reader.frames(wanted.tolist())
-                yield ClipFrames(part, np.searchsorted(wanted, part), frames, length, fps, views)
+            size = views.cut_size(clip.short_side, clip.crop)
+            plan = plan_clips(clips, short_side=size, num_crops=views.num_crops)
+            done = 0
+            for chunk in read_chunks(reader, plan, max_clips=_CHUNK_CLIPS):
+                yield _Clips(clips[done : done + len(chunk.clips)], chunk, views)
+                done += len(chunk.clips)
 
-    def _predict(self, path: str, chunks: Iterator[ClipFrames]) -> Prediction:
+    def _predict(self, path: str, chunks: Iterator[_Clips]) -> Prediction:
         scores: list[NDArray[np.float32]] = []
         spans: list[tuple[float, float]] = []
-        for chunk in chunks:
-            frames = chunk.frames.to(self._scorer.device)
-            crops = range(3) if chunk.views.num_crops == 3 else (1,)
-            size = chunk.views.cut_size(self.clip.short_side, self.clip.crop)
-            views = (
-                view
-                for at in chunk.positions
-                for view in cut_views(
-                    frames[at], self.clip, crops, short_side=size, channels_last=self._scorer.channels_last
-                )
-            )
-            each = np.stack([row for _, row in self._scorer.stream(views)])
-            if self._multi_label:
-                each = sigmoid(each)
-            scores.extend(self._joined(each.reshape(len(chunk.clips), len(crops), -1), axis=1))
-            spans.extend(self._span(clip, chunk) for clip in chunk.clips)
-            last = chunk
+        with evaluating(self.loaded.model):
+            for part in chunks:
+                views = cut_views([part.chunk], self.clip, self._scorer.device)
+                logits = np.stack([row for _, row in self._scorer.stream(views)])
+                each = self.task.activation(logits)
+                scores.extend(self.task.join(each.reshape(len(part.clips), part.views.num_crops, -1), axis=1))
+                spans.extend(self._span(clip, part.chunk.video) for clip in part.clips)
+                last = part
         table = np.stack(scores)
         return Prediction(
             path=path,
             class_names=self.class_names,
-            scores=self._joined(table, axis=0),
+            scores=self.task.join(table, axis=0),
             windows=tuple(self._window(span, row) for span, row in zip(spans, table, strict=True)),
             window_scores=table,
-            duration=last.num_video_frames / last.fps,
-            fps=last.fps,
+            duration=last.chunk.video.duration,
+            fps=last.chunk.video.fps,
             views=str(last.views),
         )
-
-    def _joined(self, scores: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-        """What the scores of several views come to."""
-        return scores.max(axis=axis) if self._highest else scores.mean(axis=axis)
 
     def _covering_clips(self, num_video_frames: int, fps: float) -> int:
         """How many clips it takes to cover a video; with a segment rule each covers it."""
@@ -278,11 +266,11 @@ class Predictor:
             return 1
         return covering_clips(num_video_frames, fps, self.clip)
 
-    def _span(self, clip: NDArray[np.int64], chunk: ClipFrames) -> tuple[float, float]:
+    def _span(self, clip: NDArray[np.int64], video: VideoFacts) -> tuple[float, float]:
         """What a clip stands for, in seconds: from its first to its last frame, or all of the video."""
         if self.temporal_rule in SEGMENT_RULES:
-            return 0.0, chunk.num_video_frames / chunk.fps
-        return clip[0] / chunk.fps, (clip[-1] + 1) / chunk.fps
+            return 0.0, video.duration
+        return clip[0] / video.fps, (clip[-1] + 1) / video.fps
 
     def _window(self, span: tuple[float, float], scores: NDArray[np.float32]) -> Window:
         best = int(scores.argmax())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from saccade.models._base import VideoModel, memory_format
 from saccade.models._image_weights import ImageReport, init_from_image
 from saccade.models._info import ModelInfo
-from saccade.models._registry import clip_spec, create_model, list_models, model_info, task_overrides
+from saccade.models._registry import clip_spec, create_model, list_models, model_info
 from saccade.models._weights import LoadReport, load_model, load_weights, read_weights, save_weights
 from saccade.models.counts import count_macs, count_params
 from saccade.models.maskfeat import MaskFeat, MaskFeatConfig
@@ -47,5 +47,4 @@ __all__ = [
     "model_info",
     "read_weights",
     "save_weights",
-    "task_overrides",
 ]

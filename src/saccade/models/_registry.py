@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from saccade.clip import ClipSpec
-from saccade.errors import ConfigError, UsageError
+from saccade.errors import UsageError
 from saccade.models import maskfeat, mvit, rubiksnet, timesformer, vivit, vov3d, x3d
 from saccade.models._base import VideoModel
 from saccade.models._info import ModelEntry, ModelInfo
@@ -378,32 +378,6 @@ def create_model(name: str, num_classes: int = 400, **overrides: Any) -> VideoMo
 def option_names(name: str) -> tuple[str, ...]:
     """The options that `create_model` takes for a model. An unknown name raises `UsageError`."""
     return _entry(name).overrides
-
-
-def task_overrides(name: str, task: str) -> dict[str, Any]:
-    """The options of `create_model` with which the head of a model suits a task.
-
-    Raises:
-        ConfigError: the model cannot do it.
-    """
-    known = _entry(name).overrides
-    if task == "localization":
-        if "localization" not in known:
-            raise ConfigError(f"task: {name} gives no scores per frame, so it cannot localise")
-        return {"localization": True}
-    if task == "masked":
-        if "target_kind" not in known:
-            raise ConfigError(
-                f"task: {name} does not predict what is hidden; {', '.join(list_models('maskfeat_*'))} do"
-            )
-        return {}
-    if "target_kind" in known:
-        raise ConfigError(f"task: {name} has no classes, it is pre-trained with --task masked alone")
-    if task == "detection":
-        if "detection" not in known:
-            raise ConfigError(f"task: {name} has no head for people in boxes, so it cannot detect")
-        return {"detection": True}
-    return {"head_scores": "sigmoid"} if task == "multi-label" and "head_scores" in known else {}
 
 
 def _entry(name: str) -> ModelEntry:

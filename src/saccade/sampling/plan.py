@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from saccade.clip import ClipSpec
 from saccade.sampling.temporal import sample_test
 from saccade.sampling.views import CropGrid, Views
+
+WHOLE = -1
+"""In place of a crop: the frame as it is."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,14 @@ class PlannedClip:
         frames: positions in the plan's ``indices``, one per frame of the clip.
         short_side: size the frames are brought to before cutting.
         grid: where the crops lie, see `saccade.sampling.views.crop_box`.
-        crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait), each with how often each
-            view set holds that view.
+        crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait), or `WHOLE`, each with the
+            tag of that view; those of `plan_video` say how often each view set holds it.
     """
 
     frames: tuple[int, ...]
     short_side: int
     grid: CropGrid
-    crops: dict[int, tuple[int, ...]]
+    crops: dict[int, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,22 @@ def plan_video(
             {crop: tuple(crops[crop]) for crop in sorted(crops)},
         )
         for (frames, cut_size, grid), crops in found.items()
+    )
+    return VideoPlan(indices, planned)
+
+
+def plan_clips(clips: NDArray[np.int64], *, short_side: int, num_crops: int) -> VideoPlan:
+    """The views of clips (N, T), each planned by itself, however alike; their tag is the number of the clip.
+
+    Args:
+        short_side: size the frames are brought to before cutting.
+        num_crops: 1 (centre) or 3.
+    """
+    indices, places = np.unique(clips, return_inverse=True)
+    crops = range(3) if num_crops > 1 else (1,)
+    planned = tuple(
+        PlannedClip(tuple(frames.tolist()), short_side, "pyslowfast", dict.fromkeys(crops, number))
+        for number, frames in enumerate(places.reshape(clips.shape))
     )
     return VideoPlan(indices, planned)
 

@@ -38,8 +38,6 @@ def _area(config: TrainConfig) -> Iterator[tuple[str, str]]:
         yield "augment.area", f"is a range of shares of the frame, 0 to 1, that goes up (is {area})"
     if not 0 < aspect[0] <= aspect[1]:
         yield "augment.aspect", f"is a range of numbers above 0 that goes up (is {aspect})"
-    if area is not None and config.task == "detection":
-        yield "augment.area", "boxes of people keep to crops that are not resized; leave it away to detect"
 
 
 def _repeats(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from saccade.clip import ClipSpec
-from saccade.data.types import Task
 from saccade.errors import ConfigError
 
 
@@ -200,7 +199,7 @@ class TrainConfig:
     """Folder or list file of the data set; Something-Something by its published lists."""
     root: str = ""
     """Folder that the paths of a list start from. Empty: the list's own; for Something-Something: found."""
-    task: Task = "single-label"
+    task: str = "single-label"
     """single-label: one class a clip. multi-label: any number of classes a clip, binary cross entropy, chosen
     by mAP. localization: which classes at every moment of a video; chosen by charades-25, the loss is that of
     X3D-Multigrid. The last two need a data set that says when actions happen, as Charades does. detection:

@@ -8,7 +8,7 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -17,21 +17,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from saccade.data.ava import AvaDataset, Keyframe
 from saccade.data.loader import TrainLoader
-from saccade.data.types import ClipBatch, ClipRequest, VideoDataset, VideoItem
-from saccade.evaluation.result import FIGURE_NAMES
+from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
+from saccade.evaluation import evaluate
 from saccade.layers import load_split_statistics, split_statistics
 from saccade.models import VideoModel, save_weights
 from saccade.runs import Run
+from saccade.tasks import Result, figure_name, get_task
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
-from saccade.training.detection import DetectionStep
 from saccade.training.distributed import Processes
 from saccade.training.ema import WeightAverage
 from saccade.training.failures import FailureLimit
 from saccade.training.interrupt import Interrupts, RunInterrupted
-from saccade.training.maskfeat import MaskedStep
 from saccade.training.metrics import MetricsFile, Reporter, Stopwatch, Window
 from saccade.training.multigrid import NormChoice, Phase
 from saccade.training.multigrid.norms import NormSwitch
@@ -40,15 +38,10 @@ from saccade.training.optim import create_optimizer, set_learning_rate, set_trai
 from saccade.training.precise_bn import batch_norms, measure_batch_norm
 from saccade.training.progress import Progress
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
-from saccade.training.tasks import positive_weights
 from saccade.training.timetable import Timetable
-from saccade.training.validation import validate_model
 
 if TYPE_CHECKING:
     from saccade.training.shard import Shards
-
-
-_STEPS: dict[str, type[GradientStep]] = {"detection": DetectionStep, "masked": MaskedStep}
 
 
 class Trainer:
@@ -68,6 +61,7 @@ class Trainer:
         share: float = 1.0,
     ) -> None:
         self.config, self.model, self.run_folder = config, model, run_folder
+        self.task = get_task(config.task).from_config(config)
         self.train_set, self.val_set = train_set, val_set
         self.processes, self.reporter, self.timetable = processes, reporter, timetable
         self.total_steps = timetable.total_steps
@@ -91,13 +85,13 @@ class Trainer:
         self._batch_norms = batch_norms(model)
         self._switch_norms = NormSwitch(model, processes)
         self._phase: Phase | None = None
-        self._gradients = _STEPS.get(config.task, GradientStep)(
+        self._gradients = GradientStep(
             config,
             model,
             processes,
             train_set.class_names,
             shards=self._shards,
-            positive_weight=positive_weights(config, train_set),
+            objective=self.task.objective(config, model, train_set),
         )
         apart = model.lr_multipliers() if isinstance(model, VideoModel) else {}
         # the gradients of learned shifts have a length of their own, which would drown that of all others
@@ -110,7 +104,7 @@ class Trainer:
     @property
     def share_name(self) -> str:
         """What the share of right clips is in metrics.jsonl."""
-        return "explained" if self.config.task == "masked" else "top1"
+        return self.task.train_figure
 
     @property
     def tested_model(self) -> nn.Module:
@@ -136,7 +130,7 @@ class Trainer:
             "progress": self.progress.to_dict(),
             "epoch": self.epoch,
             "config": self.config.to_dict(),
-            "data": data_fingerprint(self.train_set),
+            "data": self.train_set.fingerprint(),
         }
         return self._shards.gathered(state) if self._shards else state
 
@@ -326,7 +320,7 @@ class Trainer:
         pause = progress.step < self.total_steps and not self.timetable.validates(progress.step)
         better = progress.see_score(result.score, final=final, pause=pause)
         progress.plateau.see(result.loss, self.config.optim)
-        progress.score_name = FIGURE_NAMES[result.score_name]
+        progress.score_name = figure_name(result.score_name)
         if self.processes.main:
             if better:
                 self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})
@@ -403,7 +397,7 @@ class Trainer:
     def _tell_epoch(self, record: dict[str, Any]) -> None:
         parts = [
             f"loss {record['loss']:.3f}",
-            f"{FIGURE_NAMES[self.share_name]} {100 * record[self.share_name]:.1f} %",
+            f"{figure_name(self.share_name)} {100 * record[self.share_name]:.1f} %",
             f"{record['clips_per_s']:.1f} clips/s",
             f"data wait {100 * record['data_wait']:.0f} %",
         ]
@@ -433,6 +427,7 @@ class Trainer:
 
 def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool = False) -> TrainLoader:
     """Decodes the training clips of a run."""
+    task = get_task(config.task)
     return TrainLoader(
         dataset,
         workers=config.workers,
@@ -442,26 +437,28 @@ def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool 
         cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         cache_short_side=config.augment.short_side[1],
         pin_memory=pin_memory,
-        task=config.task,
+        labels=task.label_kind,
     )
 
 
-def data_fingerprint(dataset: VideoDataset) -> dict[str, Any]:
-    """What must be the same for step numbers to mean the same clips."""
-    keyframes = dataset.keyframes if isinstance(dataset, AvaDataset) else ()
-    return {
-        "num_videos": len(dataset),
-        "labels": [_labels(item) for item in dataset.items] if not keyframes else _people(keyframes),
-        "class_names": list(dataset.class_names),
-    }
-
-
-def _labels(item: VideoItem) -> int | list[list[float]]:
-    return [[a.label, a.start, a.end] for a in item.actions] if item.label < 0 else item.label
-
-
-def _people(keyframes: Sequence[Keyframe]) -> list[list[int]]:
-    return [
-        [k.second, *(number for actions in k.actions for number in (len(actions), *actions))]
-        for k in keyframes
-    ]
+def validate_model(
+    model: nn.Module, dataset: VideoDataset, views: str, *, config: TrainConfig, processes: Processes
+) -> Result:
+    """Test ``model`` on ``dataset`` over all processes, which all get the whole result."""
+    results = evaluate(
+        model,
+        dataset,
+        config.clip,
+        views,
+        task=get_task(config.task).from_config(config).for_test(config, model),
+        device=processes.device,
+        workers=config.workers,
+        batch_size=max(1, config.batch_size // (processes.world_size * config.accumulate)),
+        temporal_rule=config.temporal_rule,
+        seed=config.seed,
+        precision=config.precision,
+        distributed=processes.world_size > 1,
+        group=processes.control,
+    )
+    result: Result = next(iter(results.values()))
+    return result

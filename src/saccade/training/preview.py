@@ -11,15 +11,13 @@ from torch import Tensor
 
 from saccade.data.types import ClipBatch
 from saccade.errors import UsageError
-from saccade.models import create_model
+from saccade.tasks import get_task
 from saccade.training.config import TrainConfig
 from saccade.training.loop import make_loader
-from saccade.training.maskfeat import masking
 from saccade.training.run import load_data, make_timetable, model_options
 from saccade.training.step import mixing, split_batch, train_transform
 from saccade.training.validate import validate
-from saccade.transforms import Mixing, TrainTransform
-from saccade.transforms.people import clips_with_people
+from saccade.transforms import Mixing
 
 _LEAST = 0.005  # shares below it are not told
 _CACHE_MB = 64
@@ -77,6 +75,7 @@ def _seen(
     config: TrainConfig, batch: ClipBatch, names: Sequence[str], files: list[str]
 ) -> tuple[Tensor, list[Tensor], list[str], tuple[Tensor, ...] | None]:
     """Clips, and of each the labels, the files it comes from, and boxes; pass by pass as the run has them."""
+    task = get_task(config.task).from_config(config)
     transform, mix = train_transform(config, names), mixing(config, len(names))
     views: list[Tensor] = []
     labels: list[Tensor] = []
@@ -84,37 +83,14 @@ def _seen(
     boxes: list[Tensor] = []
     for part in split_batch(batch, config.accumulate):
         own_files = files[len(sources) : len(sources) + len(part)]
-        if config.task == "masked":
-            x = _masked_views(config, transform, part)
-            labels += [torch.zeros(0)] * len(part)
-        elif config.task == "detection":
-            x, own_boxes, own_labels = clips_with_people(transform, part)
-            boxes += own_boxes
-            people = own_labels.split([len(own) for own in own_boxes])
-            labels += [own.amax(0) if len(own) else own.sum(0) for own in people]
-        else:
-            x, own_labels = transform.with_labels(part)
-            if mix:
-                x, own_labels = mix(x, own_labels, part.seeds)
-                own_files = _mixed_files(mix, part, own_files, x.shape[2:])
-            # of moments every class is told that occurs
-            labels += list(own_labels.amax(2) if own_labels.ndim == 3 else own_labels)
-        views.append(x)
+        shown = task.preview(config, part, transform, mix, model_options(config))
+        if mix:
+            own_files = _mixed_files(mix, part, own_files, shown.clips.shape[2:])
+        boxes += shown.boxes or ()
+        labels += shown.labels
+        views.append(shown.clips)
         sources += own_files
-    return torch.cat(views), labels, sources, tuple(boxes) if config.task == "detection" else None
-
-
-def _masked_views(config: TrainConfig, transform: TrainTransform, part: ClipBatch) -> Tensor:
-    """Clips with the hidden tokens grey."""
-    with torch.device("meta"):
-        model = create_model(config.model.name, 0, **model_options(config))
-    how = masking(config.masked, model, config.clip.num_frames, config.train_crop)
-    hidden = how.tokens([how.generator.of_clip(seed) for seed in part.seeds]).mask
-    x = transform(part)
-    for axis, size in enumerate(x.shape[2:], start=1):
-        hidden = hidden.repeat_interleave(size // hidden.shape[axis], axis)
-    grey = (0.5 - torch.tensor(config.clip.mean)) / torch.tensor(config.clip.std)
-    return torch.where(hidden[:, None], grey.view(1, 3, 1, 1, 1), x)
+    return torch.cat(views), labels, sources, tuple(boxes) if boxes else None
 
 
 def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[int]) -> list[str]:

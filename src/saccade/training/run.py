@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from saccade.data.classnames import mirrored_labels
-from saccade.data.datasets import load_dataset
 from saccade.data.sampler import TrainSampler
 from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
@@ -26,28 +25,24 @@ from saccade.models import (
     init_from_image,
     load_weights,
     memory_format,
-    task_overrides,
 )
 from saccade.models._registry import option_names
 from saccade.models.x3d import BASE_CROP
 from saccade.runs import Run, describe_weights
+from saccade.tasks import figures_text, get_task
 from saccade.training.blank import blank_model
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
-from saccade.training.detection import detection_data
 from saccade.training.distributed import Processes, processes
-from saccade.training.loop import Trainer, data_fingerprint
-from saccade.training.maskfeat import check_masks, unlabelled_data
+from saccade.training.loop import Trainer, validate_model
 from saccade.training.memory import keep_freed_memory
 from saccade.training.metrics import Reporter, format_seconds
 from saccade.training.multigrid import make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
 from saccade.training.optim import freeze
 from saccade.training.step import flip_probability
-from saccade.training.tasks import check_task, check_validation
 from saccade.training.timetable import MultigridTimetable, PlainTimetable
 from saccade.training.validate import validate
-from saccade.training.validation import figures_text, validate_model
 
 
 def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False, share: float = 1.0) -> Run:
@@ -91,14 +86,14 @@ def _prepare(
     if state:
         check_same_run(state["config"], config)
     train_set, val_set = load_data(config)
-    if state and state["data"] != data_fingerprint(train_set):
+    if state and state["data"] != train_set.fingerprint():
         raise DataError(
             f"{config.data}: not the clips this run began with (their number, labels or classes differ)"
         )
     timetable = make_timetable(config, len(train_set), rank=group.rank, world_size=group.world_size)
     model, notes, image = _model(config, train_set, group, start_weights=state is None)
-    if config.task == "masked":
-        check_masks(config, model, {(shape.num_frames, shape.crop) for shape in timetable.shapes})
+    sizes = {(shape.num_frames, shape.crop) for shape in timetable.shapes}
+    get_task(config.task).check_model(config, model, sizes)
     if group.main:
         if overwrite:
             run_folder.clear()
@@ -149,7 +144,7 @@ def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
     smallest, largest = trainer.timetable.batch_sizes
     batch = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
     num_classes = len(trainer.train_set.class_names)
-    labels = f"{num_classes} classes" if config.task != "masked" else "labels not looked at"
+    labels = trainer.task.data_text(num_classes)
     reporter.say(
         f"{config.recipe}: {config.model.name} with {num_params / 1e6:.2f} M parameters on "
         f"{len(trainer.train_set)} clips ({val}), {labels}; "
@@ -163,7 +158,7 @@ def _finish(trainer: Trainer, start: float) -> Run:
     if trainer.val_set is None and group.main:
         trainer.save_best({"epoch": trainer.epoch, "step": progress.step})
     paused = trainer.end_step < trainer.total_steps
-    tests = (bool(config.test_views) or config.task == "localization") and not paused
+    tests = (bool(config.test_views) or trainer.task.tested_at_end) and not paused
     if tests and trainer.val_set:
         _final_test(trainer)
     seconds = time.perf_counter() - start
@@ -189,8 +184,9 @@ def _final_test(trainer: Trainer) -> None:
     result = validate_model(
         model, trainer.val_set, config.test_views, config=config, processes=trainer.processes
     )
-    views = result.views if config.task == "localization" else config.test_views
-    kind = views if config.task == "localization" else f"{views} views"
+    fixed = trainer.task.fixed_views
+    views = fixed or config.test_views
+    kind = fixed or f"{views} views"
     trainer.reporter.say(
         f"test of the best weights, {kind} of {result.num_videos} videos: {figures_text(result)}, "
         f"{result.gmacs_per_video:.3g} GMACs a video"
@@ -224,16 +220,6 @@ def draw_plan(timetable: MultigridTimetable, path: Path) -> None:
     save_figure(plan_chart(**chart_data(timetable)), path)
 
 
-def dataset_options(config: TrainConfig) -> dict[str, Any]:
-    """What `load_dataset` is told."""
-    return {
-        "val_fraction": config.val_fraction,
-        "allow_missing": config.allow_missing,
-        "root": config.root or None,
-        "class_names": config.class_names or None,
-    }
-
-
 def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
     """The videos to train on, and those to validate on unless `val_every` is 0."""
     if not config.data:
@@ -241,18 +227,7 @@ def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
             f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, "
             "Something-Something, Charades or AVA)"
         )
-    if config.task == "detection":
-        return detection_data(config)
-    options = dataset_options(config)
-    if config.task == "masked":
-        return unlabelled_data(config, options)
-    train_set = load_dataset(config.data, "train", **options)
-    check_task(config, train_set)
-    if not config.val_every:
-        return train_set, None
-    val_set = load_dataset(config.data, "val", **options)
-    check_validation(config, val_set)
-    return train_set, val_set
+    return get_task(config.task).from_config(config).load_data(config)
 
 
 def _flip_note(config: TrainConfig, train_set: VideoDataset) -> list[str]:
@@ -293,9 +268,7 @@ def make_timetable(
 
 
 def _clip_multiple(config: TrainConfig) -> tuple[int, int]:
-    frames, side = blank_model(config).clip_multiple
-    boxes = config.task == "masked" and config.masked.rule == "pyslowfast"
-    return frames, side * config.masked.coarse if boxes else side
+    return get_task(config.task).clip_multiple(config, blank_model(config).clip_multiple)
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
@@ -314,7 +287,7 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         "stride": config.clip.stride,
         "num_frames": config.clip.num_frames,
         "train_crop": config.train_crop,
-        **task_overrides(config.model.name, config.task),
+        **get_task(config.task).model_overrides(config.model.name),
     }
     if config.model.drop_path and "drop_path" not in known:
         raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from saccade.data.classnames import has_left_right_classes, mirrored_labels
-from saccade.data.types import ClipBatch
+from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import TrainingError
 from saccade.layers import checkpoint_activations
 from saccade.models import VideoModel, memory_format
+from saccade.tasks import Objective, get_task
 from saccade.training.config import TrainConfig
 from saccade.training.distributed import Processes
-from saccade.training.tasks import criterion
 from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransform
 
 if TYPE_CHECKING:
@@ -50,13 +50,12 @@ class GradientStep:
         class_names: Sequence[str] = (),
         *,
         shards: Shards | None = None,
-        positive_weight: Tensor | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self.config, self.processes, self.model = config, processes, model
         layout = memory_format(model, config.channels_last)
         self.transform = train_transform(config, class_names, channels_last=layout == torch.channels_last_3d)
-        weight = None if positive_weight is None else positive_weight.to(processes.device)
-        self.criterion = criterion(config, weight)
+        self.objective = objective or default_objective(config, model, class_names)
         self.mixing = mixing(config, len(class_names))
         self._shards = shards
         self._ddp: DistributedDataParallel | None = None
@@ -72,27 +71,18 @@ class GradientStep:
         """Returns the sum of the clips' losses, without regularisation, and the number of clips whose first
         guess was right.
         """
+        self.objective.begin(self, batch)
         parts = split_batch(batch, self.config.accumulate)
         sums = torch.zeros(2, dtype=torch.float64)
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with self._exchange(last), explained_memory(part, self.config):
-                loss, right = self._part_loss(part)
+                loss, right = self.objective(self, part)
                 extra = self._regularization()
                 total = loss if extra is None else loss + extra
                 (total * (len(part) / len(batch))).backward()
             sums += torch.stack((loss.detach() * len(part), right)).double().cpu()
         return float(sums[0]), float(sums[1])
-
-    def _part_loss(self, part: ClipBatch) -> tuple[Tensor, Tensor]:
-        """The mean loss of the clips of a part, and how many of them are right."""
-        return self._loss(*self.inputs(part), part.inside)
-
-    def _loss(self, x_BCTHW: Tensor, labels: Tensor, inside_BL: Tensor | None) -> tuple[Tensor, Tensor]:
-        with self.autocast():
-            logits = self.network(x_BCTHW)
-        inside_BL = None if inside_BL is None else inside_BL.to(logits.device)
-        return self.criterion(logits.float(), labels, inside_BL)
 
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
         """What the network is shown of a batch, (B, 3, T, H, W), and the labels: int64 (B,), or where clips
@@ -119,6 +109,12 @@ class GradientStep:
         if self._shards:
             self._shards.exchange(last)
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
+
+
+def default_objective(config: TrainConfig, model: nn.Module, class_names: Sequence[str]) -> Objective:
+    """The objective of a run whose data set says nothing of weights of classes."""
+    empty = VideoDataset((), tuple(class_names), "train", config.data)
+    return get_task(config.task).from_config(config).objective(config, model, empty)
 
 
 def _compiled(network: nn.Module, config: TrainConfig) -> Callable[[Tensor], Tensor]:

@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any, get_args
 
-from saccade.data.types import Task
-from saccade.errors import ConfigError, SaccadeError
+from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.models._image_weights import Inflate, TimeStart
 from saccade.sampling.segments import check_num_clips
 from saccade.sampling.temporal import RULES
 from saccade.sampling.views import parse_views
+from saccade.tasks import get_task
 from saccade.training.blank import has_batch_norm
 from saccade.training.checks import recipe_problems
 from saccade.training.config import TrainConfig
-from saccade.training.detection import detection_problems
-from saccade.training.maskfeat import masked_problems
 from saccade.training.multigrid.fields import grid_problems
 
 
@@ -37,8 +35,6 @@ def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]
     yield from _task(config)
     yield from _run(config, world_size)
     yield from recipe_problems(config, world_size)
-    yield from detection_problems(config)
-    yield from masked_problems(config)
     yield from grid_problems(config)
 
 
@@ -120,24 +116,23 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
 
 
 def _task(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    if config.task not in get_args(Task):
-        yield "task", f"{config.task!r} is none of {', '.join(get_args(Task))}"
-    if config.label_smoothing and config.task not in ("single-label", "multi-label"):
-        yield "label_smoothing", f"is for labels of clips; leave it at 0 for task {config.task}"
     if not config.positive_weight >= 0:
         yield "positive_weight", f"must be 0 or more (is {config.positive_weight})"
-    if config.task == "single-label" and config.positive_weight != 1:
-        yield "positive_weight", "weighs labels that may be there or not; task single-label has none such"
-    if config.task != "localization":
+    people, masked = config.people, config.masked
+    if not 0 <= people.min_score <= 1:
+        yield "people.min_score", f"must be 0 to 1 (is {people.min_score})"
+    if not 0 < masked.ratio < 1:
+        yield "masked.ratio", f"must lie between 0 and 1 (is {masked.ratio})"
+    if masked.coarse < 1:
+        yield "masked.coarse", f"must be 1 or more (is {masked.coarse})"
+    if masked.min_patches is not None and masked.min_patches < 1:
+        yield "masked.min_patches", f"must be 1 or more (is {masked.min_patches})"
+    try:
+        task = get_task(config.task)
+    except UsageError as error:
+        yield "task", str(error)
         return
-    if config.temporal_rule != "saccade":
-        yield (
-            "temporal_rule",
-            f"{config.temporal_rule!r} does not say when each frame is; task localization needs saccade",
-        )
-    for name in ("mixup", "cutmix"):
-        if getattr(config.augment, name):
-            yield f"augment.{name}", "mixes labels of clips, not of moments; leave it at 0 to localise"
+    yield from task.problems(config)
 
 
 def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.errors import UsageError
-from saccade.evaluation.scoring import evaluating
+from saccade.evaluation.scorer import evaluating
 from saccade.layers.attention import record_attention
 from saccade.layers.pooled_attention import PooledAttention, pooled_grid
 from saccade.models import VideoModel

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.errors import UsageError
-from saccade.evaluation.scoring import sigmoid, softmax
 from saccade.models import X3D, RubiksNet, VideoModel, VoV3D
+from saccade.tasks.scores import sigmoid, softmax
 
 _CONVOLUTIONAL = (X3D, VoV3D, RubiksNet)
 

@@ -24,9 +24,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from saccade.errors import UsageError
-from saccade.evaluation.masked import token_errors
-from saccade.evaluation.scoring import evaluating
+from saccade.evaluation.scorer import evaluating
 from saccade.models import MaskFeat, VideoModel
+from saccade.tasks.masked import token_errors
 from saccade.transforms.hog import CELL, NUM_BINS
 from saccade.transforms.masked_targets import token_targets
 from saccade.transforms.masking import CubeMask, masked_tokens

@@ -12,10 +12,11 @@ from statistics import fmean, variance
 from typing import Any
 
 from saccade.errors import DataError, UsageError
-from saccade.evaluation import Result, TestResult, load_result
+from saccade.evaluation import load_result
 from saccade.evaluation.pareto import pareto_front
-from saccade.evaluation.uncertainty import share_error
 from saccade.runs import Run
+from saccade.tasks import Result, TestResult
+from saccade.tasks.metrics import share_error
 from saccade.visualize.frontier import Dot
 
 COSTS = ("gmacs", "params", "latency_ms")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from saccade.errors import SaccadeError, UsageError, VideoError
-from saccade.evaluation import Result, TestResult, load_result
-from saccade.evaluation.result import FIGURE_NAMES
+from saccade.evaluation import load_result
 from saccade.files import write_text
 from saccade.runs import Run
 from saccade.sampling.segments import SEGMENT_RULES
+from saccade.tasks import Result, TestResult, figure_name, get_task, list_tasks
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
 from saccade.visualize.pages import render_page
 from saccade.visualize.report_tasks import examples as examples_of_task
@@ -150,7 +150,7 @@ def _headline(records: RunRecords) -> list[tuple[str, str, str]]:
         if len(result.class_names) <= 5:
             shown.pop("top5", None)
         for name, value in shown.items():
-            found.append((_percent(value), FIGURE_NAMES[name], _FIGURE_NOTES.get(name, note)))
+            found.append((_percent(value), figure_name(name), _FIGURE_NOTES.get(name, note)))
         pairs = getattr(result, "pair_accuracy", float("nan"))
         if isfinite(pairs):
             found.append((_percent(pairs), "inside pairs", "50 % is chance"))
@@ -170,9 +170,13 @@ def _val_views(records: RunRecords) -> str:
 def _score(records: RunRecords) -> tuple[str, str]:
     """The figure of validations by which the run chose its weights: its key and its name."""
     known = {name for row in records.val for name in row}
-    names = [records.result.score_name] if records.result is not None else list(FIGURE_NAMES)
+    names = (
+        [records.result.score_name]
+        if records.result is not None
+        else [get_task(task).figure for task in list_tasks()]
+    )
     name = next((name for name in names if f"val_{name}" in known), "top1")
-    return f"val_{name}", FIGURE_NAMES[name]
+    return f"val_{name}", figure_name(name)
 
 
 def _facts(records: RunRecords) -> list[tuple[str, str]]:

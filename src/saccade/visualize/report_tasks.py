@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from saccade.errors import VideoError
-from saccade.evaluation import LocalizationResult, MultiLabelResult, Result
-from saccade.evaluation.scoring import sigmoid
-from saccade.evaluation.timeline import Timeline
+from saccade.tasks import LocalizationResult, MultiLabelResult, Result
+from saccade.tasks.scores import sigmoid
+from saccade.tasks.timeline import Timeline
 from saccade.visualize.charts import inline_svg
 from saccade.visualize.strips import data_uri, frame_strip
 from saccade.visualize.timeline import timeline_chart

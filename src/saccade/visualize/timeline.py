@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from saccade.data.types import Action
-from saccade.evaluation.timeline import THRESHOLD, Timeline
+from saccade.tasks.timeline import THRESHOLD, Timeline
 from saccade.video import open_video
 from saccade.video.write import write_video
 from saccade.visualize.charts import BLUE, GREY, INK, ORANGE, shorten, styled

@@ -12,18 +12,10 @@ from torch import Tensor, nn
 from saccade.clip import ClipSpec
 from saccade.data.types import Action, VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
-from saccade.evaluation import (
-    LocalizationResult,
-    MultiLabelResult,
-    TestResult,
-    evaluate,
-    evaluate_localization,
-    evaluate_multilabel,
-    load_result,
-    mean_average_precision,
-    write_submission,
-)
+from saccade.evaluation import evaluate, load_result
 from saccade.sampling.temporal import sample_test
+from saccade.tasks import LocalizationResult, Localize, MultiLabel, MultiLabelResult, TestResult
+from saccade.tasks.metrics import mean_average_precision
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
 
@@ -74,8 +66,8 @@ def sigmoids_of_views(model: nn.Module, path: str, num_clips: int, num_crops: in
 @pytest.mark.parametrize("ensemble", ["max", "mean"])
 def test_the_largest_sigmoid_over_the_views_or_their_mean(dataset: VideoDataset, ensemble: str):
     model = OrderNet()
-    results = evaluate_multilabel(
-        model, dataset, CLIP, ["1x1", "3x1", "10x3"], ensemble=ensemble, workers=0, batch_size=7
+    results = evaluate(
+        model, dataset, CLIP, ["1x1", "3x1", "10x3"], task=MultiLabel(ensemble), workers=0, batch_size=7
     )
     for views, result in results.items():
         clips, crops = map(int, views.split("x"))
@@ -92,7 +84,7 @@ def test_the_largest_sigmoid_over_the_views_or_their_mean(dataset: VideoDataset,
 
 
 def test_the_control_repeats_the_scores_over_the_video(dataset: VideoDataset):
-    result = evaluate_multilabel(OrderNet(), dataset, CLIP, "1x1", workers=0)["1x1"]
+    result = evaluate(OrderNet(), dataset, CLIP, "1x1", workers=0, task="multi-label")["1x1"]
     assert result.truth.shape == (4, 25, 3)
     times = np.arange(25) * (50 / 30) / 25
     np.testing.assert_array_equal(result.truth[2, :, 1], (times >= 0.1) & (times <= 0.4))
@@ -103,7 +95,7 @@ def test_the_control_repeats_the_scores_over_the_video(dataset: VideoDataset):
 
 
 def test_losses_per_class_and_per_video(dataset: VideoDataset):
-    result = evaluate_multilabel(OrderNet(), dataset, CLIP, "1x1", workers=0)["1x1"]
+    result = evaluate(OrderNet(), dataset, CLIP, "1x1", workers=0, task="multi-label")["1x1"]
     scores, positives = torch.from_numpy(result.scores), torch.from_numpy(result.positives).float()
     expected = nn.functional.binary_cross_entropy(scores, positives, reduction="none")
     np.testing.assert_allclose(result.losses, expected.mean(1), rtol=1e-5)
@@ -113,8 +105,8 @@ def test_losses_per_class_and_per_video(dataset: VideoDataset):
 
 
 def test_scores_are_kept_and_read_again(dataset: VideoDataset, tmp_path: Path):
-    several = evaluate_multilabel(OrderNet(), dataset, CLIP, "3x1", ensemble="mean", workers=0)["3x1"]
-    located = evaluate_localization(PerFrame(), dataset, CLIP, overlap=0.25, workers=0)
+    several = evaluate(OrderNet(), dataset, CLIP, "3x1", task=MultiLabel("mean"), workers=0)["3x1"]
+    located = evaluate(PerFrame(), dataset, CLIP, task=Localize(0.25), workers=0)["windows"]
     for result in (several, located):
         result.save(tmp_path / "scores.npz")
         again = load_result(tmp_path / "scores.npz")
@@ -147,15 +139,15 @@ def test_a_damaged_file_of_scores_is_one_error(tmp_path: Path):
 
 
 def test_the_official_submission_files(dataset: VideoDataset, tmp_path: Path):
-    several = evaluate_multilabel(OrderNet(), dataset, CLIP, "1x1", workers=0)["1x1"]
-    write_submission(several, tmp_path / "classify.txt")
+    several = evaluate(OrderNet(), dataset, CLIP, "1x1", workers=0, task="multi-label")["1x1"]
+    several.write_submission(tmp_path / "classify.txt")
     lines = (tmp_path / "classify.txt").read_text().splitlines()
     assert [line.split(" ")[0] for line in lines] == ["V0000", "V0001", "V0002", "V0003"]
     table = np.array([line.split(" ")[1:] for line in lines], float)
     np.testing.assert_allclose(table, several.scores, rtol=1e-5)
 
-    located = evaluate_localization(PerFrame(), dataset, CLIP, workers=0)
-    write_submission(located, tmp_path / "localize.txt")
+    located = evaluate(PerFrame(), dataset, CLIP, workers=0, task="localization")["windows"]
+    located.write_submission(tmp_path / "localize.txt")
     lines = (tmp_path / "localize.txt").read_text().splitlines()
     assert [tuple(line.split(" ")[:2]) for line in lines] == [
         (f"V{video:04d}", str(moment)) for video in range(4) for moment in range(1, 26)
@@ -167,15 +159,15 @@ def test_the_official_submission_files(dataset: VideoDataset, tmp_path: Path):
 
 def test_what_does_not_go_together(dataset: VideoDataset):
     with pytest.raises(UsageError, match="ensemble 'sum' is unknown; it is one of max, mean"):
-        evaluate_multilabel(OrderNet(), dataset, CLIP, ensemble="sum")  # type: ignore[arg-type]
+        evaluate(OrderNet(), dataset, CLIP, task=MultiLabel("sum"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="views ssv2-1clip: this protocol is for one label a video"):
-        evaluate_multilabel(OrderNet(), dataset, CLIP, "ssv2-1clip")
+        evaluate(OrderNet(), dataset, CLIP, "ssv2-1clip", task="multi-label")
     one = VideoDataset((VideoItem("a.mp4", 0),), ("a",), "val", "clips")
     with pytest.raises(DataError, match="clips: has one label a video"):
-        evaluate_multilabel(OrderNet(), one, CLIP)
-    with pytest.raises(DataError, match="clips: its labels have no times"):
-        evaluate_localization(PerFrame(), one, CLIP)
-    with pytest.raises(DataError, match="any number of actions a video"):
+        evaluate(OrderNet(), one, CLIP, task="multi-label")
+    with pytest.raises(DataError, match="clips: has one label a video"):
+        evaluate(PerFrame(), one, CLIP, task="localization")["windows"]
+    with pytest.raises(DataError, match="data set is multi-label"):
         evaluate(OrderNet(), dataset, CLIP, workers=0)
 
 
@@ -183,8 +175,8 @@ def test_videos_that_cannot_be_read_are_in_no_figure(dataset: VideoDataset, tmp_
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     items = (*dataset.items, VideoItem(str(tmp_path / "broken.mp4"), -1))
     more = VideoDataset(items, NAMES, "val", "clips", multi_label=True)
-    several = evaluate_multilabel(OrderNet(), more, CLIP, workers=0)["1x1"]
-    located = evaluate_localization(PerFrame(), more, CLIP, workers=0)
+    several = evaluate(OrderNet(), more, CLIP, workers=0, task="multi-label")["1x1"]
+    located = evaluate(PerFrame(), more, CLIP, workers=0, task="localization")["windows"]
     for result in (several, located):
         assert isinstance(result, (MultiLabelResult, LocalizationResult))
         assert result.num_videos == 4

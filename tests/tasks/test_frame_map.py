@@ -19,7 +19,7 @@ from saccade.data.ava_files import (
     write_detections,
 )
 from saccade.errors import DataError, UsageError
-from saccade.evaluation.ava_map import BoxTable, average_precision, box_iou, frame_map
+from saccade.tasks.frame_map import BoxTable, average_precision, box_iou, frame_map
 
 ACTIONS = {1: "bend", 11: "sit", 80: "watch"}
 LEFT, RIGHT = (0.0, 0.0, 0.4, 1.0), (0.5, 0.0, 1.0, 1.0)

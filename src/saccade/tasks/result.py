@@ -8,21 +8,19 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saccade.clip import ClipSpec
 from saccade.errors import DataError
-from saccade.evaluation import metrics
-from saccade.evaluation.uncertainty import share_error
 from saccade.files import atomic_path
-from saccade.sampling.views import Average, parse_views
+from saccade.sampling.views import parse_views
 
-FIGURE_NAMES = {
+_FIGURE_NAMES = {
     "top1": "top-1",
     "top5": "top-5",
     "mean_class": "class mean",
@@ -33,14 +31,23 @@ FIGURE_NAMES = {
     "explained": "explained variance",
     "repeated_charades25": "charades-25 repeated",
 }
-"""What `Result.figures` are called in print. "Repeated": the control in which the scores of a whole video
-stand at every moment of it."""
+
+
+def figure_name(name: str) -> str:
+    """What a figure of `Result.figures` is called in print. "Repeated": the control in which the scores of a
+    whole video stand at every moment of it.
+    """
+    return _FIGURE_NAMES.get(name, name)
+
 
 UNREADABLE = (
     *(OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
 )
 """What reading a file of scores that is cut short, or something else altogether, may raise."""
+
+
+Table = Literal["accuracy", "precision", "people"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Result(ABC):
     """What a test yields whatever the task: the protocol and the cost.
 
     Attributes:
+        task: name of the task.
+        table: how commands show it: classes by accuracy, by average precision, or actions of people.
         paths: file of every row.
         class_names: in label order.
         views: ``CLIPSxCROPS``, the name of a protocol, or ``windows``.
@@ -70,10 +79,12 @@ class Result(ABC):
         num_params: parameters of the model.
         seconds: wall time of the whole call, all its view sets together.
         clips_per_second: views through the model per second of it.
-        data_wait: share of the time spent waiting for decoded video, 0..1.
+        data_wait: fraction of the time spent waiting for decoded video, 0..1.
+        metrics: figures of the user's own, see `saccade.tasks.register_metric`.
     """
 
     task: ClassVar[str]
+    table: ClassVar[Table] = "accuracy"
 
     paths: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -88,6 +99,7 @@ class Result(ABC):
     seconds: float = float("nan")
     clips_per_second: float = float("nan")
     data_wait: float = float("nan")
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def num_videos(self) -> int:
@@ -105,14 +117,35 @@ class Result(ABC):
         return self.gmacs_per_view * self.num_views
 
     @property
-    @abstractmethod
     def figures(self) -> dict[str, float]:
         """The figures by name; the first is the one that models are chosen by. ``nan``: there is none."""
+        return self.own_figures | dict(self.metrics)
+
+    @property
+    @abstractmethod
+    def own_figures(self) -> dict[str, float]:
+        """Those of the task, without `metrics`."""
+
+    @property
+    def scored(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Scores (rows, K) and their labels, int (rows,) or bool (rows, K), for metrics; None: there are
+        none.
+        """
+        return None
 
     @property
     @abstractmethod
     def loss(self) -> float:
         """The mean loss, without label smoothing."""
+
+    @property
+    def submission_name(self) -> str:
+        """End of the name of the file that `write_submission` writes; empty: the task has no such format."""
+        return ""
+
+    def write_submission(self, path: str | os.PathLike[str]) -> None:
+        """Write the scores in the format of the task's official evaluation."""
+        raise NotImplementedError(f"task {self.task} has no format of an official evaluation")
 
     @property
     def score_name(self) -> str:
@@ -135,6 +168,7 @@ class Result(ABC):
             "task": self.task,
             "views": self.views,
             **self._own_summary(),
+            **({"metrics": dict(self.metrics)} if self.metrics else {}),
             "loss": self.loss,
             "num_videos": self.num_videos,
             "num_failures": len(self.failures),
@@ -206,90 +240,6 @@ class Result(ABC):
         return {}
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TestResult(Result):
-    """Scores of one view set over a data set where every video has one label.
-
-    Attributes:
-        scores: float32 (num_videos, num_classes), mean of the views' softmax, or softmax of the mean of their
-            logits where the protocol says so (`average`); rows add up to 1.
-        labels: int64 (num_videos,).
-    """
-
-    __test__ = False  # the name begins with Test; pytest shall not collect it
-    task: ClassVar[str] = "single-label"
-
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    @property
-    def figures(self) -> dict[str, float]:
-        return {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class_accuracy}
-
-    @property
-    def average(self) -> Average:
-        """What was averaged over the views: ``softmax`` or ``logits``."""
-        return parse_views(self.views).average
-
-    @cached_property
-    def top1(self) -> float:
-        """Share of 1, as all accuracies here."""
-        return metrics.top_k(self.scores, self.labels, 1)
-
-    @cached_property
-    def standard_error(self) -> float:
-        """Of `top1`, from the number of videos."""
-        return share_error(self.top1, self.num_videos)
-
-    @cached_property
-    def top5(self) -> float:
-        """Share of videos whose class is among the five that scored highest."""
-        return metrics.top_k(self.scores, self.labels, 5)
-
-    @cached_property
-    def mean_class_accuracy(self) -> float:
-        """Mean over the classes of the share of their videos that is right."""
-        return metrics.mean_class_accuracy(self.scores, self.labels)
-
-    @cached_property
-    def per_class(self) -> list[metrics.ClassRow]:
-        """A row for each class, see `saccade.evaluation.per_class`."""
-        return metrics.per_class(self.scores, self.labels)
-
-    @cached_property
-    def confusion(self) -> NDArray[np.int64]:
-        """Counts (num_classes, num_classes): row is the true class, column the predicted one."""
-        return metrics.confusion_matrix(self.scores, self.labels)
-
-    @cached_property
-    def pair_accuracy(self) -> float:
-        """See `saccade.evaluation.pair_accuracy`; ``nan`` where the data set has no pairs."""
-        return metrics.pair_accuracy(self.scores, self.labels, self.pairs)
-
-    @cached_property
-    def losses(self) -> NDArray[np.float64]:
-        """-log of the score of the true class, per video."""
-        own = self.scores[np.arange(self.num_videos), self.labels].astype(np.float64)
-        return -np.log(np.maximum(own, 1e-12))
-
-    @property
-    def loss(self) -> float:
-        """Mean of `losses`; NaN without videos."""
-        return float(self.losses.mean()) if self.num_videos else float("nan")
-
-    def _own_summary(self) -> dict[str, Any]:
-        return {
-            "average": self.average,
-            "top1": self.top1,
-            "top5": self.top5,
-            "mean_class_accuracy": self.mean_class_accuracy,
-            "pair_accuracy": self.pair_accuracy,
-        }
-
-    def _arrays(self) -> dict[str, Any]:
-        return {"scores": self.scores, "labels": self.labels}
-
-
 def clip_from_dict(fields: Mapping[str, Any]) -> ClipSpec:
     """A `ClipSpec` from the plain values of a file's metadata."""
     values: dict[str, Any] = {
@@ -309,6 +259,7 @@ def _fields(info: dict[str, Any]) -> dict[str, Any]:
         "shuffled": info.get("shuffled_frames", False),
         "failures": tuple(Failure(**failure) for failure in info.get("failures", ())),
         "pairs": tuple((int(a), int(b)) for a, b in info.get("pairs", ())),
+        "metrics": info.get("metrics", {}),
         **{
             name: value
             for name in ("gmacs_per_view", "num_params", "seconds", "clips_per_second", "data_wait")

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
 from golden import rule
-from saccade.evaluation.localization import LocalizationResult, per_frame_precisions
-from saccade.evaluation.metrics import (
+from saccade.tasks.localize import LocalizationResult, per_frame_precisions
+from saccade.tasks.metrics import (
     average_precisions,
     mean_average_precision,
     mean_over_classes,
     pair_preference,
 )
-from saccade.evaluation.points import charades_frames, charades_times, stretch
-from saccade.evaluation.scoring import sigmoid
+from saccade.tasks.moments import charades_frames, charades_times, stretch
+from saccade.tasks.scores import sigmoid
 
 CHARADES = rule.load("charades")
 SHAPE = (20, 157)

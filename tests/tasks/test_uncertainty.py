@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from saccade.evaluation import LocalizationResult, MultiLabelResult, TestResult
-from saccade.evaluation.uncertainty import jackknife_error, share_error
+from saccade.tasks import LocalizationResult, MultiLabelResult, TestResult
+from saccade.tasks.metrics import jackknife_error, share_error
 
 
 def multi_label(rng: np.random.Generator, num: int, num_classes: int = 4) -> MultiLabelResult:
@@ -78,6 +78,6 @@ def test_videos_not_their_moments_are_left_out():
 
 
 def _precision(result: LocalizationResult, label: int, kept: np.ndarray) -> float:
-    from saccade.evaluation import average_precision
+    from saccade.tasks.metrics import average_precision
 
     return average_precision(result.points[kept, label], result.truth[kept, label])

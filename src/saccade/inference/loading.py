@@ -1,12 +1,13 @@
-"""A model ready for use, wherever it comes from: a run folder, weights of ours or of another code base, a
+"""A model for inference, wherever it comes from: a run folder, weights of ours or of another code base, a
 module.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,21 @@ import torch
 from torch import nn
 
 from saccade.clip import ClipSpec
-from saccade.data.types import Task
 from saccade.errors import UsageError, WeightsError
-from saccade.evaluation.result import clip_from_dict
-from saccade.evaluation.scoring import model_device, pick_device
+from saccade.evaluation.scorer import model_device, pick_device
 from saccade.runs import BEST
+from saccade.tasks import Task, get_task
+from saccade.tasks.result import clip_from_dict
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode with what is needed to feed and to read it.
+    """A model with what is needed to feed and to read it. One that was loaded is in evaluation mode.
 
     Attributes:
         class_names: in label order; numbers where ``named`` is false.
         clip: the clip it was trained to see, test side.
-        task: what it was trained for, one of `saccade.data.types.Task`.
+        task: what it was trained for, one of `saccade.tasks.list_tasks`.
         pairs: pairs of its classes that differ in the direction of time alone.
         name: the architecture; origin: run folder or file the weights came from.
     """
@@ -45,7 +46,7 @@ class LoadedModel:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_for_use(
+def load_for_inference(
     source: str | os.PathLike[str] | nn.Module | LoadedModel,
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -53,7 +54,7 @@ def load_for_use(
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
     clip: ClipSpec | None = None,
     device: str | torch.device = "auto",
-    task: Task | None = None,
+    task: str | None = None,
 ) -> LoadedModel:
     """Load a model for testing or prediction.
 
@@ -65,7 +66,8 @@ def load_for_use(
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``.
         clip: overrides the clip that comes with the model.
-        device: ``auto`` is CUDA where there is one.
+        device: ``auto`` is CUDA where there is one, or where a module is. A module is left as it is: a copy
+            is used on another device, and where another memory format is quicker.
         task: of weights of another code base, or of a module; default ``single-label``. Weights of ours say
             it themselves.
 
@@ -73,16 +75,17 @@ def load_for_use(
         UsageError: the source is nothing of the kind, or the labels are not as many as the classes.
         WeightsError: the weights cannot be read or do not fit.
     """
-    from saccade.models import memory_format
-
     names = read_labels(labels)
-    home = pick_device(device)
+    if isinstance(source, nn.Module) and device == "auto":
+        home = model_device(source)
+    else:
+        home = pick_device(device)
     if isinstance(source, LoadedModel):
         loaded = source
     elif isinstance(source, nn.Module):
-        loaded = _from_module(source, weights, task or "single-label")
+        loaded = _from_module(source, weights, task or "single-label", num_classes or len(names), clip)
     elif _is_model_name(source):
-        loaded = _from_name(str(source), weights, num_classes or (len(names) if names else None), task)
+        loaded = _from_name(str(source), weights, num_classes or len(names), task)
     else:
         if weights is not None:
             raise UsageError(
@@ -91,9 +94,12 @@ def load_for_use(
         loaded = _from_file(Path(source))
     if task is not None and task != loaded.task:
         raise UsageError(f"task is {task}, but {loaded.origin} was trained for {loaded.task}")
-    model = loaded.model.eval().to(home)
-    if home.type != "mps":
-        model = model.to(memory_format=memory_format(model))  # type: ignore[call-overload]
+    model = loaded.model
+    if isinstance(source, nn.Module):
+        if model_device(source) != home or not _has_layout(source):
+            model = _prepared(copy.deepcopy(source), home)
+    elif not isinstance(source, LoadedModel) or model_device(model) != home:
+        model = _prepared(model, home)
     if num_classes is not None and num_classes != len(loaded.class_names):
         raise UsageError(f"num_classes is {num_classes}, but {loaded.origin} has {len(loaded.class_names)}")
     if names and len(names) != len(loaded.class_names):
@@ -114,9 +120,27 @@ def load_for_use(
     )
 
 
+def _prepared(model: nn.Module, device: torch.device) -> nn.Module:
+    """A model that nobody else holds, in evaluation mode on its device, in the layout that it prefers."""
+    from saccade.models import memory_format
+
+    model = model.eval().to(device)
+    if device.type != "mps":
+        model = model.to(memory_format=memory_format(model))  # type: ignore[call-overload]
+    return model
+
+
+def _has_layout(model: nn.Module) -> bool:
+    """Whether the weights are in the layout that the model prefers."""
+    from saccade.models import memory_format
+
+    layout = memory_format(model)
+    return all(p.is_contiguous(memory_format=layout) for p in model.parameters() if p.ndim == 5)
+
+
 def load_for_task(
     source: str | os.PathLike[str] | nn.Module | LoadedModel,
-    task: Task,
+    task: str,
     otherwise: str,
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -125,16 +149,16 @@ def load_for_task(
     clip: ClipSpec | None = None,
     device: str | torch.device = "auto",
 ) -> LoadedModel:
-    """As `load_for_use`, for what can use models trained for ``task`` alone.
+    """As `load_for_inference`, for what can use models trained for ``task`` alone.
 
     Modules and weights of other code bases, which do not say what they were trained for, are taken to be.
 
     Raises:
-        UsageError, WeightsError: as from `load_for_use`; or the model was trained for something else, which
-            the message says, with ``otherwise`` behind it.
+        UsageError, WeightsError: as from `load_for_inference`; or the model was trained for something else,
+            which the message says, with ``otherwise`` behind it.
     """
     silent = isinstance(source, nn.Module) or weights is not None
-    loaded = load_for_use(
+    loaded = load_for_inference(
         source,
         weights=weights,
         num_classes=num_classes,
@@ -146,6 +170,13 @@ def load_for_task(
     if loaded.task != task:
         raise UsageError(f"{loaded.origin} was trained for {loaded.task}, {otherwise}")
     return loaded
+
+
+def task_of(loaded: LoadedModel) -> Task:
+    """The task of a model, with the options it was trained with."""
+    kind = get_task(loaded.task)
+    known = {entry.name for entry in fields(kind)}
+    return kind(**{name: value for name, value in loaded.metadata.items() if name in known})
 
 
 def read_labels(labels: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
@@ -179,7 +210,7 @@ def _from_file(path: Path) -> LoadedModel:
         model=model,
         class_names=names or _numbers(num_classes),
         named=bool(names),
-        clip=clip_from_dict(clip) if clip else _clip_of(model),
+        clip=clip_from_dict(clip) if clip else own_clip(model),
         name=str(model.model_name),
         origin=str(path),
         device=torch.device("cpu"),
@@ -190,9 +221,9 @@ def _from_file(path: Path) -> LoadedModel:
 
 
 def _from_name(
-    name: str, weights: str | os.PathLike[str] | None, num_classes: int | None, task: Task | None
+    name: str, weights: str | os.PathLike[str] | None, num_classes: int, task: str | None
 ) -> LoadedModel:
-    from saccade.models import create_model, read_weights, task_overrides
+    from saccade.models import create_model, read_weights
 
     if weights is None:
         raise UsageError(f"model {name} needs weights, a checkpoint file: none come with Saccade")
@@ -203,21 +234,30 @@ def _from_name(
             raise UsageError(f"{file}: holds a {loaded.name}, not a {name}")
         return loaded
     task = task or "single-label"
-    count = {} if num_classes is None else {"num_classes": num_classes}
-    return _from_module(create_model(name, **count, **task_overrides(name, task)), weights, task)
+    count = {"num_classes": num_classes} if num_classes else {}
+    return _from_module(create_model(name, **count, **get_task(task).model_overrides(name)), weights, task)
 
 
-def _from_module(model: nn.Module, weights: str | os.PathLike[str] | None, task: str) -> LoadedModel:
+def _from_module(
+    model: nn.Module,
+    weights: str | os.PathLike[str] | None,
+    task: str,
+    num_classes: int = 0,
+    clip: ClipSpec | None = None,
+) -> LoadedModel:
+    """Any module; what it does not say of itself (``num_classes``, ``model_name``) the arguments do."""
     if weights is not None:
         _load_whole(model, weights)
-    num_classes = getattr(model, "num_classes", None)
+    num_classes = getattr(model, "num_classes", num_classes)
     if not isinstance(num_classes, int) or num_classes < 1:
-        raise UsageError("the model does not say how many classes it has (num_classes of at least 1)")
+        raise UsageError(
+            "this module does not say how many classes it has; give labels=[...] or num_classes="
+        )
     return LoadedModel(
         model=model,
         class_names=_numbers(num_classes),
         named=False,
-        clip=_clip_of(model),
+        clip=clip or own_clip(model),
         name=str(getattr(model, "model_name", type(model).__name__)),
         origin=str(weights) if weights is not None else "the model",
         device=model_device(model),
@@ -241,13 +281,30 @@ def _load_whole(model: nn.Module, weights: str | os.PathLike[str]) -> None:
         )
 
 
-def _clip_of(model: nn.Module) -> ClipSpec:
+def own_clip(model: nn.Module) -> ClipSpec:
+    """The clip that a model of ours was built for, its overrides included.
+
+    Raises:
+        UsageError: the module does not say which clip it sees.
+    """
     from saccade.models import model_info
+    from saccade.models.x3d import BASE_CROP
 
     name = getattr(model, "model_name", None)
     if name is None:
         raise UsageError("this module does not say which clip it sees; give clip=ClipSpec(...)")
-    return model_info(name).clip_spec()
+    info = model_info(name)
+    clip = info.clip_spec()
+    built: dict[str, Any] = getattr(model, "build_args", {})
+    gamma_s = built.get("gamma_s")
+    crop = built.get("train_crop") or (2 * round(BASE_CROP * gamma_s / 2) if gamma_s else info.train_crop)
+    if crop != info.train_crop:
+        scale = crop / info.train_crop
+        clip = clip.replace(crop=round(clip.crop * scale), short_side=round(clip.short_side * scale))
+    return clip.replace(
+        num_frames=int(built.get("num_frames", built.get("gamma_t", clip.num_frames))),
+        stride=int(built.get("stride", built.get("gamma_tau", clip.stride))),
+    )
 
 
 def _is_model_name(source: str | os.PathLike[str]) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from saccade.evaluation.metrics import (
+from saccade.tasks.metrics import (
     average_precision,
     confusion_matrix,
     mean_average_precision,

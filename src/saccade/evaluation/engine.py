@@ -1,0 +1,325 @@
+"""`evaluate`: a model tested on a data set, whatever the task, in one pass."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from saccade.clip import ClipSpec
+from saccade.data.types import VideoDataset
+from saccade.data.workers import loader_options
+from saccade.errors import DataError, UsageError, VideoError
+from saccade.evaluation.reading import Chunk, VideoSource, cut_views, prefetch_decode
+from saccade.evaluation.scorer import Precision, Scorer, evaluating, model_device
+from saccade.models.counts import count_macs, count_params
+from saccade.progress import Progress, ignore
+from saccade.sampling.plan import PlannedClip
+from saccade.sampling.segments import check_num_clips
+from saccade.sampling.temporal import RULES
+from saccade.tasks import get_task, with_metrics
+from saccade.tasks.base import Outcome, Task, VideoFacts, View
+from saccade.tasks.result import Failure
+from saccade.video import Backend
+
+_NAMED_FAILURES = 20  # each is logged as it happens up to here; all of them are in the result
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: VideoDataset | Dataset[Any],
+    clip: ClipSpec | None = None,
+    views: str | Sequence[str] = "1x1",
+    *,
+    task: str | Task = "single-label",
+    device: torch.device | str | None = None,
+    workers: int = 2,
+    batch_size: int | None = None,
+    temporal_rule: str = "saccade",
+    shuffle_frames: bool = False,
+    seed: int = 0,
+    precision: Precision = "float32",
+    backend: Backend = "auto",
+    frames_fps: float | None = None,
+    progress: Progress = ignore,
+    distributed: bool = False,
+    group: Any = None,
+) -> dict[str, Any]:
+    """Scores of ``model`` on every item of ``dataset``, one result per view set.
+
+    A video is opened and decoded once for all view sets (once for each size that they decode at), a part at a
+    time. The model's mode and weights and the caller's random state are left as they are.
+
+    >>> results = saccade.evaluate(model, saccade.load_dataset("clips/", "val"), clip, "1x1,10x3")
+    >>> results["10x3"].top1, results["10x3"].per_class
+    >>> saccade.evaluate(any_module, any_dataset)["1x1"].top1      # items: (clip (3, T, H, W), label)
+
+    Args:
+        model: (B, 3, T, H, W) float -> (B, num_classes) logits, or what the task says.
+        dataset: a `VideoDataset`, or any map-style data set of (clip, label): float clips (3, T, H, W) as the
+            model takes them, or uint8 frames (T, H, W, 3), cut at the centre and normalised as ``clip`` says.
+            A label is a number, or of several labels a vector (num_classes,).
+        clip: the clip of the test; not needed for float clips.
+        views: ``CLIPSxCROPS`` or a protocol of `saccade.sampling.views.PROTOCOLS`, or several of them
+            (``["1x1", "10x3", "ssv2-1clip"]``, or with commas). Tasks that test whole videos have none.
+        task: a name (`saccade.tasks.list_tasks`), or a task with options, e.g. ``Localize(overlap=0.75)``.
+        device: default: where the model is.
+        workers: decoding threads (per rank; processes for a data set of your own); 0 decodes in this one.
+        batch_size: most views per forward pass; None chooses by memory.
+        temporal_rule: one of `saccade.sampling.temporal.RULES`, for the views that are no protocol.
+        shuffle_frames: permute the frames of every view, by ``seed``: a control that takes the order of
+            time away.
+        backend: what decodes, see `saccade.open_video`.
+        frames_fps: rate of folders of frames where the data set states none; None: 30.
+        progress: called with (videos done, videos in all) of this rank, at first and after each video.
+        distributed: share the videos among the ranks of ``torch.distributed``: rank r reads the videos i
+            with i % world == r, and all of them return the same results. Every rank must call.
+        group: process group for gathering; default: the default group.
+
+    Returns:
+        Results by view set, in the order asked for. Unreadable videos are in ``failures``, in no figure,
+        and logged as warnings.
+
+    Raises:
+        UsageError: views, rule or sizes that cannot work.
+        DataError: no video, none that can be read, labels of another task, or labels the model does not have.
+        WeightsError: the model's output has another shape or is not finite.
+    """
+    chosen = get_task(task)() if isinstance(task, str) else task
+    sets = chosen.view_sets(views)
+    home = torch.device(device) if device is not None else model_device(model)
+    rank, world = (dist.get_rank(group), dist.get_world_size(group)) if distributed else (0, 1)
+    scorer = Scorer(model, chosen, clip, device=home, batch_size=batch_size, precision=precision)
+    source: Videos | Tensors
+    if isinstance(dataset, VideoDataset):
+        if clip is None:
+            raise UsageError("clip: videos are tested with clips of a size; give clip=ClipSpec(...)")
+        _check_protocol(dataset, clip, temporal_rule, sets, chosen)
+        videos = VideoSource(
+            dataset,
+            chosen,
+            clip,
+            tuple(sets.values()),
+            temporal_rule,
+            seed if shuffle_frames else None,
+            backend=backend,
+            frames_fps=frames_fps,
+            pin_memory=home.type == "cuda",
+        )
+        source = Videos(videos, home)
+    else:
+        source = Tensors(dataset, clip, home, sets, shuffle=shuffle_frames)
+    positions = range(rank, len(cast(Any, dataset)), world)
+    with evaluating(model):
+        partial = run_pass(source, positions, scorer, workers, progress)
+    whole = _gather(partial, world, group)
+    if not whole.scores:
+        num = len(cast(Any, dataset))
+        first = next(iter(whole.failures.values()), Failure("", "the data set is empty"))
+        raise DataError(f"none of the {num} videos could be read; the first: {first.path}: {first.cause}")
+    tested = source.labelled(whole, chosen)
+    shape = source.input_shape(whole)
+    common = {
+        **whole.protocol(tested, world),
+        "gmacs_per_view": count_macs(model, (1, *shape)) / 1e9,
+        "num_params": count_params(model),
+        "shuffled": shuffle_frames,
+    }
+    size = clip or ClipSpec(num_frames=shape[1], stride=1, crop=shape[2], short_side=shape[2])
+    outcome = Outcome(whole.scores, whole.videos, sets, common, size, temporal_rule)
+    return {name: with_metrics(result) for name, result in chosen.results(tested, outcome).items()}
+
+
+# --- the pass over the items -----------------------------------------------------------------------------
+
+
+@dataclass
+class PartialScores:
+    """What one process of a test has found; all by position in the data set."""
+
+    scores: dict[int, Any] = field(default_factory=dict)
+    videos: dict[int, VideoFacts] = field(default_factory=dict)
+    labels: dict[int, Any] = field(default_factory=dict)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    num_clips: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def protocol(self, dataset: VideoDataset, world: int) -> dict[str, Any]:
+        """What every result of the test says of it."""
+        return {
+            "class_names": dataset.class_names,
+            "failures": tuple(self.failures[i] for i in sorted(self.failures)),
+            "pairs": dataset.pairs,
+            "seconds": self.seconds,
+            "clips_per_second": self.num_clips / max(self.seconds, 1e-9),
+            "data_wait": self.waited / max(self.seconds * world, 1e-9),
+            "paths": tuple(dataset.items[i].path for i in sorted(self.scores)),
+        }
+
+
+def run_pass(
+    source: Videos | Tensors,
+    positions: Sequence[int],
+    scorer: Scorer,
+    workers: int,
+    progress: Progress = ignore,
+) -> PartialScores:
+    """The items at ``positions`` through the model, and what the task makes of their views."""
+    partial = PartialScores()
+    if not positions:
+        return partial
+    start = time.perf_counter()
+    progress(0, len(positions))
+    for view, output in scorer.stream(source.views(positions, partial, workers, progress)):
+        before = partial.scores.get(view.position)
+        partial.scores[view.position] = scorer.task.merge(before, output, view, source.sets)
+        partial.num_clips += 1
+    for position in partial.failures:  # a video may break after some of its views
+        partial.scores.pop(position, None)
+    partial.seconds = time.perf_counter() - start
+    return partial
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Videos of a data set of ours."""
+
+    source: VideoSource
+    device: torch.device
+
+    @property
+    def sets(self) -> tuple[Any, ...]:
+        return self.source.sets
+
+    def views(
+        self, positions: Sequence[int], partial: PartialScores, workers: int, progress: Progress
+    ) -> Iterator[View]:
+        stream = prefetch_decode(positions, self.source, min(workers, len(positions)))
+        for count, (position, chunks) in enumerate(stream, start=1):
+            try:
+                timed = self._timed(chunks, position, partial)
+                yield from cut_views(timed, self.source.clip, self.device, position)
+            except VideoError as error:
+                _note(partial, position, Failure(self.source.dataset.items[position].path, error.cause))
+            progress(count, len(positions))
+
+    def _timed(self, chunks: Iterator[Chunk], position: int, partial: PartialScores) -> Iterator[Chunk]:
+        while True:
+            start = time.perf_counter()
+            chunk = next(chunks, None)
+            partial.waited += time.perf_counter() - start
+            if chunk is None:
+                return
+            partial.videos.setdefault(position, chunk.video)
+            yield chunk
+
+    def labelled(self, whole: PartialScores, task: Task) -> VideoDataset:
+        return self.source.dataset
+
+    def input_shape(self, whole: PartialScores) -> tuple[int, ...]:
+        clip = self.source.clip
+        return 3, clip.num_frames, clip.crop, clip.crop
+
+
+class Tensors:
+    """Clips of a map-style data set: (clip, label)."""
+
+    def __init__(
+        self, dataset: Dataset[Any], clip: ClipSpec | None, device: torch.device, sets: Any, *, shuffle: bool
+    ) -> None:
+        if shuffle or list(sets) != ["1x1"]:
+            raise UsageError("a data set of clips has one view of each; give views='1x1', frames as they are")
+        self.dataset, self.clip, self.device, self.sets = dataset, clip, device, tuple(sets.values())
+
+    def views(
+        self, positions: Sequence[int], partial: PartialScores, workers: int, progress: Progress
+    ) -> Iterator[View]:
+        loader = DataLoader(
+            self.dataset,
+            sampler=cast(Any, positions),
+            batch_size=None,
+            **loader_options(min(workers, len(positions))),
+            generator=torch.Generator(),  # its own: a test must not move the caller's random state
+        )
+        for count, (position, item) in enumerate(zip(positions, loader, strict=True), start=1):
+            pixels, partial.labels[position] = item
+            view = self._view(position, torch.as_tensor(pixels).to(self.device))
+            partial.shape = tuple(view.pixels.shape)
+            yield view
+            progress(count, len(positions))
+
+    def _view(self, position: int, pixels: Tensor) -> View:
+        if pixels.dtype != torch.uint8:
+            return View(position, 0, (1,), pixels.float())
+        if self.clip is None or pixels.ndim != 4 or pixels.shape[3] != 3:
+            raise UsageError(
+                f"uint8 clips are frames (T, H, W, 3) and need clip=ClipSpec(...); got {tuple(pixels.shape)}"
+            )
+        planned = PlannedClip(tuple(range(len(pixels))), self.clip.short_side, "pyslowfast", {1: (1,)})
+        chunk = Chunk(VideoFacts(len(pixels), 30.0), pixels, ((planned, torch.arange(len(pixels)).numpy()),))
+        return next(cut_views([chunk], self.clip, self.device, position))
+
+    def labelled(self, whole: PartialScores, task: Task) -> VideoDataset:
+        names = getattr(self.dataset, "class_names", None) or getattr(self.dataset, "classes", None)
+        num_classes = len(next(iter(whole.scores.values()))[0])
+        labels = [whole.labels.get(i, 0) for i in range(len(cast(Any, self.dataset)))]
+        return VideoDataset(
+            items=task.items_of(labels),
+            class_names=tuple(names or map(str, range(num_classes))),
+            split="val",
+            root=type(self.dataset).__name__,
+            multi_label=task.multi_label,
+        )
+
+    def input_shape(self, whole: PartialScores) -> tuple[int, ...]:
+        shape = whole.shape
+        return (3, *shape[:3]) if shape[-1] == 3 and shape[0] != 3 else shape
+
+
+def _note(partial: PartialScores, position: int, failure: Failure) -> None:
+    partial.failures[position] = failure
+    if len(partial.failures) <= _NAMED_FAILURES:
+        logger.warning(f"{failure.path}: {failure.cause}: left out of the test")
+
+
+def _gather(partial: PartialScores, world: int, group: Any) -> PartialScores:
+    """What all processes have found, in one, which all of them get."""
+    if world == 1:
+        return partial
+    parts: list[Any] = [None] * world
+    dist.all_gather_object(parts, partial, group=group)
+    whole = PartialScores(seconds=max(part.seconds for part in parts))
+    for part in parts:
+        whole.scores |= part.scores
+        whole.videos |= part.videos
+        whole.labels |= part.labels
+        whole.failures |= part.failures
+        whole.shape = whole.shape or part.shape
+        whole.num_clips += part.num_clips
+        whole.waited += part.waited
+    return whole
+
+
+def _check_protocol(
+    dataset: VideoDataset, clip: ClipSpec, rule: str, sets: dict[str, Any], task: Task
+) -> None:
+    task.check_dataset(dataset)
+    if rule not in RULES:
+        raise UsageError(f"temporal rule {rule!r} is unknown; known are {', '.join(RULES)}")
+    for views in sets.values():
+        check_num_clips(views.rule or rule, views.num_clips)
+    if clip.short_side < clip.crop:
+        raise UsageError(f"a crop of {clip.crop} does not fit into frames of short side {clip.short_side}")
+    if not len(dataset):
+        raise DataError(f"{dataset.root}: no videos in split {dataset.split!r}")

@@ -1,0 +1,265 @@
+"""The one reader of clips: videos decoded a part at a time, ahead of the model, and cut into views."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from queue import Empty, Full, Queue
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.clip import ClipSpec
+from saccade.data.types import VideoDataset
+from saccade.errors import SaccadeError, VideoError
+from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
+from saccade.sampling.views import Views, check_crop, crop_box
+from saccade.tasks.base import Task, VideoFacts, View
+from saccade.tasks.result import Failure
+from saccade.video import Backend, VideoReader
+from saccade.video.resize import resize_to
+from saccade.video.sizes import short_side_size
+
+_CHUNK_BYTES = 32 << 20  # of decoded frames; a clip that is larger is a chunk of its own
+_WAITING_CHUNKS = 2  # decoded and not yet used, per video
+
+Name = TypeVar("Name")
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+# --- decoding a video ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some successive clips of a video.
+
+    Attributes:
+        frames: what they need, uint8 (N, H, W, 3).
+        clips: each with the rows of ``frames`` that it is made of.
+    """
+
+    video: VideoFacts
+    frames: Tensor
+    clips: tuple[tuple[PlannedClip, NDArray[np.int64]], ...]
+
+
+def read_chunks(video: VideoReader, plan: VideoPlan, *, max_clips: int | None = None) -> Iterator[Chunk]:
+    """The clips of ``plan`` in order, as many at a time as some megabytes of frames allow, so that the length
+    of a video does not matter for memory. Frames that neighbouring chunks share are decoded once.
+
+    Args:
+        max_clips: most clips of a chunk.
+    """
+    height, width = video.size
+    max_frames = max(1, _CHUNK_BYTES // (height * width * 3))
+    facts = VideoFacts(len(video), video.fps)
+    held, frames = np.empty(0, np.int64), torch.empty((0, height, width, 3), dtype=torch.uint8)
+    for clips in _groups(plan.clips, max_frames, max_clips):
+        needed = np.unique(np.concatenate([clip.frames for clip in clips]))
+        fresh = np.setdiff1d(needed, held)
+        decoded = video.frames(plan.indices[fresh].tolist()) if len(fresh) else frames[:0]
+        if len(fresh) < len(needed):
+            shared = np.isin(held, needed)
+            joined = torch.empty((len(needed), height, width, 3), dtype=torch.uint8)
+            joined[np.searchsorted(needed, held[shared])] = frames[torch.from_numpy(shared)]
+            joined[np.searchsorted(needed, fresh)] = decoded
+            decoded = joined
+        held, frames = needed, decoded
+        yield Chunk(facts, frames, tuple((clip, np.searchsorted(needed, clip.frames)) for clip in clips))
+
+
+def _groups(
+    clips: Sequence[PlannedClip], max_frames: int, max_clips: int | None
+) -> Iterator[list[PlannedClip]]:
+    group: list[PlannedClip] = []
+    frames: set[int] = set()
+    for clip in clips:
+        more = frames.union(clip.frames)
+        if group and (len(more) > max_frames or len(group) == max_clips):
+            yield group
+            group, more = [], set(clip.frames)
+        group.append(clip)
+        frames = more
+    if group:
+        yield group
+
+
+def cut_views(
+    chunks: Iterable[Chunk], clip: ClipSpec, device: torch.device, position: int = 0
+) -> Iterator[View]:
+    """The views of the chunks of one item, in order, on the device."""
+    number = 0
+    for chunk in chunks:
+        frames = chunk.frames.to(device, non_blocking=True)
+        for planned, rows in chunk.clips:
+            whole = frames[torch.from_numpy(rows).to(device)]
+            if WHOLE not in planned.crops:
+                height, width = short_side_size(whole.shape[1], whole.shape[2], planned.short_side)
+                whole = resize_to(whole, height, width)
+            for crop, tag in planned.crops.items():
+                view = whole
+                if crop != WHOLE:
+                    top, left = crop_box(height, width, clip.crop, crop, planned.grid)
+                    view = whole[:, top : top + clip.crop, left : left + clip.crop]
+                yield View(position, number, tag, view)
+                number += 1
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """The videos of a data set, read as a task plans them.
+
+    Attributes:
+        sets: the view sets that are tested.
+        rule: temporal rule of the sets that do not bring their own.
+        shuffle_seed: the frames of every clip are permuted by it; None keeps their order.
+    """
+
+    dataset: VideoDataset
+    task: Task
+    clip: ClipSpec
+    sets: tuple[Views, ...]
+    rule: str = "saccade"
+    shuffle_seed: int | None = None
+    backend: Backend = "auto"
+    frames_fps: float | None = None
+    pin_memory: bool = False
+
+    def __call__(self, position: int) -> Iterator[Chunk]:
+        """Open and decode one video, once for each size that the view sets decode at."""
+        for size in self.task.decode_sizes(self.clip, self.sets):
+            with self.dataset.open(
+                position, short_side=size, backend=self.backend, frames_fps=self.frames_fps
+            ) as video:
+                plan = self.task.plan(
+                    self.dataset,
+                    position,
+                    video,
+                    self.clip,
+                    self.sets,
+                    size=size,
+                    rule=self.rule,
+                    shuffle_seed=self.shuffle_seed,
+                )
+                if any(WHOLE not in planned.crops for planned in plan.clips):
+                    check_crop(*video.size, self.clip.crop)
+                for chunk in read_chunks(video, plan):
+                    pinned = chunk.frames.pin_memory() if self.pin_memory else chunk.frames
+                    yield Chunk(chunk.video, pinned, chunk.clips)
+
+
+# --- threads that decode ahead ---------------------------------------------------------------------------
+
+
+class _Pipe(Generic[Name, Item]):
+    """One video on its way: a thread puts items in, the consumer takes them out, errors included."""
+
+    def __init__(
+        self,
+        name: Name,
+        source: Callable[[Name], Iterator[Item]],
+        slots: threading.Semaphore,
+        stop: threading.Event,
+    ) -> None:
+        self.name, self._slots, self._stop = name, slots, stop
+        self._queue: Queue[object] = Queue(maxsize=_WAITING_CHUNKS)
+        self._thread = threading.Thread(target=self._fill, args=(source,), daemon=True)
+        self._thread.start()
+
+    def _fill(self, source: Callable[[Name], Iterator[Item]]) -> None:
+        try:
+            items = source(self.name)
+            while not self._stop.is_set():
+                with self._slots:  # held while decoding, not while waiting for the consumer
+                    item = next(items, _END)
+                if not self._put(item) or item is _END:
+                    return
+        except BaseException as error:  # raised again where the items are taken out
+            self._put(error)
+
+    def _put(self, item: object) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            item = self._queue.get()
+            if item is _END:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item  # type: ignore[misc]
+
+    def join(self) -> None:
+        while self._thread.is_alive():
+            try:
+                self._queue.get_nowait()
+            except Empty:
+                self._thread.join(timeout=0.05)
+
+
+_END = object()
+
+
+def prefetch_decode(
+    names: Iterable[Name], source: Callable[[Name], Iterator[Item]], workers: int
+) -> Iterator[tuple[Name, Iterator[Item]]]:
+    """``(name, items of source(name))`` in order; ``workers`` threads decode ahead, 0 decodes in this one.
+
+    Threads, not processes: FFmpeg decodes outside of Python's lock, nothing is copied between processes, and
+    no process with threads is forked. Memory is bounded: twice as many videos as threads are under way, each
+    with two items that have not been used. An error of a source is raised by its items. Closing the generator
+    ends the threads.
+    """
+    if workers < 1:
+        for name in names:
+            yield name, source(name)
+        return
+    stop, slots = threading.Event(), threading.Semaphore(workers)
+    left = iter(names)
+    running: deque[_Pipe[Name, Item]] = deque()
+    try:
+        while True:
+            num_new = 2 * workers - len(running)
+            running.extend(_Pipe(name, source, slots, stop) for name in islice(left, num_new))
+            if not running:
+                return
+            pipe = running[0]
+            yield pipe.name, iter(pipe)
+            running.popleft()
+            pipe.join()
+    finally:
+        stop.set()
+        for pipe in running:
+            pipe.join()
+
+
+def map_videos(
+    paths: Iterable[str],
+    source: Callable[[str], Iterator[Item]],
+    answer: Callable[[str, Iterator[Item]], Answer],
+    workers: int,
+    *,
+    failures: tuple[type[SaccadeError], ...] = (VideoError,),
+) -> Iterator[Answer | Failure]:
+    """What ``answer`` makes of each video's items, in order; a `Failure` with path and cause where one of
+    ``failures`` is raised, and the next ones follow.
+    """
+    for name, items in prefetch_decode(paths, source, workers):
+        try:
+            yield answer(name, items)
+        except failures as error:
+            yield Failure(name, error.cause if isinstance(error, VideoError) else str(error))

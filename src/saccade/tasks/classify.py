@@ -1,0 +1,167 @@
+"""One label a video: cross entropy, top-1.
+
+Shape letters: B clips, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.data.types import VideoDataset, VideoItem
+from saccade.sampling.views import Average, Views, parse_views
+from saccade.tasks import metrics
+from saccade.tasks.base import Outcome, Problems, Task, View
+from saccade.tasks.result import Result
+from saccade.tasks.scores import check_classes, mean_loss, softmax, summed
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TestResult(Result):
+    """Scores of one view set over a data set where every video has one label.
+
+    Attributes:
+        scores: float32 (num_videos, num_classes), mean of the views' softmax, or softmax of the mean of their
+            logits where the protocol says so (`average`); rows add up to 1.
+        labels: int64 (num_videos,).
+    """
+
+    __test__ = False  # the name begins with Test; pytest shall not collect it
+    task: ClassVar[str] = "single-label"
+
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    @property
+    def own_figures(self) -> dict[str, float]:
+        return {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class_accuracy}
+
+    @property
+    def average(self) -> Average:
+        """What was averaged over the views: ``softmax`` or ``logits``."""
+        return parse_views(self.views).average
+
+    @cached_property
+    def top1(self) -> float:
+        """Share of 1, as all accuracies here."""
+        return metrics.top_k(self.scores, self.labels, 1)
+
+    @cached_property
+    def standard_error(self) -> float:
+        """Of `top1`, from the number of videos."""
+        return metrics.share_error(self.top1, self.num_videos)
+
+    @cached_property
+    def top5(self) -> float:
+        """Share of videos whose class is among the five that scored highest."""
+        return metrics.top_k(self.scores, self.labels, 5)
+
+    @cached_property
+    def mean_class_accuracy(self) -> float:
+        """Mean over the classes of the share of their videos that is right."""
+        return metrics.mean_class_accuracy(self.scores, self.labels)
+
+    @cached_property
+    def per_class(self) -> list[metrics.ClassRow]:
+        """A row for each class, see `saccade.tasks.metrics.per_class`."""
+        return metrics.per_class(self.scores, self.labels)
+
+    @cached_property
+    def confusion(self) -> NDArray[np.int64]:
+        """Counts (num_classes, num_classes): row is the true class, column the predicted one."""
+        return metrics.confusion_matrix(self.scores, self.labels)
+
+    @cached_property
+    def pair_accuracy(self) -> float:
+        """See `saccade.tasks.metrics.pair_accuracy`; ``nan`` where the data set has no pairs."""
+        return metrics.pair_accuracy(self.scores, self.labels, self.pairs)
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """-log of the score of the true class, per video."""
+        own = self.scores[np.arange(self.num_videos), self.labels].astype(np.float64)
+        return -np.log(np.maximum(own, 1e-12))
+
+    @property
+    def loss(self) -> float:
+        """Mean of `losses`; NaN without videos."""
+        return mean_loss(self.losses)
+
+    @property
+    def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self.scores, self.labels
+
+    def _own_summary(self) -> dict[str, Any]:
+        return {
+            "average": self.average,
+            "top1": self.top1,
+            "top5": self.top5,
+            "mean_class_accuracy": self.mean_class_accuracy,
+            "pair_accuracy": self.pair_accuracy,
+        }
+
+    def _arrays(self) -> dict[str, Any]:
+        return {"scores": self.scores, "labels": self.labels}
+
+
+@dataclass(frozen=True)
+class Classify(Task):
+    """Every video has one label. Softmax of each view, then the mean over the views, as PySlowFast; a
+    protocol may average logits instead.
+    """
+
+    name: ClassVar[str] = "single-label"
+    result_type: ClassVar[Any] = TestResult
+
+    @classmethod
+    def problems(cls, config: Any) -> Problems:
+        yield from super().problems(config)
+        if config.positive_weight != 1:
+            yield "positive_weight", "weighs labels that may be there or not; task single-label has none such"
+
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        inside: Tensor | None = None,
+        *,
+        smoothing: float = 0.0,
+        positive_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy of logits (B, K); labels int64 (B,), or fractions of the classes (B, K). Correct: the
+        class with the highest logit.
+        """
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        expected_B = labels if labels.ndim == 1 else labels.argmax(dim=1)  # of a mix, its larger part
+        right = (logits.detach().argmax(dim=1) == expected_B).sum().to(loss.dtype)
+        return loss, right
+
+    def items_of(self, labels: Sequence[Any]) -> tuple[VideoItem, ...]:
+        return tuple(VideoItem(str(number), int(label)) for number, label in enumerate(labels))
+
+    def activation(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return softmax(logits)
+
+    def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
+        each = np.stack([output if own.average == "logits" else softmax(output) for own in sets])
+        return summed(before, each, view.tag)
+
+    def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:
+        check_classes(outcome.scores[outcome.order[0]].shape[1], dataset)
+        labels = np.array([dataset.items[i].label for i in outcome.order], np.int64)
+        results = {}
+        for number, (name, views) in enumerate(outcome.sets.items()):
+            scores = np.stack([outcome.scores[i][number] for i in outcome.order]) / len(views)
+            if views.average == "logits":
+                scores = softmax(scores)
+            results[name] = self.result_type(
+                scores=scores.astype(np.float32), labels=labels, **outcome.protocol(name)
+            )
+        return results

@@ -1,0 +1,464 @@
+"""What happens when: scores at every moment of a video, and the two metrics by which they are compared.
+
+    charades-25   the official evaluation (Charades_v1_localize.m): 25 equally spaced moments a video, the
+                  first at its start; average precision of each class over all of them; mean over the classes
+                  with a positive. On the whole test set all 157 have some, so this is the official figure.
+    per-frame     X3D-Multigrid's: every frame of every video, moments of start and end left out, classes
+                  without a positive counted as zero
+
+The two are not comparable. Shape letters: N videos, K classes, M scored frames of a video.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from saccade.clip import ClipSpec
+from saccade.data.actions import active_at
+from saccade.data.clips import LabelKind
+from saccade.data.types import Action, VideoDataset
+from saccade.errors import ConfigError, WeightsError
+from saccade.files import write_text
+from saccade.sampling.plan import PlannedClip, VideoPlan
+from saccade.sampling.temporal import frame_grid
+from saccade.sampling.views import Views
+from saccade.sampling.windows import Blend, Windows, plan_windows
+from saccade.tasks import metrics
+from saccade.tasks.base import Outcome, Problems, Task, View, option_names
+from saccade.tasks.metrics import PrecisionRow
+from saccade.tasks.moments import (
+    CHARADES_POINTS,
+    charades_frames,
+    charades_times,
+    stretch,
+    stretch_weights,
+)
+from saccade.tasks.multilabel import num_guessed, numbers
+from saccade.tasks.result import Result, Table
+from saccade.tasks.scores import check_classes, finite, mean_loss, sigmoid
+from saccade.video import VideoReader
+
+WINDOWS = "windows"
+"""What stands in the place of views: the video is covered by windows of one centre crop."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LocalizationResult(Result):
+    """Logits at every stride of every video.
+
+    Attributes:
+        logits: float32 (sum of M, K), the videos one after the other.
+        num_points: int64 (N,), M of each video.
+        num_frames, fps, durations: (N,) of the videos; seconds that the data set states, or last.
+        actions: float64 (number of actions, 4): video, class, start, end.
+        overlap: share of a window that its neighbour has too.
+    """
+
+    task: ClassVar[str] = "localization"
+    table: ClassVar[Table] = "precision"
+
+    logits: NDArray[np.float32]
+    num_points: NDArray[np.int64]
+    num_frames: NDArray[np.int64]
+    fps: NDArray[np.float64]
+    durations: NDArray[np.float64]
+    actions: NDArray[np.float64]
+    overlap: float = 0.5
+
+    @property
+    def num_views(self) -> float:
+        """Windows a video, on average."""
+        size = self.clip.num_frames if self.clip else 1
+        counts = [len(plan_windows(int(m), size, overlap=self.overlap).starts) for m in self.num_points]
+        return float(np.mean(counts)) if counts else float("nan")
+
+    @property
+    def own_figures(self) -> dict[str, float]:
+        return {
+            "charades25": self.charades25,
+            "per_frame": self.per_frame,
+            "map": self.map,
+            "repeated_charades25": self.repeated_charades25,
+        }
+
+    # ----------------------------------------------------------------------------------------- scores
+
+    def of(self, video: int) -> NDArray[np.float32]:
+        """The logits of one video: (M, K)."""
+        stop = int(self.num_points[: video + 1].sum())
+        return self.logits[stop - int(self.num_points[video]) : stop]
+
+    def at_frames(self, video: int) -> NDArray[np.float64]:
+        """The logits of every frame of one video: (num_frames, K)."""
+        return stretch(self.of(video), int(self.num_frames[video]))
+
+    def actions_of(self, video: int) -> list[Action]:
+        """The annotated actions of a video, by its number in ``paths``."""
+        rows = self.actions[self.actions[:, 0] == video]
+        return [Action(int(label), float(start), float(end)) for _, label, start, end in rows]
+
+    @cached_property
+    def points(self) -> NDArray[np.float32]:
+        """Logits at 25 moments of every video: (N * 25, K)."""
+        rows = [self.at_frames(v)[charades_frames(int(n))] for v, n in enumerate(self.num_frames)]
+        return np.concatenate(rows).astype(np.float32)
+
+    @cached_property
+    def truth(self) -> NDArray[np.bool_]:
+        """Which classes are there at those moments: (N * 25, K)."""
+        num_classes = self.logits.shape[1]
+        rows = [
+            active_at(self.actions_of(v), charades_times(float(d)), num_classes).T
+            for v, d in enumerate(self.durations)
+        ]
+        return np.concatenate(rows)
+
+    @cached_property
+    def video_logits(self) -> NDArray[np.float32]:
+        """Of each class the highest logit over the video: (N, K)."""
+        starts = np.cumsum(self.num_points) - self.num_points
+        return np.maximum.reduceat(self.logits, starts, axis=0)
+
+    @cached_property
+    def positives(self) -> NDArray[np.bool_]:
+        """Which classes a video has: (N, K)."""
+        found = np.zeros((self.num_videos, self.logits.shape[1]), np.bool_)
+        found[self.actions[:, 0].astype(int), self.actions[:, 1].astype(int)] = True
+        return found
+
+    # ---------------------------------------------------------------------------------------- figures
+
+    @cached_property
+    def precisions(self) -> NDArray[np.float64]:
+        """Average precision of each class over the 25 moments: (K,)."""
+        return metrics.average_precisions(self.points, self.truth)
+
+    @property
+    def charades25(self) -> float:
+        """The metric ``charades-25``."""
+        return metrics.mean_over_classes(self.precisions)
+
+    @cached_property
+    def standard_error(self) -> float:
+        """By leaving out a twentieth of the videos at a time."""
+
+        def of(kept: NDArray[np.bool_]) -> float:
+            rows = np.repeat(kept, CHARADES_POINTS)
+            return metrics.mean_average_precision(self.points[rows], self.truth[rows])
+
+        return metrics.jackknife_error(of, self.num_videos)
+
+    @cached_property
+    def per_frame(self) -> float:
+        """The metric ``per-frame``."""
+        each = per_frame_precisions(self.logits, self.num_points, self.num_frames, self._active_frames)
+        return metrics.mean_over_classes(each, absent="zero")
+
+    @cached_property
+    def map(self) -> float:
+        """Mean average precision of whole videos, each with its highest score over time."""
+        return metrics.mean_average_precision(self.video_logits, self.positives)
+
+    @cached_property
+    def repeated_charades25(self) -> float:
+        """Control: ``charades-25`` where a video's highest scores are repeated over all of it."""
+        rows = np.repeat(self.video_logits, CHARADES_POINTS, axis=0)
+        return metrics.mean_average_precision(rows, self.truth)
+
+    @cached_property
+    def pair_accuracy(self) -> float:
+        """`saccade.tasks.metrics.pair_preference` at the 25 moments; ``nan`` without pairs."""
+        return metrics.pair_preference(self.points, self.truth, self.pairs)
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """Binary cross entropy at the 25 moments, mean over them and the classes, per video."""
+        logits = self.points.astype(np.float64)
+        each = np.logaddexp(0.0, np.where(self.truth, -logits, logits))
+        means: NDArray[np.float64] = each.reshape(self.num_videos, -1).mean(axis=1)
+        return means
+
+    @property
+    def loss(self) -> float:
+        """Mean of `losses`."""
+        return mean_loss(self.losses)
+
+    @property
+    def per_class(self) -> list[PrecisionRow]:
+        """One row per class, in label order; positives are moments of the 25 of every video."""
+        counts = self.truth.sum(axis=0)
+        return [
+            PrecisionRow(label, int(count), float(precision))
+            for label, (count, precision) in enumerate(zip(counts, self.precisions, strict=True))
+        ]
+
+    def _active_frames(self, label: int) -> NDArray[np.bool_]:
+        """The frames of all videos at which a class is there, its first and last moment left out."""
+        starts = np.cumsum(self.num_frames) - self.num_frames
+        found = np.zeros(int(self.num_frames.sum()), np.bool_)
+        for video, _, first, last in self.actions[self.actions[:, 1] == label]:
+            v = int(video)
+            inside = np.arange(self.num_frames[v]) / self.fps[v]
+            found[starts[v] : starts[v] + self.num_frames[v]] |= (first < inside) & (inside < last)
+        return found
+
+    # ------------------------------------------------------------------------------------------- files
+
+    @property
+    def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self.points, self.truth
+
+    @property
+    def submission_name(self) -> str:
+        return "submission_localize.txt"
+
+    def write_submission(self, path: str | os.PathLike[str]) -> None:
+        """Write the scores as Charades_v1_localize.m reads them: a line for each of 25 moments of every
+        video, its id, the number of the moment from 1 on, and the scores.
+        """
+        ids = [Path(name).stem for name in self.paths]
+        moments = sigmoid(self.points).reshape(len(ids), CHARADES_POINTS, -1)
+        lines = [
+            f"{video} {number} {numbers(scores)}\n"
+            for video, rows in zip(ids, moments, strict=True)
+            for number, scores in enumerate(rows, start=1)
+        ]
+        write_text(path, "".join(lines))
+
+    def _own_summary(self) -> dict[str, Any]:
+        return {**self.own_figures, "pair_accuracy": self.pair_accuracy, "overlap": self.overlap}
+
+    def _arrays(self) -> dict[str, Any]:
+        names = ("logits", "num_points", "num_frames", "fps", "durations", "actions")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
+        return {"overlap": info["overlap"]}
+
+
+def per_frame_precisions(
+    logits: ArrayLike,
+    num_points: ArrayLike,
+    num_frames: ArrayLike,
+    active: Callable[[int], NDArray[np.bool_]],
+) -> NDArray[np.float64]:
+    """Average precision of each class over all frames of all videos: (K,), ``nan`` without a positive.
+
+    One class at a time: all frames of Charades' test set in all classes would be a gigabyte.
+
+    Args:
+        logits: (sum of M, K), the videos one after the other.
+        num_points, num_frames: (N,) M and the number of frames of each video.
+        active: the frames of all videos at which a class is there: bool (sum of num_frames,).
+    """
+    rows = np.asarray(logits, np.float32)
+    counts = list(zip(np.asarray(num_points).tolist(), np.asarray(num_frames).tolist(), strict=True))
+    offsets = np.cumsum([0, *(points for points, _ in counts)])
+    parts = [stretch_weights(points, frames) for points, frames in counts]
+    below = np.concatenate([part[0] + start for part, start in zip(parts, offsets, strict=False)])
+    above = np.concatenate([part[1] + start for part, start in zip(parts, offsets, strict=False)])
+    weight = np.concatenate([part[2] for part in parts])
+
+    def of(label: int) -> float:
+        values = rows[:, label].astype(np.float64)
+        return metrics.average_precision(
+            values[below] + (values[above] - values[below]) * weight, active(label)
+        )
+
+    return np.array([of(label) for label in range(rows.shape[1])])
+
+
+# ---------------------------------------------------------------------------------------------- the task
+
+
+@dataclass(frozen=True)
+class WindowTag:
+    """Which window a view is. ``order``: the places in the window of the view's frames."""
+
+    plan: Windows
+    number: int
+    order: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Localize(Task):
+    """Which classes are there at every moment of a video. Every video is tested whole, in overlapping windows
+    of the clip.
+
+    Attributes:
+        overlap: fraction of a window that its neighbour has too.
+    """
+
+    name: ClassVar[str] = "localization"
+    result_type: ClassVar[Any] = LocalizationResult
+    figure: ClassVar[str] = "charades25"
+    label_kind: ClassVar[LabelKind] = "moments"
+    multi_label: ClassVar[bool] = True
+    smooths_labels: ClassVar[bool] = False
+    fixed_views: ClassVar[str] = WINDOWS
+    tested_at_end: ClassVar[bool] = True
+    test_options: ClassVar[frozenset[str]] = frozenset({"overlap"})
+    predict_hint: ClassVar[str] = "add --localize"
+
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        plan_windows(1, 1, overlap=self.overlap)  # raises where the overlap is out of range
+
+    @classmethod
+    def problems(cls, config: Any) -> Problems:
+        yield from super().problems(config)
+        if config.temporal_rule != "saccade":
+            yield (
+                "temporal_rule",
+                f"{config.temporal_rule!r} does not say when each frame is; task localization needs saccade",
+            )
+        for name in ("mixup", "cutmix"):
+            if getattr(config.augment, name):
+                yield f"augment.{name}", "mixes labels of clips, not of moments; leave it at 0 to localise"
+
+    @classmethod
+    def model_overrides(cls, model_name: str) -> dict[str, Any]:
+        if "localization" not in option_names(model_name):
+            raise ConfigError(f"task: {model_name} gives no scores per frame, so it cannot localise")
+        return {"localization": True}
+
+    # ---------------------------------------------------------------------------------------- training
+
+    def presence(self, dataset: VideoDataset) -> tuple[Tensor, float]:
+        """How long each class is present, float64 (K,), and the length of all videos, in seconds."""
+        present = torch.zeros(len(dataset.class_names), dtype=torch.float64)
+        total = 0.0
+        for item in dataset.items:
+            duration = item.duration or max((action.end for action in item.actions), default=0.0)
+            total += duration
+            for action in item.actions:
+                present[action.label] += max(0.0, min(action.end, duration) - action.start)
+        return present, total
+
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        inside: Tensor | None = None,
+        *,
+        smoothing: float = 0.0,
+        positive_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Half of it the binary cross entropy of each class's highest moment, half that of every moment.
+
+        That is X3D-Multigrid's loss (train_x3d_charades_loc.py): logits (B, K, T) are interpolated to the
+        moments that have labels (B, K, L). Moments that lie outside the video count in neither half (in
+        X3D-Multigrid the padding did). Each clip counts the same, however much of it lies inside. Correct:
+        the class with the highest moment is there.
+        """
+        logits_BKL = F.interpolate(logits, labels.shape[2], mode="linear")
+        if inside is None:
+            inside = torch.ones_like(labels[:, 0], dtype=torch.bool)
+        outside_B1L = ~inside[:, None]
+        highest_BK = logits_BKL.masked_fill(outside_B1L, -torch.inf).amax(dim=2)
+        present_BK = labels.masked_fill(outside_B1L, 0).amax(dim=2)
+        whole = F.binary_cross_entropy_with_logits(highest_BK, present_BK, pos_weight=positive_weight)
+        weight = None if positive_weight is None else positive_weight[:, None]
+        each_BKL = F.binary_cross_entropy_with_logits(logits_BKL, labels, pos_weight=weight, reduction="none")
+        per_point_BL = each_BKL.mean(dim=1).masked_fill(~inside, 0)
+        moments = (per_point_BL.sum(dim=1) / inside.sum(dim=1)).mean()
+        loss = (whole + moments) / 2
+        return loss, num_guessed(highest_BK, present_BK).to(loss.dtype)
+
+    # -------------------------------------------------------------------------------------- evaluation
+
+    def decode_sizes(self, clip: ClipSpec, sets: Sequence[Views]) -> tuple[int, ...]:
+        return (clip.short_side,)
+
+    def plan(
+        self,
+        dataset: VideoDataset,
+        position: int,
+        video: VideoReader,
+        clip: ClipSpec,
+        sets: Sequence[Views],
+        *,
+        size: int,
+        rule: str = "saccade",
+        shuffle_seed: int | None = None,
+    ) -> VideoPlan:
+        seed = None if shuffle_seed is None else (shuffle_seed, position)
+        return self.plan_windows(video, clip, seed)
+
+    def plan_windows(
+        self, video: VideoReader, clip: ClipSpec, shuffle_seed: tuple[int, ...] | None = None
+    ) -> VideoPlan:
+        """Windows over the frames a stride apart. Shuffled, the frames of every window are permuted, and each
+        score is given back to the frame it belongs to.
+        """
+        grid = frame_grid(len(video), video.fps, stride=clip.stride, target_fps=clip.target_fps)
+        windows = plan_windows(len(grid), clip.num_frames, overlap=self.overlap)
+        clips = []
+        for number in range(len(windows.starts)):
+            order = np.arange(clip.num_frames)
+            if shuffle_seed is not None:
+                order = np.random.default_rng([*shuffle_seed, number]).permutation(order)
+            frames = tuple(windows.frames(number)[order].tolist())
+            tag = WindowTag(windows, number, order)
+            clips.append(PlannedClip(frames, clip.short_side, "pyslowfast", {1: tag}))
+        return VideoPlan(grid, tuple(clips))
+
+    def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:
+        """Logits of each view, float32 (K, T')."""
+        logits = model(x)
+        if logits.ndim != 3:
+            raise WeightsError(
+                f"the model gives {tuple(logits.shape)}, but (views, classes, frames) is needed to localise"
+            )
+        return list(finite(logits))
+
+    def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
+        """A `Blend` of the windows; the logits of all scored frames, float32 (M, K), once the last is in."""
+        tag: WindowTag = view.tag
+        rows = output.T
+        if len(rows) != len(tag.order):  # the network strides in time
+            rows = stretch(rows, len(tag.order)).astype(np.float32)
+        ordered = np.empty_like(rows)
+        ordered[tag.order] = rows
+        blend = Blend(tag.plan, rows.shape[1]) if before is None else before
+        blend.add(tag.number, ordered.T)
+        return blend.result() if tag.number == len(tag.plan.starts) - 1 else blend
+
+    def activation(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return sigmoid(logits)
+
+    def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:
+        found = [outcome.scores[i] for i in outcome.order]
+        check_classes(found[0].shape[1], dataset)
+        items = [dataset.items[i] for i in outcome.order]
+        videos = [outcome.videos[i] for i in outcome.order]
+        common = outcome.protocol(WINDOWS) | {"temporal_rule": "saccade", "clip": outcome.clip}
+        result = self.result_type(
+            logits=np.concatenate(found),
+            num_points=np.array([len(logits) for logits in found], np.int64),
+            num_frames=np.array([video.num_frames for video in videos], np.int64),
+            fps=np.array([video.fps for video in videos]),
+            durations=np.array(
+                [item.duration or video.duration for item, video in zip(items, videos, strict=True)]
+            ),
+            actions=np.array(
+                [(row, a.label, a.start, a.end) for row, item in enumerate(items) for a in item.actions],
+                np.float64,
+            ).reshape(-1, 4),
+            overlap=self.overlap,
+            **common,
+        )
+        return {WINDOWS: result}

@@ -1,0 +1,266 @@
+"""Several labels a video: scores of each class on its own, mean average precision.
+
+Shape letters: N videos, K classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.data.actions import active_at
+from saccade.data.clips import LabelKind
+from saccade.data.types import Action, VideoDataset, VideoItem
+from saccade.errors import UsageError
+from saccade.files import write_text
+from saccade.sampling.views import Views
+from saccade.tasks import metrics
+from saccade.tasks.base import Outcome, Task, View, option_names
+from saccade.tasks.metrics import PrecisionRow
+from saccade.tasks.moments import CHARADES_POINTS, charades_times
+from saccade.tasks.result import Result, Table
+from saccade.tasks.scores import check_classes, mean_loss, sigmoid, summed
+
+Ensemble = Literal["max", "mean"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MultiLabelResult(Result):
+    """Scores of one view set over a data set where a video has any number of labels.
+
+    Attributes:
+        scores: float32 (N, K) in 0..1: of each class the largest sigmoid over the views, as PySlowFast and
+            X3D-Multigrid, or the mean.
+        positives: bool (N, K).
+        truth: bool (N, 25, K), which classes are there at 25 equally spaced moments; (N, 0, K) where the
+            actions of the data set have no times.
+        ensemble: what was made of a class's scores in the views.
+    """
+
+    task: ClassVar[str] = "multi-label"
+    table: ClassVar[Table] = "precision"
+
+    scores: NDArray[np.float32]
+    positives: NDArray[np.bool_]
+    truth: NDArray[np.bool_]
+    ensemble: Ensemble = "max"
+
+    @property
+    def own_figures(self) -> dict[str, float]:
+        return {"map": self.map, "repeated_charades25": self.repeated_charades25}
+
+    @cached_property
+    def precisions(self) -> NDArray[np.float64]:
+        """Average precision of each class, ``nan`` where it has no positive: (K,)."""
+        return metrics.average_precisions(self.scores, self.positives)
+
+    @property
+    def map(self) -> float:
+        """Mean average precision over the classes with a positive, as PySlowFast and scikit-learn."""
+        return metrics.mean_over_classes(self.precisions)
+
+    @cached_property
+    def standard_error(self) -> float:
+        """By leaving out a twentieth of the videos at a time."""
+        return metrics.jackknife_error(
+            lambda kept: metrics.mean_average_precision(self.scores[kept], self.positives[kept]),
+            self.num_videos,
+        )
+
+    @cached_property
+    def repeated_charades25(self) -> float:
+        """Control: the localisation metric ``charades-25`` of these scores repeated over the whole video."""
+        if not self.truth.size:
+            return float("nan")
+        rows = np.repeat(self.scores, CHARADES_POINTS, axis=0)
+        return metrics.mean_average_precision(rows, self.truth.reshape(len(rows), -1))
+
+    @cached_property
+    def pair_accuracy(self) -> float:
+        """See `saccade.tasks.metrics.pair_preference`; ``nan`` where the data set has no pairs."""
+        return metrics.pair_preference(self.scores, self.positives, self.pairs)
+
+    @cached_property
+    def losses(self) -> NDArray[np.float64]:
+        """Binary cross entropy of the scores, mean over the classes, per video."""
+        scores = self.scores.astype(np.float64).clip(1e-12, 1 - 1e-12)
+        return -np.where(self.positives, np.log(scores), np.log1p(-scores)).mean(axis=1)
+
+    @property
+    def loss(self) -> float:
+        """Mean of `losses`; NaN without videos."""
+        return mean_loss(self.losses)
+
+    @property
+    def per_class(self) -> list[PrecisionRow]:
+        """One row per class, in label order, classes without a positive included."""
+        counts = self.positives.sum(axis=0)
+        return [
+            PrecisionRow(label, int(count), float(precision))
+            for label, (count, precision) in enumerate(zip(counts, self.precisions, strict=True))
+        ]
+
+    @property
+    def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        return self.scores, self.positives
+
+    @property
+    def submission_name(self) -> str:
+        return f"submission_classify_{self.views}.txt"
+
+    def write_submission(self, path: str | os.PathLike[str]) -> None:
+        """Write the scores as Charades_v1_classify.m reads them: a line for every video, its id and the score
+        of each class.
+        """
+        ids = [Path(name).stem for name in self.paths]
+        write_text(
+            path, "".join(f"{video} {numbers(row)}\n" for video, row in zip(ids, self.scores, strict=True))
+        )
+
+    def _own_summary(self) -> dict[str, Any]:
+        return {
+            "ensemble": self.ensemble,
+            "map": self.map,
+            "repeated_charades25": self.repeated_charades25,
+            "pair_accuracy": self.pair_accuracy,
+        }
+
+    def _arrays(self) -> dict[str, Any]:
+        return {"scores": self.scores, "positives": self.positives, "truth": self.truth}
+
+    @classmethod
+    def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
+        return {"ensemble": info["ensemble"]}
+
+
+def numbers(scores: NDArray[np.float32]) -> str:
+    """Scores as the official evaluation of Charades reads them."""
+    return " ".join(f"{score:.6g}" for score in scores.tolist())
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """A video has any number of labels. Sigmoid of each view, and of each class the largest over the views
+    (``max``, as PySlowFast on Charades) or the mean.
+    """
+
+    name: ClassVar[str] = "multi-label"
+    result_type: ClassVar[Any] = MultiLabelResult
+    figure: ClassVar[str] = "map"
+    label_kind: ClassVar[LabelKind] = "actions"
+    multi_label: ClassVar[bool] = True
+    test_options: ClassVar[frozenset[str]] = Task.test_options | {"ensemble"}
+
+    ensemble: Ensemble = "max"
+
+    def __post_init__(self) -> None:
+        if self.ensemble not in get_args(Ensemble):
+            raise UsageError(
+                f"ensemble {self.ensemble!r} is unknown; it is one of {', '.join(get_args(Ensemble))}"
+            )
+
+    @classmethod
+    def from_config(cls, config: Any) -> Self:
+        return cls(config.ensemble)
+
+    @classmethod
+    def model_overrides(cls, model_name: str) -> dict[str, Any]:
+        super().model_overrides(model_name)
+        return {"head_scores": "sigmoid"} if "head_scores" in option_names(model_name) else {}
+
+    def loss(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        inside: Tensor | None = None,
+        *,
+        smoothing: float = 0.0,
+        positive_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Binary cross entropy, mean over clips and classes, of logits and labels (B, K). Correct: the class
+        with the highest logit is among the labels. ``smoothing`` spreads a fraction of each label evenly over
+        yes and no.
+        """
+        expected_BK = labels * (1 - smoothing) + smoothing / 2
+        loss = F.binary_cross_entropy_with_logits(logits, expected_BK, pos_weight=positive_weight)
+        return loss, num_guessed(logits, labels).to(loss.dtype)
+
+    def view_sets(self, views: str | Sequence[str]) -> dict[str, Views]:
+        sets = super().view_sets(views)
+        wrong = next((own for own in sets.values() if own.average == "logits"), None)
+        if wrong is not None:
+            raise UsageError(f"views {wrong}: this protocol is for one label a video; give CLIPSxCROPS")
+        return sets
+
+    def items_of(self, labels: Sequence[Any]) -> tuple[VideoItem, ...]:
+        return tuple(
+            VideoItem(
+                str(number),
+                -1,
+                actions=tuple(Action(int(k), 0.0, 0.0) for k in np.flatnonzero(np.asarray(present))),
+            )
+            for number, present in enumerate(labels)
+        )
+
+    def activation(self, logits: NDArray[Any]) -> NDArray[Any]:
+        return sigmoid(logits)
+
+    def join(self, scores: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        joined: NDArray[np.float32] = (
+            scores.max(axis=axis) if self.ensemble == "max" else scores.mean(axis=axis)
+        )
+        return joined
+
+    def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
+        scores = sigmoid(output)
+        if self.ensemble == "mean":
+            return summed(before, np.stack([scores] * len(sets)), view.tag)
+        has = np.asarray(view.tag)[:, None] > 0
+        own = np.where(has, scores.astype(np.float64), -np.inf)
+        return own if before is None else np.maximum(before, own)
+
+    def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:
+        check_classes(outcome.scores[outcome.order[0]].shape[1], dataset)
+        num_classes = len(dataset.class_names)
+        items = [dataset.items[i] for i in outcome.order]
+        positives = np.zeros((len(items), num_classes), np.bool_)
+        for row, item in zip(positives, items, strict=True):
+            row[[action.label for action in item.actions]] = True
+        truth = np.zeros((len(items), 0, num_classes), np.bool_)
+        if outcome.videos:
+            durations = [
+                item.duration or outcome.videos[i].duration
+                for i, item in zip(outcome.order, items, strict=True)
+            ]
+            truth = np.stack(
+                [
+                    active_at(item.actions, charades_times(duration), num_classes).T
+                    for item, duration in zip(items, durations, strict=True)
+                ]
+            )
+        results = {}
+        for number, (name, views) in enumerate(outcome.sets.items()):
+            scores = np.stack([outcome.scores[i][number] for i in outcome.order])
+            results[name] = self.result_type(
+                scores=(scores / (1 if self.ensemble == "max" else len(views))).astype(np.float32),
+                positives=positives,
+                truth=truth,
+                ensemble=self.ensemble,
+                **outcome.protocol(name),
+            )
+        return results
+
+
+def num_guessed(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
+    """How many clips have the class with the highest logit."""
+    best_B1 = logits_BK.detach().argmax(dim=1, keepdim=True)
+    return (labels_BK.gather(1, best_B1) > 0).sum()

@@ -1,0 +1,64 @@
+"""Logits and scores as numpy arrays: what the tasks share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade.data.types import VideoDataset
+from saccade.errors import DataError, WeightsError
+
+
+def finite(logits: Tensor) -> NDArray[np.float32]:
+    """Logits as numpy, float32.
+
+    Raises:
+        WeightsError: some are not finite.
+    """
+    values: NDArray[np.float32] = logits.float().cpu().numpy()
+    if not np.isfinite(softmax(values)).all():
+        raise not_finite()
+    return values
+
+
+def not_finite() -> WeightsError:
+    """The error for a model whose output is not finite."""
+    return WeightsError("the model's output is not finite: its weights are damaged or training diverged")
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Over the last axis, in the type of ``logits``."""
+    result: NDArray[Any] = torch.from_numpy(logits).softmax(dim=-1).numpy()
+    return result
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    """Of each value, in the type of ``logits``."""
+    result: NDArray[Any] = torch.from_numpy(logits).sigmoid().numpy()
+    return result
+
+
+def summed(before: Any, each: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.float64]:
+    """``before`` plus the scores of one view for each view set, (num_sets, K), times how often the set has
+    it.
+    """
+    weights = np.asarray(counts, np.float64)[:, None]
+    total: NDArray[np.float64] = (0.0 if before is None else before) + weights * each.astype(np.float64)
+    return total
+
+
+def check_classes(num_scores: int, dataset: VideoDataset) -> None:
+    """Raise `DataError` unless the model's classes are as many as those of the data set."""
+    if num_scores != len(dataset.class_names):
+        raise DataError(f"the model has {num_scores} classes, {dataset.root} has {len(dataset.class_names)}")
+
+
+def mean_loss(losses: NDArray[np.float64]) -> float:
+    """Their mean; NaN of none."""
+    return float(losses.mean()) if len(losses) else math.nan
