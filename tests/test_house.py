@@ -77,6 +77,8 @@ PUBLIC = {
     "list_models": ["pattern"],
     "create_model": ["name", "num_classes", "overrides"],
     "model_info": ["name"],
+    "register_model": ["build"],
+    "load_model": ["path"],
     "load_weights": ["model", "path_or_state_dict", "strict"],
     "open_video": ["source", "backend"],
     "load_dataset": ["path", "split"],
@@ -108,7 +110,7 @@ def test_public_functions_keep_their_arguments(name: str):
 
 
 def test_public_names_are_frozen():
-    assert {*PUBLIC, *ERRORS, "Predictor", "__version__"} == set(saccade.__all__)
+    assert {*PUBLIC, *ERRORS, "ClipSpec", "Predictor", "__version__"} == set(saccade.__all__)
     assert set(dir(saccade)) == set(saccade.__all__)
     assert saccade.VideoError("a.mp4", "is empty").path == "a.mp4"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

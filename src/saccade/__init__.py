@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from saccade._version import __version__
 
 _PUBLIC = {
+    "ClipSpec": "saccade.clip",
     "ConfigError": "saccade.errors",
     "DataError": "saccade.errors",
     "Predictor": "saccade.inference",
@@ -23,13 +24,16 @@ _PUBLIC = {
     "create_model": "saccade.models",
     "list_models": "saccade.models",
     "load_dataset": "saccade.data",
+    "load_model": "saccade.models",
     "load_weights": "saccade.models",
     "model_info": "saccade.models",
     "open_video": "saccade.video",
     "register_dataset": "saccade.data",
+    "register_model": "saccade.models",
 }
 
 __all__ = [
+    "ClipSpec",
     "ConfigError",
     "DataError",
     "Predictor",
@@ -42,13 +46,16 @@ __all__ = [
     "create_model",
     "list_models",
     "load_dataset",
+    "load_model",
     "load_weights",
     "model_info",
     "open_video",
     "register_dataset",
+    "register_model",
 ]
 
 if TYPE_CHECKING:
+    from saccade.clip import ClipSpec
     from saccade.data import load_dataset, register_dataset
     from saccade.errors import (
         ConfigError,
@@ -60,7 +67,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from saccade.inference import Predictor
-    from saccade.models import create_model, list_models, load_weights, model_info
+    from saccade.models import create_model, list_models, load_model, load_weights, model_info, register_model
     from saccade.video import open_video
 
 logging.getLogger("saccade").addHandler(logging.NullHandler())  # silent until the application says otherwise

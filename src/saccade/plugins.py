@@ -25,7 +25,7 @@ from saccade.errors import UsageError
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Registry(Generic[T]):
@@ -99,7 +99,7 @@ class Registry(Generic[T]):
                     self._adopt(point.name, found)
             except Exception as error:  # somebody else's code must not stop what does not need it
                 self._failed[point.name] = error
-                _log.warning("%s plug-in %s (%s) failed: %r", self.kind, point.name, point.value, error)
+                logger.warning("%s plug-in %s (%s) failed: %r", self.kind, point.name, point.value, error)
 
 
 def import_file(path: str | os.PathLike[str]) -> ModuleType:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from saccade.layers import checkpoint_activations, split_batch_norm
 from saccade.models import create_model
-from saccade.models._base import VideoModel
+from saccade.models.base import VideoModel
 
 
 def x3d() -> VideoModel:

@@ -24,8 +24,8 @@ from saccade.models import (
     model_info,
     save_weights,
 )
-from saccade.models._mvit_config import BlockShape, MViTTrunkConfig
 from saccade.models.mvit import CONFIGS, MViTBlock, Tokens, max_pooled
+from saccade.models.mvit_config import BlockShape, MViTTrunkConfig
 from saccade.training.optim import freeze
 
 NAMES = [

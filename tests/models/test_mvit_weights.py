@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.tiny_mvit import clips, tiny, tiny_maskfeat
 from saccade.errors import WeightsError
 from saccade.models import create_model, load_model, load_weights, save_weights
-from saccade.models._fit import guess_models, num_classes_of
+from saccade.models.checkpoints import guess_models, num_classes_of
 
 _PYSLOWFAST = {
     "stem.patches.": "patch_embed.proj.",
@@ -106,7 +106,7 @@ def test_weights_that_do_not_fit() -> None:
     state.pop("blocks.1.attn.v.weight")
     with pytest.raises(WeightsError, match=r"missing: layers\.1\.attn\.qkv\.weight; 2 unexpected"):
         load_weights(tiny(), state)
-    with pytest.raises(WeightsError, match="not a format known for mvit_base_16x4"):
+    with pytest.raises(WeightsError, match="checkpoint format of mvit_base_16x4"):
         load_weights(tiny(), {"conv1.weight": torch.zeros(1)})
 
 

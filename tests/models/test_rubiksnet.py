@@ -149,7 +149,7 @@ def test_build_args_come_back_from_json() -> None:
         ({"depths": (1, 2, 0, 1)}, "depths must be 4 positive integers"),
         ({"se_reduction": -1}, "se_reduction must be an integer of 0 to width"),
         ({"temperature": 0}, "temperature must be a number above 0"),
-        ({"harden_at": 1.2}, "harden_at is a share, 0 to 1, got 1.2"),
+        ({"harden_at": 1.2}, "harden_at must be a fraction"),
         ({"shift_budget": -0.1}, "shift_budget must be a number at least 0"),
         ({"normalize_t_factor": "always"}, 'normalize_t_factor, if not "auto", must be a'),
         ({"space_init": "group4"}, "space_init must be one of"),

@@ -22,6 +22,7 @@ from saccade.models import (
     load_weights,
     model_info,
 )
+from saccade.models.checkpoints.formats import convert
 from saccade.training.optim import parameter_groups
 
 TINY = {"inner_channels": 8, "depths": (1, 2, 1, 1), "num_conv": 3, "head_width": 32}
@@ -331,7 +332,7 @@ def test_every_tensor_of_l_is_mapped() -> None:
     theirs = [_authors_name(key) for key in model.state_dict()]
     assert len(set(theirs)) == 1283
     state = dict(zip(theirs, model.state_dict().values(), strict=True))
-    conversion = model.weight_formats[0].convert(state, model)
+    conversion = convert(state, model, "state dict")[1]
     assert not conversion.unexpected
     assert list(conversion.mapped.values()) == list(model.state_dict())
 
@@ -385,7 +386,7 @@ def test_weights_that_do_not_fit(authors_state: dict[str, Tensor]) -> None:
     extra = {"s2.pathway0_res0.branch2.layers.0.d.weight": torch.zeros(1)}
     with pytest.raises(WeightsError, match=r"1 unexpected: s2\.pathway0_res0\.branch2\.layers\.0\.d\.weight"):
         load_weights(create_model("vov3d_m"), authors_state | extra)
-    with pytest.raises(WeightsError, match=r"not a format known for vov3d_m \(Saccade, VoV3D\)"):
+    with pytest.raises(WeightsError, match=r"format of vov3d_m \(Saccade, VoV3D\)"):
         load_weights(create_model("vov3d_m"), {"s1.pathway0_stem.conv_xy.weight": torch.zeros(1)})
 
 

@@ -123,7 +123,7 @@ def _rows(
     dtype = None if options.dtype == "float32" else getattr(torch, options.dtype)
     model = create_model(info.name)
     layout = memory_format(model)
-    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    model = model.to(device, memory_format=layout)
     clips = random_clips(batch, frames, crop, device, layout)
     stopwatches = []
     for backend in backends:

@@ -27,8 +27,7 @@ def run(args: list[str]) -> int:
     if options.from_image and not options.model:
         raise UsageError("--from-image needs --model: which model to start, e.g. timesformer_base")
     from saccade.models import clip_spec, create_model, load_weights, model_info, save_weights
-    from saccade.models._fit import num_classes_of
-    from saccade.models._weights import read_state
+    from saccade.models.checkpoints import num_classes_of, read_state
 
     if options.model:
         model_info(options.model)  # an unknown name is the first thing to say
@@ -107,7 +106,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def guess(path: str, state: dict[str, Tensor]) -> str:
     """The model whose shapes a state dict has; where several share them, the one the file is named after."""
-    from saccade.models._fit import guess_models, shorten
+    from saccade.models.checkpoints import guess_models, shorten
 
     names = guess_models(state)
     if not names:

@@ -129,5 +129,5 @@ def _median_seconds(info: ModelInfo, runs: int) -> float:
     model = create_model(info.name)
     layout = memory_format(model)
     clip = random_clips(1, info.frames, info.test_crop, "cpu", layout)
-    model = model.to(memory_format=layout)  # type: ignore[call-overload]
+    model = model.to(memory_format=layout)
     return take_turns([Stopwatch(model, clip, "forward")], runs)[0].median

@@ -117,8 +117,7 @@ def _print_shifts(layers: list[LayerShifts]) -> None:
 def _load(source: str, name: str) -> VideoModel:
     """The model in a run folder or weights file, whichever code base wrote it."""
     from saccade.models import create_model, load_model, load_weights
-    from saccade.models._fit import num_classes_of
-    from saccade.models._weights import read_state
+    from saccade.models.checkpoints import num_classes_of, read_state
     from saccade.runs import Run
 
     path = Path(source)

@@ -1,15 +1,38 @@
-"""Models: one file per architecture, a table of names, and loading of weights."""
+"""Models: one file per architecture, a registry of names, and checkpoints of many code bases."""
 
 from __future__ import annotations
 
-from saccade.models._base import VideoModel, memory_format
-from saccade.models._image_weights import ImageReport, init_from_image
-from saccade.models._info import ModelInfo
-from saccade.models._registry import clip_spec, create_model, list_models, model_info
-from saccade.models._weights import LoadReport, load_model, load_weights, read_weights, save_weights
+# isort: off
+# in the order in which `list_models` gives them
+from saccade.models import x3d, vov3d, rubiksnet, timesformer, vivit, mvit, maskfeat  # noqa: F401
+
+# isort: on
+from saccade.models.base import VideoModel
+from saccade.models.checkpoints import (
+    CheckpointFormat,
+    ImageReport,
+    LoadReport,
+    init_from_image,
+    load_model,
+    load_weights,
+    read_weights,
+    register_checkpoint_format,
+    save_weights,
+)
+from saccade.models.contract import memory_format
 from saccade.models.counts import count_macs, count_params
 from saccade.models.maskfeat import MaskFeat, MaskFeatConfig
-from saccade.models.mvit import MViT, MViTConfig
+from saccade.models.mvit import MViT
+from saccade.models.mvit_config import MViTConfig
+from saccade.models.registry import (
+    ModelInfo,
+    clip_spec,
+    create_model,
+    create_on_meta,
+    list_models,
+    model_info,
+    register_model,
+)
 from saccade.models.rubiksnet import RubiksNet, RubiksNetConfig
 from saccade.models.timesformer import TimeSformer, TimeSformerConfig
 from saccade.models.vivit import ViViT, ViViTConfig
@@ -18,6 +41,7 @@ from saccade.models.x3d import X3D, X3DConfig
 
 __all__ = [
     "X3D",
+    "CheckpointFormat",
     "ImageReport",
     "LoadReport",
     "MViT",
@@ -39,6 +63,7 @@ __all__ = [
     "count_macs",
     "count_params",
     "create_model",
+    "create_on_meta",
     "init_from_image",
     "list_models",
     "load_model",
@@ -46,5 +71,7 @@ __all__ = [
     "memory_format",
     "model_info",
     "read_weights",
+    "register_checkpoint_format",
+    "register_model",
     "save_weights",
 ]

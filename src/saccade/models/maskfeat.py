@@ -13,28 +13,28 @@ Shape letters: B clips, T frames, H and W pixels, t h w the grid of the last blo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError, UsageError
 from saccade.layers.pooled_attention import Grid, pooled_grid
-from saccade.models._base import check_clips
-from saccade.models._checks import check_choice, check_number, check_overrides
-from saccade.models._formats import WeightFormat
-from saccade.models._mvit_config import PATCH_STRIDE, MViTTrunkConfig
-from saccade.models._mvit_formats import MASKFEAT_FORMATS
+from saccade.models.base import check_clips
+from saccade.models.checks import check_choice, check_number
 from saccade.models.mvit import (
+    MASKFEAT_MX_MARK,
+    MASKFEAT_SLOWFAST,
     MASKFEAT_V1,
     NORM_EPS,
     MViTStem,
     MViTTrunk,
     Tokens,
-    changed_fields,
     init_trunk,
 )
+from saccade.models.mvit_config import PATCH_STRIDE, MViTTrunkConfig
+from saccade.models.registry import config_of, register_model
 
 TargetKind = Literal["soft", "hard", "pixels"]
 
@@ -133,7 +133,6 @@ class MaskFeat(MViTTrunk):
         target_kind, predict_every: see `MaskFeatConfig`.
     """
 
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = MASKFEAT_FORMATS
     stem_type = MaskFeatStem
     config: MaskFeatConfig
     stem: MaskFeatStem
@@ -142,10 +141,9 @@ class MaskFeat(MViTTrunk):
         """Args:
         model_name: the named shape this is a variation of.
         """
-        super().__init__(config, model_name=model_name)
-        self.num_classes = 0
+        super().__init__(config, 0, model_name=model_name)
         self.target_kind, self.predict_every = config.target_kind, config.predict_every
-        self.head: MaskFeatHead = MaskFeatHead(config.block_shapes()[-1].out_dim, config.num_targets)
+        self.head: MaskFeatHead = MaskFeatHead(self.num_features, config.num_targets)
         init_trunk(self)
         self._init_head()
 
@@ -157,11 +155,6 @@ class MaskFeat(MViTTrunk):
         if self.config.init != "pyslowfast":
             nn.init.xavier_uniform_(self.head.decoder.weight)
         self.head.decoder.weight.mul_(self.config.head_init_scale)
-
-    @property
-    def build_args(self) -> dict[str, Any]:
-        changes = changed_fields(self.config, CONFIGS[self.model_name])
-        return {"name": self.model_name, "num_classes": 0, **changes}
 
     @property
     def token_grid(self) -> Grid:
@@ -216,6 +209,9 @@ class MaskFeat(MViTTrunk):
                 f"load its weights into {FINE_TUNED_AS[self.model_name]}"
             )
 
+    def init_classifier(self, linear: nn.Linear) -> None:
+        raise ConfigError(f"{self.model_name} has no classes")
+
 
 # -------------------------------------------------------------------------------------------- named variants
 
@@ -234,17 +230,20 @@ FINE_TUNED_AS = {
     "maskfeat_mvitv2_small": "mvitv2_small_maskfeat",
 }
 
+_FACTS: dict[str, Any] = {"config": CONFIGS, "train_short_side": (256, 320)}
 
+
+def _create(name: str, overrides: dict[str, Any]) -> MaskFeat:
+    return MaskFeat(config_of(name, overrides), model_name=name)
+
+
+@register_model(**_FACTS, **MASKFEAT_MX_MARK, params=36_466_488, gmacs=86.078496960)
 def maskfeat_mvit_base(num_classes: int = 0, **overrides: Any) -> MaskFeat:
     """VideoTransformer-pytorch's: MViT-B that pools its queries twice, soft histograms of every frame."""
-    return _build("maskfeat_mvit_base", overrides)
+    return _create("maskfeat_mvit_base", overrides)
 
 
+@register_model(**_FACTS, **MASKFEAT_SLOWFAST, params=36_253_356, gmacs=90.899951028)
 def maskfeat_mvitv2_small(num_classes: int = 0, **overrides: Any) -> MaskFeat:
     """PySlowFast's: MViTv2-S that widens in its MLPs and pools its queries twice, hard histograms."""
-    return _build("maskfeat_mvitv2_small", overrides)
-
-
-def _build(name: str, overrides: dict[str, Any]) -> MaskFeat:
-    check_overrides(name, MaskFeatConfig, overrides)
-    return MaskFeat(replace(CONFIGS[name], **overrides), model_name=name)
+    return _create("maskfeat_mvitv2_small", overrides)

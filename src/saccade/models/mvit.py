@@ -13,7 +13,6 @@ token first, then the patches, time slowest), C channels, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -23,10 +22,8 @@ from torch import Tensor, nn
 from saccade.layers import DropPath
 from saccade.layers.pooled_attention import Grid, PooledAttention, resized_table
 from saccade.layers.position import resize_loaded, resize_space, resize_time
-from saccade.models._base import VideoModel, check_clips
-from saccade.models._checks import check_overrides, checked_num_classes
-from saccade.models._formats import WeightFormat
-from saccade.models._mvit_config import (
+from saccade.models.base import VideoModel, check_clips
+from saccade.models.mvit_config import (
     PATCH_KERNEL,
     PATCH_PADDING,
     PATCH_STRIDE,
@@ -35,7 +32,7 @@ from saccade.models._mvit_config import (
     MViTTrunkConfig,
     Readout,
 )
-from saccade.models._mvit_formats import MVIT_FORMATS
+from saccade.models.registry import config_of, register_model
 
 NORM_EPS = 1e-6
 POSITIONS = ("stem.cls_token", "stem.cls_position", "stem.space", "stem.time")
@@ -59,7 +56,7 @@ class Tokens(NamedTuple):
 class MViTStem(nn.Module):
     """Overlapping patches by a strided convolution, a class token, and learned positions of both.
 
-    Positions are the sum of one of the place and one of the time, interpolated (bicubic and linear) for clips
+    Positions are the sum of one in space and one in time, interpolated (bicubic and linear) for clips
     of other sizes than ``grid``. A network with relative positions has none here.
 
     Shapes: (B, 3, T, H, W) -> N tokens of C channels.
@@ -90,7 +87,7 @@ class MViTStem(nn.Module):
             space = resize_space(self.space, self.grid[1:], grid[1:])
             time = resize_time(self.time, grid[0])
             x = x + (time[:, :, None] + space[:, None]).flatten(1, 2)
-            # Added before, not behind, torch.cat: of one clip the gradients of token and position would be
+            # Added before, not after, torch.cat: of one clip the gradients of token and position would be
             # views of one memory, and what is added to the one would be added to the other.
             cls_token = cls_token + self.cls_position
         return Tokens(torch.cat([cls_token.expand(patches.shape[0], -1, -1), x], 1), grid)
@@ -184,9 +181,11 @@ class MViTTrunk(VideoModel):
 
     stem_type: ClassVar[type[MViTStem]] = MViTStem
 
-    def __init__(self, config: MViTTrunkConfig, *, model_name: str) -> None:
-        super().__init__()
-        self.config, self.model_name = config, model_name
+    config: MViTTrunkConfig
+
+    def __init__(self, config: MViTTrunkConfig, num_classes: int, *, model_name: str) -> None:
+        width = config.block_shapes()[-1].out_dim
+        super().__init__(config, num_classes, model_name=model_name, num_features=width)
         self.clip_multiple = config.clip_multiple
         absolute = config.positions == "absolute"
         self.stem = self.stem_type(config.embed_dim, config.patch_grid, absolute=absolute)
@@ -250,7 +249,6 @@ def _is_table(name: str) -> bool:
 class MViT(MViTTrunk):
     """The network of an `MViTConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K)."""
 
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = MVIT_FORMATS
     config: MViTConfig
 
     def __init__(
@@ -259,44 +257,20 @@ class MViT(MViTTrunk):
         """Args:
         model_name: the named shape this is a variation of.
         """
-        super().__init__(config, model_name=model_name)
-        self.num_classes = checked_num_classes(num_classes)
-        dim = config.block_shapes()[-1].out_dim
-        self.head: MViTHead = MViTHead(dim, num_classes, readout=config.readout, dropout=config.dropout)
+        super().__init__(config, num_classes, model_name=model_name)
+        self.head: MViTHead = MViTHead(
+            self.num_features, num_classes, readout=config.readout, dropout=config.dropout
+        )
         init_trunk(self)
-        self._init_classifier()
-
-    @property
-    def build_args(self) -> dict[str, Any]:
-        changes = changed_fields(self.config, CONFIGS[self.model_name])
-        return {"name": self.model_name, "num_classes": self.num_classes, **changes}
-
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = checked_num_classes(num_classes)
-        like = self.head.norm.weight
-        if num_classes == 0:
-            self.head.classifier = nn.Identity()
-            return
-        self.head.classifier = nn.Linear(len(like), num_classes, device=like.device, dtype=like.dtype)
-        self._init_classifier()
+        if isinstance(self.head.classifier, nn.Linear):
+            self.init_classifier(self.head.classifier)
 
     @torch.no_grad()
-    def _init_classifier(self) -> None:
-        if isinstance(self.head.classifier, nn.Linear):
-            nn.init.trunc_normal_(self.head.classifier.weight, std=0.02)
-            nn.init.constant_(self.head.classifier.bias, _BIAS[self.config.init])
-            for parameter in self.head.classifier.parameters():
-                parameter.mul_(self.config.head_init_scale)
-
-
-def changed_fields(config: MViTTrunkConfig, named: MViTTrunkConfig) -> dict[str, Any]:
-    """The fields in which a config differs from a named one, as JSON would give them back."""
-    was = asdict(named)
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in asdict(config).items()
-        if value != was[key]
-    }
+    def init_classifier(self, linear: nn.Linear) -> None:
+        nn.init.trunc_normal_(linear.weight, std=0.02)
+        nn.init.constant_(linear.bias, _BIAS[self.config.init])
+        for parameter in linear.parameters():
+            parameter.mul_(self.config.head_init_scale)
 
 
 _BIAS = {"pyslowfast": 0.02, "pytorchvideo": 0.0, "scaled": 0.0}
@@ -358,38 +332,70 @@ CONFIGS: dict[str, MViTConfig] = {
 }
 
 
+_MVIT = {
+    "source": "Fan et al., MViT, ICCV 2021, arXiv 2104.11227; github.com/facebookresearch/SlowFast",
+    "licence": "Apache-2.0",
+}
+_MVITV2 = {
+    "source": "Li et al., MViTv2, CVPR 2022, arXiv 2112.01526; github.com/facebookresearch/SlowFast",
+    "licence": "Apache-2.0",
+}
+MASKFEAT_MX_MARK = {
+    "source": "Wei et al., MaskFeat, CVPR 2022, arXiv 2112.09133; "
+    "github.com/mx-mark/VideoTransformer-pytorch",
+    "licence": "none stated",
+}
+MASKFEAT_SLOWFAST = {
+    "source": "Wei et al., MaskFeat, CVPR 2022, arXiv 2112.09133; github.com/facebookresearch/SlowFast",
+    "licence": "Apache-2.0",
+}
+
+
+# All are tested at the training crop, the middle of 256 pixels.
+_FACTS: dict[str, Any] = {
+    "config": CONFIGS,
+    "train_short_side": (256, 320),
+    "top1_source": "PySlowFast model zoo",
+}
+
+
+def _create(name: str, num_classes: int, overrides: dict[str, Any]) -> MViT:
+    return MViT(config_of(name, overrides), num_classes, model_name=name)
+
+
+@register_model(**_FACTS, **_MVIT, params=36_610_672, gmacs=70.599407808, top1=(("5x1", 78.4),))
 def mvit_base_16x4(num_classes: int = 400, **overrides: Any) -> MViT:
     """MViT-B 16x4: 16 blocks, 96 to 768 channels, maps of 56 to 7 patches a side."""
-    return _build("mvit_base_16x4", num_classes, overrides)
+    return _create("mvit_base_16x4", num_classes, overrides)
 
 
+@register_model(**_FACTS, **_MVIT, params=53_115_280, gmacs=235.775815680, top1=(("5x1", 80.4),))
 def mvit_base_32x3(num_classes: int = 400, **overrides: Any) -> MViT:
     """MViT-B 32x3: 24 blocks, 32 frames."""
-    return _build("mvit_base_32x3", num_classes, overrides)
+    return _create("mvit_base_32x3", num_classes, overrides)
 
 
+@register_model(**_FACTS, **_MVITV2, params=34_537_744, gmacs=68.495667348, top1=(("5x1", 81.0),))
 def mvitv2_small(num_classes: int = 400, **overrides: Any) -> MViT:
     """MViTv2-S 16x4: 16 blocks, relative positions, pooled queries added to the output."""
-    return _build("mvitv2_small", num_classes, overrides)
+    return _create("mvitv2_small", num_classes, overrides)
 
 
+@register_model(**_FACTS, **_MVITV2, params=51_230_128, gmacs=253.143557000, top1=(("5x1", 82.9),))
 def mvitv2_base(num_classes: int = 400, **overrides: Any) -> MViT:
     """MViTv2-B 32x3: 24 blocks, 32 frames."""
-    return _build("mvitv2_base", num_classes, overrides)
+    return _create("mvitv2_base", num_classes, overrides)
 
 
+@register_model(**_FACTS, **MASKFEAT_MX_MARK, params=36_607_888, gmacs=85.818691776)
 def mvit_base_maskfeat(num_classes: int = 400, **overrides: Any) -> MViT:
     """What `maskfeat_mvit_base` is fine-tuned as: MViT-B that pools its queries twice, maps of 56 to 14."""
-    return _build("mvit_base_maskfeat", num_classes, overrides)
+    return _create("mvit_base_maskfeat", num_classes, overrides)
 
 
+@register_model(**_FACTS, **MASKFEAT_SLOWFAST, params=36_475_120, gmacs=75.433932948, top1=(("10x1", 82.2),))
 def mvitv2_small_maskfeat(num_classes: int = 400, **overrides: Any) -> MViT:
     """What `maskfeat_mvitv2_small` is fine-tuned as: MViTv2-S, wider in its MLPs, of which patches are
     averaged.
     """
-    return _build("mvitv2_small_maskfeat", num_classes, overrides)
-
-
-def _build(name: str, num_classes: int, overrides: dict[str, Any]) -> MViT:
-    check_overrides(name, MViTConfig, overrides)
-    return MViT(replace(CONFIGS[name], **overrides), num_classes, model_name=name)
+    return _create("mvitv2_small_maskfeat", num_classes, overrides)

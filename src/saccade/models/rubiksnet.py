@@ -10,37 +10,20 @@ Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from saccade.clip import ClipSpec
 from saccade.errors import ConfigError
-from saccade.layers import (
-    AttentionShift,
-    DropPath,
-    RubiksShift2d,
-    RubiksShift3d,
-    SqueezeExcite,
-    norm_act,
-)
+from saccade.layers import AttentionShift, DropPath, RubiksShift2d, RubiksShift3d, SqueezeExcite, norm_act
 from saccade.layers.shift import parse_space_init, parse_time_init
-from saccade.models._base import VideoModel
-from saccade.models._checks import (
-    check_count,
-    check_flag,
-    check_number,
-    check_overrides,
-    checked_depths,
-    checked_num_classes,
-)
-from saccade.models._formats import WeightFormat
-from saccade.models._rubiksnet_formats import RUBIKSNET_FORMATS
-
-NormLayer = Callable[[int], nn.Module]
+from saccade.models.base import NormLayer, VideoModel, batch_norm
+from saccade.models.checks import check_count, check_flag, check_number, checked_depths
+from saccade.models.registry import config_of, register_model
 
 SHIFT_LR = 0.01  # the original's get_optim_policy: how much slower shifts learn than weights
 
@@ -76,10 +59,10 @@ class RubiksNetConfig:
     final_temperature: float = 0.1
     """-AQ: temperature just before the choice becomes hard; it falls geometrically."""
     harden_at: float = 0.8
-    """-AQ: share of the training after which each channel's choice of frame is final; 0 is never, as in the
-    published code."""
+    """-AQ: fraction of the training after which each channel's choice of frame is final; 0 is never, as in
+    the published code."""
     shift_budget: float = 1.0
-    """-AQ: largest share of the channels, over all layers, that may read another frame."""
+    """-AQ: largest fraction of the channels, over all layers, that may read another frame."""
     budget_weight: float = 0.1
     """-AQ: strength with which channels beyond the budget are drawn to stay before the choice is hard."""
     localization: bool = False
@@ -104,7 +87,7 @@ class RubiksNetConfig:
         for name in ("harden_at", "shift_budget"):
             check_number(name, getattr(self, name), at_least=0.0)
             if getattr(self, name) > 1:
-                raise ConfigError(f"{name} is a share, 0 to 1, got {getattr(self, name)!r}")
+                raise ConfigError(f"{name} must be a fraction, 0 to 1, got {getattr(self, name)!r}")
         if self.normalize_t_factor != "auto":
             check_number('normalize_t_factor, if not "auto",', self.normalize_t_factor)
         if type(self.se_reduction) is not int or not 0 <= self.se_reduction <= self.width:
@@ -125,7 +108,7 @@ class RubiksBlock(nn.Module):
     """Pre-activation block: 1x1x1 convolution, shift with the stride, 1x1x1 convolution; residual.
 
     Norm and ReLU stand before the first convolution and before the shift; squeeze-excitation, frame by frame,
-    behind the shift. With ``attention`` the choice of frames stands before the first convolution. The
+    after the shift. With ``attention`` the choice of frames stands before the first convolution. The
     shortcut is a strided convolution of the activated input where width or size change, else the raw input.
 
     Shapes: (B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride).
@@ -223,7 +206,7 @@ class RubiksNet(VideoModel):
     channels-last.
     """
 
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = RUBIKSNET_FORMATS
+    config: RubiksNetConfig
     prefers_channels_last = False
 
     def __init__(
@@ -238,10 +221,8 @@ class RubiksNet(VideoModel):
         norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
         model_name: the named point this is a variation of.
         """
-        super().__init__()
-        self.config, self.model_name = config, model_name
-        self.num_classes = checked_num_classes(num_classes)
-        norm = norm_layer or (lambda c: nn.BatchNorm3d(c, eps=config.bn_eps, momentum=config.bn_momentum))
+        super().__init__(config, num_classes, model_name=model_name, num_features=config.widths[-1])
+        norm = batch_norm(config, norm_layer)
         self.stem = nn.Conv3d(3, config.width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
         self.res1, self.res2, self.res3, self.res4, self.res5 = _stages(config, norm)
         self.head: RubiksHead = RubiksHead(
@@ -251,16 +232,8 @@ class RubiksNet(VideoModel):
             dropout=config.dropout,
             norm_layer=norm,
         )
-        self._allowed_share = 1.0  # of moving channels at the present stage of training
+        self._allowed_fraction = 1.0  # of moving channels at the present stage of training
         init_weights(self)
-
-    @property
-    def build_args(self) -> dict[str, Any]:
-        named = asdict(CONFIGS[self.model_name])
-        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
-        if "depths" in changed:
-            changed["depths"] = list(changed["depths"])
-        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
 
     @property
     def time_init(self) -> str:
@@ -270,14 +243,7 @@ class RubiksNet(VideoModel):
     def stages(self) -> list[nn.Module]:
         return [self.stem, self.res1, self.res2, self.res3, self.res4, self.res5]
 
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = checked_num_classes(num_classes)
-        if num_classes == 0:
-            self.head.classifier = nn.Identity()
-            return
-        like = self.stem.weight
-        linear = nn.Linear(self.config.widths[-1], num_classes, device=like.device, dtype=like.dtype)
-        self.head.classifier = linear
+    def init_classifier(self, linear: nn.Linear) -> None:
         _init_classifier(linear)
 
     # ------------------------------------------------------------------------------------- training traits
@@ -295,7 +261,7 @@ class RubiksNet(VideoModel):
         return {f"{name}.temperature" for name, _ in self._choices()}
 
     def on_train_progress(self, fraction: float) -> None:
-        """-AQ: lower the temperature and the allowed share of moving channels; from `harden_at` on, `harden`.
+        """-AQ: lower temperature and allowed fraction of moving channels; from `harden_at` on, `harden`.
 
         Frozen layers, and a model that is hard already, stay as they are.
         """
@@ -303,20 +269,20 @@ class RubiksNet(VideoModel):
         choices = self._learning_choices()
         if not choices or config.harden_at == 0 or _all_hard(choices):
             return
-        way = fraction / config.harden_at
-        if way >= 1:
+        progress = fraction / config.harden_at
+        if progress >= 1:
             self.harden()
             return
-        temperature = config.temperature * (config.final_temperature / config.temperature) ** way
+        temperature = config.temperature * (config.final_temperature / config.temperature) ** progress
         for choice in choices:
             choice.temperature.fill_(temperature)
-        self._allowed_share = 1 - (1 - config.shift_budget) * way
+        self._allowed_fraction = 1 - (1 - config.shift_budget) * progress
 
     def regularization(self) -> Tensor | None:
         """-AQ: a penalty on channels that move beyond what is allowed at this stage of training.
 
-        ``budget_weight`` x channels x (moving share - allowed share)², where a channel moves if it prefers
-        another frame, and nothing while the share is within what is allowed. Its gradient on a channel does
+        ``budget_weight`` x channels x (moving fraction - allowed fraction)², where a channel moves if it
+        prefers another frame; 0 while the fraction is within what is allowed. Its gradient on a channel does
         not depend on how many there are.
         """
         config = self.config
@@ -324,7 +290,7 @@ class RubiksNet(VideoModel):
         if not choices or config.harden_at == 0 or config.shift_budget == 1 or not config.budget_weight:
             return None
         moving = torch.cat([choice.moving() for choice in choices])
-        excess = F.relu(moving.mean() - self._allowed_share)
+        excess = F.relu(moving.mean() - self._allowed_fraction)
         return config.budget_weight * len(moving) * excess.square()
 
     def harden(self) -> None:
@@ -341,7 +307,7 @@ class RubiksNet(VideoModel):
         sizes = [len(choice.weight) for choice in choices]
         for choice, chosen in zip(choices, may_move.split(sizes), strict=True):
             choice.harden(chosen)
-        self._allowed_share = 1.0  # nothing is left to regularise
+        self._allowed_fraction = 1.0  # nothing is left to regularise
 
     def is_hard(self) -> bool:
         """-AQ: whether every channel's choice of frame is final."""
@@ -384,7 +350,7 @@ def _stages(config: RubiksNetConfig, norm_layer: NormLayer) -> list[nn.Sequentia
 def init_weights(model: nn.Module) -> None:
     """As the original: convolutions from N(0, 2 / (k k C_out)), the classifier N(0, 0.01), norms 1 and 0.
 
-    The linear layers of squeeze-excitation, convolutions here, keep PyTorch's own start; so does the
+    The linear layers of squeeze-excitation, convolutions here, keep PyTorch's initialisation; so does the
     classifier's bias.
     """
     for name, module in model.named_modules():
@@ -417,63 +383,76 @@ CONFIGS: dict[str, RubiksNetConfig] = {
 }
 
 
-def rubiksnet_tiny(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+# One frame of each of eight segments, whatever the stride. The published 2-clip figures are of the authors'
+# table, those of one clip of their evaluation logs.
+_FACTS: dict[str, Any] = {
+    "config": CONFIGS,
+    "options": ("norm_layer",),
+    "clip": ClipSpec(
+        num_frames=8,
+        stride=8,
+        crop=224,
+        short_side=256,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    "temporal_rule": "tsm",
+    "train_short_side": (224, 340),
+    "top1_data": "Something-Something v2",
+    "top1_source": "RubiksNet's repository",
+    "source": "Fan, Buch et al., RubiksNet, ECCV 2020; github.com/StanfordVL/RubiksNet",
+    "licence": "MIT",
+}
+
+
+def _create(name: str, num_classes: int, norm_layer: NormLayer | None = None, **overrides: Any) -> RubiksNet:
+    return RubiksNet(config_of(name, overrides), num_classes, norm_layer=norm_layer, model_name=name)
+
+
+@register_model(**_FACTS, params=1_996_618, gmacs=3.695791104, top1=(("1x1", 54.6), ("2x3", 56.7)))
+def rubiksnet_tiny(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Tiny: 8 frames of 224 pixels, 1.9 M parameters with 174 classes."""
-    return _build("rubiksnet_tiny", num_classes, norm_layer, overrides)
+    return _create("rubiksnet_tiny", num_classes, **overrides)
 
 
-def rubiksnet_small(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+@register_model(**_FACTS, params=3_727_768, gmacs=6.506781696, top1=(("1x1", 57.5), ("2x3", 59.8)))
+def rubiksnet_small(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Small: 8 frames of 224 pixels, squeeze-excitation in every block."""
-    return _build("rubiksnet_small", num_classes, norm_layer, overrides)
+    return _create("rubiksnet_small", num_classes, **overrides)
 
 
-def rubiksnet_medium(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+@register_model(**_FACTS, params=6_316_024, gmacs=10.926563328, top1=(("1x1", 58.3), ("2x3", 60.8)))
+def rubiksnet_medium(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Medium: 8 frames of 224 pixels, as wide as small, deeper, no squeeze-excitation."""
-    return _build("rubiksnet_medium", num_classes, norm_layer, overrides)
+    return _create("rubiksnet_medium", num_classes, **overrides)
 
 
-def rubiksnet_large(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+@register_model(**_FACTS, params=8_668_696, gmacs=15.348473856, top1=(("1x1", 59.0), ("2x3", 61.7)))
+def rubiksnet_large(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Large: 8 frames of 224 pixels, 51 blocks."""
-    return _build("rubiksnet_large", num_classes, norm_layer, overrides)
+    return _create("rubiksnet_large", num_classes, **overrides)
 
 
-def rubiksnet_tiny_aq(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+# -AQ costs more multiply-adds than the same tier while its choice of frames is soft: three a value.
+@register_model(**_FACTS, params=2_001_964, gmacs=3.755738880)
+def rubiksnet_tiny_aq(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Tiny-AQ: each channel stays or moves by one frame."""
-    return _build("rubiksnet_tiny_aq", num_classes, norm_layer, overrides)
+    return _create("rubiksnet_tiny_aq", num_classes, **overrides)
 
 
-def rubiksnet_small_aq(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+@register_model(**_FACTS, params=3_734_896, gmacs=6.586712064)
+def rubiksnet_small_aq(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Small-AQ: each channel stays or moves by one frame."""
-    return _build("rubiksnet_small_aq", num_classes, norm_layer, overrides)
+    return _create("rubiksnet_small_aq", num_classes, **overrides)
 
 
-def rubiksnet_medium_aq(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+@register_model(**_FACTS, params=6_332_944, gmacs=11.029524480)
+def rubiksnet_medium_aq(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Medium-AQ: each channel stays or moves by one frame."""
-    return _build("rubiksnet_medium_aq", num_classes, norm_layer, overrides)
+    return _create("rubiksnet_medium_aq", num_classes, **overrides)
 
 
-def rubiksnet_large_aq(
-    num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any
-) -> RubiksNet:
+@register_model(**_FACTS, params=8_694_256, gmacs=15.479884800, top1=(("1x1", 58.6), ("2x3", 61.6)))
+def rubiksnet_large_aq(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Large-AQ: each channel stays or moves by one frame."""
-    return _build("rubiksnet_large_aq", num_classes, norm_layer, overrides)
-
-
-def _build(name: str, num_classes: int, norm_layer: NormLayer | None, overrides: dict[str, Any]) -> RubiksNet:
-    check_overrides(name, RubiksNetConfig, overrides)
-    config = replace(CONFIGS[name], **overrides)
-    return RubiksNet(config, num_classes, norm_layer=norm_layer, model_name=name)
+    return _create("rubiksnet_large_aq", num_classes, **overrides)

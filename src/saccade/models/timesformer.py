@@ -15,13 +15,12 @@ Names of the parameters:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from saccade.models._checks import check_choice, check_overrides, checked_num_classes
-from saccade.models._formats import WeightFormat
-from saccade.models._timesformer_formats import TIMESFORMER_FORMATS
-from saccade.models._transformer import ClipTransformer, TransformerConfig, init_weights
+from saccade.models.checks import check_choice
+from saccade.models.registry import config_of, register_model
+from saccade.models.transformer import ClipTransformer, TransformerConfig, init_weights
 
 TimeSformerAttention = Literal["divided", "joint", "space"]
 
@@ -49,7 +48,7 @@ class TimeSformer(ClipTransformer):
     Any T will do, and any H and W that are multiples of the patch.
     """
 
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = TIMESFORMER_FORMATS
+    config: TimeSformerConfig
 
     def __init__(
         self, config: TimeSformerConfig, num_classes: int = 400, *, model_name: str = "timesformer_base"
@@ -57,10 +56,7 @@ class TimeSformer(ClipTransformer):
         """Args:
         model_name: the named shape this is a variation of.
         """
-        super().__init__()
-        self.config, self.model_name = config, model_name
-        self.named_config = CONFIGS[model_name]
-        self.num_classes = checked_num_classes(num_classes)
+        super().__init__(config, num_classes, model_name=model_name, num_features=config.width)
         by_frame = config.attention == "space"
         self.embed = config.embedding(in_time=not by_frame, per_moment=by_frame)
         self.layers = config.layers(divided=config.attention == "divided")
@@ -77,21 +73,35 @@ CONFIGS: dict[str, TimeSformerConfig] = {
 }
 
 
+# All are tested at the training crop.
+_FACTS: dict[str, Any] = {
+    "config": CONFIGS,
+    "test_crop": 224,
+    "train_short_side": (256, 320),
+    "top1_source": "TimeSformer's repository",
+    "source": "Bertasius et al., TimeSformer, ICML 2021, arXiv 2102.05095; "
+    "github.com/facebookresearch/TimeSformer",
+    "licence": "CC-BY-NC-4.0",
+}
+
+
+def _create(name: str, num_classes: int, overrides: dict[str, Any]) -> TimeSformer:
+    return TimeSformer(config_of(name, overrides), num_classes, model_name=name)
+
+
+@register_model(**_FACTS, params=121_566_352, gmacs=195.830280192, top1=(("1x3", 77.9),))
 def timesformer_base(num_classes: int = 400, **overrides: Any) -> TimeSformer:
     """TimeSformer-B, attention in time and in space by turns: 8 frames of 224 pixels."""
-    return _build("timesformer_base", num_classes, overrides)
+    return _create("timesformer_base", num_classes, overrides)
 
 
+@register_model(**_FACTS, params=86_112_400, gmacs=179.562805248)
 def timesformer_base_joint(num_classes: int = 400, **overrides: Any) -> TimeSformer:
     """TimeSformer-B, attention among all patches of a clip: 8 frames of 224 pixels."""
-    return _build("timesformer_base_joint", num_classes, overrides)
+    return _create("timesformer_base_joint", num_classes, overrides)
 
 
+@register_model(**_FACTS, params=86_106_256, gmacs=140.504788992)
 def timesformer_base_space(num_classes: int = 400, **overrides: Any) -> TimeSformer:
     """TimeSformer-B, attention within each frame: 8 frames of 224 pixels."""
-    return _build("timesformer_base_space", num_classes, overrides)
-
-
-def _build(name: str, num_classes: int, overrides: dict[str, Any]) -> TimeSformer:
-    check_overrides(name, TimeSformerConfig, overrides)
-    return TimeSformer(replace(CONFIGS[name], **overrides), num_classes, model_name=name)
+    return _create("timesformer_base_space", num_classes, overrides)

@@ -21,23 +21,16 @@ Names of the parameters:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from torch import nn
 
 from saccade.errors import ConfigError
 from saccade.layers.transformer import MomentsToTokens, TransformerBlock
-from saccade.models._checks import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_overrides,
-    checked_num_classes,
-)
-from saccade.models._formats import WeightFormat
-from saccade.models._transformer import ClipTransformer, TransformerConfig, blocks_of, init_weights
-from saccade.models._vivit_formats import VIVIT_FORMATS
+from saccade.models.checks import check_choice, check_count, check_flag
+from saccade.models.registry import config_of, register_model
+from saccade.models.transformer import ClipTransformer, TransformerConfig, blocks_of, init_weights
 
 ViViTAttention = Literal["factorised", "joint", "divided"]
 
@@ -81,7 +74,7 @@ class ViViT(ClipTransformer):
     Any T will do that is a multiple of the tubelet, and any H and W that are multiples of the patch.
     """
 
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = VIVIT_FORMATS
+    config: ViViTConfig
 
     def __init__(
         self, config: ViViTConfig, num_classes: int = 400, *, model_name: str = "vivit_base"
@@ -89,10 +82,7 @@ class ViViT(ClipTransformer):
         """Args:
         model_name: the named shape this is a variation of.
         """
-        super().__init__()
-        self.config, self.model_name = config, model_name
-        self.named_config = CONFIGS[model_name]
-        self.num_classes = checked_num_classes(num_classes)
+        super().__init__(config, num_classes, model_name=model_name, num_features=config.width)
         factorised = config.attention == "factorised"
         self.embed = config.embedding(in_time=not factorised, per_moment=factorised)
         self.layers = config.layers(divided=config.attention == "divided")
@@ -134,21 +124,34 @@ CONFIGS: dict[str, ViViTConfig] = {
 }
 
 
+# All are tested at the training crop.
+_FACTS: dict[str, Any] = {
+    "config": CONFIGS,
+    "test_crop": 224,
+    "train_short_side": (256, 320),
+    "top1_source": "VideoTransformer-pytorch's repository",
+    "source": "Arnab et al., ViViT, ICCV 2021, arXiv 2103.15691; github.com/mx-mark/VideoTransformer-pytorch",
+    "licence": "none stated",
+}
+
+
+def _create(name: str, num_classes: int, overrides: dict[str, Any]) -> ViViT:
+    return ViViT(config_of(name, overrides), num_classes, model_name=name)
+
+
+@register_model(**_FACTS, params=115_054_480, gmacs=141.684934656, top1=(("1x1", 75.2),))
 def vivit_base(num_classes: int = 400, **overrides: Any) -> ViViT:
     """ViViT-B with a factorised encoder: 16 frames of 224 pixels."""
-    return _build("vivit_base", num_classes, overrides)
+    return _create("vivit_base", num_classes, overrides)
 
 
+@register_model(**_FACTS, params=86_702_224, gmacs=180.487649280)
 def vivit_base_joint(num_classes: int = 400, **overrides: Any) -> ViViT:
     """ViViT-B, attention among all tokens of a clip: 16 frames of 224 pixels."""
-    return _build("vivit_base_joint", num_classes, overrides)
+    return _create("vivit_base_joint", num_classes, overrides)
 
 
+@register_model(**_FACTS, params=122_156_176, gmacs=196.755124224)
 def vivit_base_divided(num_classes: int = 400, **overrides: Any) -> ViViT:
     """ViViT-B, attention in time and in space by turns: 16 frames of 224 pixels."""
-    return _build("vivit_base_divided", num_classes, overrides)
-
-
-def _build(name: str, num_classes: int, overrides: dict[str, Any]) -> ViViT:
-    check_overrides(name, ViViTConfig, overrides)
-    return ViViT(replace(CONFIGS[name], **overrides), num_classes, model_name=name)
+    return _create("vivit_base_divided", num_classes, overrides)

@@ -11,27 +11,18 @@ Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, get_args
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
 from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
-from saccade.models._base import VideoModel
-from saccade.models._checks import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_number,
-    check_overrides,
-    checked_depths,
-    checked_num_classes,
-)
-from saccade.models._formats import WeightFormat
-from saccade.models._vov3d_formats import VOV3D_FORMATS
-from saccade.models._x3d_heads import HeadPool, HeadScores, NormLayer, X3DHead
+from saccade.models.base import NormLayer, VideoModel, batch_norm
+from saccade.models.checks import check_choice, check_count, check_flag, check_number, checked_depths
+from saccade.models.heads import HeadPool, HeadScores, X3DHead
+from saccade.models.registry import config_of, register_model
 from saccade.models.x3d import TOTAL_STRIDE, X3DStem, init_classifier, init_weights
 
 NUM_STAGES = 4
@@ -61,7 +52,7 @@ class VoV3DConfig:
     num_conv: int = 5
     """Layers of a block."""
     se_ratio: float = 1 / 16
-    """Hidden width of squeeze-excitation (every other layer) as a share of the depthwise width; 0 is off."""
+    """Hidden width of squeeze-excitation (every other layer) relative to the depthwise width; 0 is off."""
     head_width: int = 2048
     """Features before the classifier."""
     head_pool: HeadPool = "pyslowfast"
@@ -206,7 +197,7 @@ class VoV3D(VideoModel):
     Any T, H and W will do, whatever the config's frames and crop: those only set the window of the head.
     """
 
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = VOV3D_FORMATS
+    config: VoV3DConfig
 
     def __init__(
         self,
@@ -220,10 +211,8 @@ class VoV3D(VideoModel):
         norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
         model_name: the named shape this is a variation of.
         """
-        super().__init__()
-        self.config, self.model_name = config, model_name
-        self.num_classes = checked_num_classes(num_classes)
-        norm = norm_layer or (lambda c: nn.BatchNorm3d(c, eps=config.bn_eps, momentum=config.bn_momentum))
+        super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
+        norm = batch_norm(config, norm_layer)
         widths = config.widths
         self.stem = X3DStem(widths[0], norm)
         self.res2 = _stage(config, 0, widths[0], norm)
@@ -244,25 +233,10 @@ class VoV3D(VideoModel):
         )
         _init(self)
 
-    @property
-    def build_args(self) -> dict[str, Any]:
-        named = asdict(CONFIGS[self.model_name])
-        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
-        if "depths" in changed:
-            changed["depths"] = list(changed["depths"])  # equal to what JSON gives back
-        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
-
     def stages(self) -> list[nn.Module]:
         return [self.stem, self.res2, self.res3, self.res4, self.res5]
 
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = checked_num_classes(num_classes)
-        like = self.head.hidden.weight
-        if num_classes == 0:
-            self.head.classifier = nn.Identity()
-            return
-        linear = nn.Linear(self.config.head_width, num_classes, device=like.device, dtype=like.dtype)
-        self.head.classifier = linear
+    def init_classifier(self, linear: nn.Linear) -> None:
         init_classifier(linear, "pyslowfast")
 
     def window_logits(self, x: Tensor) -> Tensor:
@@ -289,7 +263,7 @@ def _stage(config: VoV3DConfig, index: int, in_channels: int, norm_layer: NormLa
 
 @torch.no_grad()
 def _init(model: VoV3D) -> None:
-    """As PySlowFast initialises X3D: the norm behind an aggregation starts at 0, those in its layers at 1."""
+    """As PySlowFast initialises X3D: the norm after an aggregation starts at 0, those in its layers at 1."""
     init_weights(model, "pyslowfast")
     for module in model.modules():
         if isinstance(module, TOSABlock):
@@ -306,17 +280,30 @@ CONFIGS: dict[str, VoV3DConfig] = {
 }
 
 
-def vov3d_m(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> VoV3D:
+_FACTS: dict[str, Any] = {
+    "config": CONFIGS,
+    "options": ("norm_layer",),
+    "test_crop": 256,
+    "train_short_side": (256, 320),
+    "top1_source": "VoV3D's repository",
+    "source": "Lee et al., VoV3D, arXiv 2012.00317; github.com/youngwanLEE/VoV3D",
+    "licence": "CC-BY-NC-4.0",
+}
+
+
+def _create(name: str, num_classes: int, norm_layer: NormLayer | None = None, **overrides: Any) -> VoV3D:
+    return VoV3D(config_of(name, overrides), num_classes, norm_layer=norm_layer, model_name=name)
+
+
+@register_model(**_FACTS, params=3_667_360, gmacs=4.916863360, gmacs_test=6.425952640, top1=(("10x3", 74.7),))
+def vov3d_m(num_classes: int = 400, **overrides: Any) -> VoV3D:
     """VoV3D-M: 1, 2, 3, 2 blocks, 40 inner channels."""
-    return _build("vov3d_m", num_classes, norm_layer, overrides)
+    return _create("vov3d_m", num_classes, **overrides)
 
 
-def vov3d_l(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> VoV3D:
+@register_model(
+    **_FACTS, params=6_297_168, gmacs=9.306914048, gmacs_test=12.160212224, top1=(("10x3", 76.3),)
+)
+def vov3d_l(num_classes: int = 400, **overrides: Any) -> VoV3D:
     """VoV3D-L: 1, 2, 5, 3 blocks, 48 inner channels."""
-    return _build("vov3d_l", num_classes, norm_layer, overrides)
-
-
-def _build(name: str, num_classes: int, norm_layer: NormLayer | None, overrides: dict[str, Any]) -> VoV3D:
-    check_overrides(name, VoV3DConfig, overrides)
-    config = replace(CONFIGS[name], **overrides)
-    return VoV3D(config, num_classes, norm_layer=norm_layer, model_name=name)
+    return _create("vov3d_l", num_classes, **overrides)

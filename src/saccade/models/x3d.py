@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +22,10 @@ from saccade.errors import ConfigError, UsageError
 from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
 from saccade.layers.dilated_conv import DilatedDepthwiseConv3d
 from saccade.layers.roi_head import whole_frames
-from saccade.models._base import VideoModel
-from saccade.models._checks import (
-    check_choice,
-    check_count,
-    check_flag,
-    check_number,
-    check_overrides,
-    checked_num_classes,
-)
-from saccade.models._formats import WeightFormat
-from saccade.models._x3d_formats import X3D_FORMATS
-from saccade.models._x3d_heads import HeadPool, HeadScores, NormLayer, X3DHead, X3DRoIHead
+from saccade.models.base import NormLayer, VideoModel, batch_norm
+from saccade.models.checks import check_choice, check_count, check_flag, check_number
+from saccade.models.heads import HeadPool, HeadScores, X3DHead, X3DRoIHead
+from saccade.models.registry import config_of, register_model
 
 Init = Literal["pyslowfast", "x3d-multigrid"]
 
@@ -68,7 +60,7 @@ class X3DConfig:
     gamma_d: float = 1.0
     """Depth: the stages have (1, 2, 5, 3) * gamma_d blocks, rounded up."""
     se_ratio: float = 1 / 16
-    """Hidden width of squeeze-excitation (every other block) as a share of the depthwise width; 0 is off."""
+    """Hidden width of squeeze-excitation (every other block) relative to the depthwise width; 0 is off."""
     head_width: int = 2048
     """Features before the classifier."""
     head_pool: HeadPool = "pyslowfast"
@@ -116,6 +108,11 @@ class X3DConfig:
         if self.train_crop < 2:
             raise ConfigError(f"gamma_s={self.gamma_s:g} gives a crop of {self.train_crop} pixels")
 
+    @staticmethod
+    def clip_options(*, num_frames: int, stride: int, crop: int) -> dict[str, float]:
+        """The factors for training clips of this size."""
+        return {"gamma_tau": stride, "gamma_t": num_frames, "gamma_s": crop / BASE_CROP}
+
     @property
     def stride(self) -> int:
         """Stride of the clip, in frames."""
@@ -159,7 +156,7 @@ class X3DConfig:
 
 
 class X3DStem(nn.Module):
-    """A 1x3x3 convolution of stride 2, a depthwise 5x1x1 convolution right behind it, norm, ReLU.
+    """A 1x3x3 convolution of stride 2, a depthwise 5x1x1 convolution right after it, norm, ReLU.
 
     Shapes: (B, 3, T, H, W) -> (B, C, T, H/2, W/2).
     """
@@ -230,7 +227,7 @@ class X3D(VideoModel):
     With ``detection`` it takes boxes too and gives logits of people.
     """
 
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = X3D_FORMATS
+    config: X3DConfig
 
     def __init__(
         self,
@@ -244,10 +241,8 @@ class X3D(VideoModel):
         norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
         model_name: the named point this is a variation of.
         """
-        super().__init__()
-        self.config, self.model_name = config, model_name
-        self.num_classes = checked_num_classes(num_classes)
-        norm = norm_layer or (lambda c: nn.BatchNorm3d(c, eps=config.bn_eps, momentum=config.bn_momentum))
+        super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
+        norm = batch_norm(config, norm_layer)
         widths, inner = config.widths, config.inner_widths
         self.stem = X3DStem(widths[0], norm)
         self.res2 = _stage(config, 0, widths[0], norm)
@@ -268,12 +263,6 @@ class X3D(VideoModel):
         )
         init_weights(self, config.init)
 
-    @property
-    def build_args(self) -> dict[str, Any]:
-        named = asdict(CONFIGS[self.model_name])
-        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
-        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
-
     def forward(self, x: Tensor, boxes: Sequence[Tensor] | None = None) -> Tensor:
         """Logits (B, num_classes) of clips (B, 3, T, H, W). To detect, (sum of N_i, num_classes) of people in
         boxes, for each clip (N_i, 4), x1, y1, x2, y2 in pixels. Without boxes a clip is all one person's.
@@ -291,14 +280,7 @@ class X3D(VideoModel):
     def stages(self) -> list[nn.Module]:
         return [self.stem, self.res2, self.res3, self.res4, self.res5]
 
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = checked_num_classes(num_classes)
-        like = self.head.hidden.weight
-        if num_classes == 0:
-            self.head.classifier = nn.Identity()
-            return
-        linear = nn.Linear(self.config.head_width, num_classes, device=like.device, dtype=like.dtype)
-        self.head.classifier = linear
+    def init_classifier(self, linear: nn.Linear) -> None:
         init_classifier(linear, self.config.init)
 
     def window_logits(self, x: Tensor) -> Tensor:
@@ -370,37 +352,108 @@ CONFIGS: dict[str, X3DConfig] = {
 }
 
 
-def x2d(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+ZOO = "PySlowFast model zoo"
+
+
+_FACTS: dict[str, Any] = {
+    "config": CONFIGS,
+    "options": ("norm_layer",),
+    "source": "Feichtenhofer, X3D, CVPR 2020, arXiv 2004.04730; github.com/facebookresearch/SlowFast",
+    "licence": "Apache-2.0",
+}
+
+
+def _create(name: str, num_classes: int, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+    return X3D(config_of(name, overrides), num_classes, norm_layer=norm_layer, model_name=name)
+
+
+# The paper gives X2D no test crop; 128 is the same 8/7 of the training crop as elsewhere. It states 20.67 M
+# multiply-adds: convolutions and linear layers are 20.662 M; with the 3072 additions of the head's average
+# pool it is 20.665 M, which rounds to the paper's figure.
+@register_model(
+    **_FACTS,
+    test_crop=128,
+    train_short_side=(128, 160),
+    params=1_633_560,
+    gmacs=0.020662304,
+    gmacs_test=0.025361024,
+)
+def x2d(num_classes: int = 400, **overrides: Any) -> X3D:
     """X2D, the image network the expansion starts from: one frame of 112 pixels."""
-    return _build("x2d", num_classes, norm_layer, overrides)
+    return _create("x2d", num_classes, **overrides)
 
 
-def x3d_xs(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+@register_model(
+    **_FACTS,
+    test_crop=182,
+    train_short_side=(182, 228),
+    params=3_794_322,
+    gmacs=0.605256512,
+    gmacs_test=0.843919472,
+    top1=(("10x1", 68.7), ("10x3", 69.5)),
+    top1_source=ZOO,
+)
+def x3d_xs(num_classes: int = 400, **overrides: Any) -> X3D:
     """X3D-XS: 4 frames, stride 12, 160 pixels."""
-    return _build("x3d_xs", num_classes, norm_layer, overrides)
+    return _create("x3d_xs", num_classes, **overrides)
 
 
-def x3d_s(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+@register_model(
+    **_FACTS,
+    test_crop=182,
+    train_short_side=(182, 228),
+    params=3_794_322,
+    gmacs=1.962892112,
+    gmacs_test=2.727045164,
+    top1=(("10x1", 73.1), ("10x3", 73.5)),
+    top1_source=ZOO,
+)
+def x3d_s(num_classes: int = 400, **overrides: Any) -> X3D:
     """X3D-S: 13 frames, stride 6, 160 pixels."""
-    return _build("x3d_s", num_classes, norm_layer, overrides)
+    return _create("x3d_s", num_classes, **overrides)
 
 
-def x3d_m(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+@register_model(
+    **_FACTS,
+    test_crop=256,
+    train_short_side=(256, 320),
+    params=3_794_322,
+    gmacs=4.732468736,
+    gmacs_test=6.185725184,
+    top1=(("10x1", 75.1), ("10x3", 76.2)),
+    top1_source=ZOO,
+)
+def x3d_m(num_classes: int = 400, **overrides: Any) -> X3D:
     """X3D-M: 16 frames, stride 5, 224 pixels."""
-    return _build("x3d_m", num_classes, norm_layer, overrides)
+    return _create("x3d_m", num_classes, **overrides)
 
 
-def x3d_l(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+@register_model(
+    **_FACTS,
+    test_crop=356,
+    train_short_side=(356, 446),
+    params=6_153_432,
+    gmacs=18.367710176,
+    gmacs_test=24.777648768,
+    top1=(("10x1", 76.9), ("10x3", 77.5)),
+    top1_source=ZOO,
+)
+def x3d_l(num_classes: int = 400, **overrides: Any) -> X3D:
     """X3D-L: 16 frames, stride 5, 312 pixels, deeper."""
-    return _build("x3d_l", num_classes, norm_layer, overrides)
+    return _create("x3d_l", num_classes, **overrides)
 
 
-def x3d_xl(num_classes: int = 400, *, norm_layer: NormLayer | None = None, **overrides: Any) -> X3D:
+# PySlowFast has no configuration of XL: short sides and test crop are those of L.
+@register_model(
+    **_FACTS,
+    test_crop=356,
+    train_short_side=(356, 446),
+    params=11_095_904,
+    gmacs=35.837627616,
+    gmacs_test=48.423725120,
+    top1=(("10x1", 78.4), ("10x3", 79.1)),
+    top1_source="arXiv 2004.04730",
+)
+def x3d_xl(num_classes: int = 400, **overrides: Any) -> X3D:
     """X3D-XL: X3D-L with layers 1.45 times as wide."""
-    return _build("x3d_xl", num_classes, norm_layer, overrides)
-
-
-def _build(name: str, num_classes: int, norm_layer: NormLayer | None, overrides: dict[str, Any]) -> X3D:
-    check_overrides(name, X3DConfig, overrides)
-    config = replace(CONFIGS[name], **overrides)
-    return X3D(config, num_classes, norm_layer=norm_layer, model_name=name)
+    return _create("x3d_xl", num_classes, **overrides)

@@ -465,6 +465,6 @@ def option_names(model_name: str) -> tuple[str, ...]:
     Raises:
         UsageError: there is no such model.
     """
-    from saccade.models import _registry
+    from saccade.models import registry
 
-    return _registry.option_names(model_name)
+    return registry.option_names(model_name)

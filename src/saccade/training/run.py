@@ -26,7 +26,7 @@ from saccade.models import (
     load_weights,
     memory_format,
 )
-from saccade.models._registry import option_names
+from saccade.models.registry import option_names
 from saccade.models.x3d import BASE_CROP
 from saccade.runs import Run, describe_weights
 from saccade.tasks import figures_text, get_task

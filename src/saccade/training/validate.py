@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any, get_args
 
 from saccade.errors import ConfigError, SaccadeError, UsageError
-from saccade.models._image_weights import Inflate, TimeStart
+from saccade.models.checkpoints.from_image import Inflate, TimeStart
 from saccade.sampling.segments import check_num_clips
 from saccade.sampling.temporal import RULES
 from saccade.sampling.views import parse_views

@@ -19,9 +19,9 @@ from saccade.evaluation.scorer import evaluating
 from saccade.layers.attention import record_attention
 from saccade.layers.pooled_attention import PooledAttention, pooled_grid
 from saccade.models import VideoModel
-from saccade.models._transformer import ClipTransformer
 from saccade.models.mvit import MViTTrunk
 from saccade.models.timesformer import TimeSformer
+from saccade.models.transformer import ClipTransformer
 from saccade.models.vivit import ViViT
 from saccade.visualize.gradcam import stride_of
 from saccade.visualize.rollout import (

@@ -1,45 +1,58 @@
-"""The verbs every model has, so that training, testing and export need not know which model they hold."""
+"""The base class of the architectures; `saccade.models.contract` answers for any other `nn.Module`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from saccade.errors import UsageError
+from saccade.errors import ConfigError, UsageError
+from saccade.models import contract
+from saccade.models.checks import checked_num_classes
+from saccade.models.registry import model_entry
 
-if TYPE_CHECKING:
-    from saccade.models._formats import WeightFormat
+NormLayer = Callable[[int], nn.Module]
 
 
 class VideoModel(nn.Module, ABC):
     """A network from clips (B, 3, T, H, W) to logits (B, num_classes).
 
     Attributes:
-        model_name: the name `create_model` knows it by.
+        config: the dataclass that describes its shape.
+        model_name: the name `create_model` knows it by: the variant whose config it is a variation of.
         num_classes: classes of the head; 0 means the head returns the features before the classifier.
+        num_features: width of those features.
         classifier_prefix: what the names of the classifier's parameters begin with.
-        weight_formats: checkpoints of other code bases that `load_weights` can map onto it.
         clip_multiple: (frames, pixels): sizes of a clip must be multiples of these.
-        prefers_channels_last: whether it is quicker with clips and weights in channels-last-3d.
+        prefers_channels_last: whether it is faster with clips and weights in channels-last-3d.
     """
 
-    model_name: str
-    num_classes: int
-    weight_formats: ClassVar[tuple[WeightFormat, ...]] = ()
     classifier_prefix: ClassVar[str] = "head.classifier."
     clip_multiple: tuple[int, int] = (1, 1)
     prefers_channels_last: ClassVar[bool] = True
 
     head: nn.Module
 
+    def __init__(self, config: Any, num_classes: int, *, model_name: str, num_features: int) -> None:
+        super().__init__()
+        self.config = config
+        self.model_name = model_name
+        self.num_classes = checked_num_classes(num_classes)
+        self.num_features = num_features
+
     @property
-    @abstractmethod
     def build_args(self) -> dict[str, Any]:
         """Plain values with which ``create_model(**build_args)`` builds this architecture again."""
+        named = asdict(model_entry(self.model_name).config)
+        changed = {
+            key: list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+            for key, value in asdict(self.config).items()
+            if value != named[key]
+        }
+        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
 
     @abstractmethod
     def stages(self) -> list[nn.Module]:
@@ -59,13 +72,21 @@ class VideoModel(nn.Module, ABC):
         """Names of parameters -> depth of their layer, 0 for the stem, the head deepest; for learning rates
         that fall with the distance from the head. Here a layer is a stage.
         """
-        stages = self.stages()
-        depths = {id(p): depth for depth, stage in enumerate(stages) for p in stage.parameters()}
-        return {name: depths.get(id(p), len(stages)) for name, p in self.named_parameters()}
+        return contract.depth_by_stage(self, self.stages())
 
-    @abstractmethod
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a newly initialised one on the same device. 0 removes it."""
+        self.num_classes = checked_num_classes(num_classes)
+        self.head.classifier = nn.Identity()
+        if num_classes:
+            like = next(self.head.parameters())
+            linear = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            self.head.classifier = linear
+            self.init_classifier(linear)
+
+    @abstractmethod
+    def init_classifier(self, linear: nn.Linear) -> None:
+        """Initialise a new classifier."""
 
     def classifier_parameters(self) -> list[str]:
         """Names of the parameters that depend on the classes; a linear probe trains these alone."""
@@ -84,9 +105,7 @@ class VideoModel(nn.Module, ABC):
         return set()
 
     def on_train_progress(self, fraction: float) -> None:
-        """Called before the first training step and after each, with the share of the training that is
-        done.
-        """
+        """Called before the first training step and after each, with the fraction of steps that is done."""
 
     def in_final_form(self) -> bool:
         """False while a schedule still has to change the network: the best weights are chosen after that."""
@@ -94,7 +113,7 @@ class VideoModel(nn.Module, ABC):
 
     def resize_positions(self, tensors: dict[str, Tensor]) -> list[str]:
         """Bring what is learned for every position to this model's clip: weights about to be loaded, by name,
-        changed in place. What was done, in words.
+        changed in place. Returns what was done, in words.
         """
         return []
 
@@ -103,7 +122,7 @@ class VideoModel(nn.Module, ABC):
         return None
 
     def stage_calls(self, x: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        """The stages as they are called one behind the other on clips ``x``."""
+        """The stages as they are called one after the other on clips ``x``."""
         return self.stages()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +131,7 @@ class VideoModel(nn.Module, ABC):
         return logits
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """What the last stage gives, before the head."""
+        """The output of the last stage, before the head."""
         check_clips(x)
         for stage in self.stage_calls(x):
             x = stage(x)
@@ -122,7 +141,7 @@ class VideoModel(nn.Module, ABC):
         """Outputs of the stages named by ``indices`` (0 is the stem, negative counts from the end; default
         all).
 
-        They come in the order of the network. Stages behind the last one asked for are not run.
+        They come in the order of the network. Stages after the last one asked for are not run.
         """
         check_clips(x)
         stages = self.stage_calls(x)
@@ -138,13 +157,19 @@ class VideoModel(nn.Module, ABC):
         return outputs
 
 
-def memory_format(model: nn.Module, channels_last: bool | None = None) -> torch.memory_format:
-    """The layout for a model and its clips: as ``channels_last`` says; None: the one the model prefers, for a
-    module that does not say channels-last-3d.
+def batch_norm(config: Any, norm_layer: NormLayer | None) -> NormLayer:
+    """``norm_layer`` if given, else what makes `nn.BatchNorm3d` with the config's eps and momentum.
+
+    Raises:
+        ConfigError: ``norm_layer`` cannot be called.
     """
-    if channels_last is None:
-        channels_last = getattr(model, "prefers_channels_last", True)
-    return torch.channels_last_3d if channels_last else torch.contiguous_format
+    if norm_layer is None:
+        return lambda channels: nn.BatchNorm3d(channels, eps=config.bn_eps, momentum=config.bn_momentum)
+    if not callable(norm_layer):
+        raise ConfigError(
+            f"norm_layer must be a function from a number of channels to a norm, got {norm_layer!r}"
+        )
+    return norm_layer
 
 
 def check_clips(x: Tensor) -> None:

@@ -1,20 +1,25 @@
-"""Mapping a state dict onto a model, and the report of what was done."""
+"""Loading weights into a model, and the report of what was done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from saccade.errors import WeightsError
-from saccade.models._base import VideoModel
-from saccade.models._formats import Conversion
-from saccade.models._registry import create_model, list_models
+from saccade.errors import SaccadeError, WeightsError
+from saccade.models import contract
+from saccade.models.checkpoints.files import read_weights, state_of
+from saccade.models.checkpoints.formats import Conversion, StateDict, by_reason, convert, native, shorten
+from saccade.models.registry import create_model, create_on_meta, list_models
+from saccade.runs import BEST
 
-StateDict = Mapping[str, Tensor]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,31 +50,77 @@ class LoadReport:
         """A few lines for people."""
         renamed = sum(theirs != ours for theirs, ours in self.mapped.items())
         lines = [f"{self.source}: {self.format}; {self.num_loaded} tensors loaded, {renamed} of them renamed"]
-        lines += [f"  left out: {shorten(keys)} ({reason})" for reason, keys in _by_reason(self.left_out)]
-        lines += [f"  set: {shorten(keys)} ({reason})" for reason, keys in _by_reason(self.filled)]
+        lines += [f"  left out: {shorten(keys)} ({reason})" for reason, keys in by_reason(self.left_out)]
+        lines += [f"  set: {shorten(keys)} ({reason})" for reason, keys in by_reason(self.filled)]
         if self.missing:
             lines.append(f"  kept as they were in the model: {shorten(self.missing)}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
-def native(state: StateDict) -> Conversion:
-    """A state dict that already has our keys."""
-    return Conversion(tensors=dict(state), mapped={key: key for key in state})
+def load_weights(
+    model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], strict: bool = True
+) -> LoadReport:
+    """Load a checkpoint of ours or of another code base, recognised by its keys, into ``model``.
+
+    A checkpoint with another number of classes loads all but the classifier, with a warning and an entry in
+    the report.
+
+    Args:
+        path_or_state_dict: a run folder, whose best weights are taken, or a file (safetensors, or a PyTorch
+            pickle that holds nothing but tensors and plain values), or its content: a state dict, possibly
+            inside the dict a training script saves.
+        strict: raise if tensors are missing, unexpected or of another shape. Otherwise load what fits; the
+            report names the rest.
+
+    Raises:
+        WeightsError: the file cannot be read, its format is unknown, it does not fit. The model is unchanged.
+
+    Example:
+        >>> from saccade.models import create_model
+        >>> source, model = create_model("x2d", num_classes=5), create_model("x2d", num_classes=3)
+        >>> report = load_weights(model, source.state_dict())  # all but the classifier
+        >>> report.format, report.missing
+        ('Saccade', ('head.classifier.weight', 'head.classifier.bias'))
+    """
+    source, state = state_of(path_or_state_dict)
+    model = contract.unwrap(model)
+    format_name, conversion = convert(state, model, source)
+    report = fit(model, conversion, format_name, source, strict)
+    for note in report.notes:
+        logger.warning("%s: %s", source, note)
+    return report
 
 
-def convert(state: StateDict, model: nn.Module, source: str) -> tuple[str, Conversion]:
-    """Recognise a state dict by its keys: the name of its format, and its tensors under our keys."""
-    formats = model.weight_formats if isinstance(model, VideoModel) else ()
-    for candidate in formats:
-        if candidate.marker in state:
-            return candidate.name, candidate.convert(state, model)
-    if any(key in state for key in model.state_dict()):
-        return "Saccade", native(state)
-    known = ", ".join(["Saccade", *(candidate.name for candidate in formats)])
-    raise WeightsError(
-        f"{source}: not a format known for {_name(model)} ({known}); its keys are like {shorten(state)}"
+def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
+    """Rebuild a model, in eval mode, from weights that Saccade wrote; also returns their metadata.
+
+    Args:
+        path: a .safetensors file of `save_weights`, of a training run or of ``saccade convert``; or a run
+            folder, whose best weights are taken.
+
+    Raises:
+        WeightsError: the file cannot be read, does not say which model it is of, or that cannot be built.
+
+    Example: see `save_weights`.
+    """
+    file = Path(path) / BEST if Path(path).is_dir() else Path(path)
+    convert_it = (
+        f"convert it first (saccade convert {file} OUT.safetensors), "
+        "or build its model with create_model and use load_weights"
     )
+    if file.is_file() and file.suffix != ".safetensors":
+        raise WeightsError(f"{path}: not a .safetensors file written by Saccade; {convert_it}")
+    tensors, metadata = read_weights(file)
+    build_args = metadata.get("model")
+    if not isinstance(build_args, dict) or "name" not in build_args:
+        raise WeightsError(f"{path}: its metadata does not say which model it is of; {convert_it}")
+    try:
+        model = create_model(**build_args)
+    except (SaccadeError, TypeError) as error:
+        raise WeightsError(f"{path}: its model cannot be built: {error}") from error
+    fit(model, native(tensors), "Saccade", str(path), strict=True)
+    return model.eval(), metadata
 
 
 def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str, strict: bool) -> LoadReport:
@@ -80,7 +131,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
         key: _without_unit_axes(value, target[key]) if key in target else value
         for key, value in conversion.tensors.items()
     }
-    resized = model.resize_positions(tensors) if isinstance(model, VideoModel) else []
+    resized = contract.resize_positions(model, tensors)
     classifier, counts = _other_classes(model, tensors, target)
     left_out = conversion.left_out | {theirs[key]: counts for key in classifier if key in theirs}
     notes = [
@@ -102,11 +153,13 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
     if strict and (missing or unexpected or shapes):
         problems = _problems(missing, unexpected, [f"{key}: {shape}" for key, shape in shapes.items()])
         hint = _hint(model, tensors)
-        raise WeightsError(f"{source}: {format_name} weights do not fit {_name(model)}: {problems}{hint}")
+        raise WeightsError(
+            f"{source}: {format_name} weights do not fit {contract.model_name(model)}: {problems}{hint}"
+        )
     loaded = {key: value for key, value in candidates.items() if key not in shapes}
     mapped = {key: ours for key, ours in conversion.mapped.items() if ours in loaded}
     if not mapped:
-        raise WeightsError(f"{source}: none of its {format_name} tensors fits {_name(model)}")
+        raise WeightsError(f"{source}: none of its {format_name} tensors fits {contract.model_name(model)}")
     model.load_state_dict(loaded, strict=False)
     left_out |= dict.fromkeys(unexpected, "the model has no such tensor")
     left_out |= {theirs.get(key, key): shape for key, shape in shapes.items()}
@@ -140,14 +193,14 @@ def num_classes_of(state: StateDict, name: str) -> int:
     """Classes in a state dict of any format known for the model ``name``; 0 without a classifier."""
     model = _skeleton(name)
     tensors = convert(state, model, "state dict")[1].tensors
-    weight = tensors.get(f"{model.classifier_prefix}weight")
+    weight = tensors.get(f"{contract.classifier_prefix(model)}weight")
     return 0 if weight is None else int(weight.shape[0])
 
 
 def _num_unused(name: str, state: StateDict) -> int | None:
     """Tensors of a state dict that a model leaves out; None if the shapes are not those of the model."""
-    model = _skeleton(name)
     try:
+        model = _skeleton(name)
         conversion = convert(state, model, name)[1]
     except WeightsError:
         return None
@@ -155,20 +208,21 @@ def _num_unused(name: str, state: StateDict) -> int | None:
     return len(conversion.left_out) if same else None
 
 
-def _trunk_shapes(tensors: StateDict, model: VideoModel) -> dict[str, tuple[int, ...]]:
+def _trunk_shapes(tensors: StateDict, model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Shapes of everything but the classifier and the batch counters, without unit axes."""
+    prefix = contract.classifier_prefix(model)
     return {
         key: tuple(size for size in value.shape if size != 1)
         for key, value in tensors.items()
-        if not key.startswith(model.classifier_prefix) and not key.endswith("num_batches_tracked")
+        if not (prefix and key.startswith(prefix)) and not key.endswith("num_batches_tracked")
     }
 
 
 @cache
-def _skeleton(name: str) -> VideoModel:
-    """The model on the meta device: names and shapes, no memory."""
-    with torch.device("meta"):
-        return create_model(name)
+def _skeleton(name: str) -> nn.Module:
+    """The model on the meta device, built once."""
+    model: nn.Module = create_on_meta(name)
+    return model
 
 
 def _without_unit_axes(value: Tensor, target: Tensor) -> Tensor:
@@ -181,17 +235,16 @@ def _without_unit_axes(value: Tensor, target: Tensor) -> Tensor:
 
 def _other_classes(model: nn.Module, tensors: StateDict, target: StateDict) -> tuple[set[str], str]:
     """Keys of the classifier if the numbers of classes differ, and those numbers in words."""
-    if not isinstance(model, VideoModel):
-        return set(), ""
-    keys = {key for key in (*tensors, *target) if key.startswith(model.classifier_prefix)}
-    weight = f"{model.classifier_prefix}weight"
-    if weight not in tensors:
+    prefix = contract.classifier_prefix(model)
+    weight = f"{prefix}weight"
+    if not prefix or weight not in tensors:
         return set(), ""
     theirs, ours = tensors[weight], target.get(weight)
     same_features = ours is None or theirs.shape[1:] == ours.shape[1:]
     if not same_features or (ours is not None and theirs.shape == ours.shape):
         return set(), ""
-    return keys, f"{theirs.shape[0]} classes in the file, {model.num_classes} in the model"
+    keys = {key for key in (*tensors, *target) if key.startswith(prefix)}
+    return keys, f"{theirs.shape[0]} classes in the file, {contract.num_classes(model)} in the model"
 
 
 def _problems(missing: list[str], unexpected: list[str], mismatched: list[str]) -> str:
@@ -201,27 +254,9 @@ def _problems(missing: list[str], unexpected: list[str], mismatched: list[str]) 
 
 def _hint(model: nn.Module, tensors: StateDict) -> str:
     """Which model the tensors are of, if not of this one."""
-    names = [name for name in guess_models(tensors) if name != getattr(model, "model_name", None)]
+    names = [name for name in guess_models(tensors) if name != contract.model_name(model)]
     return f". They are those of {' or '.join(names)}" if names else ""
-
-
-def _name(model: nn.Module) -> str:
-    return str(getattr(model, "model_name", type(model).__name__))
 
 
 def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a number"
-
-
-def shorten(keys: Iterable[str], most: int = 4) -> str:
-    """The first few of many names, and how many more there are."""
-    names = list(keys)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _by_reason(reasons: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    groups: dict[str, list[str]] = {}
-    for key, reason in reasons.items():
-        groups.setdefault(reason, []).append(key)
-    return list(groups.items())

@@ -1,6 +1,6 @@
-"""RubiksNet checkpoints: the original's, for clips and for images.
+"""RubiksNet checkpoints of its authors, for clips and for images.
 
-Names were read in StanfordVL/RubiksNet.
+Names were read in github.com/StanfordVL/RubiksNet.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from saccade.layers import AttentionShift, RubiksShift3d
 from saccade.layers.shift import init_time_
-from saccade.models._formats import Conversion, WeightFormat
+from saccade.models.checkpoints.formats import CheckpointFormat, Conversion, register_checkpoint_format
+from saccade.models.rubiksnet import RubiksNet
 
 _BLOCK_PARTS = {
     "bn1.": "norm_a.",
@@ -31,7 +32,7 @@ _BLOCK_PARTS = {
 
 
 def _to_clips(result: Conversion, model: nn.Module) -> None:
-    """2-D convolutions become (1, k, k) ones; what a network for images lacks, time, is added."""
+    """2-D convolutions become (1, k, k) ones; time, which a network for images does not have, is added."""
     for key, value in result.tensors.items():
         if value.ndim == 4:
             result.tensors[key] = value.unsqueeze(2)
@@ -66,23 +67,23 @@ def _add_taps(result: Conversion, name: str, module: AttentionShift) -> None:
             result.filled[f"{name}.{leaf}"] = reason
 
 
-def _format(name: str, prefix: str, classifier: str) -> WeightFormat:
-    return WeightFormat(
-        name=name,
-        marker=f"{prefix}layer0.0.bn1.weight",
-        prefixes={
-            f"{prefix}conv1.": "stem.",
-            f"{prefix}bn_last.": "head.norm.",
-            classifier: "head.classifier.",
-        },
-        block=re.compile(re.escape(prefix) + r"layer(?P<stage>[0-4])\.(?P<index>\d+)\."),
-        block_name=lambda stage, index: f"res{stage + 1}.{index}.",
-        parts=_BLOCK_PARTS,
-        finish=_to_clips,
+for _name, _prefix, _classifier in (
+    ("RubiksNet for images", "", "fc."),
+    ("RubiksNet", "backbone.", "new_fc."),
+):
+    register_checkpoint_format(
+        CheckpointFormat(
+            name=_name,
+            models=RubiksNet,
+            marker=f"{_prefix}layer0.0.bn1.weight",
+            prefixes={
+                f"{_prefix}conv1.": "stem.",
+                f"{_prefix}bn_last.": "head.norm.",
+                _classifier: "head.classifier.",
+            },
+            block=re.escape(_prefix) + r"layer(?P<stage>[0-4])\.(?P<index>\d+)\.",
+            block_name=lambda stage, index: f"res{stage + 1}.{index}.",
+            parts=_BLOCK_PARTS,
+            finish=_to_clips,
+        )
     )
-
-
-RUBIKSNET_FORMATS = (
-    _format("RubiksNet", "backbone.", "new_fc."),
-    _format("RubiksNet for images", "", "fc."),
-)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from typing import Any
 
-from saccade.errors import ConfigError, UsageError
+from saccade.errors import ConfigError
 
 
 def check_number(
@@ -64,11 +63,3 @@ def checked_num_classes(num_classes: int) -> int:
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
         raise ConfigError(f"num_classes must be an integer of at least 0, got {num_classes!r}")
     return num_classes
-
-
-def check_overrides(name: str, config_type: Any, overrides: Mapping[str, Any]) -> None:
-    """Raise `UsageError` if an override of the model ``name`` is no field of its config dataclass."""
-    allowed = [field.name for field in fields(config_type)]
-    unknown = sorted(set(overrides) - set(allowed))
-    if unknown:
-        raise UsageError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(allowed)}")

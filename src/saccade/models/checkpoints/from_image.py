@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from saccade.errors import UsageError, WeightsError
 from saccade.layers.position import resize_loaded
-from saccade.models._base import VideoModel
-from saccade.models._checks import check_choice
-from saccade.models._fit import convert, shorten
-from saccade.models._image_formats import BLOCK_PARTS, ImageWeights, Piece, read_image_weights
-from saccade.models._transformer import ClipTransformer
-from saccade.models._weights import _bare, read_state, unwrap
+from saccade.models import contract
+from saccade.models.base import VideoModel
+from saccade.models.checkpoints.files import state_of
+from saccade.models.checkpoints.formats import by_reason, convert, shorten
+from saccade.models.checkpoints.vit import BLOCK_PARTS, ImageWeights, Piece, read_image_weights
+from saccade.models.checks import check_choice
 from saccade.models.mvit import MViT
+from saccade.models.transformer import ClipTransformer
 
 Inflate = Literal["temporal_avg", "center_frame"]
 TimeStart = Literal["copy", "zero"]
@@ -68,9 +69,9 @@ class ImageReport:
             f"{self.source}: {self.format}, an image network; {num_set} of {len(self.origins)} parameters "
             f"from it (inflate {self.inflate}, time {self.time})"
         ]
-        for how, names in _grouped({name: origin.how for name, origin in self.origins.items()}):
+        for how, names in by_reason({name: origin.how for name, origin in self.origins.items()}):
             lines.append(f"  {how}: {len(names)}, {shorten(names, 3)}")
-        for why, names in _grouped(self.unused):
+        for why, names in by_reason(self.unused):
             lines.append(f"  not used ({why}): {shorten(names, 3)}")
         return "\n".join(lines)
 
@@ -87,13 +88,6 @@ class ImageReport:
             },
             "unused": self.unused,
         }
-
-
-def _grouped(words: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    groups: dict[str, list[str]] = {}
-    for name, word in words.items():
-        groups.setdefault(word, []).append(name)
-    return list(groups.items())
 
 
 def init_from_image(
@@ -129,11 +123,8 @@ def init_from_image(
     """
     check_choice("inflate", inflate, get_args(Inflate))
     check_choice("time", time, get_args(TimeStart))
-    model = _bare(model)
-    if isinstance(path_or_state_dict, Mapping):
-        source, state = "state dict", unwrap(path_or_state_dict, "state dict")
-    else:
-        source, state = str(path_or_state_dict), read_state(path_or_state_dict)
+    model = contract.unwrap(model)
+    source, state = state_of(path_or_state_dict)
     if isinstance(model, ClipTransformer):
         image = read_image_weights(state, source)
         _check_same_shape(model, image, source)
@@ -143,8 +134,8 @@ def init_from_image(
         name, parts, unused = _mvit_parts(model, state, source, inflate, time)
     else:
         raise UsageError(
-            f"{getattr(model, 'model_name', type(model).__name__)} does not start from an image network this "
-            "way; timesformer_*, vivit_* and mvit_* do"
+            f"{contract.model_name(model)} cannot be initialised from an image network; timesformer_*, "
+            "vivit_* and mvit_* can"
         )
     report = ImageReport(source, name, inflate, time, unused=unused)
     _copy(model, parts, report)

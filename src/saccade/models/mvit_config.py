@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from saccade.errors import ConfigError
 from saccade.layers.pooled_attention import Grid, Kernel, pooled_grid
-from saccade.models._checks import check_choice, check_count, check_flag, check_number
+from saccade.models.checks import check_choice, check_count, check_flag, check_number
 
 PATCH_KERNEL = (3, 7, 7)
 PATCH_STRIDE = (2, 4, 4)
@@ -77,7 +77,7 @@ class MViTTrunkConfig:
     mlp_ratio: float = 4.0
     """Hidden width of the MLPs as a multiple of the attention's."""
     pool_norm_eps: float = 1e-6
-    """Of the norms behind the pooling: 1e-6 in PySlowFast, 1e-5 in PyTorchVideo's first MViT."""
+    """Of the norms after the pooling: 1e-6 in PySlowFast, 1e-5 in PyTorchVideo's first MViT."""
     drop_path: float = 0.2
     """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
     decay_positions: bool = True

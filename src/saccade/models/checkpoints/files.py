@@ -1,9 +1,8 @@
-"""Reading, recognising, fitting and writing weights."""
+"""Files of weights: reading those of any code base, without running code from them, and writing ours."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pickle
 import re
@@ -17,14 +16,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from saccade.errors import SaccadeError, WeightsError
+from saccade.errors import WeightsError
 from saccade.files import atomic_path
-from saccade.models._base import VideoModel
-from saccade.models._fit import LoadReport, convert, fit, native
-from saccade.models._registry import create_model
+from saccade.models import contract
 from saccade.runs import BEST
-
-logger = logging.getLogger(__name__)
 
 METADATA_KEY = "saccade"
 _WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model")
@@ -40,67 +35,31 @@ _NUMPY_SCALARS = [
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-# ------------------------------------------------------------------------------------------------ load and
-# save
-
-
-def load_weights(
-    model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], strict: bool = True
-) -> LoadReport:
-    """Load a checkpoint of ours or of another code base, recognised by its keys, into ``model``.
-
-    A checkpoint with another number of classes loads all but the classifier, with a warning and an entry in
-    the report.
-
-    Args:
-        path_or_state_dict: a run folder, whose best weights are taken, or a file (safetensors, or a PyTorch
-            pickle that holds nothing but tensors and plain values), or its content: a state dict, possibly
-            inside the dict a training script saves.
-        strict: raise if tensors are missing, unexpected or of another shape. Otherwise load what fits; the
-            report names the rest.
-
-    Raises:
-        WeightsError: the file cannot be read, its format is unknown, it does not fit. The model is unchanged.
-    """
-    if isinstance(path_or_state_dict, Mapping):
-        source, state = "state dict", unwrap(path_or_state_dict, "state dict")
-    else:
-        source, state = str(path_or_state_dict), read_state(path_or_state_dict)
-    model = _bare(model)
-    format_name, conversion = convert(state, model, source)
-    report = fit(model, conversion, format_name, source, strict)
-    for note in report.notes:
-        logger.warning(f"{source}: {note}")
-    return report
-
-
 def save_weights(
     model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model's state dict as safetensors, atomically, with JSON metadata beside it.
 
-    The metadata's entry ``model`` holds what `load_model` needs; it is added if absent and the model knows
-    it.
+    The metadata's entry ``model`` holds what `load_model` needs; it is added if absent and the model says it.
+
+    Example:
+        >>> import tempfile
+        >>> from saccade.models import create_model, load_model
+        >>> path = tempfile.mkdtemp() + "/x2d.safetensors"
+        >>> save_weights(create_model("x2d", num_classes=5), path, {"dataset": "mine"})
+        >>> model, metadata = load_model(path)
+        >>> model.num_classes, metadata["dataset"]
+        (5, 'mine')
     """
-    model = _bare(model)
+    model = contract.unwrap(model)
     details = dict(metadata or {})
-    if "model" not in details and isinstance(model, VideoModel):
-        details["model"] = model.build_args
+    build_args = contract.build_args(model)
+    if "model" not in details and build_args is not None:
+        details["model"] = build_args
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     text = json.dumps(details, ensure_ascii=False)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={METADATA_KEY: text, "format": "pt"})
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """The model inside what `torch.compile` or DDP made of it."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -119,21 +78,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return tensors, metadata
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[VideoModel, dict[str, Any]]:
-    """Rebuild a model, in eval mode, from a file of `save_weights` alone; also returns the metadata."""
-    tensors, metadata = read_weights(path)
-    build_args = metadata.get("model")
-    if not isinstance(build_args, dict) or "name" not in build_args:
-        raise WeightsError(f"{path}: its metadata does not say which model it is; use load_weights")
-    try:
-        model = create_model(**build_args)
-    except (SaccadeError, TypeError) as error:
-        raise WeightsError(f"{path}: its model cannot be built: {error}") from error
-    fit(model, native(tensors), "Saccade", str(path), strict=True)
-    return model.eval(), metadata
-
-
-# -------------------------------------------------------------------------------------------------- reading
+def state_of(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
+    """The name to report, and the state dict, of a file or of what a training script saved in it."""
+    if isinstance(source, Mapping):
+        return "state dict", unwrap(source, "state dict")
+    return str(source), read_state(source)
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:

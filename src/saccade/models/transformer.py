@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from saccade.layers.transformer import (
     TokenHead,
     TransformerBlock,
 )
-from saccade.models._base import VideoModel
-from saccade.models._checks import check_choice, check_count, check_number, checked_num_classes
+from saccade.models.base import VideoModel
+from saccade.models.checks import check_choice, check_count, check_number
 
 Init = Literal["vit", "scaled"]
 
@@ -54,7 +54,7 @@ class TransformerConfig:
     dropout: float = 0.0
     """Before the classifier."""
     token_dropout: float = 0.0
-    """Behind the embedding, behind every attention, and in the MLPs."""
+    """After the embedding, after every attention, and in the MLPs."""
     attn_dropout: float = 0.0
     """Of attention weights."""
     drop_path: float = 0.1
@@ -144,7 +144,6 @@ class ClipTransformer(VideoModel):
     """
 
     config: TransformerConfig
-    named_config: TransformerConfig
     prefers_channels_last: ClassVar[bool] = False  # clips are cut into patches once; tokens have no layout
     embed: ClipEmbedding
     layers: nn.ModuleList
@@ -153,12 +152,6 @@ class ClipTransformer(VideoModel):
     @property
     def clip_multiple(self) -> tuple[int, int]:  # type: ignore[override]
         return self.config.tubelet_size
-
-    @property
-    def build_args(self) -> dict[str, Any]:
-        named = asdict(self.named_config)
-        changed = {key: value for key, value in asdict(self.config).items() if value != named[key]}
-        return {"name": self.model_name, "num_classes": self.num_classes, **changed}
 
     def stages(self) -> list[nn.Module]:
         return [self.embed, *self.layers]
@@ -170,14 +163,7 @@ class ClipTransformer(VideoModel):
             for stage in self.stages()
         ]
 
-    def reset_classifier(self, num_classes: int) -> None:
-        self.num_classes = checked_num_classes(num_classes)
-        if num_classes == 0:
-            self.head.classifier = nn.Identity()
-            return
-        like = self.head.norm.weight
-        linear = nn.Linear(self.config.width, num_classes, device=like.device, dtype=like.dtype)
-        self.head.classifier = linear
+    def init_classifier(self, linear: nn.Linear) -> None:
         _init_linear(linear)
 
     def no_weight_decay(self) -> set[str]:

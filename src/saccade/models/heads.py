@@ -6,7 +6,7 @@ Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from saccade.layers import PointwiseConv3d, norm_act
 from saccade.layers.roi_head import RoIPool
+from saccade.models.base import NormLayer
 
 HeadPool = Literal["pyslowfast", "pytorchvideo", "global"]
 HeadScores = Literal["softmax", "sigmoid"]
-NormLayer = Callable[[int], nn.Module]
 
 
 class X3DHead(nn.Module):

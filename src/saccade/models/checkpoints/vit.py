@@ -8,7 +8,6 @@ and VideoTransformer-pytorch.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,10 +15,15 @@ import torch
 from torch import Tensor
 
 from saccade.errors import WeightsError
+from saccade.models.checkpoints.formats import (
+    CheckpointFormat,
+    formats_of,
+    register_checkpoint_format,
+    shorten,
+)
 
 _NORM_LEAVES = ("weight", "bias")
 BLOCK_PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
-_NOT_USED = "of no use to a network for clips"
 
 
 @dataclass(frozen=True)
@@ -62,26 +66,6 @@ class ImageWeights:
         return int(height), int(width)
 
 
-@dataclass(frozen=True)
-class _ImageFormat:
-    """The names of one code base.
-
-    Attributes:
-        marker: pattern of a key that only this format has, and no other that is tried after it.
-        once: its prefix -> ours, for what stands once.
-        block: pattern of a block's prefix.
-        parts: prefix behind it -> ours.
-        ignored: patterns of keys without a use here -> why.
-    """
-
-    name: str
-    marker: str
-    once: Mapping[str, str]
-    block: str
-    parts: Mapping[str, str]
-    ignored: Mapping[str, str]
-
-
 _DECODER = "decoder of the pre-training"
 _TIMM_PARTS = {
     "norm1.": "norm1.",
@@ -97,31 +81,67 @@ _TIMM_PARTS = {
     "gamma_1": "ls1",
     "gamma_2": "ls2",
 }
-_FORMATS = (
-    _ImageFormat(
-        name="MAE-pytorch",
-        marker=r"encoder\.blocks\.0\.norm1\.weight",
-        once={
-            "encoder.patch_embed.proj.": "patch_embed.",
-            "encoder.cls_token": "cls_token",
-            "encoder.pos_embed": "pos_embed",
-            "encoder.norm.": "norm.",
+_HUGGING_FACE = ("encoder.layer", "layers")  # the second since transformers 5
+
+for _format in (
+    CheckpointFormat(
+        name="timm",
+        models=ImageWeights,
+        marker="blocks.0.attn.qkv.weight",
+        prefixes={
+            "patch_embed.proj.": "patch_embed.",
+            "cls_token": "cls_token",
+            "dist_token": "dist_token",
+            "pos_embed": "pos_embed",
+            "norm.": "norm.",
         },
-        block=r"encoder\.blocks\.(\d+)\.",
+        block=r"blocks\.(?P<index>\d+)\.",
+        block_name="blocks.{index}.",
         parts=_TIMM_PARTS,
-        ignored={r"decoder\.|encoder_to_decoder\.|mask_token": _DECODER},
+        ignored={
+            r"decoder|mask_token": _DECODER,
+            r"head(_dist)?\.|pre_logits\.|fc_norm\.": "head for images",
+        },
     ),
-    _ImageFormat(
+    CheckpointFormat(
+        name="MMClassification, VideoTransformer-pytorch",
+        models=ImageWeights,
+        marker="transformer_layers.layers.0.ffns.0.layers.0.0.weight",
+        prefixes={
+            "patch_embed.projection.": "patch_embed.",
+            "cls_token": "cls_token",
+            "pos_embed": "pos_embed",
+            "norm.": "norm.",
+        },
+        block=r"transformer_layers\.layers\.(?P<index>\d+)\.",
+        block_name="blocks.{index}.",
+        parts={
+            "norms.0.": "norm1.",
+            "attentions.0.norm.": "norm1.",
+            "attentions.0.attn.in_proj_": "attn.qkv.",
+            "attentions.0.attn.qkv.": "attn.qkv.",
+            "attentions.0.attn.out_proj.": "attn.proj.",
+            "attentions.0.attn.proj.": "attn.proj.",
+            "norms.1.": "norm2.",
+            "ffns.0.norm.": "norm2.",
+            "ffns.0.layers.0.0.": "mlp.fc1.",
+            "ffns.0.layers.1.": "mlp.fc2.",
+        },
+        ignored={r"(cls_)?head\.": "head for images"},
+    ),
+    CheckpointFormat(
         name="Hugging Face",
-        marker=r"(encoder\.layer|layers)\.0\.layernorm_before\.weight",
-        once={
+        models=ImageWeights,
+        marker=lambda state: any(f"{layers}.0.layernorm_before.weight" in state for layers in _HUGGING_FACE),
+        prefixes={
             "embeddings.patch_embeddings.projection.": "patch_embed.",
             "embeddings.cls_token": "cls_token",
             "embeddings.distillation_token": "dist_token",
             "embeddings.position_embeddings": "pos_embed",
             "layernorm.": "norm.",
         },
-        block=r"(?:encoder\.layer|layers)\.(\d+)\.",  # the second since transformers 5
+        block=r"(?:encoder\.layer|layers)\.(?P<index>\d+)\.",
+        block_name="blocks.{index}.",
         parts={
             "layernorm_before.": "norm1.",
             "attention.attention.query.": "attn.q.",
@@ -144,48 +164,23 @@ _FORMATS = (
             r"(cls_|distillation_)?classifier\.": "head for images",
         },
     ),
-    _ImageFormat(
-        name="MMClassification, VideoTransformer-pytorch",
-        marker=r"transformer_layers\.layers\.0\.ffns\.0\.layers\.0\.0\.weight",
-        once={
-            "patch_embed.projection.": "patch_embed.",
-            "cls_token": "cls_token",
-            "pos_embed": "pos_embed",
-            "norm.": "norm.",
+    CheckpointFormat(
+        name="MAE-pytorch",
+        models=ImageWeights,
+        marker="encoder.blocks.0.norm1.weight",
+        prefixes={
+            "encoder.patch_embed.proj.": "patch_embed.",
+            "encoder.cls_token": "cls_token",
+            "encoder.pos_embed": "pos_embed",
+            "encoder.norm.": "norm.",
         },
-        block=r"transformer_layers\.layers\.(\d+)\.",
-        parts={
-            "norms.0.": "norm1.",
-            "attentions.0.norm.": "norm1.",
-            "attentions.0.attn.in_proj_": "attn.qkv.",
-            "attentions.0.attn.qkv.": "attn.qkv.",
-            "attentions.0.attn.out_proj.": "attn.proj.",
-            "attentions.0.attn.proj.": "attn.proj.",
-            "norms.1.": "norm2.",
-            "ffns.0.norm.": "norm2.",
-            "ffns.0.layers.0.0.": "mlp.fc1.",
-            "ffns.0.layers.1.": "mlp.fc2.",
-        },
-        ignored={r"(cls_)?head\.": "head for images"},
-    ),
-    _ImageFormat(
-        name="timm",
-        marker=r"blocks\.0\.attn\.qkv\.weight",
-        once={
-            "patch_embed.proj.": "patch_embed.",
-            "cls_token": "cls_token",
-            "dist_token": "dist_token",
-            "pos_embed": "pos_embed",
-            "norm.": "norm.",
-        },
-        block=r"blocks\.(\d+)\.",
+        block=r"encoder\.blocks\.(?P<index>\d+)\.",
+        block_name="blocks.{index}.",
         parts=_TIMM_PARTS,
-        ignored={
-            r"decoder|mask_token": _DECODER,
-            r"head(_dist)?\.|pre_logits\.|fc_norm\.": "head for images",
-        },
+        ignored={r"decoder\.|encoder_to_decoder\.|mask_token": _DECODER},
     ),
-)
+):
+    register_checkpoint_format(_format)
 
 
 def read_image_weights(state: Mapping[str, Tensor], source: str) -> ImageWeights:
@@ -194,54 +189,41 @@ def read_image_weights(state: Mapping[str, Tensor], source: str) -> ImageWeights
     Raises:
         WeightsError: it is none, or tensors of it are missing.
     """
-    names = _without_prefix(state)
-    for candidate in _FORMATS:
-        if any(re.fullmatch(candidate.marker, name) for name in names.values()):
-            result = _collect(candidate, state, names)
-            _check_whole(result, source)
+    keys = _without_prefix(state)
+    plain = {name: state[key] for name, key in keys.items()}
+    formats = formats_of(ImageWeights)
+    for candidate in formats:
+        if candidate.recognises(plain):
+            result = _collect(candidate, plain, keys)
+            _check_complete(result, source)
             return result
-    known = ", ".join(candidate.name for candidate in _FORMATS)
-    keys = ", ".join(list(state)[:4])
+    known = ", ".join(candidate.name for candidate in formats)
     raise WeightsError(
         f"{source}: not the weights of a vision transformer for images in the names of {known}; "
-        f"its keys are like {keys}"
+        f"its keys are like {shorten(state)}"
     )
 
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Each key -> the same without what classes for a task put in front of all but the head."""
+    """Each key without what classes for a task put in front of all but the head -> the key."""
     prefixes = ("backbone.", "vit.", "deit.")
     prefix = next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in state)), "")
-    return {key: key.removeprefix(prefix) for key in state}
+    return {key.removeprefix(prefix): key for key in state}
 
 
-def _collect(form: _ImageFormat, state: Mapping[str, Tensor], names: Mapping[str, str]) -> ImageWeights:
-    result = ImageWeights(form.name)
-    for key, tensor in state.items():
-        name = names[key]
-        reason = next((why for pattern, why in form.ignored.items() if re.match(pattern, name)), None)
-        ours = None if reason else _our_name(form, name)
-        if ours is None:
-            result.unused[key] = reason or _NOT_USED
-        else:
-            result.pieces[ours] = Piece(tensor, (key,))
+def _collect(form: CheckpointFormat, state: Mapping[str, Tensor], keys: Mapping[str, str]) -> ImageWeights:
+    conversion, result = form.convert(state), ImageWeights(form.name)
+    unused = dict.fromkeys(conversion.unexpected, "of no use to a network for clips") | conversion.left_out
+    result.unused = {keys[name]: unused[name] for name in state if name in unused}
+    result.pieces = {
+        ours: Piece(conversion.tensors[ours], (keys[name],)) for name, ours in conversion.mapped.items()
+    }
     for block in sorted({name.rsplit(".attn", 1)[0] for name in result.pieces if ".attn" in name}):
         _join_qkv(result.pieces, block)
         for scale, layer in (("ls1", "attn.proj"), ("ls2", "mlp.fc2")):
             _fold_scale(result.pieces, f"{block}.{scale}", f"{block}.{layer}")
     _drop_distillation(result)
     return result
-
-
-def _our_name(form: _ImageFormat, key: str) -> str | None:
-    match = re.match(form.block, key)
-    table, rest, start = (
-        (form.parts, key[match.end() :], f"blocks.{match[1]}.") if match else (form.once, key, "")
-    )
-    for theirs, ours in table.items():
-        if rest.startswith(theirs):
-            return f"{start}{ours}{rest[len(theirs) :]}"
-    return None
 
 
 def _join_qkv(pieces: dict[str, Piece], block: str) -> None:
@@ -274,7 +256,7 @@ def _fold_scale(pieces: dict[str, Piece], scale: str, layer: str) -> None:
 
 
 def _drop_distillation(result: ImageWeights) -> None:
-    """DeiT's second class token, and its position, have no place here."""
+    """DeiT's second class token, and its position, are not used."""
     token, positions = result.pieces.pop("dist_token", None), result.pieces.get("pos_embed")
     if token is None:
         return
@@ -284,7 +266,7 @@ def _drop_distillation(result: ImageWeights) -> None:
         result.pieces["pos_embed"] = Piece(kept, positions.sources, "without the distillation token's row")
 
 
-def _check_whole(result: ImageWeights, source: str) -> None:
+def _check_complete(result: ImageWeights, source: str) -> None:
     """Every block has every part."""
     if "patch_embed.weight" not in result.pieces:
         raise WeightsError(f"{source}: {result.format} names, but no patch embedding")

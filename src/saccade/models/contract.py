@@ -1,0 +1,231 @@
+"""What training, testing and inference ask of a model, answered for any `nn.Module`.
+
+A module answers a question by having the method or attribute of that name, as every `VideoModel` does. For
+one that does not, the functions below give the default. Nobody else needs to ask which kind of module it
+holds.
+
+| question                        | default for a module that does not say                              |
+|---------------------------------|---------------------------------------------------------------------|
+| `model_name`                    | the name of its class                                               |
+| `num_classes`                   | outputs of its classifier                                           |
+| `classifier_prefix`             | timm's ``get_classifier()``, else its last linear layer             |
+| `classifier_parameters`         | those below the prefix                                              |
+| `build_args`                    | None: it cannot be rebuilt from a file                              |
+| `clip_spec`                     | that of its registered name; None without                           |
+| `clip_multiple`                 | (1, 1)                                                              |
+| `memory_format`                 | channels-last-3d                                                    |
+| `stages`                        | its direct children that have parameters, but the classifier        |
+| `blocks`                        | []: activations are not recomputed, weights not sharded             |
+| `layer_ids`                     | the index of its stage                                              |
+| `no_weight_decay`               | set(): norms and biases never decay                                 |
+| `lr_multipliers`                | {}: every parameter learns at the same rate                         |
+| `not_averaged`                  | set(): an average of the weights takes in all of them               |
+| `regularization`                | None: nothing is added to the loss                                  |
+| `on_train_progress`             | nothing                                                             |
+| `in_final_form`                 | True                                                                |
+| `resize_positions`              | []: weights are loaded as they are                                  |
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.clip import ClipSpec
+from saccade.models import registry
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside what `torch.compile` or `DistributedDataParallel` made of it."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def _ask(model: nn.Module, method: str, default: Any, *args: Any) -> Any:
+    """What the module's method gives; ``default`` if it has none (a submodule of that name is none)."""
+    found = getattr(model, method, None)
+    return found(*args) if inspect.ismethod(found) else default
+
+
+# -------------------------------------------------------------------------------------------------- identity
+
+
+def model_name(model: nn.Module) -> str:
+    """The name it was created by, else that of its class; for messages and reports."""
+    name = getattr(model, "model_name", None)
+    return name if isinstance(name, str) and name else type(model).__name__
+
+
+def build_args(model: nn.Module) -> dict[str, Any] | None:
+    """The arguments of `create_model` that build it again; None if it does not say."""
+    args = getattr(model, "build_args", None)
+    return args if isinstance(args, dict) else None
+
+
+def num_classes(model: nn.Module) -> int | None:
+    """Classes of its logits; 0 without a classifier, None if it does not say and has no linear layer."""
+    number = getattr(model, "num_classes", None)
+    if isinstance(number, int):
+        return number
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else None
+
+
+def classifier_prefix(model: nn.Module) -> str:
+    """What the names of the classifier's parameters begin with; "" if there is no telling."""
+    prefix = getattr(model, "classifier_prefix", None)
+    if isinstance(prefix, str):
+        return prefix
+    classifier = _ask(model, "get_classifier", None)  # timm's
+    classes = getattr(model, "num_classes", None)
+    found = ""
+    for name, module in model.named_modules():
+        if module is classifier and name:
+            return f"{name}."
+        if isinstance(module, nn.Linear) and classes in (None, module.out_features):
+            found = f"{name}." if name else ""
+    return found
+
+
+def classifier_parameters(model: nn.Module) -> list[str]:
+    """Names of the parameters that depend on the classes; a linear probe trains these alone."""
+    found: list[str] | None = _ask(model, "classifier_parameters", None)
+    if found is not None:
+        return found
+    prefix = classifier_prefix(model)
+    return [name for name, _ in model.named_parameters() if prefix and name.startswith(prefix)]
+
+
+# ------------------------------------------------------------------------------------------------- the clips
+
+
+def clip_spec(model: nn.Module, *, train: bool = False) -> ClipSpec | None:
+    """The clip this very model sees, overrides included; None if it does not say.
+
+    Frames, stride and training crop are those of its config, where it has one. A test crop larger than the
+    training crop keeps its ratio to it.
+
+    Args:
+        train: the training crop and smallest short side instead of the test side.
+    """
+    own = getattr(model, "clip", None)
+    if isinstance(own, ClipSpec):
+        return own
+    name = getattr(model, "model_name", None)
+    if not isinstance(name, str) or not registry.is_registered(name):
+        return None
+    named, config = registry.model_entry(name).info, getattr(model, "config", None)
+    crop = getattr(config, "train_crop", named.train_crop)
+    spec = replace(
+        named.clip_spec(train=train),
+        num_frames=getattr(config, "num_frames", named.frames),
+        stride=getattr(config, "stride", named.stride),
+    )
+    if crop == named.train_crop:
+        return spec
+    scale = crop / named.train_crop
+    if spec.crop != named.train_crop:
+        return replace(spec, crop=2 * round(spec.crop * scale / 2), short_side=round(spec.short_side * scale))
+    return replace(spec, crop=crop, short_side=max(crop, round(spec.short_side * scale)))
+
+
+def clip_multiple(model: nn.Module) -> tuple[int, int]:
+    """(frames, pixels): sizes of a clip must be multiples of these."""
+    frames, pixels = getattr(model, "clip_multiple", (1, 1))
+    return frames, pixels
+
+
+def memory_format(model: nn.Module, channels_last: bool | None = None) -> torch.memory_format:
+    """The layout for a model and its clips: as ``channels_last`` says; None: the one the model prefers, for a
+    module that does not say channels-last-3d.
+    """
+    if channels_last is None:
+        channels_last = getattr(model, "prefers_channels_last", True)
+    return torch.channels_last_3d if channels_last else torch.contiguous_format
+
+
+# ------------------------------------------------------------------------------------------------- its parts
+
+
+def stages(model: nn.Module) -> list[nn.Module]:
+    """The parts before the head in the order a clip passes them, the stem first; for freezing."""
+    found: list[nn.Module] | None = _ask(model, "stages", None)
+    if found is not None:
+        return found
+    prefix = classifier_prefix(model)
+    return [
+        child
+        for name, child in model.named_children()
+        if f"{name}." != prefix and any(True for _ in child.parameters())
+    ]
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The units that activations are recomputed by and weights sharded by, each called as a module."""
+    found: list[nn.Module] = _ask(model, "blocks", [])
+    return found
+
+
+def layer_ids(model: nn.Module) -> dict[str, int]:
+    """Names of parameters -> depth of their layer, 0 for the stem, the head deepest; for learning rates that
+    fall with the distance from the head.
+    """
+    found: dict[str, int] | None = _ask(model, "layer_ids", None)
+    return found if found is not None else depth_by_stage(model, stages(model))
+
+
+def depth_by_stage(model: nn.Module, parts: Sequence[nn.Module]) -> dict[str, int]:
+    """Names of parameters -> index of the part they belong to; len(parts) for those of none."""
+    depths = {id(p): depth for depth, part in enumerate(parts) for p in part.parameters()}
+    return {name: depths.get(id(p), len(parts)) for name, p in model.named_parameters()}
+
+
+# -------------------------------------------------------------------------------------------------- training
+
+
+def no_weight_decay(model: nn.Module) -> set[str]:
+    """Names of parameters without weight decay, beyond norms and biases, which never have any."""
+    return set(_ask(model, "no_weight_decay", ()))
+
+
+def lr_multipliers(model: nn.Module) -> dict[str, float]:
+    """Names of parameters that learn at another rate -> the factor on the learning rate."""
+    found: dict[str, float] = _ask(model, "lr_multipliers", {})
+    return found
+
+
+def not_averaged(model: nn.Module) -> set[str]:
+    """Names of buffers that follow a schedule: an average of the weights takes them as they are."""
+    return set(_ask(model, "not_averaged", ()))
+
+
+def regularization(model: nn.Module) -> Tensor | None:
+    """What training adds to the loss, a scalar with its gradient; None for nothing."""
+    found: Tensor | None = _ask(model, "regularization", None)
+    return found
+
+
+def on_train_progress(model: nn.Module, fraction: float) -> None:
+    """To be called before the first training step and after each, with the fraction of steps that is done."""
+    _ask(model, "on_train_progress", None, fraction)
+
+
+def in_final_form(model: nn.Module) -> bool:
+    """False while a schedule still has to change the network: the best weights are chosen after that."""
+    return bool(_ask(model, "in_final_form", True))
+
+
+def resize_positions(model: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """Resize learned positions in weights about to be loaded, in place; returns what was done."""
+    found: list[str] = _ask(model, "resize_positions", [], tensors)
+    return found
