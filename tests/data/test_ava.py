@@ -108,7 +108,7 @@ def test_missing_files_are_named(tmp_path: Path):
     notes.mkdir()
     rows = notes / "ava_train_v2.2.csv"
     rows.write_text("v,0902,0,0,1,1,12,0\n")
-    with pytest.raises(DataError, match=r"1 of 1 videos are not to be found, first v: .*; give the folder"):
+    with pytest.raises(DataError, match=r"1 of 1 videos are not found, first v: .*; give the folder"):
         load_ava(tmp_path, "train")
     rows.write_text("v,0900,0,0,1,1,12,0\n")
     with pytest.raises(DataError, match="video v has a box at second 900; keyframes are seconds 902 to 1798"):
@@ -132,7 +132,7 @@ def test_videos_that_are_not_there_may_be_left_out(
         load_ava(tmp_path, "train", root=ava / "frames")
     part = load_ava(tmp_path, "train", root=ava / "frames", allow_missing=True)
     assert {k.video for k in part.keyframes} == {"train0", "train1"}
-    assert "1 of 3 videos are not there and left out, as gone" in caplog.text
+    assert "1 of 3 videos are missing and skipped, first gone" in caplog.text
 
 
 def test_numbered_files():

@@ -62,11 +62,11 @@ def test_the_official_lists(official: Path, source: Path):
 
 
 def test_the_test_split_stands_for_val_aloud(official: Path, caplog: pytest.LogCaptureFixture):
-    from saccade.data.entries import _tell_test_for_val
+    from saccade.data.entries import _warn_of_test_for_val
 
-    _tell_test_for_val.cache_clear()
+    _warn_of_test_for_val.cache_clear()
     assert len(load_dataset(official, "val")) == NUM_TEST
-    assert "no val split; the test split takes its place" in caplog.text
+    assert "no val split; the test split is used instead" in caplog.text
     assert len(load_dataset(official, "test")) == NUM_TEST
 
 
@@ -111,14 +111,12 @@ def test_motion_s_own_lists_have_pairs(source: Path):
 def test_videos_elsewhere_are_found_with_root(official: Path, source: Path, tmp_path: Path):
     lists = tmp_path / "lists"
     shutil.copytree(official / "Charades", lists)
-    with pytest.raises(
-        DataError, match=r"Charades_v1_test.csv:2: the videos are not to be found: no V0000.mp4"
-    ):
+    with pytest.raises(DataError, match=r"Charades_v1_test.csv:2: no videos found: no V0000.mp4"):
         load_dataset(lists, "train")
     for root in (official, official / "Charades_v1_480", source):
         assert len(load_dataset(lists, "train", root=root)) == NUM_TRAIN
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="--root is to be the folder of the videos"):
+    with pytest.raises(DataError, match="--root must be the folder of the videos"):
         load_dataset(lists, "train", root=tmp_path / "empty")
     with pytest.raises(UsageError, match="no such folder"):
         load_dataset(lists, "train", root=tmp_path / "nowhere")
@@ -130,7 +128,7 @@ def test_missing_videos_are_left_out_when_that_is_allowed(tmp_path: Path, caplog
     with pytest.raises(DataError, match=r"1 of 2 files are missing, the first is .*BBBBB.mp4 .*:3\)"):
         load_dataset(path, "all")
     assert [Path(i.path).stem for i in load_dataset(path, "all", allow_missing=True).items] == ["AAAAA"]
-    assert "they are left out" in caplog.text
+    assert "skipping them" in caplog.text
 
 
 def test_a_list_of_no_split_holds_videos_back_by_subject(tmp_path: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.data import datasets as datasets_module
+from saccade.data import entries as entries_module
 from saccade.data.datasets import load_dataset
 from saccade.data.types import VideoDataset
 from saccade.errors import DataError, UsageError
@@ -56,12 +56,12 @@ def test_other_words_for_splits(tmp_path: Path) -> None:
 def test_test_takes_the_place_of_val_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "train/a/1.mp4", "test/a/2.mp4")
     assert labelled(load_dataset(tmp_path, "val")) == {"test/a/2.mp4": "a"}
-    assert "no val split; the test split takes its place" in caplog.text
+    assert "no val split; the test split is used instead" in caplog.text
 
 
 def test_class_in_val_alone(tmp_path: Path) -> None:
     touch(tmp_path, "train/a/1.mp4", "val/a/2.mp4", "val/b/3.mp4")
-    with pytest.raises(DataError, match="class 'b' is in the val split alone"):
+    with pytest.raises(DataError, match="class 'b' is only in the val split"):
         load_dataset(tmp_path, "train")
 
 
@@ -235,7 +235,7 @@ def test_unknown_places_and_arguments(tmp_path: Path) -> None:
 
 
 def test_real_clips(real_data: Path) -> None:
-    datasets_module._tell_hold_out.cache_clear()
+    entries_module._log_hold_out.cache_clear()
     train, val = load_dataset(real_data / "ucf10", "train"), load_dataset(real_data / "ucf10", "val")
     assert (len(train), len(val), len(train.class_names)) == (205, 87, 10)
     assert train.class_names == val.class_names == tuple(sorted(train.class_names))

@@ -122,7 +122,7 @@ def test_labels_must_fit_the_names(tmp_path: Path) -> None:
         load_dataset(path, "train", class_names=["a", "b"])
     assert load_dataset(path, "train", class_names=["a", "b", "c"]).items[1].label == 2
     written(tmp_path / "val.txt", "1.mp4 3\n")
-    with pytest.raises(DataError, match=r"val.txt:1: class '3' is in the val split alone"):
+    with pytest.raises(DataError, match=r"val.txt:1: class '3' is only in the val split"):
         load_dataset(path, "train")
 
 
@@ -202,7 +202,7 @@ def test_own_names(tmp_path: Path) -> None:
     assert class_names(written(tmp_path / "a.txt", "b\na\n\n")) == ("b", "a")
     assert class_names(written(tmp_path / "b.txt", "1 b\n0 a c\n")) == ("a c", "b")
     assert class_names(["x", "y"]) == ("x", "y")
-    with pytest.raises(DataError, match="'b' is named twice"):
+    with pytest.raises(DataError, match="'b' is listed twice"):
         class_names(written(tmp_path / "c.txt", "b\nb\n"))
     with pytest.raises(UsageError, match="no such file and no shipped list; lists are ava"):
         class_names("kinetics40")

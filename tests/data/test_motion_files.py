@@ -83,7 +83,7 @@ def test_other_settings_need_force(tmp_path: Path) -> None:
     tiny = {**SMALL, "clips_per_class": 1}
     root = make_motion(tmp_path / "set", **tiny)
     old = frames_of(root / "val" / "merge" / "merge_0000.mp4")
-    with pytest.raises(DataError, match=r"other settings \(seed 0, asked 5\).*--force"):
+    with pytest.raises(DataError, match=r"other settings \(seed 0, requested 5\).*--force"):
         make_motion(root, **tiny, seed=5)
     make_motion(root, **tiny, seed=5, force=True)
     new = frames_of(root / "val" / "merge" / "merge_0000.mp4")

@@ -132,9 +132,9 @@ def test_the_same_again_and_never_mixed(made: Path, tmp_path: Path, caplog: pyte
     make_untrimmed(made, **OPTIONS)  # type: ignore[arg-type]
     assert "6 clips found" in caplog.text
     assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*")}
-    with pytest.raises(DataError, match=r"other settings \(seed 0, asked 3\)"):
+    with pytest.raises(DataError, match=r"other settings \(seed 0, requested 3\)"):
         make_untrimmed(made, **OPTIONS, seed=3)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"other settings \(untrimmed clips, asked trimmed\)"):
+    with pytest.raises(DataError, match=r"other settings \(untrimmed clips, requested trimmed\)"):
         make_motion(made, clips_per_class=1, val_per_class=1, workers=0)
 
 

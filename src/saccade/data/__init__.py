@@ -1,4 +1,4 @@
-"""Data sets: which videos there are, what they are called, and how clips of them reach the model.
+"""Data sets: their videos and labels, the check, and the loading of training clips.
 
 Names are imported on first use.
 """

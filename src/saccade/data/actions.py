@@ -1,4 +1,4 @@
-"""Labels in time: which classes are there at a moment, or in a stretch, of a video.
+"""Labels in time: which classes are present at a moment or during a stretch of a video.
 
 Shape letters: K classes, L points in time.
 """
@@ -17,10 +17,10 @@ Ends = Literal["included", "excluded"]
 
 
 class ActionTable:
-    """The actions of all videos of a data set as arrays: sent to a worker in no time.
+    """The actions of all videos of a data set as arrays, which are sent to a worker quickly.
 
     Args:
-        items: the videos; a video is known by its position among them.
+        items: the videos; a video is identified by its index.
         num_classes: K.
     """
 
@@ -33,15 +33,15 @@ class ActionTable:
         self._times = np.array([(action.start, action.end) for action in actions]).reshape(-1, 2)
 
     def at(self, index: int, times: ArrayLike, *, ends: Ends = "included") -> NDArray[np.bool_]:
-        """Which classes are there at each of ``times``, in seconds (L,), of a video: bool (K, L)."""
+        """Which classes are present at each of ``times``, in seconds (L,), of a video: bool (K, L)."""
         labels, spans = self._of(index)
         return _active(labels, spans, np.asarray(times, np.float64), self.num_classes, ends)
 
     def between(self, index: int, first: float, last: float) -> NDArray[np.bool_]:
-        """Which classes are there at some moment from ``first`` to ``last`` seconds of a video: bool (K,)."""
+        """Which classes are present at any time from ``first`` to ``last`` seconds of a video: bool (K,)."""
         labels, spans = self._of(index)
-        there = (spans[:, 0] <= last) & (spans[:, 1] >= first) & (spans[:, 0] <= spans[:, 1])
-        return _marked(labels[there], self.num_classes)
+        present = (spans[:, 0] <= last) & (spans[:, 1] >= first) & (spans[:, 0] <= spans[:, 1])
+        return _marked(labels[present], self.num_classes)
 
     def _of(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         part = slice(self._stops[index], self._stops[index + 1])
@@ -51,9 +51,9 @@ class ActionTable:
 def active_at(
     actions: Iterable[Action], times: ArrayLike, num_classes: int, *, ends: Ends = "included"
 ) -> NDArray[np.bool_]:
-    """Which classes are there at each of ``times``, in seconds (L,): bool (K, L).
+    """Which classes are present at each of ``times``, in seconds (L,): bool (K, L).
 
-    The official evaluation of Charades takes the moments of start and end in; X3D-Multigrid leaves them out.
+    The official evaluation of Charades includes the moments of start and end; X3D-Multigrid excludes them.
     """
     listed = list(actions)
     labels = np.array([action.label for action in listed], dtype=np.int64)

@@ -7,7 +7,7 @@
     videos/         or VIDEO.mp4 (.mkv, .webm): cut to begin at second 900, or as long as the film
 
 A *keyframe* is a second from 902 to 1798 at which people are annotated or detected; a clip is centred on it.
-What the files hold is described in `saccade.data.ava_files`.
+The contents of the files are described in `saccade.data.ava_files`.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ class AvaDataset(VideoDataset):
     """The keyframes of one split, in the order of videos and seconds.
 
     Attributes:
-        files: frames of the videos that lie in folders, by path of the folder.
+        files: frames of the videos stored as folders, by path of the folder.
         truth: annotated rows of these seconds, for the evaluation.
         actions: the actions that the evaluation counts, number -> name.
-        excluded: keyframes that it leaves out.
+        excluded: keyframes that it does not count.
         boxes_from: where the boxes of the keyframes come from, for the record.
     """
 
@@ -114,23 +114,23 @@ def load_ava(
     root: str | os.PathLike[str] | None = None,
     allow_missing: bool = False,
 ) -> AvaDataset:
-    """The keyframes of a split, with the boxes a model is to look at.
+    """The keyframes of a split, with the boxes that a model is given.
 
-    In training these are the annotated people, and with ``detected`` the detected ones too, those without
+    In training, these are the annotated people, and with ``detected`` the detected ones too, those without
     actions as examples of none. In validation they are the detected ones: ``detected``, or the file of them
-    that lies among the annotations; where there is none, aloud, the annotated ones.
+    among the annotations; without such a file, the annotated ones, with a warning.
 
     Args:
         path: the folder of the data set, or one of its files of annotated boxes, which is then that of the
             split.
         detected: a file of detected boxes with scores.
-        min_score: detected boxes below it are left out.
+        min_score: detected boxes below it are ignored.
         every: only seconds divisible by this.
         root: the folder of the frames or videos; None: found below the folder of the data set.
-        allow_missing: leave out, aloud, videos that are not there.
+        allow_missing: skip missing videos, with a warning.
 
     Raises:
-        UsageError: an argument is out of range, or nothing lies at ``path``.
+        UsageError: an argument is out of range, or ``path`` does not exist.
         DataError: files are missing or malformed, or no keyframe is left.
     """
     place = Path(path)
@@ -148,7 +148,7 @@ def load_ava(
     shown = [row for row in found if row.score >= min_score]
     if boxes_file is None and split == "val":
         logger.warning(
-            f"{annotations}: no boxes of detected people; annotated ones are shown, so scores are too good"
+            f"{annotations}: no boxes of detected people; annotated ones are used, so scores are too good"
         )
     keyframes = _keyframes([*truth, *shown] if split == "train" or boxes_file is None else shown)
     if not keyframes:
@@ -261,12 +261,12 @@ def _detected_file(annotations: Path) -> Path | None:
 
 
 def _actions(annotations: Path) -> tuple[dict[int, str], dict[int, str]]:
-    """The actions that count, and all that have a name."""
+    """The evaluated actions, and all that have a name."""
     lists = sorted(annotations.glob("ava_action_list*.pbtxt"))
     counted = [path for path in lists if "for_activitynet" in path.name]
     actions = read_actions(counted[-1]) if counted else evaluated_actions()
-    whole = [path for path in lists if path not in counted]
-    return actions, {**(read_actions(whole[-1]) if whole else {}), **actions}
+    complete = [path for path in lists if path not in counted]
+    return actions, {**(read_actions(complete[-1]) if complete else {}), **actions}
 
 
 def _of_range(rows: list[BoxRow], source: Path, every: int) -> list[BoxRow]:
@@ -331,13 +331,13 @@ def _videos(
     if missing and (not allow_missing or not items):
         looked = ", ".join(str(folder) for folder in dict.fromkeys([*folders, *movies]))
         raise DataError(
-            f"{len(missing)} of {len(names)} videos are not to be found, first {missing[0]}: no folder "
+            f"{len(missing)} of {len(names)} videos are not found, first {missing[0]}: no folder "
             f"of frames and no video file of that name in {looked}; give the folder with --root, or "
-            "--allow-missing to leave them out"
+            "--allow-missing to skip them"
         )
     if missing:
         logger.warning(
-            f"{home}: {len(missing)} of {len(names)} videos are not there and left out, as {missing[0]}"
+            f"{home}: {len(missing)} of {len(names)} videos are missing and skipped, first {missing[0]}"
         )
     return items, files
 

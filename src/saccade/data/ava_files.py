@@ -1,14 +1,14 @@
 """The files of AVA (Gu et al., CVPR 2018, arXiv 1705.08421) as they are published, row by row.
 
     boxes       ava_train_v2.2.csv: ``video_id,second,x1,y1,x2,y2,action_id[,person_id]``; one row for each
-                action of each person. Coordinates are shares of the frame's width and height.
-    detections  the same with a score in place of the person, and no action where none is known. Also the
+                action of each person. Coordinates are fractions of the frame's width and height.
+    detections  the same with a score instead of the person, and an empty action where none is known. Also the
                 format in which results are submitted.
     actions     ava_action_list_v2.2_for_activitynet_2019.pbtxt: the actions that count, by number
     exclusions  ava_val_excluded_timestamps_v2.2.csv: ``video_id,second``
     frames      frame_lists/val.csv of PySlowFast: ``original_vido_id video_id frame_id path labels``
 
-No file but the last has a header. A row that is none of these is refused by file and line.
+Only the last has a header. A malformed row is an error that names file and line.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from saccade.data.classnames import class_ids
+from saccade.data.entries import read_text
 from saccade.data.types import Box, Moment
 from saccade.errors import DataError
 from saccade.files import atomic_path
@@ -61,7 +61,7 @@ def read_boxes(path: str | os.PathLike[str], *, scored: bool) -> list[BoxRow]:
 
 
 def read_people(path: str | os.PathLike[str]) -> list[BoxRow]:
-    """The rows of a file that says where people are, whatever else it knows of them: ``video_id,second,
+    """The rows of a file that states where people are: ``video_id,second,
     x1,y1,x2,y2``, annotated boxes, or detected ones. ``action`` is None; ``score`` is that of a detection
     that names no action, else 1.
 
@@ -99,7 +99,7 @@ def _box(cells: list[str], where: str) -> Box:
     if not all(-_ROUNDING <= value <= 1 + _ROUNDING for value in values):
         raise DataError(f"{where}: the box {','.join(cells[2:6])} has coordinates outside of 0..1")
     if x2 < x1 or y2 < y1:
-        raise DataError(f"{where}: the box {','.join(cells[2:6])} ends before it begins; it is x1,y1,x2,y2")
+        raise DataError(f"{where}: the box {','.join(cells[2:6])} ends before it starts; it is x1,y1,x2,y2")
     return min(max(x1, 0.0), 1.0), min(max(y1, 0.0), 1.0), min(max(x2, 0.0), 1.0), min(max(y2, 0.0), 1.0)
 
 
@@ -132,7 +132,7 @@ def _second(text: str, where: str) -> int:
 
 
 def read_exclusions(path: str | os.PathLike[str]) -> frozenset[Moment]:
-    """The keyframes that an evaluation leaves out.
+    """The keyframes that an evaluation does not count.
 
     Raises:
         DataError: the file cannot be read, or a row is not ``video_id,second``.
@@ -151,7 +151,7 @@ def read_actions(path: str | os.PathLike[str]) -> dict[int, str]:
     Raises:
         DataError: the file cannot be read, or an item has no name or number.
     """
-    text = re.sub(r"#.*", "", _text(path))
+    text = re.sub(r"#.*", "", read_text(path))
     actions: dict[int, str] = {}
     for match in re.finditer(r"\b(?:item|label)\s*\{(.*?)\}", text, re.DOTALL):
         where = f"{path}:{text.count(chr(10), 0, match.start()) + 1}"
@@ -184,7 +184,7 @@ def read_frame_list(path: str | os.PathLike[str]) -> dict[str, list[str]]:
         DataError: the file cannot be read, or a row does not have the five columns of the header.
     """
     frames: dict[str, list[str]] = {}
-    lines = _text(path).splitlines()
+    lines = read_text(path).splitlines()
     for number, line in enumerate(lines[1:], start=2):
         cells = line.split()
         if not cells:
@@ -211,16 +211,7 @@ def write_detections(path: str | os.PathLike[str], rows: Iterable[BoxRow]) -> No
 
 def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[list[str], str]]:
     """The cells of every line that is not empty, and where it stands."""
-    reader = csv.reader(_text(path).splitlines())
+    reader = csv.reader(read_text(path).splitlines())
     for cells in reader:
         if cells:
             yield [cell.strip() for cell in cells], f"{os.fspath(path)}:{reader.line_num}"
-
-
-def _text(path: str | os.PathLike[str]) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error

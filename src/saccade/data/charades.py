@@ -10,27 +10,39 @@ Any CSV file with columns ``id`` and ``actions`` is read in the same way, whatev
 files (Charades_v1_480/001YG.mp4) or folders of frames at 24 a second (Charades_v1_rgb/001YG/...).
 
 In the published annotations three in ten actions end after the video does and seven of 66,500 end before they
-start. The former last to the end of the video; the latter count among the actions of their video, as the
-official script has it, and are seen at no moment.
+start. The former end with the video; the latter count among the actions of their video, as in the official
+script, but at no moment.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from saccade.data.classnames import class_names as read_class_names
 from saccade.data.datasets import register_dataset
-from saccade.data.entries import Entry, Listing, Split, files_by_id, fullest, split_of
+from saccade.data.entries import (
+    ClassNames,
+    Entry,
+    Listing,
+    Split,
+    StrPath,
+    files_by_id,
+    folder_with_most,
+    read_json,
+    read_text,
+    same_but_for_split,
+    split_in_name,
+    split_of,
+)
 from saccade.data.types import Action
 from saccade.errors import DataError
 
@@ -49,8 +61,8 @@ _CLASS_FILES = ("Charades_v1_classes.txt", "classes.txt")
 
 @dataclass(frozen=True)
 class CharadesLists:
-    """Lists that lie in a folder: ``files`` by the split they are named for, None for a file of no split
-    (which charades.json is, as it says the split of each video itself).
+    """The lists in a folder: ``files`` by the split in their name, None for a file without one (as
+    charades.json, which states the split of each video).
     """
 
     folder: Path
@@ -58,7 +70,7 @@ class CharadesLists:
 
 
 def find_lists(place: Path) -> CharadesLists | None:
-    """The lists at ``place``: one of them, the folder they lie in, or the one above it. None: there are none.
+    """The lists at ``place``: one of them, their folder, or its parent; None if there are none.
 
     Raises:
         DataError: two lists are named for one split.
@@ -66,7 +78,7 @@ def find_lists(place: Path) -> CharadesLists | None:
     if place.is_file():
         if not _is_list(place):
             return None
-        own = _split_in_name(place)
+        own = split_in_name(place)
         if own is None:
             return CharadesLists(place.parent, {None: place})
         return CharadesLists(place.parent, {**_siblings(place), own: place})
@@ -83,11 +95,7 @@ def _is_charades(path: Path) -> bool:
 
 @register_dataset("charades", recognises=_is_charades)
 def read_charades(
-    path: Path,
-    split: Split,
-    *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    path: Path, split: Split, *, class_names: ClassNames | None = None, root: StrPath | None = None
 ) -> Listing:
     """Charades, or videos listed in its formats."""
     lists = find_lists(path)
@@ -98,14 +106,14 @@ def read_charades(
 
 
 def _lists_in(folder: Path) -> dict[str | None, Path]:
-    """The CSV files of a folder; its JSON file where there are none."""
+    """The CSV files of a folder, or its JSON file if there are none."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".csv", ".json"))
     for suffix in (".csv", ".json"):
         found: dict[str | None, Path] = {}
         for path in files:
             if path.suffix.lower() != suffix or not path.is_file() or not _is_list(path):
                 continue
-            split = _split_in_name(path)
+            split = split_in_name(path)
             if split in found:
                 what = "the same split" if split is None else split
                 raise DataError(
@@ -132,20 +140,8 @@ def _is_list(path: Path) -> bool:
 
 def _siblings(path: Path) -> dict[str | None, Path]:
     """Lists beside ``path`` whose names differ from its in the word for the split."""
-    alike = (other for other in sorted(path.parent.glob(f"*{path.suffix}")) if _shape(other) == _shape(path))
-    return {_split_in_name(other): other for other in alike if other.is_file() and _is_list(other)}
-
-
-def _shape(path: Path) -> list[str]:
-    return ["" if split_of(word) else word for word in _words(path)]
-
-
-def _split_in_name(path: Path) -> str | None:
-    return next((split for word in _words(path) if (split := split_of(word)) is not None), None)
-
-
-def _words(path: Path) -> list[str]:
-    return re.split(r"[-_. ]", path.stem.lower())
+    alike = (file for file in sorted(path.parent.glob(f"*{path.suffix}")) if same_but_for_split(file, path))
+    return {split_in_name(file): file for file in alike if file.is_file() and _is_list(file)}
 
 
 # --- the lists -------------------------------------------------------------------------------------------
@@ -154,19 +150,19 @@ def _words(path: Path) -> list[str]:
 def read_lists(
     lists: CharadesLists,
     *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None,
-    root: str | os.PathLike[str] | None,
+    class_names: ClassNames | None,
+    root: StrPath | None,
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names and the entries of every split.
 
     Args:
         class_names: names in the order of the class numbers; None takes the class file beside the lists, or
-            calls the classes ``c000``, ``c001``, ... where there is none.
+            names the classes ``c000``, ``c001``, ... if there is none.
         root: the folder of the videos, or the one above it; None: found near the lists.
 
     Raises:
-        DataError: a row is malformed, a class has no name, a video is listed twice, or the videos are not to
-            be found.
+        DataError: a row is malformed, a class has no name, a video is listed twice, or the videos are not
+            found.
     """
     entries: list[Entry] = []
     for split, path in lists.files.items():
@@ -177,11 +173,11 @@ def read_lists(
     _check_once(entries)
     names = _names(lists, entries, class_names)
     _warn_of_backward_actions(lists, entries)
-    return names, _placed(entries, lists, root)
+    return names, _with_paths(entries, lists, root)
 
 
 def _csv_rows(path: Path) -> Iterator[Entry]:
-    reader = csv.reader(io.StringIO(_text(path)), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     header = [name.strip().lower() for name in next(reader)]
     place = {name: header.index(name) for name in (*_COLUMNS, "length", "subject") if name in header}
     try:
@@ -214,11 +210,7 @@ def _action(text: str, where: str, video: str) -> Action:
 
 
 def _json_rows(path: Path) -> Iterator[Entry]:
-    try:
-        table = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
-    for video, row in table.items():
+    for video, row in read_json(path).items():
         where = f"{path}: {video}"
         if not isinstance(row, dict) or not isinstance(row.get("actions"), list):
             raise DataError(
@@ -289,7 +281,7 @@ def _check_once(entries: list[Entry]) -> None:
 def _names(
     lists: CharadesLists,
     entries: list[Entry],
-    given: str | os.PathLike[str] | Sequence[str] | None,
+    given: ClassNames | None,
 ) -> tuple[str, ...]:
     highest, where = max(
         ((action.label, entry.where) for entry in entries for action in entry.actions or ()),
@@ -319,36 +311,27 @@ def _warn_of_backward_actions(lists: CharadesLists, entries: list[Entry]) -> Non
     if backward:
         logger.warning(
             f"{lists.folder}: {len(backward)} actions end before they start, the first of video "
-            f"{backward[0].path} ({backward[0].where}); they count for the video and at no moment of it"
+            f"{backward[0].path} ({backward[0].where}); they count for the video, at no moment"
         )
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
 
 
 # --- the videos ------------------------------------------------------------------------------------------
 
 
-def _placed(entries: list[Entry], lists: CharadesLists, root: str | os.PathLike[str] | None) -> list[Entry]:
-    """The entries with the files of their videos in place of their ids."""
+def _with_paths(entries: list[Entry], lists: CharadesLists, root: StrPath | None) -> list[Entry]:
+    """The entries with paths instead of ids."""
     bases = [Path(root)] if root is not None else [lists.folder, lists.folder.parent]
     folders = [folder for base in bases for name in (*_VIDEO_FOLDERS, "") if (folder := base / name).is_dir()]
-    home = fullest(folders, [entry.path for entry in entries])
+    home = folder_with_most(folders, [entry.path for entry in entries])
     if home is None:
         first, tried = entries[0], ", ".join(map(str, folders))
         hint = (
             "give the folder of the videos with --root"
             if root is None
-            else "--root is to be the folder of the videos, or the one it lies in"
+            else "--root must be the folder of the videos or its parent"
         )
         raise DataError(
-            f"{first.where}: the videos are not to be found: no {first.path}.mp4 and no folder {first.path} "
+            f"{first.where}: no videos found: no {first.path}.mp4 and no folder {first.path} "
             f"of frames in {tried}; {hint}"
         )
     files = files_by_id(home, preferred=".mp4")

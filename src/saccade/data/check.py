@@ -1,4 +1,4 @@
-"""Reading a whole data set once, to find what would go wrong in training."""
+"""Decoding a data set once, to find what would go wrong in training."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _ALIKE_BITS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """What one file turned out to hold. With a ``cause`` it could not be read and the rest is unknown.
+    """The contents of one file. With a ``cause`` it could not be read, and the rest is unknown.
 
     Attributes:
-        labels: positions in the report's class names, one but where a video has any number of actions;
-            none where the folder has no classes.
-        listed_frames, listed_fps: what the data set says of a folder of frames, None where it says nothing.
+        labels: indices into the report's class names: one, or any number in a multi-label data set; none for
+            videos without labels.
+        listed_frames, listed_fps: frames and rate of a folder of frames, as the data set states them.
         size: height and width in pixels.
         sha256: of the file's bytes; empty for a folder of frames.
-        look: 192 bits as hex that say how the first, middle and last frame look.
+        look: 192 bits as hex, a perceptual hash of the first, middle and last frame.
     """
 
     path: str
@@ -67,9 +67,9 @@ class CheckReport:
     """The facts of every file of a data set, and what follows from them.
 
     Attributes:
-        num_frames: frames of the clip that training will ask for.
+        num_frames: frames of a training clip.
         stride: its stride, at 30 frames per second.
-        temporal_rule: how the clip will be taken; with a segment rule the stride does not matter.
+        temporal_rule: how frames are sampled; a segment rule ignores the stride.
     """
 
     root: str
@@ -81,7 +81,7 @@ class CheckReport:
 
     @property
     def by_segments(self) -> bool:
-        """Whether a clip takes a frame of each segment of the whole video."""
+        """Whether a clip takes one frame of each segment of the video."""
         return self.temporal_rule in SEGMENT_RULES
 
     @property
@@ -202,9 +202,9 @@ def check_data(
     """Decode every frame of every video of a data set once, and report what was found.
 
     Args:
-        path: whatever `load_dataset` takes; or any folder, whose videos are then read without labels.
-        num_frames: frames of the clip that training will ask for.
-        stride: its stride at 30 frames per second. Files that last less are reported as short.
+        path: as for `load_dataset`; or any folder, whose videos are then read without labels.
+        num_frames: frames of a training clip.
+        stride: its stride at 30 frames per second. Files shorter than the clip are reported.
         class_names: as for `load_dataset`.
         root: as for `load_dataset`.
         temporal_rule: one of `saccade.sampling.temporal.RULES`; with a segment rule a file is short that has
@@ -213,7 +213,7 @@ def check_data(
         progress: called with (files read, files in all).
 
     Raises:
-        UsageError: an argument is out of range, or nothing lies at ``path``.
+        UsageError: an argument is out of range, or ``path`` does not exist.
         DataError: a list or a label is wrong, or there are no videos.
     """
     for name, value in (("num_frames", num_frames), ("stride", stride)):
@@ -246,7 +246,7 @@ def _files(
     class_names: str | os.PathLike[str] | Sequence[str] | None,
     root: str | os.PathLike[str] | None,
 ) -> tuple[tuple[str, ...], list[FileFacts]]:
-    """The class names and what is known of each file before it is read."""
+    """The class names, and each file as listed."""
     try:
         names, entries = read_entries(path, class_names=class_names, root=root)
     except DataError:
@@ -273,7 +273,7 @@ def _labels(entry: Entry) -> tuple[int, ...]:
 
 
 def _loose_videos(place: Path) -> list[str]:
-    """Videos that lie directly in a folder, without classes."""
+    """Videos directly in a folder, without classes."""
     if not place.is_dir():
         return []
     return sorted(str(path) for path in place.iterdir() if is_video_name(path.name) and path.is_file())
@@ -292,24 +292,24 @@ def _examine_all(files: list[FileFacts], workers: int) -> Iterator[FileFacts]:
                 yield future.result()
             except BrokenProcessPool:
                 broken.append(futures[future])
-    yield from _examine_alone(broken)
+    yield from _examine_one_by_one(broken)
 
 
-def _examine_alone(files: list[FileFacts]) -> Iterator[FileFacts]:
-    """One file at a time, because among them is one on which a decoder brings its process down."""
+def _examine_one_by_one(files: list[FileFacts]) -> Iterator[FileFacts]:
+    """One file at a time, as one of them crashes its process."""
     pool = process_pool(1)
     for file in files:
         try:
             yield pool.submit(examine, file).result()
         except BrokenProcessPool:
-            yield replace(file, cause="reading it ended the process: the decoder crashed")
+            yield replace(file, cause="the decoder crashed")
             pool.shutdown()
             pool = process_pool(1)
     pool.shutdown()
 
 
 def examine(file: FileFacts) -> FileFacts:
-    """Read all of one file. Whatever is wrong with it becomes the ``cause``."""
+    """Read all of one file; an error becomes its ``cause``."""
     from saccade.video import open_video
 
     try:
@@ -337,7 +337,7 @@ def examine(file: FileFacts) -> FileFacts:
 
 
 def _look(frame: np.ndarray) -> bytes:
-    """64 bits of a frame (H, W, 3): which of its slow waves are above their median, leaving out the mean."""
+    """64 bits of a frame (H, W, 3): which of its low frequencies are above their median, without the mean."""
     grey = frame.mean(axis=2)
     waves = _cosines(grey.shape[0]) @ grey @ _cosines(grey.shape[1]).T
     return np.packbits(waves > np.median(waves)).tobytes()
@@ -356,7 +356,7 @@ def _digest(path: str) -> str:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Least, median and greatest."""
+    """Minimum, median and maximum."""
     return float(min(values)), float(np.median(values)), float(max(values))
 
 

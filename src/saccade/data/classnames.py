@@ -91,7 +91,7 @@ def _checked(names: tuple[str, ...], source: str) -> tuple[str, ...]:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise DataError(f"{source}: class {name!r} is named twice; names must differ")
+            raise DataError(f"{source}: class {name!r} is listed twice; names must differ")
         seen.add(name)
     return names
 
@@ -124,11 +124,10 @@ _WORD = re.compile(r"([^\W_]+)")
 
 
 def mirrored_labels(class_names: Sequence[str]) -> tuple[int, ...]:
-    """For every label the one that its clips have when they are flipped; mostly the same.
+    """The label of each class's clips after a horizontal flip, which for most classes is the same.
 
-    Two classes belong together when their names differ in left and right alone, all of them swapped (or in
-    clockwise and anticlockwise). A class without such a partner keeps its label: the "right" of "pulling it
-    right out" is no side.
+    Two classes are partners if swapping all of left and right (or of clockwise and anticlockwise) turns one
+    name into the other. A class without a partner keeps its label, as "pulling it right out".
     """
     labels = {name.casefold(): label for label, name in enumerate(class_names)}
     return tuple(
@@ -138,7 +137,7 @@ def mirrored_labels(class_names: Sequence[str]) -> tuple[int, ...]:
 
 
 def has_left_right_classes(class_names: Sequence[str]) -> bool:
-    """Whether a flip turns clips of some class into clips of another."""
+    """Whether a horizontal flip turns clips of some class into clips of another."""
     return any(label != mirrored for label, mirrored in enumerate(mirrored_labels(class_names)))
 
 

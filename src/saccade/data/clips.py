@@ -235,7 +235,7 @@ def _padded(label: ClipLabels, num_people: int) -> ClipLabels:
 
 @dataclass
 class PackedBatch:
-    """A `ClipBatch` whose clips lie in one tensor: one block of shared memory a batch, not one a clip."""
+    """A `ClipBatch` with all clips in one tensor: one block of shared memory per batch."""
 
     pixels: Tensor
     shapes: tuple[tuple[int, ...], ...]
@@ -248,7 +248,7 @@ class PackedBatch:
     boxes: Tensor | None = None
 
     def pin_memory(self) -> PackedBatch:
-        """Itself, moved to page-locked memory; called by PyTorch's loader."""
+        """Itself, in page-locked memory; called by PyTorch's loader."""
         self.pixels = self.pixels.pin_memory()
         self.labels = self.labels.pin_memory()
         self.inside = None if self.inside is None else self.inside.pin_memory()

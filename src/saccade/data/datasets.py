@@ -18,15 +18,14 @@ from typing import Any, TypeVar, get_args
 
 from saccade.data.classnames import LabelFinder
 from saccade.data.classnames import class_names as read_class_names
-from saccade.data.entries import Entry, Listing, Split, labelled_entries, select_split
+from saccade.data.entries import ClassNames, Entry, Listing, Split, StrPath, labelled_entries, select_split
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
 from saccade.plugins import Registry, import_file
 
-ClassNames = str | os.PathLike[str] | Sequence[str]
 F = TypeVar("F", bound=Callable[..., Any])
 
-# In the order in which they are asked whether they recognise a path; readers from outside come before them.
+# In the order in which they are asked whether they recognise a path; readers from outside are asked first.
 _BUILT_IN = {
     "unlabelled": "saccade.data.unlabelled",
     "motion": "saccade.data.motion.files",
@@ -78,8 +77,8 @@ def register_dataset(name: str, *, recognises: Callable[[Path], bool] | None = N
     is given and that it does not take is an error, except ``class_names``: the labels are then renumbered.
 
     `load_dataset`, recipes and commands read with it where the data is given as ``NAME:PATH``, or where
-    ``recognises`` says so of a plain path. A file of one's own is named in the same place:
-    ``my_reader.py:PATH`` imports the file and uses the reader that it registers.
+    ``recognises`` is true for a plain path. ``my_reader.py:PATH`` imports that file and uses the reader that
+    it registers.
 
     Args:
         name: letters, digits, ``_`` and ``-``, at least two of them.
@@ -121,12 +120,12 @@ def register_dataset(name: str, *, recognises: Callable[[Path], bool] | None = N
 
 
 def load_dataset(
-    path: str | os.PathLike[str],
+    path: StrPath,
     split: Split,
     *,
     class_names: ClassNames | None = None,
     val_fraction: float = 0.2,
-    root: str | os.PathLike[str] | None = None,
+    root: StrPath | None = None,
     allow_missing: bool = False,
     labelled: bool = True,
     **options: Any,
@@ -139,7 +138,7 @@ def load_dataset(
     class folders. A list file named for a split finds the others beside it (``train.csv``, ``val.csv``).
     ``NAME:PATH`` chooses a reader by its name (`register_dataset`).
 
-    Where nothing says what is held out, about ``val_fraction`` of each class is, always the same clips, those
+    Without a validation split, about ``val_fraction`` of each class is held out, always the same clips, those
     of one source video together; this is logged. Classes are those of the training split, sorted by name, so
     that the labels are the same for every split.
 
@@ -157,7 +156,7 @@ def load_dataset(
         options: further options of the reader (`saccade.data.ava.load_ava` has some).
 
     Raises:
-        UsageError: an argument is out of range, or nothing lies at ``path``.
+        UsageError: an argument is out of range, or ``path`` does not exist.
         DataError: the layout is not recognised, a line or label is wrong, files are missing, or a split is
             empty.
 
@@ -187,10 +186,10 @@ def load_dataset(
 
 
 def read_entries(
-    path: str | os.PathLike[str],
+    path: StrPath,
     *,
     class_names: ClassNames | None = None,
-    root: str | os.PathLike[str] | None = None,
+    root: StrPath | None = None,
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names and the entries of every split, each with a split and its label as a number, or with
     actions instead; `load_dataset` without the check whether the files exist.
@@ -227,13 +226,13 @@ def read_entries(
 
 
 def find_reader(
-    path: str | os.PathLike[str], *, labelled: bool = True, but: Sequence[str] = ()
+    path: StrPath, *, labelled: bool = True, but: Sequence[str] = ()
 ) -> tuple[DatasetReader, Path]:
     """The reader of a path, by its name in ``NAME:PATH`` or because it recognises the path, and the path
     alone.
 
     Raises:
-        UsageError: no reader has that name, or nothing lies at the path.
+        UsageError: no reader has that name, or the path does not exist.
         DataError: no reader recognises the path.
     """
     _import_built_in()
@@ -279,7 +278,7 @@ def _listing(
     place: Path,
     split: Split,
     class_names: ClassNames | None,
-    root: str | os.PathLike[str] | None,
+    root: StrPath | None,
 ) -> Listing:
     if root is not None and not Path(root).is_dir():
         raise UsageError(f"root {os.fspath(root)!r}: no such folder; paths of the list start from it")
@@ -311,7 +310,7 @@ def _dataset(
 def _load(
     reader: DatasetReader, place: Path, split: str, class_names: ClassNames | None, options: dict[str, Any]
 ) -> VideoDataset:
-    """The data set of a reader that gives one, with the labels that ``class_names`` says."""
+    """The data set of a reader that gives one, its labels in the order of ``class_names``."""
     renumber = reader.options is not None and "class_names" not in reader.options
     if class_names is not None and not renumber:
         options = {**options, "class_names": class_names}

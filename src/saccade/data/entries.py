@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from saccade.data.classnames import LabelFinder, parse_names
 from saccade.data.classnames import class_names as read_class_names
@@ -23,52 +24,36 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "val", "test", "all"]
 
 VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".avi",
-        ".mkv",
-        ".webm",
-        ".mov",
-        ".m4v",
-        ".mpg",
-        ".mpeg",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ts",
-        ".mts",
-        ".ogv",
-        ".vob",
-        ".asf",
-    ]
+    (
+        *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
+        *(".wmv", ".flv", ".3gp", ".ts", ".mts", ".ogv", ".vob", ".asf"),
+    )
 )
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))
 
 _SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
+StrPath = str | os.PathLike[str]
+ClassNames = StrPath | Sequence[str]
+"""A shipped list of class names, a file of them, or the names."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A video, what it is called, and where that was read.
+    """A video as a list or folder names it.
 
     Attributes:
         path: the file, or a folder of frames.
         label: name or number, as written.
         where: ``file:line`` or the folder, for messages.
-        split: ``train``, ``val``, ``test``; None where the source does not say.
+        split: ``train``, ``val``, ``test``; None where the source states none.
         group: clips of one group come from one source video and belong in one split.
-        num_frames, fps: frames of a folder of frames, and their rate, where the source says them.
+        num_frames, fps: frames of a folder of frames, and their rate, where the source states them.
         actions: what happens in the video and when, instead of one label; None where there is a label.
-        duration: seconds that the source says the video lasts.
+        duration: length in seconds, where the source states it.
     """
 
     path: str
@@ -84,12 +69,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """What the lists or folders of a data set say of all its splits.
+    """The lists or folders of a data set, all splits together.
 
     Attributes:
         entries: the videos.
         class_names: in label order; None: the labels of the training split, sorted.
-        pairs: classes that differ in the direction of time alone.
+        pairs: classes that differ only in the direction of time.
     """
 
     entries: list[Entry]
@@ -102,6 +87,49 @@ def split_of(word: str) -> str | None:
     return _SPLIT_WORDS.get(word.strip().lower())
 
 
+def split_in_name(path: Path) -> str | None:
+    """The split a list file is named for: ``val.csv``, ``kinetics_val_list.txt``, ``trainlist01.txt``."""
+    return next((split for word in _words(path) if (split := split_of(word)) is not None), None)
+
+
+def same_but_for_split(one: Path, other: Path) -> bool:
+    """Whether the names of two list files differ at most in the word for the split."""
+    templates = [["" if split_of(word) else word for word in _words(path)] for path in (one, other)]
+    return templates[0] == templates[1] and one.suffix == other.suffix
+
+
+def _words(path: Path) -> list[str]:
+    return [re.sub(r"list\d*$", "", word) for word in re.split("[-_. ]", path.stem.lower())]
+
+
+def read_text(path: StrPath) -> str:
+    """The contents of a list file. Raises DataError if it cannot be read or is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+
+
+def read_json(path: Path) -> Any:
+    """The contents of a JSON file. Raises DataError if it cannot be read or is not JSON."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
+
+
+def shorten(line: str) -> str:
+    """A line for a message, at most 60 characters of it."""
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Up to five names for a message."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 # --- splits and labels -------------------------------------------------------------------------------------
 
 
@@ -109,7 +137,7 @@ def labelled_entries(
     listing: Listing,
     place: Path,
     split: Split,
-    class_names: str | os.PathLike[str] | Sequence[str] | None,
+    class_names: ClassNames | None,
     val_fraction: float,
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names and the entries, each with a split, and its label as a number where it has one."""
@@ -120,7 +148,7 @@ def labelled_entries(
 
 
 def _with_splits(entries: list[Entry], place: Path, split: Split, fraction: float) -> list[Entry]:
-    """Hold clips back where nothing says which."""
+    """Hold out clips where no split is stated."""
     unsplit = [entry for entry in entries if entry.split is None]
     if unsplit and len(unsplit) < len(entries):
         raise DataError(f"{unsplit[0].where}: no split, where others have one; write train, val or test")
@@ -131,10 +159,10 @@ def _with_splits(entries: list[Entry], place: Path, split: Split, fraction: floa
         return [replace(entry, split="train") for entry in entries]
     if not held:
         raise DataError(
-            f"{place}: no split, and no class has clips of two sources to hold one back; "
-            "add clips, or say the split in clips.csv (path,label,split)"
+            f"{place}: no split, and no class has clips of two sources to hold one out; "
+            "add clips, or state the split in clips.csv (path,label,split)"
         )
-    _tell_hold_out(str(place), len(entries), len(held), tuple(single))
+    _log_hold_out(str(place), len(entries), len(held), tuple(single))
     chosen = set(held)
     return [
         replace(entry, split="val" if position in chosen else "train")
@@ -143,20 +171,18 @@ def _with_splits(entries: list[Entry], place: Path, split: Split, fraction: floa
 
 
 @cache
-def _tell_hold_out(place: str, total: int, held: int, single: tuple[str, ...]) -> None:
-    """Said once for each data set in a process."""
+def _log_hold_out(place: str, total: int, held: int, single: tuple[str, ...]) -> None:
+    """Once for each data set in a process."""
     logger.info(
         f"{place}: no validation split, so {held} of {total} clips are held out "
         "(of every class, clips of one source together, the same every time)"
     )
     if single:
-        logger.warning(
-            f"{place}: all clips of {_some(single)} come from one source; none of them is held out"
-        )
+        logger.warning(f"{place}: all clips of {first_few(single)} come from one source; none is held out")
 
 
 def _labelled(
-    entries: list[Entry], place: Path, given: str | os.PathLike[str] | Sequence[str] | None
+    entries: list[Entry], place: Path, given: ClassNames | None
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names, and the entries with their label as a number."""
     by_number = _from_list(entries) and all(entry.label.isdecimal() for entry in entries)
@@ -171,7 +197,7 @@ def _labelled(
         unseen = next((entry for entry in entries if entry.label not in labels), None)
         if unseen is not None and not (by_number and int(unseen.label) < len(names)):
             raise DataError(
-                f"{unseen.where}: class {unseen.label!r} is in the {unseen.split} split alone, not in train; "
+                f"{unseen.where}: class {unseen.label!r} is only in the {unseen.split} split; "
                 "add training clips of it, or give class_names"
             )
     if by_number:
@@ -185,7 +211,7 @@ def _labelled(
 
 
 def _from_list(entries: list[Entry]) -> bool:
-    """Whether labels were written in a list; a class folder has a name, even one of digits alone."""
+    """Whether labels come from a list; the name of a class folder is a name, even one of digits alone."""
     return ":" in os.path.basename(entries[0].where)
 
 
@@ -229,10 +255,10 @@ def _selected(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
     if not selected and split == "val":
         selected = [entry for entry in entries if entry.split == "test"]
         if selected:
-            _tell_test_for_val(str(place))
+            _warn_of_test_for_val(str(place))
     if not selected:
-        there = ", ".join(sorted({str(entry.split) for entry in entries}))
-        raise DataError(f"{place}: no {split} split; there is {there}")
+        found = ", ".join(sorted({str(entry.split) for entry in entries}))
+        raise DataError(f"{place}: no {split} split; there is {found}")
     for entry in selected:
         other = seen.setdefault(entry.path, entry)
         if other.label != entry.label:
@@ -243,8 +269,8 @@ def _selected(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
 
 
 @cache
-def _tell_test_for_val(place: str) -> None:
-    logger.warning(f"{place}: no val split; the test split takes its place")
+def _warn_of_test_for_val(place: str) -> None:
+    logger.warning(f"{place}: no val split; the test split is used instead")
 
 
 def _existing(entries: list[Entry], place: Path, allow_missing: bool) -> list[Entry]:
@@ -256,15 +282,11 @@ def _existing(entries: list[Entry], place: Path, allow_missing: bool) -> list[En
     if not allow_missing or len(missing) == len(entries):
         raise DataError(
             f"{place}: {message}; correct the list, give the folder its paths start from with --root, or "
-            "leave missing files out with --allow-missing"
+            "skip missing files with --allow-missing"
         )
-    logger.warning(f"{place}: {message}; they are left out")
+    logger.warning(f"{place}: {message}; skipping them")
     gone = set(missing)
     return [entry for entry in entries if entry not in gone]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 # --- holding out -------------------------------------------------------------------------------------------
@@ -278,7 +300,7 @@ _SOURCES = (
 
 
 def source_group(entry: Entry) -> str:
-    """What names the source video of an entry: its group column, else its file name less the clip number."""
+    """The name of an entry's source video: its group column, else its file name without the clip number."""
     if entry.group is not None:
         return entry.group
     stem = os.path.splitext(os.path.basename(entry.path))[0]
@@ -287,13 +309,13 @@ def source_group(entry: Entry) -> str:
 
 
 def hold_out(entries: Sequence[Entry], fraction: float) -> tuple[list[int], list[str]]:
-    """Choose about ``fraction`` of each class, whole groups at a time, the same ones every time.
+    """Choose about ``fraction`` of each class, in complete groups, the same ones every time.
 
-    The choice depends on the names of classes and groups alone, not on the order of the entries or their
-    number in other classes. At least one group of each class is chosen and one is left.
+    The choice depends only on the names of classes and groups, not on the order of the entries or their
+    number in other classes. At least one group of each class is chosen and one is not.
 
     Returns:
-        Positions of the entries held out, and the classes that have a single group and so give none.
+        Positions of the entries held out, and the classes with a single group, of which none is.
     """
     by_class: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for position, entry in enumerate(entries):
@@ -318,24 +340,24 @@ def hold_out(entries: Sequence[Entry], fraction: float) -> tuple[list[int], list
 
 
 def _group_key(entry: Entry) -> str:
-    """Groups by number are numbered within a class; by name they are the same everywhere."""
+    """Numbered groups are numbered within a class; named groups are the same in all classes."""
     group = source_group(entry)
     return f"{entry.label}/{group}" if group.isdigit() else group
 
 
 def _shuffled(group: str) -> bytes:
-    name = os.path.basename(group)  # the same clips are held out wherever the folder lies
+    name = os.path.basename(group)  # the same clips are held out wherever the folder is
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
 # --- finding videos by id ----------------------------------------------------------------------------------
 
-_TRIED = 20  # videos looked for to find out in which folder they lie
+_TRIED = 20  # videos looked for to find their folder
 _LIKELY_SUFFIXES = ("", ".webm", ".mp4", ".avi", ".mkv")
 
 
-def fullest(folders: Sequence[Path], ids: Sequence[str]) -> Path | None:
-    """The first of ``folders`` that has the most of some of the videos ``ids``; None if none has any."""
+def folder_with_most(folders: Sequence[Path], ids: Sequence[str]) -> Path | None:
+    """The first of ``folders`` that holds the most of a sample of ``ids``; None if none holds any."""
     some = ids[:: max(1, len(ids) // _TRIED)]
     counts = [sum(_holds(folder, video) for video in some) for folder in folders]
     return folders[counts.index(max(counts))] if any(counts) else None

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
-from saccade.data.entries import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Entry, Listing, Split, split_of
+from saccade.data.entries import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    ClassNames,
+    Entry,
+    Listing,
+    Split,
+    StrPath,
+    first_few,
+    split_of,
+)
 from saccade.data.something import misplaced
 from saccade.errors import DataError
 
@@ -43,19 +53,13 @@ def class_folder_entries(root: Path, *, split: str | None = None) -> list[Entry]
         if not found:
             empty.append(folder.name)
     if empty and entries:
-        logger.warning(
-            f"{root}: no videos in {_some(empty)}; not taken for {'classes' if len(empty) > 1 else 'a class'}"
-        )
+        logger.warning(f"{root}: no videos in {first_few(empty)}, ignored")
     return entries
 
 
 @register_dataset("folders", recognises=Path.is_dir)
 def read_folders(
-    path: Path,
-    split: Split,
-    *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    path: Path, split: Split, *, class_names: ClassNames | None = None, root: StrPath | None = None
 ) -> Listing:
     """Class folders, under folders named for the splits if there are any.
 
@@ -109,7 +113,3 @@ def is_frame_folder(path: str | os.PathLike[str]) -> bool:
         return False
     with os.scandir(path) as scan:
         return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in scan)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -11,22 +11,27 @@ from dataclasses import replace
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
-from saccade.data.entries import VIDEO_SUFFIXES, Entry, Listing, Split, split_of
+from saccade.data.entries import (
+    VIDEO_SUFFIXES,
+    ClassNames,
+    Entry,
+    Listing,
+    Split,
+    StrPath,
+    read_text,
+    same_but_for_split,
+    shorten,
+    split_in_name,
+    split_of,
+)
 from saccade.data.folders import has_videos, is_video_name, split_folders
 from saccade.errors import DataError
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
 
 _PATH_COLUMNS = (
-    "path",
-    "file",
-    "filename",
-    "file_name",
-    "filepath",
-    "video",
-    "video_path",
-    "video_name",
-    "clip",
+    *("path", "file", "filename", "file_name", "filepath"),
+    *("video", "video_path", "video_name", "clip"),
 )
 _ID_COLUMNS = ("youtube_id", "video_id", "id")
 _LABEL_COLUMNS = ("label", "class", "class_name", "label_name", "category", "action", "target")
@@ -40,7 +45,7 @@ _FRAMES = re.compile(r"(?P<path>.+?)[\s,;]+(?P<num_frames>\d+)[\s,;]+(?P<label>\
 _UCF_LIST = re.compile(r"(?:train|test)list\d+")
 
 
-def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> list[Entry]:
+def read_list(path: str | os.PathLike[str], *, root: StrPath | None = None) -> list[Entry]:
     """The entries of a list file.
 
     Without a header each line is a path, a separator (tab, semicolon, comma or spaces) and a label, which is
@@ -60,12 +65,7 @@ def read_list(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | No
     """
     place = Path(path)
     base = Path(root) if root is not None else place.parent
-    try:
-        text = place.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{place}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{place}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+    text = read_text(place)
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
@@ -89,11 +89,7 @@ def _is_listed(path: Path) -> bool:
 
 @register_dataset("lists", recognises=_is_listed)
 def read_lists(
-    path: Path,
-    split: Split,
-    *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    path: Path, split: Split, *, class_names: ClassNames | None = None, root: StrPath | None = None
 ) -> Listing:
     """A list file with those of the other splits beside it, ``clips.csv`` in a folder, or the lists in a
     folder that are named for the splits.
@@ -105,8 +101,8 @@ def read_lists(
     return Listing(_read_splits(_split_lists(path), root))
 
 
-def _read_list_and_siblings(place: Path, split: Split, root: str | os.PathLike[str] | None) -> list[Entry]:
-    own = _split_in_name(place)
+def _read_list_and_siblings(place: Path, split: Split, root: StrPath | None) -> list[Entry]:
+    own = split_in_name(place)
     if own is None:
         return read_list(place, root=root)
     lists = _split_lists(place.parent, like=place)
@@ -115,7 +111,7 @@ def _read_list_and_siblings(place: Path, split: Split, root: str | os.PathLike[s
     return _read_splits({**lists, own: place}, root)
 
 
-def _read_splits(lists: dict[str, Path], root: str | os.PathLike[str] | None) -> list[Entry]:
+def _read_splits(lists: dict[str, Path], root: StrPath | None) -> list[Entry]:
     return [
         replace(entry, split=entry.split or name)
         for name, path in sorted(lists.items())
@@ -123,26 +119,14 @@ def _read_splits(lists: dict[str, Path], root: str | os.PathLike[str] | None) ->
     ]
 
 
-def _split_in_name(path: Path) -> str | None:
-    """The split a list file is named for: ``val.csv``, ``kinetics_val_list.txt``, ``trainlist01.txt``."""
-    return next((split for word in _words(path) if (split := split_of(word)) is not None), None)
-
-
-def _words(path: Path) -> list[str]:
-    stem = path.stem.lower()
-    for mark in "-. ":
-        stem = stem.replace(mark, "_")
-    return [re.sub(r"list\d*$", "", word) for word in stem.split("_")]
-
-
 def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
     """List files in ``folder`` named for a split; with ``like``, those that differ from it in that word."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        split = _split_in_name(path) if path.suffix.lower() in LIST_SUFFIXES and path.is_file() else None
+        split = split_in_name(path) if path.suffix.lower() in LIST_SUFFIXES and path.is_file() else None
         if split is None:
             continue
-        if like is not None and (path.suffix != like.suffix or _template(path) != _template(like)):
+        if like is not None and not same_but_for_split(path, like):
             continue
         if like is None and split in found:
             raise DataError(
@@ -150,10 +134,6 @@ def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
             )
         found.setdefault(split, path)
     return found
-
-
-def _template(path: Path) -> list[str]:
-    return ["" if split_of(word) else word for word in _words(path)]
 
 
 def _header(line: str) -> tuple[str, list[str]] | None:
@@ -263,7 +243,7 @@ def _frames_entry(place: Path, number: int, line: str, base: Path) -> Entry:
     match = _FRAMES.fullmatch(line)
     if match is None or int(match["num_frames"]) < 1:
         raise DataError(
-            f"{where}: {_shown(line)!r} is not 'folder, number of frames, label', as the other lines are"
+            f"{where}: {shorten(line)!r} is not 'folder, number of frames, label', as the other lines are"
         )
     path = os.path.join(base, _bare(match["path"]))
     return Entry(path, match["label"], where, num_frames=int(match["num_frames"]))
@@ -281,7 +261,7 @@ def _plain_entry(place: Path, number: int, line: str, base: Path, separator: str
             else (line.rpartition(" ") if " " in line else ("", "", line))
         )
         if not path.strip() or not label.strip() or is_video_name(line):
-            raise DataError(f"{where}: no label in {_shown(line)!r}; expected 'path label'")
+            raise DataError(f"{where}: no label in {shorten(line)!r}; expected 'path label'")
     return Entry(os.path.join(base, _bare(path)), _bare(label), where)
 
 
@@ -290,7 +270,7 @@ def _ucf_entry(place: Path, number: int, line: str, base: Path) -> Entry:
     path = line.split(" ")[0]
     if not os.path.dirname(path):
         raise DataError(
-            f"{place}:{number}: {_shown(line)!r} names no class folder; expected 'Class/clip.avi'"
+            f"{place}:{number}: {shorten(line)!r} names no class folder; expected 'Class/clip.avi'"
         )
     return Entry(os.path.join(base, path), os.path.basename(os.path.dirname(path)), f"{place}:{number}")
 
@@ -298,7 +278,3 @@ def _ucf_entry(place: Path, number: int, line: str, base: Path) -> Entry:
 def _bare(cell: str) -> str:
     cell = cell.strip()
     return cell[1:-1] if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "\"'" else cell
-
-
-def _shown(line: str) -> str:
-    return line if len(line) <= 60 else line[:57] + "..."

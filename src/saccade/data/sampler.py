@@ -11,7 +11,7 @@ from saccade.data.seeds import clip_seed, epoch_order
 from saccade.data.types import ClipRequest
 from saccade.errors import ConfigError
 
-_EXTRA = 2**40  # epochs from this number on are drawn from by `ClipSampler.extra_requests` alone
+_EXTRA = 2**40  # epochs from this number on are only used by `ClipSampler.extra_requests`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class BatchShape:
 
 
 class ClipSampler(ABC):
-    """What all samplers share. A global batch is cut into equal, contiguous parts for the processes.
+    """Base of the samplers. A global batch is split into equal, contiguous parts for the processes.
 
     Args:
         num_items: videos in the data set.
         seed: seed of the run.
         rank, world_size: this process and their number.
-        repeats: clips of each video in a batch, behind each other (Hoffer et al. 2019, "Augment your batch",
+        repeats: clips of each video in a batch, one after another (Hoffer et al. 2019, "Augment your batch",
             arXiv 1901.09335). An epoch has as many clips as without, of fewer videos.
     """
 
@@ -54,7 +54,7 @@ class ClipSampler(ABC):
         """This process's part of each batch of the steps ``start`` to ``stop - 1`` of a run."""
 
     def extra_requests(self, step: int, num_batches: int, shape: BatchShape) -> Iterator[list[ClipRequest]]:
-        """This process's part of batches that no run draws, of one shape: another set for each ``step``."""
+        """This process's part of extra batches of one shape, in no epoch; other ones for each ``step``."""
         share = shape.batch_size // self.world_size
         for batch in range(num_batches):
             first = batch * shape.batch_size + self.rank * share
@@ -109,11 +109,11 @@ class ClipSampler(ABC):
 
 
 class TrainSampler(ClipSampler):
-    """Draws every video once an epoch, in an order of its own for each epoch, in batches of one shape.
+    """Draws every video once per epoch, shuffled anew for each epoch, in batches of one shape.
 
-    The clips that do not fill the last batch are left out of that epoch. What a clip looks like depends on
-    the seed, the epoch and the clip's place in it alone, not on the number of processes. With ``repeats`` it
-    takes that many epochs to draw every video.
+    The clips that do not fill the last batch are dropped from that epoch. A clip depends only on the seed,
+    the epoch and its position in it, not on the number of processes. With ``repeats`` it takes that many
+    epochs to draw every video.
 
     Args:
         num_items, seed, rank, world_size, repeats: see `ClipSampler`.
@@ -157,7 +157,7 @@ class TrainSampler(ClipSampler):
     def requests(self, epoch: int, start_step: int = 0) -> Iterator[list[ClipRequest]]:
         """This process's part of each batch of ``epoch``, from batch ``start_step`` on.
 
-        A run that stopped after ``k`` batches goes on with exactly the same clips from ``start_step=k``.
+        A run that stopped after ``k`` batches resumes with exactly the same clips from ``start_step=k``.
         """
         pass_, part = divmod(epoch, self.repeats)
         videos = self.steps_per_epoch * self.shape.batch_size // self.repeats

@@ -1,8 +1,8 @@
 """Where training randomness comes from.
 
-Each clip of a run has one number, made from the run's seed, the epoch and the clip's place in the epoch.
-Every draw about that clip, in a decoding process or on the device, comes from a stream of that number, so it
-does not matter which process decodes the clip, which batch mates it has, or where a run was resumed.
+Each clip of a run has a seed, derived from the run's seed, the epoch and the clip's position in the epoch.
+Every random draw for that clip, in a worker or on the device, comes from that seed, so it does not depend on
+the process that decodes the clip, the rest of the batch, or where a run was resumed.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def epoch_order(num_items: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def clip_seed(seed: int, epoch: int, position: int) -> int:
-    """The number of the clip at ``position`` of ``epoch``, in 0 .. 2**63-1."""
+    """The seed of the clip at ``position`` of ``epoch``, in 0 .. 2**63-1."""
     words = np.random.SeedSequence((seed, _CLIP_SEED, epoch, position)).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 
 def view_seed(seed: int, video: int, view: int) -> int:
-    """The number of a view of a test, in 0 .. 2**63-1: that of the video at this place of its data set."""
+    """The seed of a view in a test, in 0 .. 2**63-1; ``video`` is the index in the data set."""
     words = np.random.SeedSequence((seed, _VIEW_SEED, video, view)).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 
 def stream(seed: int, purpose: Purpose, attempt: int = 0) -> np.random.Generator:
-    """The random stream of one clip for one purpose. ``seed`` is the clip's own number."""
+    """The random stream of one clip for one purpose. ``seed`` is that of the clip."""
     return _generator(seed, _PURPOSES[purpose], attempt)
 
 

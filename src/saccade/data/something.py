@@ -6,7 +6,7 @@
          something-something-v2-train.json and -validation.json (``[{"id": .., "template": ..}, ..]``) and
          -labels.json (``{"label": "number"}``), or labels/train.json ... of the later archive
 
-Both number their videos from 1, so that lists of the one find files of the other: that is refused.
+Both number their videos from 1, so that lists of one version match files of the other, which is an error.
 """
 
 from __future__ import annotations
@@ -18,11 +18,23 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from saccade.data.classnames import class_names, parse_names
 from saccade.data.datasets import register_dataset
-from saccade.data.entries import Entry, Listing, Split, files_by_id, fullest, split_of
+from saccade.data.entries import (
+    ClassNames,
+    Entry,
+    Listing,
+    Split,
+    StrPath,
+    files_by_id,
+    folder_with_most,
+    read_json,
+    read_text,
+    shorten,
+    split_in_name,
+    split_of,
+)
 from saccade.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -34,7 +46,7 @@ _SETS = {"v1": "20bn-something-something-v1", "v2": "20bn-something-something-v2
 _NAMED = re.compile(r"something-something-(?P<version>v[12])-(?P<what>train|validation|test|labels)")
 _BARE = ("train", "validation", "test", "labels")
 _SUFFIX = {"v1": ".csv", "v2": ".json"}
-_SAID_VERSION = re.compile(r"(?:something|sth|ss)[-_]?(v[12])(?![0-9])")
+_VERSION = re.compile(r"(?:something|sth|ss)[-_]?(v[12])(?![0-9])")
 _SUBFOLDERS = ("labels", "annotations")
 _HOMES = ("videos", "frames", "rawframes")
 _TRIED = 20  # entries of a folder looked at to find out what it holds
@@ -42,11 +54,11 @@ _TRIED = 20  # entries of a folder looked at to find out what it holds
 
 @dataclass(frozen=True)
 class SomethingLists:
-    """The published lists of one version that lie in a folder.
+    """The published lists of one version in a folder.
 
     Attributes:
         version: ``v1`` or ``v2``.
-        folder: where they lie.
+        folder: where they are.
         lists: ``train``, ``val``, ``test`` (as many as there are) to file; None: a file named for no split.
         labels: the file of class names, None where it is missing.
     """
@@ -58,7 +70,7 @@ class SomethingLists:
 
 
 def find_lists(place: Path) -> SomethingLists | None:
-    """The lists at ``place``: one of them, the folder they lie in, or the one above it. None: there are none.
+    """The lists at ``place``: one of them, their folder, or its parent; None if there are none.
 
     Raises:
         DataError: lists of both versions.
@@ -70,8 +82,8 @@ def find_lists(place: Path) -> SomethingLists | None:
         version = named["version"] if named and place.suffix.lower() == ".csv" else "v2"
         found = _lists_in(place.parent, version)
         if place == found.labels or (named and named["what"] == "labels"):
-            raise DataError(f"{place}: holds the names of the classes; give the list of training videos")
-        split = _split_in_name(place)
+            raise DataError(f"{place}: holds the class names; give the list of training videos")
+        split = split_in_name(place)
         return replace(found, lists={split: place} if split is None else {**found.lists, split: place})
     for folder in (place, *(place / name for name in _SUBFOLDERS)):
         both = [found for version in _SETS if (found := _lists_in(folder, version)).lists]
@@ -79,7 +91,7 @@ def find_lists(place: Path) -> SomethingLists | None:
             one, other = (next(iter(found.lists.values())).name for found in both)
             raise DataError(
                 f"{folder}: lists of both versions, {one} and {other}; give one of the files, "
-                "or keep the versions in folders of their own"
+                "or keep each version in its own folder"
             )
         if both:
             return both[0]
@@ -92,11 +104,7 @@ def _is_something(path: Path) -> bool:
 
 @register_dataset("something", recognises=_is_something)
 def read_something(
-    path: Path,
-    split: Split,
-    *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    path: Path, split: Split, *, class_names: ClassNames | None = None, root: StrPath | None = None
 ) -> Listing:
     """Something-Something v1 or v2."""
     lists = find_lists(path)
@@ -130,23 +138,18 @@ def _has_ids(path: Path) -> bool:
         return re.match(rb'(?:\xef\xbb\xbf)?\s*\[\s*\{[^{}]*"id"\s*:', file.read(4096)) is not None
 
 
-def _split_in_name(path: Path) -> str | None:
-    words = re.split(r"[-_. ]", path.stem.lower())
-    return next((split for word in words if (split := split_of(word)) is not None), None)
-
-
 def read_lists(
-    lists: SomethingLists, *, only: str | None, root: str | os.PathLike[str] | None
+    lists: SomethingLists, *, only: str | None, root: StrPath | None
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names and the entries of every split.
 
     Args:
         only: the split that is asked for, None for all. The test split was published without labels: it is
-            an error to ask for it, unless ``test-answers.csv`` lies beside it; else it is left out.
+            an error to ask for it, unless ``test-answers.csv`` is beside it; else it is skipped.
         root: the folder of the videos, or the one above it; None: found near the lists.
 
     Raises:
-        DataError: a row is malformed, there are no labels, the videos are not to be found or of the other
+        DataError: a row is malformed, there are no labels, or the videos are not found or of the other
             version.
     """
     entries: list[Entry] = []
@@ -156,17 +159,17 @@ def read_lists(
             answers = _answers(lists.folder)
             if not answers and (only == "test" or len(lists.lists) == 1):
                 raise DataError(
-                    f"{path}: the test split was published without labels, so nothing can be learnt from or "
-                    "measured on it; use the validation split"
+                    f"{path}: the test split was published without labels, so it serves neither training "
+                    "nor evaluation; use the validation split"
                     + ("" if lists.version == "v1" else ", or put test-answers.csv beside it")
                 )
             if not answers:
                 if only is None:
-                    logger.info(f"{path}: no labels were published for the test split; it is left out")
+                    logger.info(f"{path}: no labels were published for the test split; it is skipped")
                 continue
             rows = [(video, answers.get(video, ""), where) for video, _, where in rows]
         entries += [_entry(video, label, where, split) for video, label, where in rows]
-    return _names(lists), _placed(entries, lists, root)
+    return _names(lists), _with_paths(entries, lists, root)
 
 
 def _entry(video: str, label: str, where: str, split: str | None) -> Entry:
@@ -184,7 +187,7 @@ def _rows_of(path: Path, version: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -192,13 +195,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, str, str]]:
         label = label.strip('"')
         if not video.isdecimal() or (semicolon and not label):
             raise DataError(
-                f"{where}: {_shown(line)!r} is not of the form 'id;label', as '100218;Holding something'"
+                f"{where}: {shorten(line)!r} is not of the form 'id;label', as '100218;Holding something'"
             )
         yield video, label, where
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    rows = _json(path)
+    rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise DataError(
             f'{path}: not a list of videos, [{{"id": "78687", "template": "Holding [something]"}}, ...]'
@@ -207,7 +210,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, str, str]]:
         where = f"{path}:row {number}"
         video = row.get("id") if isinstance(row, dict) else None
         if not isinstance(video, (str, int)) or not str(video).strip().isdecimal():
-            raise DataError(f"{where}: {_shown(json.dumps(row))} has no id, the number of a video")
+            raise DataError(f"{where}: {shorten(json.dumps(row))} has no id, the number of a video")
         template = row.get("template", "")
         if not isinstance(template, str) or ("template" in row and not template.strip()):
             raise DataError(f"{where}: video {video}: the template {template!r} is not the name of a class")
@@ -228,8 +231,8 @@ def _names(lists: SomethingLists) -> tuple[str, ...]:
     if path is None:
         return class_names(f"something_{lists.version}")
     if lists.version == "v1":
-        return class_names(list(parse_names(_text(path)).values()))
-    table = _json(path)
+        return class_names(list(parse_names(read_text(path)).values()))
+    table = read_json(path)
     try:
         numbered = {int(number): _without_brackets(name) for name, number in table.items()}
     except (AttributeError, TypeError, ValueError):
@@ -246,31 +249,11 @@ def _without_brackets(template: str) -> str:
     return template.replace("[", "").replace("]", "").strip()
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
-
-
-def _shown(line: str) -> str:
-    return line if len(line) <= 60 else line[:57] + "..."
-
-
 # --- the videos ------------------------------------------------------------------------------------------
 
 
-def _placed(entries: list[Entry], lists: SomethingLists, root: str | os.PathLike[str] | None) -> list[Entry]:
-    """The entries with the files of their videos in place of their ids."""
+def _with_paths(entries: list[Entry], lists: SomethingLists, root: StrPath | None) -> list[Entry]:
+    """The entries with paths instead of ids."""
     folder = _video_folder(entries, lists, root)
     files = files_by_id(folder, preferred=".webm" if lists.version == "v2" else "")
     _check_version(folder, files, entries, lists)
@@ -281,52 +264,50 @@ def _placed(entries: list[Entry], lists: SomethingLists, root: str | os.PathLike
     ]
 
 
-def _video_folder(
-    entries: Sequence[Entry], lists: SomethingLists, root: str | os.PathLike[str] | None
-) -> Path:
+def _video_folder(entries: Sequence[Entry], lists: SomethingLists, root: StrPath | None) -> Path:
     """The first of the likely folders that has the most of some of the videos."""
     candidates = list(_likely_folders(lists, root))
-    folder = fullest(candidates, [entry.path for entry in entries])
+    folder = folder_with_most(candidates, [entry.path for entry in entries])
     if folder is None:
         first = entries[0].path
         kind = f"a folder {first} of JPEG frames" if lists.version == "v1" else f"{first}.webm"
         tried = ", ".join(map(str, candidates))
         raise DataError(
-            f"{next(iter(lists.lists.values()))}: the videos are not to be found: no {kind} in {tried}; "
+            f"{next(iter(lists.lists.values()))}: no videos found: no {kind} in {tried}; "
             + (
                 f"give the folder {_SETS[lists.version]} with --root"
                 if root is None
-                else f"--root is to be the folder {_SETS[lists.version]}, or the one it lies in"
+                else f"--root must be the folder {_SETS[lists.version]} or its parent"
             )
         )
     return folder
 
 
-def _likely_folders(lists: SomethingLists, root: str | os.PathLike[str] | None) -> Iterator[Path]:
+def _likely_folders(lists: SomethingLists, root: StrPath | None) -> Iterator[Path]:
     above = lists.folder.parent if lists.folder.name in _SUBFOLDERS else None
     bases = [Path(root)] if root is not None else [base for base in (lists.folder, above) if base]
     for base in bases:
         own = sorted(
             path
             for path in base.iterdir()
-            if _SAID_VERSION.search(path.name.lower()) is not None and path.is_dir()
+            if _VERSION.search(path.name.lower()) is not None and path.is_dir()
         )
-        yield from (path for path in own if _version_said(path) == lists.version)
+        yield from (path for path in own if _version_in_name(path) == lists.version)
         yield from (base / name for name in _HOMES if (base / name).is_dir())
         yield base
 
 
-def _version_said(folder: Path) -> str | None:
-    """The version that the name of a folder says."""
-    match = _SAID_VERSION.search(folder.name.lower())
+def _version_in_name(folder: Path) -> str | None:
+    """The version in the name of a folder."""
+    match = _VERSION.search(folder.name.lower())
     return match[1] if match else None
 
 
 def _check_version(
     folder: Path, files: dict[str, str], entries: Sequence[Entry], lists: SomethingLists
 ) -> None:
-    """Refuse videos of the other version: all their labels would be wrong, and nothing would tell."""
-    said = _version_said(folder)
+    """Raise for videos of the other version, all of whose labels would be wrong."""
+    said = _version_in_name(folder)
     found = next((files[entry.path] for entry in entries if entry.path in files), "")
     webm = lists.version == "v1" and found.endswith(".webm")
     name = next(iter(lists.lists.values()))
@@ -343,11 +324,11 @@ def _check_version(
         )
 
 
-# --- what a user may have meant --------------------------------------------------------------------------
+# --- hints -------------------------------------------------------------------------------------------------
 
 
 def misplaced(place: Path) -> str | None:
-    """What to give instead of ``place``, if it is part of Something-Something or lies above it; else None."""
+    """What to give instead of ``place``, if it is part of Something-Something or its parent; else None."""
     if not place.is_dir():
         return None
     inside = [
@@ -363,7 +344,7 @@ def misplaced(place: Path) -> str | None:
 
 
 def _instead(videos: Path, near: Path | None = None) -> str:
-    version = _version_said(videos) or "v2"
+    version = _version_in_name(videos) or "v2"
     lists = None if near else find_lists(videos.absolute().parent)
     if lists is not None:
         return f"give the folder of the lists, {lists.folder}"
@@ -372,7 +353,7 @@ def _instead(videos: Path, near: Path | None = None) -> str:
 
 
 def _is_video_folder(place: Path) -> bool:
-    """Whether ``place`` holds videos or folders of frames that are called by numbers alone."""
+    """Whether ``place`` holds videos or folders of frames whose names are numbers."""
     with os.scandir(place) as scan:
         some = [entry for entry, _ in zip(scan, range(_TRIED), strict=False)]
     numbered = [entry for entry in some if re.fullmatch(r"\d+(\.webm)?", entry.name)]

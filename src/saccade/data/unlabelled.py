@@ -15,8 +15,8 @@ from saccade.errors import DataError
 
 
 def is_plain_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a folder of videos without labels: some lie directly in it or in its folders named
-    for a split, and no list is among them.
+    """Whether ``path`` is a folder of videos without labels: with videos directly in it, or in its folders
+    named for a split, and without a list.
     """
     root = Path(path)
     if not root.is_dir() or any(entry.suffix.lower() in LIST_SUFFIXES for entry in root.iterdir()):
@@ -31,7 +31,7 @@ def is_plain_folder(path: str | os.PathLike[str]) -> bool:
 def load_videos(path: str | os.PathLike[str], split: Split, *, val_fraction: float = 0.2) -> VideoDataset:
     """The videos under a folder, with label -1 and no classes.
 
-    Those under ``train``, ``val`` or ``test`` belong there; where there are no such folders about
+    Those under ``train``, ``val`` or ``test`` belong to that split; without such folders, about
     ``val_fraction`` is held out, always the same, clips of one source video (by their names) together.
 
     Raises:
@@ -45,8 +45,8 @@ def load_videos(path: str | os.PathLike[str], split: Split, *, val_fraction: flo
             raise DataError(f"{root}: a single source video, so none can be held out; give val_every 0")
         splits = ["val" if place in held else "train" for place in range(len(entries))]
     else:
-        there = {entry.split for entry in entries}
-        fallback = "test" if split == "val" and "val" not in there else split
+        found = {entry.split for entry in entries}
+        fallback = "test" if split == "val" and "val" not in found else split
         splits = [split if entry.split == fallback else entry.split or "train" for entry in entries]
     items = tuple(
         VideoItem(entry.path, -1) for entry, own in zip(entries, splits, strict=True) if split in (own, "all")

@@ -1,4 +1,4 @@
-"""`motion`: a data set made from a seed, in pairs of classes that only the order of frames tells apart."""
+"""`motion`: a synthetic data set whose classes come in pairs that differ only in the order of frames."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def approach(rng: np.random.Generator, height: int, width: int) -> Paint:
 
 
 def rotate_clockwise(rng: np.random.Generator, height: int, width: int) -> Paint:
-    """Turns on the spot by about half a turn to a whole one, so that no look of it repeats."""
+    """Rotates on the spot by about half a turn to a full one, so that no pose repeats."""
     sprite = make_sprite(rng, shapes=_ANY_SHAPE, patterns=("halves",))
     place = _place(rng, height, width, 0.12)
     radius = rng.uniform(0.26, 0.36) * min(height, width)

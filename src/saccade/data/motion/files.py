@@ -1,4 +1,4 @@
-"""Sets of clips on disk: the same for the same settings, never half made unnoticed, nothing else touched."""
+"""Motion sets on disk: reproducible, resumable when interrupted, never over other files; and their reader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from saccade.data.datasets import find_reader, register_dataset
-from saccade.data.entries import Listing, Split
+from saccade.data.entries import ClassNames, Listing, Split, StrPath
 from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError
 from saccade.files import write_json, write_text
@@ -27,8 +27,8 @@ MOTION_FILE = "motion.json"
 UNFINISHED_FILE = ".motion-unfinished.json"
 _CONTENTS = ("train", "val", "videos", "train.csv", "val.csv", "classes.txt")  # of any motion set
 _CHUNK = 4
-# Constant quantiser and no lead of key frames over the others: the quality of a frame says nothing of its
-# place in the clip, so not even the encoder tells a model of single frames the direction of time.
+# Constant quantiser, the same for key frames and the others: the quality of a frame does not depend on its
+# position, so compression does not reveal the direction of time.
 _ENCODER = {"preset": "veryfast", "qp": "20", "x264-params": "ipratio=1:pbratio=1"}
 
 
@@ -54,12 +54,12 @@ def finish_set(
     force: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Make the clips of a set, or the ones that are missing, or find it made.
+    """Write the clips of a set, or those that are missing; nothing if it is complete.
 
     Args:
-        clips: what to make; each has the path of its file.
+        clips: the clips of the set; each has the path of its file.
         render: a clip's frames, uint8 (T, H, W, 3). It is called in other processes.
-        description: all that determines the set; written last, to ``motion.json``.
+        description: everything that determines the set; written last, to ``motion.json``.
         lists: text files of the set by name.
         workers: processes; None takes one per available CPU, 0 renders in this process.
         force: replace a set of other settings.
@@ -76,7 +76,7 @@ def finish_set(
         (folder / MOTION_FILE).replace(folder / UNFINISHED_FILE)  # clips were removed: make them again
     missing = [clip for clip in clips if not os.path.exists(clip.path)]
     if len(missing) < len(clips):
-        logger.info(f"motion: {folder} is unfinished, {len(missing)} of {len(clips)} clips are to be made")
+        logger.info(f"motion: {folder} is unfinished; {len(missing)} of {len(clips)} clips are missing")
     for parent in {os.path.dirname(clip.path) for clip in clips}:
         os.makedirs(parent, exist_ok=True)
     progress, done = progress or ignore, 0
@@ -105,7 +105,7 @@ def read_motion_file(root: str | os.PathLike[str]) -> dict[str, Any] | None:
             raise KeyError("pairs")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path}: not a description of a motion data set ({error!r}); make it anew"
+            f"{path}: not a description of a motion data set ({error!r}); make it again"
         ) from error
     return dict(description)
 
@@ -116,11 +116,7 @@ def _is_motion_set(path: Path) -> bool:
 
 @register_dataset("motion", recognises=_is_motion_set)
 def read_motion(
-    path: Path,
-    split: Split,
-    *,
-    class_names: str | os.PathLike[str] | Sequence[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    path: Path, split: Split, *, class_names: ClassNames | None = None, root: StrPath | None = None
 ) -> Listing:
     """A `motion` set, of clips in class folders or of untrimmed videos with lists, and its pairs of classes.
 
@@ -136,7 +132,7 @@ def read_motion(
 
 
 def _prepare(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
-    """Make ``folder`` ready to be written. True if a finished set of the same settings is there."""
+    """Prepare ``folder`` for writing. True if it holds a complete set of the same settings."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; give a folder for the motion clips")
     for name in (MOTION_FILE, UNFINISHED_FILE):
@@ -150,7 +146,7 @@ def _prepare(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
             return name == MOTION_FILE
         if not force:
             raise DataError(
-                f"{folder}: holds a motion data set of other settings ({_difference(found, wanted)}); "
+                f"{folder}: holds a motion data set with other settings ({_difference(found, wanted)}); "
                 "give another folder, or --force to replace it"
             )
         for part in (folder / name for name in _CONTENTS):
@@ -160,7 +156,7 @@ def _prepare(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
                 part.unlink(missing_ok=True)
         (folder / name).unlink()
     if folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"{folder}: is not empty and holds no motion data set; give a new folder")
+        raise DataError(f"{folder}: is not empty and holds no motion data set; give another folder")
     write_json(folder / UNFINISHED_FILE, wanted)
     return False
 
@@ -168,10 +164,10 @@ def _prepare(folder: Path, wanted: dict[str, Any], *, force: bool) -> bool:
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
     old, new = found.get("settings"), wanted["settings"]
     if found.get("kind") != wanted.get("kind"):
-        return f"{found.get('kind', 'trimmed')} clips, asked {wanted.get('kind', 'trimmed')}"
+        return f"{found.get('kind', 'trimmed')} clips, requested {wanted.get('kind', 'trimmed')}"
     if not isinstance(old, dict) or found.get("version") != wanted["version"] or old == new:
         return f"version {found.get('version')}, here {wanted['version']}"
-    return ", ".join(f"{key} {old.get(key)}, asked {new[key]}" for key in new if old.get(key) != new[key])
+    return ", ".join(f"{key} {old.get(key)}, requested {new[key]}" for key in new if old.get(key) != new[key])
 
 
 def _write_all(

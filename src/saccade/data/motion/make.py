@@ -20,7 +20,7 @@ from saccade.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class MotionSpec:
-    """All that determines the clips of a `motion` data set."""
+    """Everything that determines the clips of a `motion` data set."""
 
     clips_per_class: int = 48
     val_per_class: int = 20
@@ -69,7 +69,7 @@ def make_motion(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Make the `motion` data set in ``root``, or finish it, or find it made.
+    """Write the `motion` data set to ``root``; a complete one is left as it is, an interrupted one resumed.
 
     The layout is ``root/{train,val}/<class>/<class>_<index>.mp4``; ``motion.json``, written last, holds the
     settings, the class names and the time-reversal pairs. The same settings give the same pixels.
@@ -83,7 +83,7 @@ def make_motion(
         num_frames: inclusive range of clip lengths in frames.
         fps: frames per second.
         workers: processes; None takes one per available CPU, 0 renders in this process. Clips are the same.
-        force: replace a `motion` set of other settings. A folder that holds anything else is never touched.
+        force: replace a `motion` set with other settings. A folder with other contents is never changed.
         progress: called with (clips made, clips to make).
 
     Returns:
@@ -91,7 +91,7 @@ def make_motion(
 
     Raises:
         UsageError: a setting is out of range.
-        DataError: ``root`` holds something else, or (without ``force``) a `motion` set of other settings.
+        DataError: ``root`` holds something else, or (without ``force``) a `motion` set with other settings.
     """
     spec = MotionSpec(
         clips_per_class=clips_per_class,

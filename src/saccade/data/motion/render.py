@@ -36,10 +36,10 @@ def render_clip(
         another scene, and reversed in time.
 
     Raises:
-        UsageError: if there is no such class.
+        UsageError: there is no such class.
     """
     if class_name not in MOTION_CLASSES:
-        raise UsageError(f"class_name: no class {class_name!r}; there are {', '.join(MOTION_CLASSES)}")
+        raise UsageError(f"class_name: no class {class_name!r}; classes are {', '.join(MOTION_CLASSES)}")
     rng = np.random.default_rng([MOTION_VERSION, seed, zlib.crc32(f"{split}/{class_name}".encode()), index])
     forward, _, event = next(pair for pair in PAIRS if class_name in pair[:2])
     frames = render_forward(event, rng, size=size, num_frames=num_frames)

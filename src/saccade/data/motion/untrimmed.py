@@ -2,8 +2,8 @@
 format of Charades.
 
 Each event lasts as long as a clip of `motion` does and is drawn by the same generators, those of the second
-class of a pair backwards; before and after it there is nothing of it in the picture. So the same holds as
-for the clips: single frames cannot tell the classes of a pair apart.
+class of a pair backwards; it is not visible before and after. As in the clips, single frames do not
+distinguish the classes of a pair.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from saccade.errors import UsageError
 from saccade.progress import Progress
 
 _SPLITS = {"train": 0, "val": 1}
-_TRIES = 100  # places drawn for an event before it is left out
-# Charades' own columns, those without a meaning here left empty.
+_TRIES = 100  # positions drawn for an event before it is dropped
+# The columns of Charades; those without a meaning here are empty.
 _COLUMNS = (
     "id",
     "subject",
@@ -46,7 +46,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class UntrimmedSpec:
-    """All that determines the videos of an untrimmed `motion` set. Ranges are inclusive."""
+    """Everything that determines the videos of an untrimmed `motion` set. Ranges are inclusive."""
 
     num_videos: int = 240
     num_val_videos: int = 80
@@ -107,7 +107,8 @@ def make_untrimmed(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Make the untrimmed `motion` set in ``root``, or finish it, or find it made.
+    """Write the untrimmed `motion` set to ``root``; a complete one is left as it is, an interrupted one
+    resumed.
 
     The layout is that of Charades: ``videos/<id>.mp4``, ``train.csv`` and ``val.csv`` with its columns (of
     which ``id``, ``actions`` and ``length`` are filled), ``classes.txt``; ``motion.json``, written last,
