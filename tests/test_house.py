@@ -82,6 +82,7 @@ PUBLIC = {
     "load_weights": ["model", "path_or_state_dict", "strict"],
     "open_video": ["source", "backend"],
     "load_dataset": ["path", "split"],
+    "evaluate": ["model", "dataset", "clip", "views"],
     "register_dataset": ["name", "recognises"],
 }
 
@@ -110,7 +111,8 @@ def test_public_functions_keep_their_arguments(name: str):
 
 
 def test_public_names_are_frozen():
-    assert {*PUBLIC, *ERRORS, "ClipSpec", "Predictor", "__version__"} == set(saccade.__all__)
+    classes = {"ClipSpec", "Detector", "Localizer", "Predictor"}
+    assert {*PUBLIC, *ERRORS, *classes, "__version__"} == set(saccade.__all__)
     assert set(dir(saccade)) == set(saccade.__all__)
     assert saccade.VideoError("a.mp4", "is empty").path == "a.mp4"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

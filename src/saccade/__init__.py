@@ -15,6 +15,8 @@ _PUBLIC = {
     "ClipSpec": "saccade.clip",
     "ConfigError": "saccade.errors",
     "DataError": "saccade.errors",
+    "Detector": "saccade.inference",
+    "Localizer": "saccade.inference",
     "Predictor": "saccade.inference",
     "SaccadeError": "saccade.errors",
     "TrainingError": "saccade.errors",
@@ -22,6 +24,7 @@ _PUBLIC = {
     "VideoError": "saccade.errors",
     "WeightsError": "saccade.errors",
     "create_model": "saccade.models",
+    "evaluate": "saccade.evaluation",
     "list_models": "saccade.models",
     "load_dataset": "saccade.data",
     "load_model": "saccade.models",
@@ -36,6 +39,8 @@ __all__ = [
     "ClipSpec",
     "ConfigError",
     "DataError",
+    "Detector",
+    "Localizer",
     "Predictor",
     "SaccadeError",
     "TrainingError",
@@ -44,6 +49,7 @@ __all__ = [
     "WeightsError",
     "__version__",
     "create_model",
+    "evaluate",
     "list_models",
     "load_dataset",
     "load_model",
@@ -66,7 +72,8 @@ if TYPE_CHECKING:
         VideoError,
         WeightsError,
     )
-    from saccade.inference import Predictor
+    from saccade.evaluation import evaluate
+    from saccade.inference import Detector, Localizer, Predictor
     from saccade.models import create_model, list_models, load_model, load_weights, model_info, register_model
     from saccade.video import open_video
 

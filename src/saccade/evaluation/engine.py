@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -117,20 +118,23 @@ def evaluate(
         )
         source = Videos(videos, home)
     else:
+        chosen.items_of(())  # raises where tensors cannot have the labels of the task
         source = Tensors(dataset, clip, home, sets, shuffle=shuffle_frames)
-    positions = range(rank, len(cast(Any, dataset)), world)
+    if not hasattr(dataset, "__len__"):
+        raise UsageError("evaluate() needs a map-style data set, with __getitem__ and __len__")
+    positions = range(rank, len(dataset), world)
     with evaluating(model):
         partial = run_pass(source, positions, scorer, workers, progress)
     whole = _gather(partial, world, group)
     if not whole.scores:
-        num = len(cast(Any, dataset))
+        num = len(dataset)
         first = next(iter(whole.failures.values()), Failure("", "the data set is empty"))
         raise DataError(f"none of the {num} videos could be read; the first: {first.path}: {first.cause}")
     tested = source.labelled(whole, chosen)
     shape = source.input_shape(whole)
     common = {
         **whole.protocol(tested, world),
-        "gmacs_per_view": count_macs(model, (1, *shape)) / 1e9,
+        "gmacs_per_view": _gmacs(model, shape),
         "num_params": count_params(model),
         "shuffled": shuffle_frames,
     }
@@ -309,6 +313,15 @@ def _gather(partial: PartialScores, world: int, group: Any) -> PartialScores:
         whole.num_clips += part.num_clips
         whole.waited += part.waited
     return whole
+
+
+def _gmacs(model: nn.Module, shape: Sequence[int]) -> float:
+    """Multiply-adds of one view in 1e9; NaN for a module that does not run on the meta device."""
+    try:
+        return count_macs(model, (1, *shape)) / 1e9
+    except Exception as error:
+        logger.debug(f"multiply-adds of {type(model).__name__} are not known: {error!r}")
+        return math.nan
 
 
 def _check_protocol(
