@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks._record import write_results
 from saccade.ops import batch_norm_act, use_backend
-from saccade.training.memory import keep_freed_memory
+from saccade.training.processes import keep_freed_memory
 
 # where in X3D-S, how many such places, channels, side, activation, squeeze-excitation, residual
 PLACES = [

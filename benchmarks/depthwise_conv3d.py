@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks._record import write_results
 from benchmarks._timing import warm_seconds
 from saccade.ops import depthwise_conv3d, use_backend
-from saccade.training.memory import keep_freed_memory
+from saccade.training.processes import keep_freed_memory
 
 # X3D-S at 160 x 160: name, channels, kernel, size, stride, number of such layers
 STAGES = [

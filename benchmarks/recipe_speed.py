@@ -16,8 +16,8 @@ from benchmarks._record import write_results
 from saccade.evaluation.speed import Stopwatch
 from saccade.models import create_model, memory_format
 from saccade.recipes import get_recipe
-from saccade.training.memory import keep_freed_memory
-from saccade.training.run import model_options
+from saccade.training.network import model_options
+from saccade.training.processes import keep_freed_memory
 
 RECIPES = ("x3d_motion", "vov3d_m_motion", "rubiksnet_tiny_motion", "rubiksnet_tiny_aq_motion")
 CLASSES = 12

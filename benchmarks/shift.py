@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks._record import write_results
 from benchmarks._timing import warm_seconds
 from saccade.ops import shift3d, use_backend
-from saccade.training.memory import keep_freed_memory
+from saccade.training.processes import keep_freed_memory
 
 # RubiksNet-tiny at 224 x 224: name, channels, size, stride, number of such blocks
 STAGES = [

@@ -120,7 +120,7 @@ def _ours(name: str) -> nn.Module:
     import os
 
     import saccade
-    from saccade.training.memory import keep_freed_memory
+    from saccade.training.processes import keep_freed_memory
 
     keep_freed_memory()  # as `saccade train` does
     if name == OURS_TORCH:

@@ -84,6 +84,7 @@ PUBLIC = {
     "load_dataset": ["path", "split"],
     "evaluate": ["model", "dataset", "clip", "views"],
     "register_dataset": ["name", "recognises"],
+    "train": ["config", "model", "train_set", "val_set", "transform"],
 }
 
 ERRORS = {
@@ -111,7 +112,7 @@ def test_public_functions_keep_their_arguments(name: str):
 
 
 def test_public_names_are_frozen():
-    classes = {"ClipSpec", "Detector", "Localizer", "Predictor"}
+    classes = {"Callback", "ClipSpec", "Detector", "Localizer", "Predictor", "Run", "TrainConfig"}
     assert {*PUBLIC, *ERRORS, *classes, "__version__"} == set(saccade.__all__)
     assert set(dir(saccade)) == set(saccade.__all__)
     assert saccade.VideoError("a.mp4", "is empty").path == "a.mp4"

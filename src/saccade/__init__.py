@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from saccade._version import __version__
 
 _PUBLIC = {
+    "Callback": "saccade.training.reporting",
     "ClipSpec": "saccade.clip",
     "ConfigError": "saccade.errors",
     "DataError": "saccade.errors",
     "Detector": "saccade.inference",
     "Localizer": "saccade.inference",
     "Predictor": "saccade.inference",
+    "Run": "saccade.runs",
     "SaccadeError": "saccade.errors",
+    "TrainConfig": "saccade.training.config",
     "TrainingError": "saccade.errors",
     "UsageError": "saccade.errors",
     "VideoError": "saccade.errors",
@@ -33,16 +36,20 @@ _PUBLIC = {
     "open_video": "saccade.video",
     "register_dataset": "saccade.data",
     "register_model": "saccade.models",
+    "train": "saccade.training.run",
 }
 
 __all__ = [
+    "Callback",
     "ClipSpec",
     "ConfigError",
     "DataError",
     "Detector",
     "Localizer",
     "Predictor",
+    "Run",
     "SaccadeError",
+    "TrainConfig",
     "TrainingError",
     "UsageError",
     "VideoError",
@@ -58,6 +65,7 @@ __all__ = [
     "open_video",
     "register_dataset",
     "register_model",
+    "train",
 ]
 
 if TYPE_CHECKING:
@@ -75,6 +83,10 @@ if TYPE_CHECKING:
     from saccade.evaluation import evaluate
     from saccade.inference import Detector, Localizer, Predictor
     from saccade.models import create_model, list_models, load_model, load_weights, model_info, register_model
+    from saccade.runs import Run
+    from saccade.training.config import TrainConfig
+    from saccade.training.reporting import Callback
+    from saccade.training.run import train
     from saccade.video import open_video
 
 logging.getLogger("saccade").addHandler(logging.NullHandler())  # silent until the application says otherwise

@@ -62,7 +62,9 @@ class Run:
         folder: the run folder.
 
     Attributes:
-        folder: the same as a path.
+        folder, run_dir: the run folder.
+        config_file, last, best, metrics_file, log, val_scores, test_file, report, plan, image_weights: its
+            files, see the head of this module; they need not exist.
         seconds: wall time of the call of `saccade.train` that returned it, else None.
 
     Example:
@@ -74,68 +76,15 @@ class Run:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, seconds: float | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = self.run_dir = Path(folder)
         self.seconds = seconds
+        self.config_file, self.last, self.best = (self.folder / name for name in (_CONFIG, _LAST, BEST))
+        self.metrics_file, self.log, self.report = (self.folder / name for name in (_METRICS, _LOG, _REPORT))
+        self.val_scores, self.test_file = self.folder / _VAL_SCORES, self.folder / _TEST
+        self.plan, self.image_weights = self.folder / _PLAN, self.folder / _IMAGE_WEIGHTS
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
-
-    # ------------------------------------------------------------------------------------------ files
-
-    @property
-    def run_dir(self) -> Path:
-        """The same as ``folder``."""
-        return self.folder
-
-    @property
-    def config_file(self) -> Path:
-        """config.json."""
-        return self.folder / _CONFIG
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint to resume from, last.pt."""
-        return self.folder / _LAST
-
-    @property
-    def best(self) -> Path:
-        """The best weights, best.safetensors."""
-        return self.folder / BEST
-
-    @property
-    def metrics_file(self) -> Path:
-        """metrics.jsonl."""
-        return self.folder / _METRICS
-
-    @property
-    def log(self) -> Path:
-        """log.txt."""
-        return self.folder / _LOG
-
-    @property
-    def val_scores(self) -> Path:
-        """Scores of the last validation, for `saccade.evaluation.load_result`."""
-        return self.folder / _VAL_SCORES
-
-    @property
-    def test_file(self) -> Path:
-        """Figures of the final test, test.json."""
-        return self.folder / _TEST
-
-    @property
-    def report(self) -> Path:
-        """report.html."""
-        return self.folder / _REPORT
-
-    @property
-    def plan(self) -> Path:
-        """Picture of the multigrid plan."""
-        return self.folder / _PLAN
-
-    @property
-    def image_weights(self) -> Path:
-        """What came from an image network, image_weights.json."""
-        return self.folder / _IMAGE_WEIGHTS
 
     def test_scores(self, views: str) -> Path:
         """Scores of the final test with these views."""

@@ -10,11 +10,11 @@ from test_loader import assert_same
 
 from saccade.data.clips import ClipSettings, TrainClips
 from saccade.data.loader import TrainLoader
-from saccade.data.multigrid import CycleSampler, ShapeCycle, steps_that_fit
 from saccade.data.sampler import BatchShape
 from saccade.data.seeds import clip_seed
 from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import ConfigError
+from saccade.training.multigrid.sampler import CycleSampler, ShapeCycle, steps_that_fit
 
 LARGE = BatchShape(batch_size=16, num_frames=2, stride=(2, 8), short_side=(10, 26), crop=8)
 SMALL = BatchShape(batch_size=8, num_frames=2, stride=(2, 8), short_side=(20, 26), crop=16)

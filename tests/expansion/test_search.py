@@ -362,7 +362,7 @@ def test_a_search_goes_on_where_it_was_begun(tmp_path: Path, monkeypatch: pytest
         return torch.device("cuda" if name == "auto" else name)  # a machine with a GPU
 
     monkeypatch.setattr("saccade.cli.expand._expand", expand)
-    monkeypatch.setattr("saccade.training.distributed.pick_device", pick)
+    monkeypatch.setattr("saccade.training.processes.pick_device", pick)
     assert main(["expand", "--resume", "--out", out]) == 2
     assert main(["expand", "--resume", "--out", out, "--device=auto"]) == 2
     assert asked == [("cpu", "cpu"), ("auto", "cuda")]

@@ -23,7 +23,7 @@ from saccade.errors import UsageError
 from saccade.models import create_model, list_models, save_weights
 from saccade.recipes import RECIPES, describe, get_recipe, list_recipes, register_recipe, summary
 from saccade.training import TrainConfig, train
-from saccade.training.run import model_options
+from saccade.training.network import model_options
 from saccade.video import write_video
 
 CROP, FRAMES = 32, 4

@@ -11,7 +11,7 @@ from saccade.models import count_macs, create_model, load_weights
 from saccade.recipes import RECIPES, get_recipe
 from saccade.recipes.vov3d import PUBLISHED
 from saccade.training.config import TrainConfig
-from saccade.training.run import model_options
+from saccade.training.network import model_options
 from saccade.training.schedule import learning_rate
 
 NAMES = [recipe.__name__ for recipe in PUBLISHED]

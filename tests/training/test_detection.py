@@ -24,7 +24,7 @@ from saccade.tasks.detect import DetectionResult, detection_loss
 from saccade.tasks.frame_map import frame_map
 from saccade.training import TrainConfig, train
 from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig
-from saccade.training.run import model_options
+from saccade.training.network import model_options
 from saccade.training.validate import validate
 
 TINY = {"gamma_w": 0.3, "head_width": 16}

@@ -12,7 +12,7 @@ from saccade.inference import load_for_inference
 from saccade.models import create_model
 from saccade.recipes import get_recipe
 from saccade.tasks import Classify
-from saccade.training.distributed import Processes
+from saccade.training.processes import Processes
 from saccade.training.step import GradientStep
 
 ALONE = Processes(0, 1, torch.device("cpu"))

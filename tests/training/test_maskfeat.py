@@ -30,10 +30,10 @@ from saccade.tasks import masked as evaluation
 from saccade.tasks.masked import LOSS_EPS, MaskedResult, masking, token_errors
 from saccade.training import RunInterrupted, TrainConfig, train
 from saccade.training.checkpoint import load_checkpoint
-from saccade.training.distributed import processes
 from saccade.training.loop import Trainer
+from saccade.training.network import model_options
 from saccade.training.preview import preview_batch
-from saccade.training.run import model_options
+from saccade.training.processes import processes
 from saccade.training.step import GradientStep
 from saccade.training.validate import validate
 from saccade.transforms.masking import CubeMask, masked_tokens

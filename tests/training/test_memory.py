@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from saccade.training.memory import keep_freed_memory
+from saccade.training.processes import keep_freed_memory
 print(keep_freed_memory() if {keep} else False)
 def step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -35,7 +35,7 @@ def test_a_second_block_needs_no_new_pages() -> None:
 
 
 def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    from saccade.training.memory import keep_freed_memory
+    from saccade.training.processes import keep_freed_memory
 
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "100")
     assert keep_freed_memory.__wrapped__() is False

@@ -6,9 +6,9 @@ from torch import nn
 
 from saccade.layers import split_batch_norm
 from saccade.models import create_model
-from saccade.training.distributed import Processes
+from saccade.training.norms import batch_norms, measure_batch_norm
 from saccade.training.optim import freeze
-from saccade.training.precise_bn import batch_norms, measure_batch_norm
+from saccade.training.processes import Processes
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 SIZES = (6, 2, 4)

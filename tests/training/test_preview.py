@@ -19,7 +19,7 @@ from saccade.errors import ConfigError, UsageError
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig, train
 from saccade.training.config import AugmentConfig, ModelConfig
-from saccade.training.preview import _seen, caption, preview_batch
+from saccade.training.preview import _network_view, caption, preview_batch
 from saccade.training.step import GradientStep
 from saccade.visualize.sheet import clip_sheet
 
@@ -86,7 +86,7 @@ def test_of_moments_every_class_is_told(tiny_config: MakeConfig):
     labels[0, 1, 2] = labels[0, 2, 0] = labels[1, 0] = 1
     batch = ClipBatch(clips, labels, (0, 1), (0, 1), 32, inside=torch.ones(2, 4, dtype=torch.bool))
     config = tiny_config("run", "--task", "localization")
-    _, told, files, _ = _seen(config, batch, ("a", "b", "c"), ["x.mp4", "y.mp4"])
+    _, told, files, _ = _network_view(config, batch, ("a", "b", "c"), ["x.mp4", "y.mp4"])
     assert [caption(own, ("a", "b", "c")) for own in told] == ["b, c", "a"]
     assert files == ["x.mp4", "y.mp4"]
 

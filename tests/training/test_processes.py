@@ -149,3 +149,41 @@ def test_two_processes_train_as_one(tiny_config: MakeConfig, tmp_path: Path):
         assert a["paths"].tolist() == b["paths"].tolist()
         np.testing.assert_allclose(a["scores"], b["scores"], atol=1e-4)
     assert json.loads((Path(two.out) / "config.json").read_text())["num_processes"] == 2
+
+
+TWICE = """
+import json, sys
+from saccade.training import TrainConfig, train
+
+if __name__ == "__main__":
+    config = TrainConfig.from_dict(json.loads(sys.argv[1]))
+    if sys.argv[2] == "paused":
+        train(config, fraction=0.5)
+        train(config, resume=True)
+    else:
+        train(config)
+"""
+
+
+def test_synchronised_batch_norm_survives_its_measurement(tiny_config: MakeConfig, tmp_path: Path):
+    """The batch norms stay as they were built, so one process trains the same, and a resumed run too."""
+    flags = ("--model.dropout", "0", "--model.drop-path", "0", "--epochs", "2", "--sync-bn")
+    flags += ("--precise-bn", "2", "--optim.lr", "0.02", "--log-every", "1")
+    single = tiny_config("single", *flags)
+    train(single)
+    script = tmp_path / "twice.py"
+    script.write_text(TWICE)
+    for name in ("whole", "paused"):
+        process = start(
+            [
+                *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+                *(str(script), json.dumps(tiny_config(name, *flags).to_dict()), name),
+            ]
+        )
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    whole, paused = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "paused"))
+    assert_same(whole["model"], paused["model"])
+    one = load_checkpoint(tmp_path / "single" / "last.pt")
+    mine, theirs = vector(one["model"]), vector(whole["model"])
+    assert (theirs - mine).norm() < 1e-4 * mine.norm()

@@ -12,10 +12,10 @@ import torch
 from saccade.data.types import ClipBatch, ReadFailure
 from saccade.errors import DataError
 from saccade.recipes import get_recipe
-from saccade.training.distributed import Processes, pick_device
-from saccade.training.failures import FailureLimit
-from saccade.training.metrics import MetricsFile, Reporter, Window, format_seconds
-from saccade.training.progress import Progress
+from saccade.training import train
+from saccade.training.processes import Processes, pick_device
+from saccade.training.progress import FailureLimit, Progress, Window
+from saccade.training.reporting import Callback, MetricsFile, ProgressBar, Reporter, format_seconds
 from saccade.training.step import TrainingError, explained_memory, split_batch, step_seed
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -67,23 +67,89 @@ def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.Monke
     assert written == [(folder, "loss", 1.5, 7), (folder, "lr", 0.1, 7), "closed"]
 
 
-def test_many_failures_are_all_logged_but_not_all_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_many_failures_are_all_in_the_file_but_not_all_warnings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     reporter = Reporter(tmp_path / "log.txt", total_steps=10, epochs=1, active=True)
     for number in range(40):
         reporter.failure(f"clip{number}.mp4", "no frames", "other.mp4")
     assert (tmp_path / "log.txt").read_text().count("unreadable: clip") == 40
-    told = capfd.readouterr().err
-    assert told.count("unreadable: clip") == 5
-    assert "log.txt only" in told
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert sum("unreadable: clip" in message for message in warnings) == 5
+    assert any("log.txt" in message for message in warnings)
 
 
-def test_only_the_first_process_speaks(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    reporter = Reporter(tmp_path / "log.txt", total_steps=10, epochs=1, active=False)
-    reporter.say("hello")
-    with reporter.running(0):
-        reporter.step(1, 0.1, {"loss": 1, "top1": 0, "clips_per_s": 1, "data_wait": 0, "lr": 1})
-    assert capfd.readouterr().err == ""
+class Recorder(Callback):
+    """Keeps what it is called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict]] = []
+
+    def on_start(self, record):
+        self.calls.append(("start", dict(record)))
+
+    def on_step(self, record):
+        self.calls.append(("step", dict(record)))
+
+    def on_validation(self, record):
+        self.calls.append(("validation", dict(record)))
+
+    def on_end(self, record):
+        self.calls.append(("end", dict(record)))
+
+
+def test_only_the_first_process_reports(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    recorder = Recorder()
+    reporter = Reporter(tmp_path / "log.txt", total_steps=10, epochs=1, active=False, callbacks=[recorder])
+    with caplog.at_level("INFO", logger="saccade"):
+        reporter.say("hello")
+    reporter.start(0, {})
+    reporter.step({"step": 1})
+    assert not caplog.records
+    assert not recorder.calls
     assert not (tmp_path / "log.txt").exists()
+
+
+def test_a_run_is_quiet_and_calls_back(tiny_config, capfd: pytest.CaptureFixture[str]):
+    recorder = Recorder()
+    run = train(tiny_config("run", "--epochs", "2"), callbacks=[recorder])
+    assert capfd.readouterr() == ("", "")
+    kinds = [kind for kind, _ in recorder.calls]
+    assert kinds == ["start", *["step"] * 5, "validation", *["step"] * 5, "validation", "end"]
+    first, last = recorder.calls[0][1], recorder.calls[-1][1]
+    assert (first["step"], first["total_steps"], first["run_dir"]) == (0, 10, str(run.folder))
+    assert first["config"]["epochs"] == 2
+    steps = [record for kind, record in recorder.calls if kind == "step"]
+    assert [record["step"] for record in steps] == list(range(1, 11))
+    assert {"epoch", "loss", "top1", "lr", "clips_per_s"} <= steps[0].keys()
+    validations = [record for kind, record in recorder.calls if kind == "validation"]
+    assert validations[0]["is_best"]
+    assert max(record["val_top1"] for record in validations) == last["best_score"] == run.best_score
+    assert last["best_epoch"] == run.best_epoch
+    assert not last["paused"]
+
+
+def test_an_exception_of_a_callback_ends_the_run(tiny_config):
+    class Stop(Callback):
+        def on_step(self, record):
+            if record["step"] == 2:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(tiny_config("run"), callbacks=[Stop()])
+
+
+def test_without_a_terminal_the_bar_is_a_line_now_and_then(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("saccade.training.reporting._PLAIN_SECONDS", 0.0)
+    with ProgressBar() as bar:
+        bar.on_start({"step": 0, "total_steps": 10, "epochs": 1})
+        bar.on_step(
+            {"step": 1, "epoch": 0.1, "loss": 1, "top1": 0, "clips_per_s": 1, "data_wait": 0, "lr": 1}
+        )
+        bar.on_end({})
+    assert "step 1/10" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from saccade.errors import ConfigError
 from saccade.models import create_model, load_model
 from saccade.training import TrainConfig, train
 from saccade.training.checkpoint import load_checkpoint
-from saccade.training.distributed import Processes
+from saccade.training.processes import Processes
 
 MakeConfig = Callable[..., TrainConfig]
 FLAGS = (

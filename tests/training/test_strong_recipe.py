@@ -19,7 +19,7 @@ from saccade.models import create_model, load_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig, train
 from saccade.training.checkpoint import load_checkpoint
-from saccade.training.distributed import Processes
+from saccade.training.processes import Processes
 from saccade.training.step import GradientStep, split_batch
 from saccade.training.validate import validate
 

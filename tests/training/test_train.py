@@ -178,7 +178,7 @@ def test_a_paused_run_is_validated_and_goes_on_bit_for_bit(tiny_config: MakeConf
     flags = ["--epochs", "2", "--test-views", "1x1", "--optim.schedule", "cosine"]
     whole = train(tiny_config("whole", *flags))
     config = tiny_config("paused", *flags)
-    first = train(config, share=0.3)
+    first = train(config, fraction=0.3)
     assert lines(first.run_dir)[-1]["step"] == 3
     assert "val_top1" in lines(first.run_dir)[-1]
     assert first.test == {}

@@ -11,7 +11,7 @@ from torch import nn
 from saccade.data.types import VideoDataset
 from saccade.recipes import get_recipe
 from saccade.training import loop
-from saccade.training.distributed import Processes
+from saccade.training.processes import Processes
 
 
 @pytest.mark.parametrize("world_size", [1, 2])

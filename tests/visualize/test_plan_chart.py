@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from saccade.recipes import get_recipe
-from saccade.training.multigrid import make_plan
+from saccade.training.multigrid import MultigridTimetable, make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
-from saccade.training.timetable import MultigridTimetable
 from saccade.visualize.charts import save_figure
 from saccade.visualize.plan import plan_chart
 

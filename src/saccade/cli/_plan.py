@@ -22,8 +22,8 @@ def show_plan(config: TrainConfig, *, num_clips: int | None, num_devices: int, p
     path, flag = picture or f"{config.run_dir}_plan.png", "--picture" if picture else "--out"
     if picture or config.multigrid != "off":
         check_file(path, flag, what="picture", suffixes=PICTURES)
+    from saccade.training.multigrid import MultigridTimetable
     from saccade.training.run import draw_plan, make_timetable
-    from saccade.training.timetable import MultigridTimetable
     from saccade.training.validate import validate
 
     validate(config, world_size=num_devices)

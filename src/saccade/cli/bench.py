@@ -85,8 +85,7 @@ def _measure(options: Namespace) -> list[dict[str, Any]]:
     import torch
 
     from saccade.models import model_info
-    from saccade.training.distributed import pick_device
-    from saccade.training.memory import keep_freed_memory
+    from saccade.training.processes import keep_freed_memory, pick_device
 
     if options.threads:
         torch.set_num_threads(options.threads)

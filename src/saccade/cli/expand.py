@@ -161,7 +161,7 @@ def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConf
     from saccade.cli.train import parse_fields
     from saccade.expansion.journal import read_journal, settings_in, steps_in
     from saccade.expansion.settings import search_of
-    from saccade.training.distributed import pick_device
+    from saccade.training.processes import pick_device
 
     flags = {arg.split("=")[0].replace("_", "-"): arg for arg in args if arg.startswith("--")}
     extra = [arg for name, arg in flags.items() if name not in _WITH_RESUME]
@@ -196,7 +196,7 @@ def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
     from saccade.expansion.axes import parse_axes
     from saccade.expansion.types import AXES, COSTS, SearchConfig, Target
     from saccade.recipes import get_recipe
-    from saccade.training.distributed import pick_device
+    from saccade.training.processes import pick_device
 
     if not (options.data or options.replay):
         raise UsageError("give --data PATH, the clips the network is for (or --replay TABLE)")

@@ -105,8 +105,7 @@ def _prepare(device_name: str, threads: int | None) -> dict[str, Any]:
     """Where the latency is measured."""
     import torch
 
-    from saccade.training.distributed import pick_device
-    from saccade.training.memory import keep_freed_memory
+    from saccade.training.processes import keep_freed_memory, pick_device
 
     if threads:
         torch.set_num_threads(threads)

@@ -44,6 +44,7 @@ def run(args: list[str]) -> int:
     from saccade.data.motion import make_motion
     from saccade.recipes import get_recipe
     from saccade.training import train
+    from saccade.training.reporting import ProgressBar
 
     start = time.perf_counter()
     _step(1, f"clips with motion in them, in {options.data}")
@@ -61,7 +62,8 @@ def run(args: list[str]) -> int:
         config = config.replace(
             epochs=options.epochs, optim=dataclasses.replace(config.optim, warmup_epochs=warmup)
         )
-    train(config, overwrite=True)
+    with ProgressBar() as bar:
+        train(config, overwrite=True, callbacks=[bar])
     _evaluate(config, start)
     return 0
 

@@ -53,8 +53,10 @@ def run(args: list[str]) -> int:
 
         return show_plan(parsed, **plan)
     from saccade.training import train
+    from saccade.training.reporting import ProgressBar
 
-    train(parsed, **flags)
+    with ProgressBar() as bar:
+        train(parsed, callbacks=[bar], resume=flags["resume"], overwrite=flags["overwrite"])
     return 0
 
 
@@ -155,22 +157,16 @@ def _with_overrides(config: TrainConfig, args: list[str]) -> tuple[TrainConfig, 
     start = args.index("--model.overrides")
     end = next((i for i in range(start + 1, len(args)) if args[i].startswith("--")), len(args))
     words = args[start + 1 : end]
+    from saccade.training.config import parse_override
+
     if not words or len(words) % 2:
         raise UsageError("--model.overrides takes names and values in turn, e.g. gamma_w 0.5 gamma_d 1")
     changes = {
-        key.replace("-", "_"): _number(value) for key, value in zip(words[::2], words[1::2], strict=True)
+        key.replace("-", "_"): parse_override(value)
+        for key, value in zip(words[::2], words[1::2], strict=True)
     }
     model = replace(config.model, overrides={**config.model.overrides, **changes})
     return config.replace(model=model), args[:start] + args[end:]
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _split_flags(args: list[str]) -> tuple[list[str], dict[str, bool]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from saccade.expansion.types import Candidate, Outcome, SearchConfig
-from saccade.training.metrics import format_seconds
+from saccade.training.reporting import format_seconds
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from saccade.expansion.story import (
 )
 from saccade.expansion.types import accuracy_name
 from saccade.files import write_text
-from saccade.training.metrics import format_seconds
+from saccade.training.reporting import format_seconds
 from saccade.visualize.charts import inline_svg, save_figure
 from saccade.visualize.frontier import AXIS_STYLES, Dot, Step, expansion_chart, pareto_chart, plain_number
 from saccade.visualize.pages import render_page

@@ -40,7 +40,7 @@ from saccade.expansion.types import (
 )
 from saccade.models import create_model
 from saccade.models.x3d import X3D
-from saccade.training.run import model_options
+from saccade.training.network import model_options
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from saccade.errors import UsageError, WeightsError
 from saccade.models import X3D, X3DConfig, create_model, load_model, save_weights
 from saccade.training.config import TrainConfig
-from saccade.training.run import model_options
+from saccade.training.network import model_options
 
 _FREE = {"gamma_tau", "gamma_t", "gamma_s", "gamma_w", "gamma_b", "gamma_d"} | {
     "dropout",

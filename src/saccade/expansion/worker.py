@@ -60,7 +60,7 @@ def _trained(job: Job, start: float) -> Outcome:
         config = _as_begun(job.config, run.config)
     else:
         config = _warm(job, run.folder) if job.parent_run else job.config
-    train(config, resume=resume, overwrite=not resume, share=job.share)
+    train(config, resume=resume, overwrite=not resume, fraction=job.share)
     result = load_result(run.val_scores)
     return Outcome(
         candidate=job.candidate,

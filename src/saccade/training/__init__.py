@@ -1,6 +1,10 @@
 """Training: one frozen config in, one run folder out.
 
 `TrainConfig` is imported with the package; `train` and what needs torch are imported on first use.
+
+Files: `config` and `validate`, `run` (train), `network` (the model), `loop` (Trainer) and `step` (gradients),
+`optim`, `schedule`, `norms` (batch norm), `ema`, `multigrid`, `processes` and `shard` (several processes),
+`checkpoint`, `progress`, `reporting` (log, callbacks), `preview`.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from saccade.training.interrupt import RunInterrupted
+    from saccade.errors import TrainingError
+    from saccade.training.processes import RunInterrupted
+    from saccade.training.reporting import Callback
     from saccade.training.run import train
-    from saccade.training.step import TrainingError
 
 __all__ = [
     "AugmentConfig",
+    "Callback",
     "ModelConfig",
     "OptimConfig",
     "RunInterrupted",
@@ -26,13 +32,14 @@ __all__ = [
 ]
 
 _LAZY = {
-    "RunInterrupted": "interrupt",
-    "TrainingError": "step",
-    "train": "run",
+    "Callback": "saccade.training.reporting",
+    "RunInterrupted": "saccade.training.processes",
+    "TrainingError": "saccade.errors",
+    "train": "saccade.training.run",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"saccade.training.{_LAZY[name]}"), name)
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'saccade.training' has no attribute {name!r}")

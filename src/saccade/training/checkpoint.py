@@ -1,4 +1,4 @@
-"""``last.pt``: all that a run needs to go on as if nothing had happened."""
+"""``last.pt``: all that a run needs to continue exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.files import atomic_path
 from saccade.training.config import TrainConfig
 
 FORMAT = 1
-# What may differ between a run and its continuation: where things are and how fast, not what is computed.
+# What may differ between a run and its continuation: paths and speed, not what is computed.
 HARMLESS = frozenset(
     {"data", "out", "workers", "threads", "device", "save_minutes", "log_every", "tensorboard"}
     | {"test_views", "max_failures", "shard", "checkpoint_activations"}

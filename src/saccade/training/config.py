@@ -5,11 +5,15 @@ Each field's docstring is the help text of its command-line flag.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from saccade.clip import ClipSpec
 from saccade.errors import ConfigError
+
+SCRATCH = "scratch"
+"""`ModelConfig.weights` of a run that is to start from scratch although its recipe is for fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +22,11 @@ class ModelConfig:
 
     name: str
     """A name that `saccade models` lists."""
-    overrides: dict[str, int | float | str] = field(default_factory=dict)
-    """Fields of the architecture's own config to change, e.g. gamma_d 1 gamma_w 1."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Fields of the architecture's own config to change, e.g. gamma_d 1 localization true depths [1,2,2]."""
     weights: str = ""
-    """Run folder or checkpoint to start from (any format load_weights knows). Empty: from scratch."""
+    """Run folder or checkpoint to start from (any format load_weights knows). Empty: from scratch, which a
+    recipe for fine-tuning refuses; scratch: from scratch all the same."""
     image_weights: str = ""
     """Checkpoint of a network for images to start from: a ViT (timm, Hugging Face, MAE ...) for TimeSformer
     and ViViT, an MViT for MViT. What came from where is in image_weights.json of the run folder."""
@@ -43,6 +48,11 @@ class ModelConfig:
     """Each stage (each block, for transformers) learns this many times as fast as the next; the head at the
     full rate. 1 is off, 0.75 usual in fine-tuning transformers."""
 
+    @property
+    def start(self) -> str:
+        """Run folder or checkpoint to start from; empty: from scratch."""
+        return "" if self.weights == SCRATCH else self.weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
@@ -53,39 +63,41 @@ class AugmentConfig:
     crop: int = 0
     """Side in pixels of the random training crop. 0: the crop of the test side, `clip.crop`."""
     area: tuple[float, float] | None = None
-    """Range of the share of the frame that a training crop takes before it is resized to `crop`, e.g. 0.08 1
-    (Inception's crops, usual for transformers). None: a square of `crop` pixels, not resized."""
+    """Range of the fraction of the frame that a training crop covers before it is resized to `crop`, e.g.
+    0.08 1 (Inception's crops, usual for transformers). None: a square of `crop` pixels, not resized."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of width / height of the crops that `area` says, before they are resized."""
+    """Range of width / height of the crops of `area`, before they are resized."""
     inverse_uniform: bool = False
     """Draw 1/short_side uniformly instead of short_side."""
     flip: float | None = None
-    """Probability of a horizontal flip. None: 0.5, or 0 where the names of the classes tell left from right
-    (Something-Something). Where it is given all the same, the labels of flipped clips swap with the sides."""
+    """Probability of a horizontal flip. None: 0.5, or 0 with left and right classes (Something-Something).
+    If it is set with such classes, flipped clips get the label of the other side."""
     brightness: float = 0.0
-    """Colour jitter strength, 0 is off."""
+    """Colour jitter strength, 0 to 1; 0 is off."""
     contrast: float = 0.0
-    """Colour jitter strength, 0 is off."""
+    """Colour jitter strength, 0 to 1; 0 is off."""
     saturation: float = 0.0
-    """Colour jitter strength, 0 is off."""
+    """Colour jitter strength, 0 to 1; 0 is off."""
     rand_ops: int = 0
     """RandAugment: operations drawn for each clip, 0 is off."""
     rand_magnitude: float = 7.0
-    """RandAugment: how strong they are, 0 to 10."""
+    """RandAugment: magnitude, 0 to 10."""
     rand_magnitude_std: float = 0.0
-    """RandAugment: deviation of the magnitude from operation to operation; 0.5 is usual with PySlowFast."""
+    """RandAugment: standard deviation of the magnitude between operations; PySlowFast uses 0.5."""
     erasing: float = 0.0
-    """Random erasing: probability that a clip loses a rectangle."""
+    """Random erasing: probability that a rectangle of a clip is erased."""
     mixup: float = 0.0
-    """MixUp: the share of a clip in its mix with another comes from Beta(mixup, mixup); 0 is off."""
+    """MixUp: parameter of the Beta distribution that the mixing weight is drawn from; 0 is off."""
     cutmix: float = 0.0
-    """CutMix: likewise the share that is not cut out and replaced by another clip; 0 is off."""
+    """CutMix: parameter of the Beta distribution that the fraction kept is drawn from; 0 is off."""
     cutmix_shape: Literal["tube", "box"] = "tube"
     """What CutMix cuts out: a rectangle of all frames alike (tube), or of some frames (box)."""
     mix_switch: float = 0.5
-    """Share of clips that CutMix mixes, not MixUp, where both are on."""
+    """Fraction of clips mixed by CutMix rather than MixUp, if both are on."""
     mix_probability: float = 1.0
-    """Share of clips that are mixed at all."""
+    """Fraction of clips that are mixed."""
+    transform: str = ""
+    """Name of a registered transform (saccade.transforms.register_transform) applied to each batch last."""
     repeats: int = 1
     """Repeated augmentation: clips of each video in a batch. A batch then holds that many fewer videos, and
     `epochs` counts clips as before: each pass over the videos takes that many epochs."""
@@ -104,20 +116,20 @@ class OptimConfig:
     min_lr: float = 0.0
     """Learning rate at the end, for the same reference batch."""
     shift_lr: float | None = None
-    """Multiplier on the learning rate of learned shifts; none: the model's own (0.01 for RubiksNet)."""
+    """Multiplier on the learning rate of learned shifts. None: the model's own (0.01 for RubiksNet)."""
     momentum: float = 0.9
     """Momentum of sgd."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Averaging coefficients of adamw."""
     weight_decay: float = 5e-5
-    """Not applied to norms, biases and what the model names in no_weight_decay()."""
+    """Not applied to norms, biases and the parameters in the model's no_weight_decay()."""
     clip_grad: float = 0.0
-    """Largest global gradient norm, 0 is off. Learned shifts are left out of it."""
+    """Largest global gradient norm, 0 is off. Learned shifts are not clipped."""
     schedule: Literal["cosine", "step", "constant", "plateau"] = "cosine"
     """How the rate falls after the warm-up; it is set anew at every step. plateau multiplies it by `gamma`
     when the loss of more than `patience` validations in a row is no better than the best before."""
     patience: int = 2
-    """Validations without progress that a plateau schedule puts up with."""
+    """plateau: validations without improvement before the rate drops."""
     steps: tuple[float, ...] = ()
     """Epochs at which a step schedule multiplies the rate by `gamma`."""
     gamma: float = 0.1
@@ -237,12 +249,12 @@ class TrainConfig:
     """What a multi-label test makes of a class's scores in several views: the largest, as PySlowFast on
     Charades, or the mean."""
     positive_weight: float = 1.0
-    """How much a label that is there counts against one that is not, in a binary cross entropy. 0: for each
-    class as many times as it is more often absent than present in the training split."""
+    """Positive weight of the binary cross entropy. 0: for each class, how many times more often it is absent
+    than present in the training split."""
     label_smoothing: float = 0.0
-    """Share of the target spread evenly over all classes; of each label of several, over yes and no."""
+    """Fraction of the target spread over all classes; of multi-label targets, over yes and no."""
     ema: float = 0.0
-    """Decay of the moving average of the weights, 0 is off. The average is then what is tested and kept."""
+    """Decay of the moving average of the weights, 0 is off. The average is then what is tested and saved."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 uses autocast."""
     channels_last: bool | None = None
@@ -264,27 +276,31 @@ class TrainConfig:
     """Every random choice of the run comes from this number."""
     deterministic: bool = False
     """On CUDA: allow only algorithms that give the same bits every time (slower). A CPU always does."""
+    backend: Literal["auto", "pyav", "torchcodec"] = "auto"
+    """What decodes video. auto: pyav. torchcodec needs the extra `torchcodec`."""
+    frames_fps: float | None = None
+    """Frame rate of videos that are folders of images, if the data set does not state it. None: 30."""
     workers: int = 2
     """Decoding processes per training process; 0 decodes in the training process."""
     cache_mb: int = 0
     """Memory for decoded short-side frames, shared by all workers; 0 is off."""
     max_failures: float = 0.01
-    """Share of unreadable clips in an epoch above which the run stops. Up to three are tolerated in epochs
-    that are too short for a share to mean anything; 0 stops at the first."""
+    """Fraction of unreadable clips in an epoch above which the run stops; three are always tolerated. 0 stops
+    at the first."""
     allow_missing: bool = False
-    """Leave out, aloud, files that a list names and the disk lacks, as in any download of Kinetics."""
+    """Skip missing files with a warning, as in any download of Kinetics."""
     val_fraction: float = 0.2
-    """Share of the videos held back when the data set says nothing of a validation split."""
+    """Fraction of the videos held out for validation if the data set has no validation split."""
     val_views: str = "1x1"
     """Views per video of the validation during training: CLIPSxCROPS, or a protocol such as ssv2-1clip."""
     val_every: float = 1
-    """Epochs between validations. 0: none, and the last weights are the ones kept."""
+    """Epochs between validations. 0: none; the last weights are saved as the best."""
     test_views: str = ""
     """Views of a final test on the validation split, e.g. 10x1 or ssv2-2clip-3crop. Empty: none."""
     save_minutes: float = 5.0
-    """Minutes between two writings of last.pt; it is also written after every validation."""
+    """Minutes between checkpoints (last.pt); one is also written after every validation."""
     log_every: int = 20
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ... auto takes CUDA where there is one."""
     threads: int = 0
@@ -313,7 +329,7 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`. Fields that are not there have their defaults.
 
         Raises:
             ConfigError: a field is unknown to this version.
@@ -339,3 +355,23 @@ def _build(kind: type, values: dict[str, Any], prefix: str) -> Any:
             value = _build(types[name], value, f"{prefix}{name}.")
         built[name] = tuple(value) if isinstance(value, list) else value
     return kind(**built)
+
+
+def parse_override(text: str) -> Any:
+    """A value of `ModelConfig.overrides` from the command line: JSON (true, false, null, a number, a list, a
+    string) or Python's True, False and None; anything else is a string.
+
+    >>> parse_override("true"), parse_override("1e-3"), parse_override("[1,2]"), parse_override("soft")
+    (True, 0.001, [1, 2], 'soft')
+    """
+    plain = {"True": True, "False": False, "None": None}
+    if text in plain:
+        return plain[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)  # ".5"
+    except ValueError:
+        return text

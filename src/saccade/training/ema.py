@@ -16,7 +16,7 @@ class WeightAverage:
     Floating-point buffers (the running statistics of batch norm) are averaged with the same decay, so that
     they belong to the averaged weights; counters, and what the model names in ``not_averaged()``, are copied.
     The decay grows from 0.1 as (1 + n) / (10 + n) with the number of updates n, up to ``decay``, so that the
-    first weights do not weigh on short runs.
+    initial weights do not dominate short runs.
 
     Attributes:
         model: the averaged copy, in eval mode, without gradients.
@@ -41,8 +41,8 @@ class WeightAverage:
         present = model.state_dict()
         for name, average in self.model.state_dict().items():
             if average.is_floating_point() and name not in copied:
-                averages.append(_own_share(average))
-                values.append(_own_share(present[name]))
+                averages.append(_local(average))
+                values.append(_local(present[name]))
             else:
                 average.copy_(present[name])
         torch._foreach_lerp_(averages, values, 1 - decay)
@@ -57,9 +57,8 @@ class WeightAverage:
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
 
 
-def _own_share(value: Tensor) -> Tensor:
-    """What this process holds of a tensor; of most, all. (Asking whether it is a shared one by its class
-    would import what only sharded runs need.)
-    """
-    share: Tensor = value.to_local() if hasattr(value, "to_local") else value
-    return share
+def _local(value: Tensor) -> Tensor:
+    """The local part of a sharded tensor; any other as it is."""
+    # not asked by class, which would import what only sharded runs need
+    local: Tensor = value.to_local() if hasattr(value, "to_local") else value
+    return local

@@ -8,44 +8,43 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saccade.data.loader import TrainLoader
+from saccade.data.tensors import ClipTensors
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
 from saccade.evaluation import evaluate
-from saccade.layers import load_split_statistics, split_statistics
 from saccade.models import VideoModel, save_weights
 from saccade.runs import Run
 from saccade.tasks import Result, figure_name, get_task
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
-from saccade.training.distributed import Processes
 from saccade.training.ema import WeightAverage
-from saccade.training.failures import FailureLimit
-from saccade.training.interrupt import Interrupts, RunInterrupted
-from saccade.training.metrics import MetricsFile, Reporter, Stopwatch, Window
-from saccade.training.multigrid import NormChoice, Phase
-from saccade.training.multigrid.norms import NormSwitch
-from saccade.training.multigrid.shapes import base_shape
+from saccade.training.multigrid import Phase, base_shape
+from saccade.training.norms import BatchNorms
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
-from saccade.training.precise_bn import batch_norms, measure_batch_norm
-from saccade.training.progress import Progress
+from saccade.training.processes import Interrupts, Processes, RunInterrupted
+from saccade.training.progress import FailureLimit, Progress, Stopwatch, Window
+from saccade.training.reporting import MetricsFile, Reporter
+from saccade.training.schedule import Timetable
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
-from saccade.training.timetable import Timetable
 
 if TYPE_CHECKING:
     from saccade.training.shard import Shards
 
 
 class Trainer:
-    """Trains ``model`` on ``train_set`` as ``config`` says and keeps the run folder up to date."""
+    """Trains ``model`` on ``train_set`` as ``config`` says and keeps the run folder up to date.
+
+    Making one writes nothing, so that all that can be wrong with the config is found before.
+    """
 
     def __init__(
         self,
@@ -58,19 +57,22 @@ class Trainer:
         run_folder: Run,
         timetable: Timetable,
         reporter: Reporter,
-        share: float = 1.0,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        fraction: float = 1.0,
     ) -> None:
         self.config, self.model, self.run_folder = config, model, run_folder
-        self.task = get_task(config.task).from_config(config)
         self.train_set, self.val_set = train_set, val_set
         self.processes, self.reporter, self.timetable = processes, reporter, timetable
         self.total_steps = timetable.total_steps
-        self.end_step = max(1, round(share * self.total_steps))
+        self.end_step = max(1, round(fraction * self.total_steps))
         self.progress = Progress()
+        self.task = get_task(config.task).from_config(config)
+        norm_by_plan = config.multigrid != "off" and config.grid.bn_base_size > 0
+        self.norms = BatchNorms(model, processes, sync=config.sync_bn and not norm_by_plan)
         if config.checkpoint_activations:
             checkpoint_blocks(model)
         self.average = WeightAverage(model, config.ema) if config.ema else None
-        self._shards = self._share_out() if config.shard else None
+        self._shards = self._shard() if config.shard else None
         self.optimizer = create_optimizer(
             model,
             config.optim,
@@ -82,8 +84,6 @@ class Trainer:
         self.metrics = (
             MetricsFile(run_folder.metrics_file, tensorboard=config.tensorboard) if processes.main else None
         )
-        self._batch_norms = batch_norms(model)
-        self._switch_norms = NormSwitch(model, processes)
         self._phase: Phase | None = None
         self._gradients = GradientStep(
             config,
@@ -92,23 +92,19 @@ class Trainer:
             train_set.class_names,
             shards=self._shards,
             objective=self.task.objective(config, model, train_set),
+            transform=transform,
         )
-        apart = model.lr_multipliers() if isinstance(model, VideoModel) else {}
-        # the gradients of learned shifts have a length of their own, which would drown that of all others
-        self._clipped = [p for name, p in model.named_parameters() if name not in apart]
+        shifts = model.lr_multipliers() if isinstance(model, VideoModel) else {}
+        # the gradients of learned shifts have a scale of their own, which would dominate the global norm
+        self._clipped = [p for name, p in model.named_parameters() if name not in shifts]
         self._failure_limit = self._new_failure_limit()
         self._last_save = time.monotonic()
 
     # ------------------------------------------------------------------------------------------- state
 
     @property
-    def share_name(self) -> str:
-        """What the share of right clips is in metrics.jsonl."""
-        return self.task.train_figure
-
-    @property
     def tested_model(self) -> nn.Module:
-        """The weights that are validated and kept: the average where there is one. Of shards, the copy that
+        """The weights that are validated and saved: the average if there is one; with shards, the copy that
         was last gathered.
         """
         if self._shards:
@@ -124,7 +120,7 @@ class Trainer:
         """What `load_state` needs to go on exactly; `torch.save` and ``weights_only=True`` can hold it."""
         state = {
             "model": self.model.state_dict(),
-            "splits": split_statistics(self.model),
+            "splits": self.norms.state(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "progress": self.progress.to_dict(),
@@ -139,7 +135,7 @@ class Trainer:
         if self._shards:
             state = self._shards.scattered(state, self.optimizer)
         self.model.load_state_dict(state["model"])
-        load_split_statistics(self.model, state["splits"])
+        self.norms.load_state(state["splits"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -148,7 +144,7 @@ class Trainer:
             self.metrics.cut(step=self.progress.step, validation_due=self.progress.validation_due)
 
     def save(self) -> None:
-        """Write last.pt, unless the weights are no numbers any more."""
+        """Write last.pt, unless the weights are not finite."""
         self._last_save = time.monotonic()
         if not (self.processes.main or self._shards):
             return
@@ -162,7 +158,7 @@ class Trainer:
     # --------------------------------------------------------------------------------------------- run
 
     def run(self) -> None:
-        """Train from where the progress stands to the end, or to the share of it that was asked for.
+        """Train from the present step to the end, or to the fraction of it that was asked for.
 
         Raises:
             RunInterrupted: after SIGTERM or Ctrl-C, with last.pt written.
@@ -170,10 +166,13 @@ class Trainer:
             DataError: too many unreadable files.
         """
         set_train_mode(self.model)
-        self._tell_progress(self.progress.step)
+        self._set_model_progress(self.progress.step)
         pinned = self.processes.device.type == "cuda"
         loading = make_loader(self.config, self.train_set, pin_memory=pinned)
-        with loading as loader, self.interrupts, self.reporter.running(self.progress.step):
+        self.reporter.start(
+            self.progress.step, {"run_dir": str(self.run_folder.folder), "config": self.config.to_dict()}
+        )
+        with loading as loader, self.interrupts:
             batches = loader.batches(self._requests())
             self.watch.reset()
             while True:
@@ -188,8 +187,8 @@ class Trainer:
             self.metrics.close()
 
     def _requests(self) -> Iterator[list[ClipRequest]]:
-        """The requests from the present step to the last, so that one set of workers serves all epochs. What
-        a validation needs comes where the validation does.
+        """The requests from the present step to the last, so that one set of workers serves all epochs,
+        with those of the batches that `precise_bn` needs before a validation.
         """
         step, sampler = self.progress.step, self.timetable.sampler
         if self.progress.validation_due:
@@ -214,14 +213,14 @@ class Trainer:
         lr = self.timetable.rate(progress.step) * progress.plateau.factor
         set_learning_rate(self.optimizer, lr)
         loss, correct = self._gradients(batch)
-        stop, broken, late, failures, loss, correct, clips = self._shared(batch, loss, correct)
-        if broken:
+        stop, not_finite, late, failures, loss, correct, clips = self._summed(batch, loss, correct)
+        if not_finite:
             raise self._diverged("the loss is not finite")
         if config.optim.clip_grad:
             nn.utils.clip_grad_norm_(self._clipped, config.optim.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._tell_progress(progress.step + 1)
+        self._set_model_progress(progress.step + 1)
         if self.average:
             growth = self.timetable.shape(progress.step).batch_size / config.batch_size
             self.average.update(self.model, num_updates=growth)
@@ -234,13 +233,13 @@ class Trainer:
         if stop:
             self._stop()
 
-    def _shared(self, batch: ClipBatch, loss: float, correct: float) -> list[float]:
-        """What all processes must agree on after the gradients: stop? broken? time to save? and the sums of
-        the step.
+    def _summed(self, batch: ClipBatch, loss: float, correct: float) -> list[float]:
+        """Sums over the processes after the gradients: of those that want to stop, whose loss is not finite,
+        that want to save; of unreadable files, loss, correct clips and clips.
         """
         self._failure_limit.see(batch.failures)
         late = time.monotonic() - self._last_save >= 60 * self.config.save_minutes
-        own = [
+        local = [
             float(self.interrupts.requested),
             float(not math.isfinite(loss)),
             float(late and self.processes.main),
@@ -249,23 +248,23 @@ class Trainer:
             correct,
             float(len(batch)),
         ]
-        return self.processes.sum(own)
+        return self.processes.sum(local)
 
     def _after_step(self, lr: float, *, late: bool) -> None:
         progress = self.progress
-        record = {**progress.window.record(self.share_name), **self.watch.record(), "lr": lr}
+        record = {**progress.window.record(self.task.train_figure), **self.watch.record(), "lr": lr}
         record["clips"] = self.timetable.num_clips(progress.step)
         if self._phase:
             record["phase"] = self._phase.number
         epoch_ends = self.timetable.ends_epoch(progress.step)
         ends = epoch_ends or progress.step == self.end_step
         progress.validation_due = self._validates_after(progress.step)
-        self.reporter.step(progress.step, self.epoch, record)
+        self.reporter.step({"step": progress.step, "epoch": self.epoch, **record})
         self._failure_limit.check(progress.epoch_failures)
         if ends or progress.validation_due or progress.step % self.config.log_every == 0:
             self._write(record)
             if ends:
-                self._tell_epoch(record)
+                self._report_epoch(record)
             progress.window = Window()
             self.watch.reset()
         if epoch_ends:
@@ -275,8 +274,8 @@ class Trainer:
             self.save()
 
     def _validates_after(self, step: int) -> bool:
-        """Whether a validation follows on ``step`` steps, or what is left of it without a validation split:
-        batch statistics taken anew at the end.
+        """Whether a validation follows after ``step`` steps; without a validation split, whether batch
+        statistics are measured (at the end).
         """
         if self.val_set is None:
             return step == self.end_step and self.config.precise_bn > 0
@@ -288,26 +287,24 @@ class Trainer:
             self._shards.refresh()
         if self.config.precise_bn:
             self._measure_batch_norm(batches)
-        self.processes.agree(self.tested_model.buffers())
+        self.processes.broadcast_from_rank0(self.tested_model.buffers())
         if self.val_set is not None:
             self._test(self.val_set, start)
         if self._shards:
-            self._shards.rest()
+            self._shards.offload()
         self.progress.validation_due = False
         self.save()
         set_train_mode(self.model)
         self.watch.reset()
 
     def _measure_batch_norm(self, batches: Iterator[ClipBatch]) -> None:
-        self._switch_norms(NormChoice("plain"))
-        if self._phase:
-            self._phase = None  # the next step enters its phase again
+        self._phase = None  # the next step enters its phase again
         clips = (self._gradients.prepare(batch) for batch in islice(batches, self.config.precise_bn))
         with self._interruptible(), self._gradients.autocast():
-            measure_batch_norm(self.tested_model, clips, norms=self._batch_norms, processes=self.processes)
+            self.norms.measure(self.tested_model, clips)
 
     def _test(self, val_set: VideoDataset, start: float) -> None:
-        with self._interruptible(), self.reporter.paused():
+        with self._interruptible():
             result = validate_model(
                 self.tested_model,
                 val_set,
@@ -331,16 +328,18 @@ class Trainer:
             "val_failures": len(result.failures),
             "val_seconds": round(time.perf_counter() - start, 3),
         }
-        self._write({key: value for key, value in figures.items() if math.isfinite(value)})
+        record = {key: value for key, value in figures.items() if math.isfinite(value)}
+        self._write(record)
         best = "best so far" if better else f"best {100 * progress.best_score:.1f} %"
-        told = f"validation {result.views}: {progress.score_name} {100 * result.score:.1f} % ({best})"
+        line = f"validation {result.views}: {progress.score_name} {100 * result.score:.1f} % ({best})"
         if math.isnan(result.score):
-            told = f"validation {result.views}: no {progress.score_name}, no video that was read has a label"
-        self.reporter.epoch(progress.step, self.epoch, [told])
+            line = f"validation {result.views}: no {progress.score_name}, no video that was read has a label"
+        self.reporter.epoch(progress.step, self.epoch, [line])
+        self.reporter.validation({"step": progress.step, "epoch": self.epoch, **record, "is_best": better})
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """last.pt is up to date here: a signal may break in at once."""
+        """last.pt is up to date here: a signal may stop the run at once."""
         try:
             with self.interrupts.immediate():
                 yield
@@ -366,20 +365,20 @@ class Trainer:
 
     # ----------------------------------------------------------------------------------------- details
 
-    def _share_out(self) -> Shards:
+    def _shard(self) -> Shards:
         from saccade.training.shard import Shards  # takes a second to import
 
         return Shards(self.model, self.average.model if self.average else None, self.processes)
 
     def _enter(self, phase: Phase | None) -> None:
-        """Make ready for a step of this multigrid phase."""
+        """Prepare for a step of this multigrid phase."""
         if phase is None or phase is self._phase:
             return
-        self._switch_norms(phase.norm)
+        self.norms.switch(phase.norm)
         self._phase = phase
         self.reporter.note(f"step {self.progress.step}: {phase}")
 
-    def _tell_progress(self, num_steps: int) -> None:
+    def _set_model_progress(self, num_steps: int) -> None:
         if isinstance(self.model, VideoModel):
             self.model.on_train_progress(num_steps / self.total_steps)
 
@@ -394,10 +393,10 @@ class Trainer:
         if self.metrics:
             self.metrics.write({"step": self.progress.step, "epoch": round(self.epoch, 6), **record})
 
-    def _tell_epoch(self, record: dict[str, Any]) -> None:
+    def _report_epoch(self, record: dict[str, Any]) -> None:
         parts = [
             f"loss {record['loss']:.3f}",
-            f"{figure_name(self.share_name)} {100 * record[self.share_name]:.1f} %",
+            f"{figure_name(self.task.train_figure)} {100 * record[self.task.train_figure]:.1f} %",
             f"{record['clips_per_s']:.1f} clips/s",
             f"data wait {100 * record['data_wait']:.0f} %",
         ]
@@ -427,17 +426,18 @@ class Trainer:
 
 def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool = False) -> TrainLoader:
     """Decodes the training clips of a run."""
-    task = get_task(config.task)
     return TrainLoader(
         dataset,
         workers=config.workers,
         rule=config.temporal_rule,
         target_fps=config.clip.target_fps,
         inverse_uniform=config.augment.inverse_uniform,
+        backend=config.backend,
+        frames_fps=config.frames_fps,
         cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
         cache_short_side=config.augment.short_side[1],
         pin_memory=pin_memory,
-        labels=task.label_kind,
+        labels=get_task(config.task).label_kind,
     )
 
 
@@ -445,9 +445,10 @@ def validate_model(
     model: nn.Module, dataset: VideoDataset, views: str, *, config: TrainConfig, processes: Processes
 ) -> Result:
     """Test ``model`` on ``dataset`` over all processes, which all get the whole result."""
+    tested, views = (dataset.clips, "1x1") if isinstance(dataset, ClipTensors) else (dataset, views)
     results = evaluate(
         model,
-        dataset,
+        tested,
         config.clip,
         views,
         task=get_task(config.task).from_config(config).for_test(config, model),
@@ -457,6 +458,7 @@ def validate_model(
         temporal_rule=config.temporal_rule,
         seed=config.seed,
         precision=config.precision,
+        backend=config.backend,
         distributed=processes.world_size > 1,
         group=processes.control,
     )

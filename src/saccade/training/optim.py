@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from saccade.errors import ConfigError
 from saccade.training.config import OptimConfig
-
-
-class Trainable(Protocol):
-    """What training asks of a model beyond being an `nn.Module`."""
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of parameters that must not decay."""
-
-    def lr_multipliers(self) -> dict[str, float]:
-        """Names of parameters that learn at another rate -> the factor."""
-
-    def layer_ids(self) -> dict[str, int]:
-        """Names of parameters -> depth of their layer, the head deepest."""
-
-    def stages(self) -> list[nn.Module]:
-        """The parts in order, stem first."""
-
-    def classifier_parameters(self) -> list[str]:
-        """Names of the parameters that belong to the classes."""
 
 
 def parameter_groups(
@@ -44,21 +25,22 @@ def parameter_groups(
     decay. What it names in ``lr_multipliers()`` makes groups of its own; ``shift_lr`` replaces those factors.
     With a ``layer_decay`` below 1 there are groups for each depth of ``layer_ids()``: the rate of a layer is
     ``layer_decay`` times that of the next, the deepest have the full rate (Clark et al. 2020, ELECTRA, arXiv
-    2003.10555; Bao et al. 2021, BEiT, arXiv 2106.08254).
+    2003.10555; Bao et al. 2021, BEiT, arXiv 2106.08254). A module that is not a `VideoModel` may have these
+    methods or not; without ``classifier_parameters()`` all of it is backbone.
     Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty groups are
     left out.
 
     Raises:
         ConfigError: there is a ``shift_lr``, and the model has no shifts.
     """
-    traits = cast(Trainable, model)
-    spared, classifier = traits.no_weight_decay(), set(traits.classifier_parameters())
-    factors = traits.lr_multipliers()
+    spared: set[str] = _ask(model, "no_weight_decay", set())
+    classifier = set(_ask(model, "classifier_parameters", ()))
+    factors: dict[str, float] = _ask(model, "lr_multipliers", {})
     if shift_lr is not None:
         if not factors:
             raise ConfigError("optim.shift_lr: the model has no learned shifts; leave it out")
         factors = dict.fromkeys(factors, shift_lr)
-    depths = traits.layer_ids() if layer_decay != 1 else {}
+    depths: dict[str, int] = _ask(model, "layer_ids", {}) if layer_decay != 1 else {}
     deepest = max(depths.values(), default=0)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -84,6 +66,10 @@ def parameter_groups(
         )
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def _ask(model: nn.Module, method: str, otherwise: Any) -> Any:
+    return getattr(model, method)() if hasattr(model, method) else otherwise
 
 
 def create_optimizer(
@@ -114,13 +100,14 @@ def freeze(model: nn.Module, num_stages: int) -> None:
     Raises:
         ConfigError: the model has fewer stages.
     """
-    traits = cast(Trainable, model)
+    if not num_stages:
+        return
     if num_stages == -1:
-        classifier = set(traits.classifier_parameters())
+        classifier = set(_ask(model, "classifier_parameters", ()))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in classifier)
         return
-    stages = traits.stages()
+    stages = _ask(model, "stages", [])
     if num_stages > len(stages):
         raise ConfigError(f"model.freeze: {num_stages} stages to freeze, but the model has {len(stages)}")
     for stage in stages[:num_stages]:

@@ -1,4 +1,4 @@
-"""A training batch as the network sees it, for people to look at."""
+"""A training batch as the network sees it, as pictures with captions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from saccade.errors import UsageError
 from saccade.tasks import get_task
 from saccade.training.config import TrainConfig
 from saccade.training.loop import make_loader
-from saccade.training.run import load_data, make_timetable, model_options
+from saccade.training.network import model_options
+from saccade.training.run import load_data, make_timetable
 from saccade.training.step import mixing, split_batch, train_transform
 from saccade.training.validate import validate
 from saccade.transforms import Mixing
 
-_LEAST = 0.005  # shares below it are not told
+_LEAST = 0.005  # smaller fractions are not shown
 _CACHE_MB = 64
 
 
@@ -28,8 +29,8 @@ class Preview:
     """One batch.
 
     Attributes:
-        frames: uint8 (B, T, S, S, 3), values that normalisation pushed out of range cut off.
-        captions: the labels of each clip in words, with their shares where clips are mixed.
+        frames: uint8 (B, T, S, S, 3), clamped to that range.
+        captions: the labels of each clip in words, with their fractions where clips are mixed.
         sources: the names of the files each clip comes from, likewise.
         boxes: of each clip the boxes of people (N, 4) in pixels; None where the task has none.
     """
@@ -51,7 +52,7 @@ def preview_batch(config: TrainConfig, step: int = 0) -> Preview:
         DataError: the data set cannot be used.
     """
     validate(config)
-    # with a cache clips are resized in another way, so the preview has a small one where the run has one
+    # a cache changes how clips are resized, so the preview has a small one if the run has one
     config = config.replace(workers=0, cache_mb=min(config.cache_mb, _CACHE_MB), val_every=0, test_views="")
     train_set, _ = load_data(config)
     timetable = make_timetable(config, len(train_set))
@@ -60,63 +61,63 @@ def preview_batch(config: TrainConfig, step: int = 0) -> Preview:
     with make_loader(config, train_set) as loader:
         batch = next(loader.batches(timetable.sampler.run_requests(step, step + 1)))
     files = [os.path.basename(train_set.items[index].path) for index in batch.indices]
-    views, labels, sources, boxes = _seen(config, batch, train_set.class_names, files)
+    views, labels, sources, boxes = _network_view(config, batch, train_set.class_names, files)
     mean, std = (torch.tensor(value).view(3, 1, 1, 1) for value in (config.clip.mean, config.clip.std))
     frames = (views * std + mean).clamp(0, 1).mul(255).round().to(torch.uint8)
     return Preview(
         frames=frames.permute(0, 2, 3, 4, 1),
-        captions=tuple(caption(own, train_set.class_names) for own in labels),
+        captions=tuple(caption(each, train_set.class_names) for each in labels),
         sources=tuple(sources),
         boxes=boxes,
     )
 
 
-def _seen(
+def _network_view(
     config: TrainConfig, batch: ClipBatch, names: Sequence[str], files: list[str]
 ) -> tuple[Tensor, list[Tensor], list[str], tuple[Tensor, ...] | None]:
-    """Clips, and of each the labels, the files it comes from, and boxes; pass by pass as the run has them."""
-    task = get_task(config.task).from_config(config)
+    """Clips, and of each the labels, the files it comes from, and boxes, split as in the run."""
     transform, mix = train_transform(config, names), mixing(config, len(names))
     views: list[Tensor] = []
     labels: list[Tensor] = []
     sources: list[str] = []
     boxes: list[Tensor] = []
+    task = get_task(config.task).from_config(config)
     for part in split_batch(batch, config.accumulate):
-        own_files = files[len(sources) : len(sources) + len(part)]
+        part_files = files[len(sources) : len(sources) + len(part)]
         shown = task.preview(config, part, transform, mix, model_options(config))
         if mix:
-            own_files = _mixed_files(mix, part, own_files, shown.clips.shape[2:])
+            part_files = _mixed_files(mix, part, part_files, shown.clips.shape[2:])
         boxes += shown.boxes or ()
         labels += shown.labels
         views.append(shown.clips)
-        sources += own_files
+        sources += part_files
     return torch.cat(views), labels, sources, tuple(boxes) if boxes else None
 
 
 def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[int]) -> list[str]:
-    """The files of each mix, with their shares."""
-    told = []
+    """The files of each mix, with their fractions."""
+    found = []
     for seed, own, partner in zip(part.seeds, files, mix.partners(len(part)), strict=True):
         share = mix.draw(seed, size).share
-        told.append(own if share == 1 else f"{own} {_percent(share)} + {files[partner]}")
-    return told
+        found.append(own if share == 1 else f"{own} {_percent(share)} + {files[partner]}")
+    return found
 
 
 def caption(labels: Tensor, names: Sequence[str]) -> str:
     """Labels of one clip in words.
 
     Args:
-        labels: the number of a class, int64; or shares of the classes (K,).
+        labels: the number of a class, int64; or fractions of the classes (K,).
     """
     if not labels.is_floating_point():
         return names[int(labels)]
     if not len(labels):
         return ""  # pre-training looks at none
-    told = [(share, label) for label, share in enumerate(labels.tolist()) if share >= _LEAST]
-    told.sort(key=lambda pair: (-pair[0], pair[1]))
-    if all(share > 1 - _LEAST for share, _ in told):
-        return ", ".join(names[label] for _, label in told) or "nothing"
-    return " + ".join(f"{names[label]} {_percent(share)}" for share, label in told)
+    shown = [(share, label) for label, share in enumerate(labels.tolist()) if share >= _LEAST]
+    shown.sort(key=lambda pair: (-pair[0], pair[1]))
+    if all(share > 1 - _LEAST for share, _ in shown):
+        return ", ".join(names[label] for _, label in shown) or "nothing"
+    return " + ".join(f"{names[label]} {_percent(share)}" for share, label in shown)
 
 
 def _percent(share: float) -> str:

@@ -1,13 +1,75 @@
-"""Where a run stands, and which of its weights are the best so far."""
+"""Where a run stands: steps, running means, unreadable files, and which weights are the best so far."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from saccade.training.metrics import Window
+from saccade.data.types import ReadFailure
+from saccade.errors import DataError
+from saccade.training.processes import Processes
 from saccade.training.schedule import Plateau
+
+_MIN_TOLERATED = 3  # unreadable clips, in epochs too short for max_failures to mean anything
+_NUM_LISTED = 3
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last line of metrics.jsonl. Part of the checkpoint: no step is lost."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    clips: int = 0
+    failures: int = 0
+
+    def add(self, *, loss: float, correct: float, clips: int, failures: int) -> None:
+        """Add a step: ``loss`` and ``correct`` are sums over its clips."""
+        self.loss += loss
+        self.correct += correct
+        self.clips += clips
+        self.failures += failures
+
+    def record(self, figure: str = "top1") -> dict[str, float | int]:
+        """Means per clip; ``figure`` is what the fraction of correct clips is called."""
+        clips = max(self.clips, 1)
+        return {"loss": self.loss / clips, figure: self.correct / clips, "failures": self.failures}
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Plain values for the checkpoint."""
+        return asdict(self)
+
+
+class Stopwatch:
+    """Time spent waiting for data and in all, since the last reset."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again."""
+        self.start, self.waited, self.clips = time.perf_counter(), 0.0, 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The time inside counts as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    def record(self) -> dict[str, float]:
+        """Speed and data wait since the last reset, as metrics.jsonl has them."""
+        total = max(time.perf_counter() - self.start, 1e-9)
+        return {
+            "clips_per_s": round(self.clips / total, 3),
+            "data_wait": round(self.waited / total, 4),
+            "data_seconds": round(self.waited, 4),
+            "compute_seconds": round(total - self.waited, 4),
+        }
 
 
 @dataclass
@@ -61,3 +123,34 @@ class Progress:
         """From what `to_dict` gave."""
         parts = {"window": Window(**values["window"]), "plateau": Plateau(**values["plateau"])}
         return cls(**{**values, **parts})
+
+
+class FailureLimit:
+    """Counts the unreadable files of an epoch over all processes and ends the run when they are too many."""
+
+    def __init__(self, fraction: float, clips_per_epoch: int, processes: Processes) -> None:
+        self.fraction, self.clips = fraction, clips_per_epoch
+        self.limit = max(fraction * clips_per_epoch, _MIN_TOLERATED) if fraction > 0 else 0
+        self._processes = processes
+        self._first: list[str] = []
+
+    def see(self, failures: Sequence[ReadFailure]) -> None:
+        """Remember the first of this process's own failures, for the message."""
+        for failure in failures[: _NUM_LISTED - len(self._first)]:
+            self._first.append(f"{failure.path} ({failure.cause})")
+
+    def check(self, count: int) -> None:
+        """``count`` failures in this epoch so far, over all processes. Every process must call this.
+
+        Raises:
+            DataError: above the limit; names fraction, limit and the first files.
+        """
+        if count <= self.limit:
+            return
+        files = [file for part in self._processes.gather(self._first) for file in part][:_NUM_LISTED]
+        raise DataError(
+            f"{count} of {self.clips} clips of the epoch could not be read "
+            f"({count / self.clips:.1%}; max_failures allows {self.fraction:.1%}): {'; '.join(files)}"
+            f"{'; ...' if count > len(files) else ''}. Run `saccade data check` on the data set, "
+            "or raise --max-failures"
+        )

@@ -2,61 +2,91 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from saccade.data.classnames import class_names as read_class_names
 from saccade.data.classnames import mirrored_labels
 from saccade.data.sampler import TrainSampler
+from saccade.data.tensors import ClipTensors
 from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.files import write_json
-from saccade.layers.batch_norm import convert_sync_batchnorm
-from saccade.models import (
-    ImageReport,
-    create_model,
-    init_from_image,
-    load_weights,
-    memory_format,
-)
-from saccade.models.registry import option_names
-from saccade.models.x3d import BASE_CROP
-from saccade.runs import Run, describe_weights
+from saccade.models import load_weights
+from saccade.runs import Run
 from saccade.tasks import figures_text, get_task
-from saccade.training.blank import blank_model
 from saccade.training.checkpoint import check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
-from saccade.training.distributed import Processes, processes
 from saccade.training.loop import Trainer, validate_model
-from saccade.training.memory import keep_freed_memory
-from saccade.training.metrics import Reporter, format_seconds
-from saccade.training.multigrid import make_plan
+from saccade.training.multigrid import MultigridTimetable, make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
-from saccade.training.optim import freeze
+from saccade.training.network import build_model, clip_multiple, has_batch_norm, place_model
+from saccade.training.processes import Processes, keep_freed_memory, processes
+from saccade.training.reporting import Callback, Reporter, format_seconds
+from saccade.training.schedule import PlainTimetable
 from saccade.training.step import flip_probability
-from saccade.training.timetable import MultigridTimetable, PlainTimetable
 from saccade.training.validate import validate
 
 
-def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False, share: float = 1.0) -> Run:
+def train(
+    config: TrainConfig,
+    *,
+    model: nn.Module | None = None,
+    train_set: Any = None,
+    val_set: Any = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    fraction: float = 1.0,
+) -> Run:
     """Train as ``config`` says and keep everything in its run folder.
 
-    Under ``torchrun`` every process calls this.
+    Under ``torchrun`` every process calls this. It shows nothing: progress is logged by the logger
+    ``saccade`` at level INFO and given to the callbacks. A script that uses worker processes
+    (``config.workers``) needs the usual ``if __name__ == "__main__":``.
+
+    >>> config = saccade.get_recipe("x3d_motion").replace(data="data/motion", out="runs/mine")
+    >>> run = saccade.train(config)
+    >>> run.best_score, run.best
+    (0.966, PosixPath('runs/mine/best.safetensors'))
+
+    With a network and data of your own, ``config.model`` and ``config.data`` are not used:
+
+    >>> saccade.train(config, model=my_net, train_set=my_clips, val_set=my_other_clips)
 
     Args:
-        resume: go on from last.pt of the run folder; on a CPU the final weights are bit for bit those of a
-            run that was never stopped.
+        model: trained in place of the one that ``config.model`` names: (B, 3, T, H, W) float32 -> logits
+            (B, K). Its weights are changed in place.
+        train_set: clips to train on in place of ``config.data``: a `VideoDataset` (`saccade.load_dataset`),
+            or any map-style data set of (clip, label). A clip is uint8 frames (T, H, W, 3) or (3, T, H, W),
+            which are resized, cropped, augmented and normalised as the config says; or floats (3, T, H, W),
+            which are taken as they are. T is ``config.clip.num_frames``. A label is an int, or for
+            multi-label a float vector (K,). Class names are those of ``config.class_names``, else its
+            ``class_names`` or ``classes``, else numbers.
+        val_set: clips to validate on, likewise. With a ``train_set`` and without this: no validation.
+        transform: called with each training batch (B, 3, T, H, W) after all other transforms, before clips
+            are mixed; returns one of as many clips. See also ``config.augment.transform``.
+        callbacks: called while the run goes on, see `Callback`.
+        resume: go on from last.pt of the run folder, given the same objects again; on a CPU the final weights
+            are bit for bit those of a run that was never stopped.
         overwrite: replace a run that is in the folder.
-        share: how much of the run to do before it pauses, 0..1, validated as at its end; schedules are those
-            of the whole. Resumed, it goes on as though it had never paused (a plateau schedule has seen a
-            validation more); the weights of a pause are kept only until the run's own next validation.
+        fraction: how much of the run to do before it pauses, 0..1, validated as at its end; schedules are
+            those of the whole. Resumed, it goes on as though it had never paused (a plateau schedule has seen
+            one validation more); the weights of a pause count as the best only until the next validation.
+
+    Returns:
+        The run folder, with the scores of the run.
 
     Raises:
         ConfigError: a field cannot work, or differs from that of the run to resume.
@@ -67,68 +97,130 @@ def train(config: TrainConfig, *, resume: bool = False, overwrite: bool = False,
         RunInterrupted: stopped by SIGTERM or Ctrl-C after saving (a KeyboardInterrupt).
     """
     start = time.perf_counter()
+    if model is not None:
+        config = config.replace(model=replace(config.model, name=_qualified_name(model), overrides={}))
     with _settings(config), processes(config.device) as group:
         if group.device.type == "cpu":
             keep_freed_memory()
-        validate(config, world_size=group.world_size)
+        validate(config, world_size=group.world_size, model=model)
         run_folder = Run(config.run_dir)
         run_folder.check_free(resume=resume, overwrite=overwrite)
         group.barrier()  # nobody writes before all have looked
-        trainer = _prepare(config, run_folder, group, resume=resume, overwrite=overwrite, share=share)
+        state = load_checkpoint(run_folder.last) if resume else None
+        if state:
+            check_same_run(state["config"], config)
+        train_clips, val_clips = _data(config, train_set, val_set, model)
+        if state and state["data"] != train_clips.fingerprint():
+            raise DataError(
+                f"{config.data or train_clips.root}: not the clips this run began with (their number, labels "
+                "or classes differ)"
+            )
+        timetable = make_timetable(
+            config, len(train_clips), rank=group.rank, world_size=group.world_size, model=model
+        )
+        network, notes, image = _network(config, model, train_clips, group, start_weights=state is None)
+        sizes = {(shape.num_frames, shape.crop) for shape in timetable.shapes}
+        get_task(config.task).check_model(config, network, sizes)
+        trainer = Trainer(
+            config,
+            network,
+            train_clips,
+            val_clips,
+            processes=group,
+            run_folder=run_folder,
+            timetable=timetable,
+            reporter=Reporter(
+                run_folder.log,
+                total_steps=timetable.total_steps,
+                epochs=timetable.epochs,
+                active=group.main,
+                callbacks=callbacks,
+            ),
+            transform=transform,
+            fraction=fraction,
+        )
+        if group.main:  # everything is built and checked: now the folder is written
+            if overwrite:
+                run_folder.clear()
+            run_folder.folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                run_folder.write_config(config, device=group.device, num_processes=group.world_size)
+            if image is not None:
+                write_json(run_folder.image_weights, image.to_dict())
+        for note in [*notes, *_flip_note(config, train_clips)]:
+            trainer.reporter.say(note)
+        _introduce(trainer, state)
+        if isinstance(timetable, MultigridTimetable) and state is None:
+            _show_plan(timetable, run_folder.plan, trainer.reporter)
         trainer.run()
         return _finish(trainer, start)
 
 
-def _prepare(
-    config: TrainConfig, run_folder: Run, group: Processes, *, resume: bool, overwrite: bool, share: float
-) -> Trainer:
-    state = load_checkpoint(run_folder.last) if resume else None
-    if state:
-        check_same_run(state["config"], config)
-    train_set, val_set = load_data(config)
-    if state and state["data"] != train_set.fingerprint():
-        raise DataError(
-            f"{config.data}: not the clips this run began with (their number, labels or classes differ)"
-        )
-    timetable = make_timetable(config, len(train_set), rank=group.rank, world_size=group.world_size)
-    model, notes, image = _model(config, train_set, group, start_weights=state is None)
-    sizes = {(shape.num_frames, shape.crop) for shape in timetable.shapes}
-    get_task(config.task).check_model(config, model, sizes)
-    if group.main:
-        if overwrite:
-            run_folder.clear()
-        run_folder.folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            run_folder.write_config(config, device=group.device, num_processes=group.world_size)
-        if image is not None:
-            write_json(run_folder.image_weights, image.to_dict())
-    reporter = Reporter(
-        run_folder.log,
-        total_steps=timetable.total_steps,
-        epochs=timetable.epochs,
-        active=group.main,
-    )
-    trainer = Trainer(
-        config,
-        model,
-        train_set,
-        val_set,
-        processes=group,
-        run_folder=run_folder,
-        timetable=timetable,
-        reporter=reporter,
-        share=share,
-    )
-    for note in [*notes, *_flip_note(config, train_set)]:
-        reporter.say(note)
-    _introduce(trainer, state)
-    if isinstance(timetable, MultigridTimetable) and state is None:
-        _show_plan(timetable, run_folder.plan, reporter)
-    return trainer
+def _qualified_name(model: nn.Module) -> str:
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+def _data(
+    config: TrainConfig, train_set: Any, val_set: Any, model: nn.Module | None
+) -> tuple[VideoDataset, VideoDataset | None]:
+    """The clips to train and to validate on: those given, else those of the config."""
+    if train_set is None:
+        loaded_train, loaded_val = load_data(config)
+        return loaded_train, loaded_val if val_set is None else _as_dataset(config, val_set, "val")
+    train_clips = _as_dataset(config, train_set, "train")
+    if not train_clips.class_names and get_task(config.task).has_classes:
+        train_clips = replace(train_clips, class_names=_numbered(config, train_clips, model))
+    return train_clips, None if val_set is None else _as_dataset(config, val_set, "val")
+
+
+def _as_dataset(config: TrainConfig, given: Any, split: str) -> VideoDataset:
+    if isinstance(given, VideoDataset):
+        get_task(config.task).from_config(config).check_dataset(given)
+        return given
+    for name in ("__len__", "__getitem__"):
+        if not hasattr(given, name):
+            raise UsageError(f"{split}_set: {type(given).__name__} has no {name}; give a map-style data set")
+    if not len(given):
+        raise DataError(f"{split}_set: is empty")
+    if config.multigrid != "off":
+        raise ConfigError("multigrid: changes the clips of videos; leave it off with tensors")
+    names = read_class_names(config.class_names) if config.class_names else ()
+    dataset = ClipTensors.of(given, split, names)
+    dataset.check(0, config.clip.num_frames)
+    return dataset
+
+
+def _numbered(config: TrainConfig, dataset: VideoDataset, model: nn.Module | None) -> tuple[str, ...]:
+    """Class names where nothing says them: numbers, as many as the model has classes or the labels say."""
+    num_classes = getattr(model, "num_classes", None)
+    if not isinstance(num_classes, int):
+        labels = dataset.fingerprint()["labels"]
+        if not labels or not all(isinstance(label, int) for label in labels):
+            raise UsageError(
+                "train_set: does not say its classes; give it class_names, set config.class_names, or give "
+                "the model num_classes"
+            )
+        num_classes = max(labels) + 1
+    return tuple(map(str, range(num_classes)))
+
+
+def _network(
+    config: TrainConfig,
+    model: nn.Module | None,
+    dataset: VideoDataset,
+    group: Processes,
+    *,
+    start_weights: bool,
+) -> tuple[nn.Module, list[str], Any]:
+    notes: list[str] = []
+    image = None
+    if model is None:
+        model, notes, image = build_model(config, len(dataset.class_names), start_weights=start_weights)
+    return place_model(config, model, group.device), notes, image
 
 
 def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
-    """Load or make the first state and say what is about to happen."""
+    """Load or make the first state and log what is about to happen."""
     config, reporter, group = trainer.config, trainer.reporter, trainer.processes
     if state:
         trainer.load_state(state)
@@ -165,13 +257,26 @@ def _finish(trainer: Trainer, start: float) -> Run:
     if group.main and not paused:
         _report(trainer)
     best = progress.best_score if trainer.val_set and isfinite(progress.best_score) else None
-    told = f"best {progress.score_name} {100 * best:.1f} %, " if best is not None else ""
+    score = f"best {progress.score_name} {100 * best:.1f} %, " if best is not None else ""
     end = f"paused at epoch {trainer.epoch:.4g} after" if paused else "done in"
     trainer.reporter.say(
-        f"{end} {format_seconds(seconds)}: {told}everything is in {trainer.run_folder.folder}"
+        f"{end} {format_seconds(seconds)}: {score}everything is in {trainer.run_folder.folder}"
     )
     group.barrier()  # the files are whole
-    return Run(trainer.run_folder.folder, seconds=seconds)
+    run = Run(trainer.run_folder.folder, seconds=seconds)
+    trainer.reporter.end(
+        {
+            "run_dir": str(run.folder),
+            "step": progress.step,
+            "epoch": trainer.epoch,
+            "paused": paused,
+            "best_score": best,
+            "best_epoch": trainer.timetable.epoch(progress.best_step) if best is not None else None,
+            "seconds": seconds,
+            "test": run.test if group.main else {},
+        }
+    )
+    return run
 
 
 def _final_test(trainer: Trainer) -> None:
@@ -184,9 +289,8 @@ def _final_test(trainer: Trainer) -> None:
     result = validate_model(
         model, trainer.val_set, config.test_views, config=config, processes=trainer.processes
     )
-    fixed = trainer.task.fixed_views
-    views = fixed or config.test_views
-    kind = fixed or f"{views} views"
+    views = trainer.task.fixed_views or result.views
+    kind = trainer.task.fixed_views or f"{views} views"
     trainer.reporter.say(
         f"test of the best weights, {kind} of {result.num_videos} videos: {figures_text(result)}, "
         f"{result.gmacs_per_video:.3g} GMACs a video"
@@ -202,7 +306,7 @@ def _report(trainer: Trainer) -> None:
 
         write_report(trainer.run_folder.folder)
     except Exception as error:  # the weights are safe; a page must not turn a finished run into a failed one
-        trainer.reporter.say(f"no report could be written: {error!r}", style="yellow")
+        trainer.reporter.say(f"no report could be written: {error!r}", level=logging.WARNING)
 
 
 def _show_plan(timetable: MultigridTimetable, picture: Path, reporter: Reporter) -> None:
@@ -227,30 +331,53 @@ def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
             f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, "
             "Something-Something, Charades or AVA)"
         )
-    return get_task(config.task).from_config(config).load_data(config)
+    train_set, val_set = get_task(config.task).from_config(config).load_data(config)
+    return with_frames_fps(train_set, config), with_frames_fps(val_set, config) if val_set else None
+
+
+def with_frames_fps(dataset: VideoDataset, config: TrainConfig) -> VideoDataset:
+    """``dataset`` with the config's rate for folders of images that have none."""
+    if config.frames_fps is None:
+        return dataset
+    items = tuple(item if item.fps else replace(item, fps=config.frames_fps) for item in dataset.items)
+    return replace(dataset, items=items)
 
 
 def _flip_note(config: TrainConfig, train_set: VideoDataset) -> list[str]:
-    """What is done about left and right, where the names of the classes tell them apart."""
+    """A line on flips, with left and right classes."""
     names = train_set.class_names
     num_sided = sum(label != mirrored for label, mirrored in enumerate(mirrored_labels(names)))
     if not num_sided:
         return []
     if flip_probability(config, names) == 0:
-        return [f"no flip: {num_sided} classes tell left from right"]
-    return [f"flipped clips of {num_sided} classes that tell left from right swap their labels"]
+        return [f"no horizontal flip: {num_sided} classes differ in left and right"]
+    return [f"flipped clips of the {num_sided} classes that differ in left and right swap their labels"]
 
 
 def make_timetable(
-    config: TrainConfig, num_clips: int, *, rank: int = 0, world_size: int = 1
+    config: TrainConfig,
+    num_clips: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    model: nn.Module | None = None,
 ) -> PlainTimetable | MultigridTimetable:
     """The steps of a run on ``num_clips`` training clips, and the sampler that draws them.
+
+    Args:
+        model: trained in place of the one that ``config.model`` names.
 
     Raises:
         ConfigError: the clips do not fill a batch.
     """
     if config.multigrid != "off":
-        plan = make_plan(config, num_clips, num_devices=world_size, multiple=_clip_multiple(config))
+        plan = make_plan(
+            config,
+            num_clips,
+            num_devices=world_size,
+            multiple=clip_multiple(config, model),
+            batch_norm=has_batch_norm(config, model),
+        )
         return MultigridTimetable(plan, rank=rank, world_size=world_size)
     sampler = TrainSampler(
         num_clips,
@@ -265,64 +392,6 @@ def make_timetable(
         repeats=config.augment.repeats,
     )
     return PlainTimetable(config, sampler)
-
-
-def _clip_multiple(config: TrainConfig) -> tuple[int, int]:
-    return get_task(config.task).clip_multiple(config, blank_model(config).clip_multiple)
-
-
-def model_options(config: TrainConfig) -> dict[str, Any]:
-    """What `create_model` is told: the overrides, regularisation, and the training clip.
-
-    The heads of X3D and VoV3D pool over the map of the training clip, so the fields that say for which clip
-    a model is (gamma_tau, gamma_t, gamma_s; stride, num_frames, train_crop) follow it unless overridden.
-    """
-    known = option_names(config.model.name)
-    options: dict[str, Any] = {
-        "dropout": config.model.dropout,
-        "drop_path": config.model.drop_path,
-        "gamma_tau": config.clip.stride,
-        "gamma_t": config.clip.num_frames,
-        "gamma_s": config.train_crop / BASE_CROP,
-        "stride": config.clip.stride,
-        "num_frames": config.clip.num_frames,
-        "train_crop": config.train_crop,
-        **get_task(config.task).model_overrides(config.model.name),
-    }
-    if config.model.drop_path and "drop_path" not in known:
-        raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")
-    return {name: value for name, value in options.items() if name in known} | config.model.overrides
-
-
-def _model(
-    config: TrainConfig, train_set: VideoDataset, group: Processes, *, start_weights: bool
-) -> tuple[nn.Module, list[str], ImageReport | None]:
-    """The model on its device, ready to train; what there is to say of its weights; where they come from, if
-    from a network for images.
-    """
-    torch.manual_seed(config.seed)
-    model: nn.Module = create_model(config.model.name, len(train_set.class_names), **model_options(config))
-    notes, image = [], None
-    if config.model.weights and start_weights:
-        notes += [
-            *describe_weights(config.model.weights),
-            load_weights(model, config.model.weights).summary(),
-        ]
-    if config.model.image_weights and start_weights:
-        image = init_from_image(
-            model,
-            config.model.image_weights,
-            inflate=config.model.image_inflate,
-            time=config.model.image_time,
-        )
-        notes.append(image.summary())
-    freeze(model, config.model.freeze)
-    chosen_by_plan = config.multigrid != "off" and config.grid.bn_base_size > 0
-    if config.sync_bn and group.world_size > 1 and not chosen_by_plan:
-        model = convert_sync_batchnorm(model)
-    model = model.to(group.device)
-    model = model.to(memory_format=memory_format(model, config.channels_last))  # type: ignore[call-overload]
-    return model, notes, image
 
 
 @contextmanager

@@ -1,11 +1,19 @@
-"""The learning rate as a function of the (fractional) epoch, set anew at every step."""
+"""What belongs to each step of a run: epoch, learning rate, shape of the batch, validation."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from saccade.training.config import OptimConfig
+from saccade.data.sampler import BatchShape, ClipSampler, TrainSampler
+from saccade.training.config import OptimConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from saccade.training.multigrid import Phase
+
+_SMALL = 1e-9  # keeps 3 * (1/3) from falling short of 1
 
 
 def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size: int) -> float:
@@ -58,3 +66,95 @@ def decayed_rate(epoch: float, optim: OptimConfig, epochs: float) -> float:
     if optim.schedule == "step":
         return max(optim.lr * optim.gamma ** sum(epoch >= step for step in optim.steps), optim.min_lr)
     return optim.lr
+
+
+class Timetable(ABC):
+    """Steps are counted from 0; what is asked of ``step`` after a step is asked of the number of steps done.
+
+    Attributes:
+        sampler: draws the clips.
+        total_steps: steps of the run.
+        epochs: epochs of the run.
+        clips_per_epoch: clips drawn in one epoch.
+    """
+
+    sampler: ClipSampler
+    total_steps: int
+    epochs: float
+    clips_per_epoch: int
+
+    @abstractmethod
+    def shape(self, step: int) -> BatchShape:
+        """The shape of the batch of ``step``."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> tuple[BatchShape, ...]:
+        """The shapes of all batches, each at least once."""
+
+    @property
+    def batch_sizes(self) -> tuple[int, int]:
+        """Clips of the smallest and of the largest batch."""
+        sizes = [shape.batch_size for shape in self.shapes]
+        return min(sizes), max(sizes)
+
+    @abstractmethod
+    def num_clips(self, step: int) -> int:
+        """Clips drawn in the first ``step`` steps, over all processes."""
+
+    @abstractmethod
+    def epoch(self, step: int) -> float:
+        """Epochs done after ``step`` steps."""
+
+    @abstractmethod
+    def rate(self, step: int) -> float:
+        """The learning rate of ``step``."""
+
+    @abstractmethod
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows on ``step`` steps."""
+
+    def phase(self, step: int) -> Phase | None:
+        """The multigrid phase of ``step``."""
+        return None
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether an epoch ends with the last of ``step`` steps."""
+        return math.floor(self.epoch(step) + _SMALL) > math.floor(self.epoch(step - 1) + _SMALL)
+
+
+class PlainTimetable(Timetable):
+    """All batches alike; the clips that do not fill the last batch of an epoch are left out of it."""
+
+    def __init__(self, config: TrainConfig, sampler: TrainSampler) -> None:
+        self.config, self.sampler = config, sampler
+        self._shape, self._per_epoch = sampler.shape, sampler.steps_per_epoch
+        self.total_steps = max(1, round(config.epochs * self._per_epoch))
+        self.epochs = config.epochs
+        self.clips_per_epoch = self._per_epoch * config.batch_size
+
+    def shape(self, step: int) -> BatchShape:
+        return self._shape
+
+    @property
+    def shapes(self) -> tuple[BatchShape, ...]:
+        return (self._shape,)
+
+    def num_clips(self, step: int) -> int:
+        return step * self._shape.batch_size
+
+    def epoch(self, step: int) -> float:
+        return step / self._per_epoch
+
+    def rate(self, step: int) -> float:
+        config = self.config
+        return learning_rate(
+            self.epoch(step), config.optim, epochs=config.epochs, batch_size=config.batch_size
+        )
+
+    def validates(self, step: int) -> bool:
+        if not self.config.val_every:
+            return False
+        period = self.config.val_every * self._per_epoch
+        last = math.floor((step - 1) / period + _SMALL)
+        return step == self.total_steps or math.floor(step / period + _SMALL) > last

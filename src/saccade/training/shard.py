@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser state shared out among the processes (FSDP2), and gathered again.
+"""Weights, gradients and optimiser state sharded over the processes (FSDP2), and gathered again.
 
 Zhao et al. 2023, "PyTorch FSDP", arXiv 2304.11277; `torch.distributed.fsdp.fully_shard`.
 """
@@ -17,15 +17,15 @@ from torch.optim import Optimizer
 
 from saccade.errors import ConfigError
 from saccade.models import VideoModel
-from saccade.training.distributed import Processes
+from saccade.training.processes import Processes
 
 
 class Shards:
-    """Shares out a model, and its average, and keeps a whole copy to test with.
+    """Shards a model, and its average, and keeps a whole copy to test with.
 
-    Each process keeps a share of every weight. Those of a block are gathered while it computes; gradients are
-    averaged over the processes, as DDP does. Buffers are not shared out; those of the first process count, as
-    with DDP. What is gathered for a checkpoint are plain tensors, so a file does not know how it was made.
+    Each process keeps a part of every weight. Those of a block are gathered while it computes; gradients are
+    averaged over the processes, as in DDP. Buffers are not sharded; those of rank 0 count, as in DDP. A
+    checkpoint is gathered into plain tensors, so that it does not depend on the number of processes.
     All processes must call each method together.
 
     Raises:
@@ -43,10 +43,10 @@ class Shards:
         mesh = init_device_mesh(processes.device.type, (processes.world_size,))
         for one in (model, average):
             if one is not None:
-                _share_out(cast(VideoModel, one), mesh)
+                _shard_model(cast(VideoModel, one), mesh)
         self._model, self._average = cast(FSDPModule, model), average
 
-    def exchange(self, now: bool) -> None:
+    def set_gradient_sync(self, now: bool) -> None:
         """Whether the next backward pass averages the gradients over the processes or only adds to them."""
         self._model.set_requires_gradient_sync(now)
 
@@ -60,20 +60,20 @@ class Shards:
         """The whole copy, on the device of this process, with the weights it was last given."""
         return self._whole.to(self._device)
 
-    def rest(self) -> None:
+    def offload(self) -> None:
         """Take the whole copy off the device."""
         self._whole.cpu()
 
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A training state with whole tensors in place of shares."""
+        """A training state with whole tensors in place of shards."""
         whole: dict[str, Any] = gathered(state)
         return whole
 
     def scattered(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-        """A training state of whole tensors, shared out as the weights are."""
+        """A training state of whole tensors, sharded as the weights are."""
         parts = {
             "model": _like(state["model"], cast(nn.Module, self._model)),
-            "optimizer": _like_moved(state["optimizer"], optimizer),
+            "optimizer": _optimizer_like(state["optimizer"], optimizer),
         }
         if self._average is not None:
             average = state["average"]
@@ -82,7 +82,7 @@ class Shards:
 
 
 def gathered(state: Any) -> Any:
-    """``state``, nested dictionaries and lists, with a whole tensor in place of every shared one."""
+    """``state``, nested dictionaries and lists, with a whole tensor in place of every sharded one."""
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, Mapping):
@@ -92,8 +92,8 @@ def gathered(state: Any) -> Any:
     return state
 
 
-def _share_out(model: VideoModel, mesh: DeviceMesh) -> None:
-    for parameter in model.parameters():  # in the plain layout, which alone can be cut into shares
+def _shard_model(model: VideoModel, mesh: DeviceMesh) -> None:
+    for parameter in model.parameters():  # only the contiguous layout can be sharded
         parameter.data = parameter.data.contiguous()
     for block in model.blocks():
         fully_shard(block, mesh=mesh)
@@ -102,23 +102,23 @@ def _share_out(model: VideoModel, mesh: DeviceMesh) -> None:
 
 def _like(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     targets = model.state_dict()
-    return {name: _share(value, targets.get(name)) for name, value in state.items()}
+    return {name: _shard(value, targets.get(name)) for name, value in state.items()}
 
 
-def _like_moved(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimiser's state, shared out as the weights it moves are; the numbers in it stay."""
-    moved = [p for group in optimizer.param_groups for p in group["params"]]
+def _optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """An optimiser's state, sharded as the weights that it updates; numbers stay."""
+    updated = [p for group in optimizer.param_groups for p in group["params"]]
     moments = {
-        place: {
-            name: _share(value, moved[place] if value.shape == moved[place].shape else None)
+        index: {
+            name: _shard(value, updated[index] if value.shape == updated[index].shape else None)
             for name, value in entries.items()
         }
-        for place, entries in state["state"].items()
+        for index, entries in state["state"].items()
     }
     return {**state, "state": moments}
 
 
-def _share(value: Tensor, target: Tensor | None) -> Tensor:
+def _shard(value: Tensor, target: Tensor | None) -> Tensor:
     if not isinstance(target, DTensor):
         return value
     # every process has the whole tensor, so none needs to send anything

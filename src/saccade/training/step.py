@@ -19,13 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saccade.data.classnames import has_left_right_classes, mirrored_labels
 from saccade.data.types import ClipBatch, VideoDataset
-from saccade.errors import TrainingError
+from saccade.errors import ConfigError, DataError, TrainingError, UsageError
 from saccade.layers import checkpoint_activations
 from saccade.models import VideoModel, memory_format
 from saccade.tasks import Objective, get_task
+from saccade.tasks.base import ClipObjective
 from saccade.training.config import TrainConfig
-from saccade.training.distributed import Processes
-from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransform
+from saccade.training.processes import Processes
+from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransform, get_transform
 
 if TYPE_CHECKING:
     from saccade.training.shard import Shards
@@ -37,9 +38,9 @@ _NO_MEMORY = ("t allocate memory", "STATUS_ALLOC_FAILED")
 class GradientStep:
     """Adds the gradients of a batch's mean loss, and of the model's regularisation, to its parameters.
 
-    The batch is cut into `accumulate` parts, each weighted by its share, so that the sum is the gradient of
-    the mean over the whole batch, even or not. With several processes DDP, or what shares out the weights,
-    averages the gradients in the last part.
+    The batch is split into `accumulate` parts, each weighted by its number of clips, so that the sum is the
+    gradient of the mean over the whole batch, even or not. With several processes DDP or FSDP averages the
+    gradients in the last part.
     """
 
     def __init__(
@@ -51,11 +52,15 @@ class GradientStep:
         *,
         shards: Shards | None = None,
         objective: Objective | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.config, self.processes, self.model = config, processes, model
         layout = memory_format(model, config.channels_last)
         self.transform = train_transform(config, class_names, channels_last=layout == torch.channels_last_3d)
         self.objective = objective or default_objective(config, model, class_names)
+        self.last_transform = user_transform(config, transform)
+        if self.last_transform and not isinstance(self.objective, ClipObjective):
+            raise ConfigError(f"augment.transform: the clips of task {config.task} cannot have one")
         self.mixing = mixing(config, len(class_names))
         self._shards = shards
         self._ddp: DistributedDataParallel | None = None
@@ -68,9 +73,7 @@ class GradientStep:
         self.network: Callable[[Tensor], Tensor] = _compiled(network, config) if config.compile else network
 
     def __call__(self, batch: ClipBatch) -> tuple[float, float]:
-        """Returns the sum of the clips' losses, without regularisation, and the number of clips whose first
-        guess was right.
-        """
+        """Returns the sum of the clips' losses, without regularisation, and the number of correct clips."""
         self.objective.begin(self, batch)
         parts = split_batch(batch, self.config.accumulate)
         sums = torch.zeros(2, dtype=torch.float64)
@@ -85,10 +88,16 @@ class GradientStep:
         return float(sums[0]), float(sums[1])
 
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """What the network is shown of a batch, (B, 3, T, H, W), and the labels: int64 (B,), or where clips
-        are mixed their shares of the classes, float32 (B, K).
+        """The network's input for a batch, (B, 3, T, H, W), and the labels: int64 (B,), or of mixed clips
+        fractions of the classes, float32 (B, K).
         """
-        x_BCTHW, labels = self.transform.with_labels(batch.to(self.processes.device))
+        batch = batch.to(self.processes.device)
+        if batch.clips[0].is_floating_point():
+            x_BCTHW, labels = stacked(batch), batch.labels
+        else:
+            x_BCTHW, labels = self.transform.with_labels(batch)
+        if self.last_transform:
+            x_BCTHW = self.last_transform(x_BCTHW)
         return self.mixing(x_BCTHW, labels, batch.seeds) if self.mixing else (x_BCTHW, labels)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -99,7 +108,9 @@ class GradientStep:
     def prepare(self, batch: ClipBatch) -> Tensor:
         """The input that the network has in training, (B, 3, T, H, W)."""
         with explained_memory(batch, self.config):
-            return self.transform(batch.to(self.processes.device))
+            batch = batch.to(self.processes.device)
+            x_BCTHW = stacked(batch) if batch.clips[0].is_floating_point() else self.transform(batch)
+            return self.last_transform(x_BCTHW) if self.last_transform else x_BCTHW
 
     def _regularization(self) -> Tensor | None:
         return self.model.regularization() if isinstance(self.model, VideoModel) else None
@@ -107,7 +118,7 @@ class GradientStep:
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
         """The processes exchange gradients in the last backward pass of a step alone."""
         if self._shards:
-            self._shards.exchange(last)
+            self._shards.set_gradient_sync(last)
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
 
 
@@ -115,6 +126,38 @@ def default_objective(config: TrainConfig, model: nn.Module, class_names: Sequen
     """The objective of a run whose data set says nothing of weights of classes."""
     empty = VideoDataset((), tuple(class_names), "train", config.data)
     return get_task(config.task).from_config(config).objective(config, model, empty)
+
+
+def user_transform(
+    config: TrainConfig, transform: Callable[[Tensor], Tensor] | None
+) -> Callable[[Tensor], Tensor] | None:
+    """The transform of the caller, or that named by ``augment.transform``: from a batch (B, 3, T, H, W) after
+    all others, before clips are mixed, to one of as many clips.
+
+    Raises:
+        ConfigError: both are given, or there is none of this name.
+    """
+    name = config.augment.transform
+    if not name:
+        return transform
+    if transform is not None:
+        raise ConfigError(f"augment.transform: {name}, and train() was given transform=; leave one out")
+    try:
+        return get_transform(name)
+    except UsageError as error:
+        raise ConfigError(f"augment.transform: {error}") from None
+
+
+def stacked(batch: ClipBatch) -> Tensor:
+    """Float clips, which are ready for the network, as one tensor (B, 3, T, H, W).
+
+    Raises:
+        DataError: they differ in size.
+    """
+    shapes = {tuple(clip.shape) for clip in batch.clips}
+    if len(shapes) > 1:
+        raise DataError(f"float clips of a batch must have one size; got {sorted(shapes)}")
+    return torch.stack(list(batch.clips))
 
 
 def _compiled(network: nn.Module, config: TrainConfig) -> Callable[[Tensor], Tensor]:
@@ -136,7 +179,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def flip_probability(config: TrainConfig, class_names: Sequence[str]) -> float:
-    """`augment.flip`, or where it is None 0.5 unless the names of the classes tell left from right."""
+    """`augment.flip`; if it is None 0.5, or 0 with left and right classes."""
     if config.augment.flip is not None:
         return config.augment.flip
     return 0.0 if has_left_right_classes(class_names) else 0.5
@@ -145,7 +188,7 @@ def flip_probability(config: TrainConfig, class_names: Sequence[str]) -> float:
 def train_transform(
     config: TrainConfig, class_names: Sequence[str] = (), *, channels_last: bool = False
 ) -> TrainTransform:
-    """The transform of a run; labels swap with the sides where the names of the classes tell them."""
+    """The transform of a run; with left and right classes, flipped clips get the label of the other side."""
     augment = config.augment
     return TrainTransform(
         config.clip,
@@ -228,7 +271,9 @@ def explained_memory(batch: ClipBatch, config: TrainConfig) -> Iterator[None]:
         known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not known and not any(text in str(error) for text in _NO_MEMORY):
             raise
-        shape = (len(batch), 3, len(batch.clips[0]), batch.crop, batch.crop)
+        clip = batch.clips[0]
+        size = clip.shape[1:] if clip.is_floating_point() else (len(clip), batch.crop, batch.crop)
+        shape = (len(batch), 3, *size)
         others = ["--checkpoint-activations"] if not (config.checkpoint_activations or config.compile) else []
         others += ["--precision bfloat16"] if config.precision != "bfloat16" else []
         other = f" or use {' or '.join(others)}" if others else ""

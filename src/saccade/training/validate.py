@@ -1,103 +1,199 @@
-"""Checks of a config that need no data: everything that would fail an hour later fails here, by name."""
+"""Checks of a config that need no data, so that what would fail an hour later fails here, by name."""
 
 from __future__ import annotations
 
+import math
+import types
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
-from typing import Any, get_args
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from torch import nn
 
 from saccade.errors import ConfigError, SaccadeError, UsageError
-from saccade.models.checkpoints.from_image import Inflate, TimeStart
 from saccade.sampling.segments import check_num_clips
 from saccade.sampling.temporal import RULES
 from saccade.sampling.views import parse_views
 from saccade.tasks import get_task
-from saccade.training.blank import has_batch_norm
-from saccade.training.checks import recipe_problems
-from saccade.training.config import TrainConfig
-from saccade.training.multigrid.fields import grid_problems
+from saccade.training.config import SCRATCH, TrainConfig
+from saccade.training.network import has_batch_norm, meta_model
+
+Problems = Iterator[tuple[str, str]]
+"""(field, what is wrong with it)."""
+
+_RANGES: dict[str, str] = {
+    "[1, inf)": "batch_size accumulate log_every optim.reference_batch augment.repeats masked.coarse "
+    "clip.num_frames clip.stride clip.crop clip.short_side",
+    "[0, inf)": "augment.crop augment.rand_ops augment.rand_magnitude_std augment.mixup augment.cutmix "
+    "optim.min_lr optim.weight_decay optim.clip_grad optim.warmup_epochs optim.warmup_lr optim.gamma "
+    "optim.patience optim.shift_lr positive_weight precise_bn seed workers cache_mb max_failures "
+    "save_minutes val_every threads grid.bn_base_size grid.evals",
+    "(0, inf)": "clip.target_fps model.backbone_lr optim.lr epochs frames_fps grid.epoch_factor",
+    "[0, 1]": "augment.flip augment.brightness augment.contrast augment.saturation augment.erasing "
+    "augment.mix_switch augment.mix_probability people.min_score",
+    "[0, 1)": "model.dropout model.drop_path optim.momentum label_smoothing ema",
+    "(0, 1)": "val_fraction masked.ratio",
+    "(0, 1]": "model.layer_decay",
+    "[0, 10]": "augment.rand_magnitude",
+    "[-1, inf)": "model.freeze",
+}
+"""Intervals of the numbers; None, where a field may be None, is in all of them."""
 
 
-def validate(config: TrainConfig, *, world_size: int = 1) -> None:
+def validate(config: TrainConfig, *, world_size: int = 1, model: nn.Module | None = None) -> None:
     """Check every field of ``config`` for a run of ``world_size`` processes.
+
+    Args:
+        model: trained in place of the one that ``config.model`` names.
 
     Raises:
         ConfigError: one line that begins with the name of the first field that cannot work.
+        UsageError: there is no model of this name.
     """
-    for field, problem in _problems(config, world_size):
+    for field, problem in _problems(config, world_size, model):
         raise ConfigError(f"{field}: {problem}")
 
 
-def _problems(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
+def _problems(config: TrainConfig, world_size: int, model: nn.Module | None) -> Problems:
+    yield from _types(config, "")
+    for interval, names in _RANGES.items():
+        for name in names.split():
+            yield from _in_range(config, name, interval)
     yield from _clip(config)
-    yield from _model(config)
+    yield from _model(config, given=model is not None)
+    if model is None:
+        meta_model(config)
     yield from _optim(config)
+    yield from _augment(config, world_size)
     yield from _task(config)
-    yield from _run(config, world_size)
-    yield from recipe_problems(config, world_size)
-    yield from grid_problems(config)
+    yield from _run(config)
+    yield from _batch(config, world_size, model)
+    if config.multigrid != "off":
+        yield from _grid(config)
+    if config.checkpoint_activations and config.compile:
+        yield "checkpoint_activations", "torch.compile plans memory itself; leave one of the two off"
+    if config.shard:
+        yield from _shard(config, world_size)
 
 
-def _clip(config: TrainConfig) -> Iterator[tuple[str, str]]:
+# ------------------------------------------------------------------------------------------ types and ranges
+
+
+def _types(section: Any, prefix: str) -> Problems:
+    """Fields whose value is not of their type; floats that are not finite."""
+    hints = get_type_hints(type(section))
+    for entry in fields(section):
+        name, value, hint = f"{prefix}{entry.name}", getattr(section, entry.name), hints[entry.name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            if isinstance(value, hint):
+                yield from _types(value, f"{name}.")
+            else:
+                yield name, f"must be a {hint.__name__} (is {value!r})"
+        else:
+            wrong = _type_problem(value, hint)
+            if wrong:
+                yield name, f"{wrong} (is {value!r})"
+
+
+def _type_problem(value: Any, hint: Any) -> str:
+    """What is wrong with the type of ``value``; empty if nothing is."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return "" if value in args else f"must be one of {', '.join(map(str, args))}"
+    if origin in (Union, types.UnionType):
+        problems = [_type_problem(value, arg) for arg in args if arg is not type(None)]
+        return "" if value is None or "" in problems else problems[0]
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            return "must be several values"
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            return f"must be {len(kinds)} values"
+        return next(
+            (p for entry, kind in zip(value, kinds, strict=True) if (p := _type_problem(entry, kind))), ""
+        )
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return "must be a number"
+        return "" if math.isfinite(value) else "must be finite"
+    if hint is int:
+        return "" if isinstance(value, int) and not isinstance(value, bool) else "must be a whole number"
+    if hint is bool:
+        return "" if isinstance(value, bool) else "must be True or False"
+    if hint is str:
+        return "" if isinstance(value, str) else "must be text"
+    return ""
+
+
+def _in_range(config: TrainConfig, name: str, interval: str) -> Problems:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    if value is None:
+        return
+    low, high = map(float, interval[1:-1].split(","))
+    above = value > low or (value == low and interval[0] == "[")
+    below = value < high or (value == high and interval[-1] == "]")
+    if above and below:
+        return
+    if high == math.inf:
+        text = f"must be {low:g} or more" if interval[0] == "[" else f"must be above {low:g}"
+    else:
+        text = f"must be in {interval}"
+    yield name, f"{text} (is {value})"
+
+
+def _goes_up(values: tuple[float, ...], *, strictly: bool) -> bool:
+    return list(values) == sorted(set(values) if strictly else values)
+
+
+# --------------------------------------------------------------------------------------------------- fields
+
+
+def _clip(config: TrainConfig) -> Problems:
     clip, augment = config.clip, config.augment
-    yield from _at_least(clip, "clip", 1, "num_frames", "stride", "crop", "short_side")
-    if not clip.target_fps > 0:
-        yield "clip.target_fps", f"must be above 0 (is {clip.target_fps})"
     if min(clip.std) <= 0:
         yield "clip.std", f"every value must be above 0 (is {clip.std})"
     if clip.crop > clip.short_side:
         yield "clip.crop", f"{clip.crop} does not fit into clip.short_side {clip.short_side}"
-    low, high = augment.short_side
-    if low > high:
-        yield "augment.short_side", f"the range must go up (is {low} {high})"
-    if augment.crop < 0:
-        yield "augment.crop", f"must be 0 or more (is {augment.crop})"
-    if config.train_crop > low:
+    if not _goes_up(augment.short_side, strictly=False):
+        yield "augment.short_side", f"the range must go up (is {augment.short_side})"
+    if config.train_crop > augment.short_side[0]:
         yield (
             "augment.short_side",
-            f"its smallest value {low} is less than the training crop {config.train_crop}; "
+            f"its smallest value {augment.short_side[0]} is less than the training crop {config.train_crop}; "
             "raise it or lower augment.crop",
         )
-    if augment.flip is not None and not 0 <= augment.flip <= 1:
-        yield "augment.flip", f"is a probability, 0 to 1 (is {augment.flip})"
-    yield from _at_least(augment, "augment", 0, "brightness", "contrast", "saturation")
 
 
-def _model(config: TrainConfig) -> Iterator[tuple[str, str]]:
+def _model(config: TrainConfig, *, given: bool) -> Problems:
     model = config.model
-    for name in ("dropout", "drop_path"):
-        if not 0 <= getattr(model, name) < 1:
-            yield f"model.{name}", f"is a probability, 0 to below 1 (is {getattr(model, name)})"
-    if model.freeze < -1:
-        yield "model.freeze", f"is a number of stages, or -1 for all but the classifier (is {model.freeze})"
-    if model.freeze and not (model.weights or model.image_weights):
+    weights = model.start or model.image_weights
+    if given:
+        for name, unchanged in (("freeze", 0), ("backbone_lr", 1), ("layer_decay", 1)):
+            if getattr(model, name) != unchanged:
+                yield f"model.{name}", "a model of your own does not say what its parts are; leave it off"
+        if weights:
+            yield "model.weights", "load the weights into the model that you give"
+        return
+    if model.freeze and not weights:
         yield "model.freeze", "freezing untrained stages learns nothing; give model.weights too"
-    if model.weights and model.image_weights:
-        yield "model.image_weights", "a model starts from one checkpoint; leave model.weights away"
-    for name, known in (("image_inflate", get_args(Inflate)), ("image_time", get_args(TimeStart))):
-        if getattr(model, name) not in known:
-            yield f"model.{name}", f"{getattr(model, name)!r} is none of {', '.join(known)}"
-    if not model.backbone_lr > 0:
+    if model.start and model.image_weights:
+        yield "model.image_weights", "a model starts from one checkpoint; leave out model.weights"
+    if model.backbone_lr < 1 and not weights and model.weights != SCRATCH:
         yield (
-            "model.backbone_lr",
-            f"must be above 0 (is {model.backbone_lr}); use model.freeze to keep weights",
+            "model.weights",
+            f"fine-tuning needs weights to start from: an untrained backbone would learn at "
+            f"{model.backbone_lr:g} of the rate. Give a run folder or a checkpoint, or, to train it all the "
+            f"same, --model.weights {SCRATCH}",
         )
 
 
-def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
+def _optim(config: TrainConfig) -> Problems:
     optim = config.optim
-    if not optim.lr > 0:
-        yield "optim.lr", f"must be above 0 (is {optim.lr})"
-    yield from _at_least(optim, "optim", 1, "reference_batch")
-    yield from _at_least(
-        optim, "optim", 0, "min_lr", "weight_decay", "clip_grad", "warmup_epochs", "warmup_lr", "gamma"
-    )
-    if optim.shift_lr is not None and not optim.shift_lr >= 0:
-        yield "optim.shift_lr", f"must be 0 or more (is {optim.shift_lr}); 0 keeps the shifts as they are"
-    if not 0 <= optim.momentum < 1:
-        yield "optim.momentum", f"must be 0 to below 1 (is {optim.momentum})"
     if not all(0 <= beta < 1 for beta in optim.betas):
-        yield "optim.betas", f"both must be 0 to below 1 (are {optim.betas})"
+        yield "optim.betas", f"both must be in [0, 1) (are {optim.betas})"
     if optim.warmup_epochs > config.epochs:
         yield (
             "optim.warmup_epochs",
@@ -106,27 +202,34 @@ def _optim(config: TrainConfig) -> Iterator[tuple[str, str]]:
         )
     if optim.schedule == "step" and not optim.steps:
         yield "optim.steps", "the step schedule needs the epochs at which the rate falls, e.g. 30 40"
-    yield from _at_least(optim, "optim", 0, "patience")
     if optim.schedule == "plateau" and config.multigrid == "x3d-multigrid":
         yield "optim.schedule", "x3d-multigrid has steps of its own; take short, long or both with a plateau"
     if optim.schedule == "plateau" and not config.val_every:
         yield "optim.schedule", "plateau follows the loss of validations, and val_every 0 makes none"
-    if list(optim.steps) != sorted(set(optim.steps)):
+    if not _goes_up(optim.steps, strictly=True):
         yield "optim.steps", f"must go up (is {optim.steps})"
 
 
-def _task(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    if not config.positive_weight >= 0:
-        yield "positive_weight", f"must be 0 or more (is {config.positive_weight})"
-    people, masked = config.people, config.masked
-    if not 0 <= people.min_score <= 1:
-        yield "people.min_score", f"must be 0 to 1 (is {people.min_score})"
-    if not 0 < masked.ratio < 1:
-        yield "masked.ratio", f"must lie between 0 and 1 (is {masked.ratio})"
-    if masked.coarse < 1:
-        yield "masked.coarse", f"must be 1 or more (is {masked.coarse})"
-    if masked.min_patches is not None and masked.min_patches < 1:
-        yield "masked.min_patches", f"must be 1 or more (is {masked.min_patches})"
+def _augment(config: TrainConfig, world_size: int) -> Problems:
+    area, aspect, repeats = config.augment.area, config.augment.aspect, config.augment.repeats
+    if area is not None and not 0 < area[0] <= area[1] <= 1:
+        yield "augment.area", f"must be a range in (0, 1] that goes up (is {area})"
+    if not 0 < aspect[0] <= aspect[1]:
+        yield "augment.aspect", f"must be a range of numbers above 0 that goes up (is {aspect})"
+    if config.batch_size % repeats:
+        yield "augment.repeats", f"{repeats} clips of each video do not fill batches of {config.batch_size}"
+    part = config.batch_size // (world_size * config.accumulate)
+    if part <= repeats and (config.augment.mixup or config.augment.cutmix):
+        yield (
+            "augment.repeats",
+            f"a pass of {part} clip{'s' * (part > 1)} holds one video, so there is nothing to mix it with; "
+            "raise batch_size or lower accumulate",
+        )
+
+
+def _task(config: TrainConfig) -> Problems:
+    if config.masked.min_patches is not None and config.masked.min_patches < 1:
+        yield "masked.min_patches", f"must be 1 or more (is {config.masked.min_patches})"
     try:
         task = get_task(config.task)
     except UsageError as error:
@@ -135,50 +238,11 @@ def _task(config: TrainConfig) -> Iterator[tuple[str, str]]:
     yield from task.problems(config)
 
 
-def _run(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
-    if not config.epochs > 0:
-        yield "epochs", f"must be above 0 (is {config.epochs})"
-    yield from _at_least(config, "", 1, "batch_size", "accumulate", "log_every")
-    yield from _at_least(config, "", 0, "workers", "cache_mb", "threads", "seed", "max_failures")
-    yield from _at_least(config, "", 0, "precise_bn")
-    yield from _at_least(config, "", 0, "save_minutes", "val_every")
-    yield from _batch(config, world_size)
-    for name in ("label_smoothing", "ema"):
-        if not 0 <= getattr(config, name) < 1:
-            yield name, f"must be 0 to below 1 (is {getattr(config, name)})"
-    if not 0 < config.val_fraction < 1:
-        yield "val_fraction", f"must lie between 0 and 1 (is {config.val_fraction})"
+def _run(config: TrainConfig) -> Problems:
     if config.test_views and not config.val_every:
         yield "test_views", "there is nothing to test on: val_every 0 means no validation"
     if config.temporal_rule not in RULES:
         yield "temporal_rule", f"{config.temporal_rule!r} is not a rule; rules are {', '.join(RULES)}"
-    yield from _views(config)
-    if config.tensorboard and find_spec("tensorboard") is None:
-        yield "tensorboard", 'is not installed; run: pip install "saccade[tensorboard]"'
-
-
-def _batch(config: TrainConfig, world_size: int) -> Iterator[tuple[str, str]]:
-    share, rest = divmod(config.batch_size, world_size)
-    parts = world_size * config.accumulate
-    if rest:
-        yield "batch_size", f"{config.batch_size} cannot be divided by {world_size} processes"
-    if share < config.accumulate:
-        yield "accumulate", f"{config.accumulate} passes are more than the {share} clips of a process"
-    if config.batch_size % parts and config.multigrid != "off":
-        yield (
-            "batch_size",
-            f"{config.batch_size} cannot be divided by {parts} "
-            f"({world_size} process{'es' * (world_size > 1)} x accumulate {config.accumulate}), "
-            "which multigrid needs to split the batch statistics evenly",
-        )
-    if share < 2 * config.accumulate and world_size == 1 and has_batch_norm(config):
-        yield (
-            "batch_size",
-            "each pass needs at least 2 clips for batch statistics; raise it or lower accumulate",
-        )
-
-
-def _views(config: TrainConfig) -> Iterator[tuple[str, str]]:
     for name in ("val_views", "test_views"):
         text = getattr(config, name)
         if not text and name == "test_views":
@@ -188,10 +252,59 @@ def _views(config: TrainConfig) -> Iterator[tuple[str, str]]:
             check_num_clips(views.rule or config.temporal_rule, views.num_clips)
         except SaccadeError as error:
             yield name, str(error)
+    for name, module in (("tensorboard", "tensorboard"), ("backend", "torchcodec")):
+        if getattr(config, name) in (True, module) and find_spec(module) is None:
+            yield name, f'{module} is not installed; run: pip install "saccade[{module}]"'
 
 
-def _at_least(section: Any, prefix: str, least: int, *names: str) -> Iterator[tuple[str, str]]:
-    for name in names:
-        value = getattr(section, name)
-        if not value >= least:
-            yield f"{prefix}.{name}".lstrip("."), f"must be {least} or more (is {value})"
+def _batch(config: TrainConfig, world_size: int, model: nn.Module | None) -> Problems:
+    per_process, rest = divmod(config.batch_size, world_size)
+    parts = world_size * config.accumulate
+    if rest:
+        yield "batch_size", f"{config.batch_size} cannot be divided by {world_size} processes"
+    if per_process < config.accumulate:
+        yield "accumulate", f"{config.accumulate} passes are more than the {per_process} clips of a process"
+    if config.batch_size % parts and config.multigrid != "off":
+        yield (
+            "batch_size",
+            f"{config.batch_size} cannot be divided by {parts} "
+            f"({world_size} process{'es' * (world_size > 1)} x accumulate {config.accumulate}), "
+            "which multigrid needs to split the batch statistics evenly",
+        )
+    if per_process < 2 * config.accumulate and world_size == 1 and has_batch_norm(config, model):
+        yield (
+            "batch_size",
+            "each pass needs at least 2 clips for batch statistics; raise it or lower accumulate",
+        )
+
+
+def _grid(config: TrainConfig) -> Problems:
+    grid, optim = config.grid, config.optim
+    for name in ("short_factors", "long_frames", "long_crops"):
+        if not all(0 < factor <= 1 for factor in getattr(grid, name)):
+            yield f"grid.{name}", f"every factor must be in (0, 1] (are {getattr(grid, name)})"
+    if len(grid.long_frames) != len(grid.long_crops):
+        yield (
+            "grid.long_crops",
+            f"has {len(grid.long_crops)} factors for the {len(grid.long_frames)} of grid.long_frames",
+        )
+    for name in ("long_frames", "long_crops"):
+        if getattr(grid, name)[-1:] != (1,):
+            yield f"grid.{name}", f"must end with 1, the base shape (is {getattr(grid, name)})"
+    ends = grid.cycle_ends
+    if not ends or not _goes_up(ends, strictly=True) or not (ends[0] > 0 and ends[-1] < 1):
+        yield "grid.cycle_ends", f"must be fractions of the run that go up, between 0 and 1 (are {ends})"
+    if optim.schedule == "step" and optim.steps and not 0 < optim.steps[0] <= optim.steps[-1] < config.epochs:
+        yield "optim.steps", f"must lie within the {config.epochs:g} epochs of the run (are {optim.steps})"
+
+
+def _shard(config: TrainConfig, world_size: int) -> Problems:
+    if world_size == 1:
+        yield "shard", "there is one process to shard among; start several with torchrun"
+    for name, why in (
+        ("compile", "the compiled network would not see when weights are gathered"),
+        ("multigrid", "multigrid replaces batch norms during the run"),
+        ("precise_bn", "it would measure the statistics of a gathered copy"),
+    ):
+        if getattr(config, name) not in (False, 0, "off"):
+            yield "shard", f"does not go with {name}: {why}"

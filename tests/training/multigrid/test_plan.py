@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from saccade.data.multigrid import CycleSampler
 from saccade.errors import ConfigError
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
 from saccade.training.config import GridConfig
-from saccade.training.multigrid import NormChoice, make_plan
-from saccade.training.multigrid.plan import batch_norm_for
-from saccade.training.timetable import MultigridTimetable
+from saccade.training.multigrid import MultigridTimetable, NormChoice, make_plan
+from saccade.training.multigrid.sampler import CycleSampler
+from saccade.training.norms import batch_norm_for
 from saccade.training.validate import validate
 
 CLIPS = 5000

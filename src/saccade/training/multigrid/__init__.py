@@ -12,17 +12,28 @@ the *base shape*.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from saccade.errors import ConfigError
 from saccade.training.config import TrainConfig
-from saccade.training.multigrid.plan import NormChoice, Phase, Plan
+from saccade.training.multigrid.plan import Phase, Plan
 from saccade.training.multigrid.pyslowfast import long_plan, short_plan
+from saccade.training.multigrid.shapes import base_shape
+from saccade.training.multigrid.timetable import MultigridTimetable
 from saccade.training.multigrid.x3d_multigrid import x3d_multigrid_plan
+from saccade.training.network import has_batch_norm
+from saccade.training.norms import NormChoice
 
-__all__ = ["NormChoice", "Phase", "Plan", "make_plan"]
+__all__ = ["MultigridTimetable", "NormChoice", "Phase", "Plan", "base_shape", "make_plan"]
 
 
 def make_plan(
-    config: TrainConfig, num_clips: int, *, num_devices: int = 1, multiple: tuple[int, int] = (1, 1)
+    config: TrainConfig,
+    num_clips: int,
+    *,
+    num_devices: int = 1,
+    multiple: tuple[int, int] = (1, 1),
+    batch_norm: bool | None = None,
 ) -> Plan:
     """The plan of ``config``, whose ``multigrid`` is not "off".
 
@@ -30,6 +41,7 @@ def make_plan(
         num_clips: training clips of the data set.
         num_devices: processes of the run.
         multiple: (frames, pixels) that the model's clips must be multiples of.
+        batch_norm: whether the model has batch norm; default: that of the config.
 
     Raises:
         ConfigError: the data set is too small for the largest batch or for the schedule.
@@ -40,6 +52,9 @@ def make_plan(
         plan = short_plan(config, num_clips, num_devices, multiple)
     else:
         plan = long_plan(config, num_clips, num_devices, multiple)
+    if not (has_batch_norm(config) if batch_norm is None else batch_norm):
+        phases = tuple(replace(phase, norm=NormChoice("none")) for phase in plan.phases)
+        plan = replace(plan, phases=phases)
     largest = max((s for phase in plan.phases for s in phase.cycle.shapes), key=lambda s: s.batch_size)
     if largest.batch_size > num_clips:
         most = num_clips * config.batch_size // largest.batch_size

@@ -5,31 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from saccade.data.multigrid import ShapeCycle, steps_that_fit
 from saccade.data.sampler import BatchShape
-from saccade.training.blank import has_batch_norm
 from saccade.training.config import TrainConfig
+from saccade.training.multigrid.sampler import ShapeCycle, steps_that_fit
 from saccade.training.multigrid.shapes import base_shape
+from saccade.training.norms import NormChoice, batch_norm_for
 from saccade.training.schedule import decayed_rate
-
-NormKind = Literal["as built", "none", "plain", "sub", "sync"]
-
-
-@dataclass(frozen=True)
-class NormChoice:
-    """How batch statistics are taken: over the clips of a device, of each of its ``num`` splits (sub), or of
-    ``num`` devices together (sync). "as built" leaves the model as it is, and "none" is that of a model
-    without batch norm.
-    """
-
-    kind: NormKind
-    num: int = 1
-
-    def __str__(self) -> str:
-        names = {"sub": f"sub-BN, {self.num} splits", "sync": f"sync-BN, {self.num} devices", "plain": "BN"}
-        return names.get(self.kind, self.kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +136,6 @@ class PlanBuilder:
         self.config, self.clips_per_epoch, self.num_devices = config, clips_per_epoch, num_devices
         self.phases: list[Phase] = []
         self.num_clips = self.num_steps = 0
-        self._batch_norm = has_batch_norm(config)
         self._end_epoch = 0.0
 
     def add(self, shapes: tuple[BatchShape, ...], factor: int, end_epoch: float, decay: float) -> None:
@@ -184,9 +165,7 @@ class PlanBuilder:
                 lr_factor=_lr_factor(config, factor),
                 lr_decay=decay,
                 clips_per_device=per_device,
-                norm=batch_norm_for(per_device, self.num_devices, config.grid.bn_base_size)
-                if self._batch_norm
-                else NormChoice("none"),
+                norm=batch_norm_for(per_device, self.num_devices, config.grid.bn_base_size),
             )
         )
         self.num_steps += cycle.num_steps
@@ -225,21 +204,6 @@ class PlanBuilder:
         )
 
 
-def batch_norm_for(clips_per_device: int, num_devices: int, base_size: int) -> NormChoice:
-    """Batch statistics over about ``base_size`` clips, whatever the number of clips on a device.
-
-    PySlowFast's rule, made to work for every batch: the largest number of splits that divides the clips, the
-    largest number of neighbouring devices that divides all.
-    """
-    if not base_size:
-        return NormChoice("as built")
-    if clips_per_device >= base_size:
-        splits = _divisor(clips_per_device, clips_per_device // base_size)
-        return NormChoice("sub", splits) if splits > 1 else NormChoice("plain")
-    devices = _divisor(num_devices, base_size // clips_per_device)
-    return NormChoice("sync", devices) if devices > 1 else NormChoice("plain")
-
-
 def regular_epochs(config: TrainConfig, epochs: float) -> list[float]:
     """Every `val_every` epochs, and the end."""
     if not config.val_every:
@@ -257,8 +221,3 @@ def _lr_factor(config: TrainConfig, batch_factor: int) -> float:
 
 def _volume(shape: BatchShape) -> int:
     return shape.batch_size * shape.num_frames * shape.crop**2
-
-
-def _divisor(number: int, most: int) -> int:
-    """The largest divisor of ``number`` that is not above ``most``."""
-    return next(divisor for divisor in range(most, 0, -1) if number % divisor == 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saccade.training.multigrid.plan import Phase
-from saccade.training.timetable import MultigridTimetable
+from saccade.training.multigrid.timetable import MultigridTimetable
 
 _TITLES = (
     "phase",

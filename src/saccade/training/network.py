@@ -1,0 +1,119 @@
+"""The network of a run: built once on the meta device for its facts, then with weights."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from saccade.errors import ConfigError, SaccadeError
+from saccade.models import (
+    ImageReport,
+    VideoModel,
+    create_model,
+    init_from_image,
+    load_weights,
+    memory_format,
+)
+from saccade.models.registry import option_names
+from saccade.models.x3d import BASE_CROP
+from saccade.runs import describe_weights
+from saccade.tasks import get_task
+from saccade.training.config import TrainConfig
+from saccade.training.optim import freeze
+
+
+def meta_model(config: TrainConfig) -> VideoModel:
+    """The network with two classes on the meta device: shapes without weights.
+
+    Raises:
+        UsageError: there is no such model.
+        ConfigError: an override cannot work.
+    """
+    return _meta_model(config.model.name, json.dumps(config.model.overrides, sort_keys=True, default=str))
+
+
+@lru_cache(maxsize=8)
+def _meta_model(name: str, overrides: str) -> VideoModel:
+    try:
+        with torch.device("meta"):
+            return create_model(name, num_classes=2, **json.loads(overrides))
+    except SaccadeError:
+        raise
+    except Exception as error:  # an override of a wrong type may fail anywhere in the model's code
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"model.overrides: {name} cannot be built with {overrides} ({reason})") from error
+
+
+def has_batch_norm(config: TrainConfig, model: nn.Module | None = None) -> bool:
+    """Whether the network, or ``model`` in its place, has batch norm; transformers have none."""
+    network = meta_model(config) if model is None else model
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+def clip_multiple(config: TrainConfig, model: nn.Module | None = None) -> tuple[int, int]:
+    """(frames, pixels) that clips must be multiples of."""
+    network = meta_model(config) if model is None else model
+    multiple = getattr(network, "clip_multiple", (1, 1))
+    found: tuple[int, int] = get_task(config.task).clip_multiple(config, multiple)
+    return found
+
+
+def model_options(config: TrainConfig) -> dict[str, Any]:
+    """What `create_model` is told: the overrides, regularisation, and the training clip.
+
+    The heads of X3D and VoV3D pool over the map of the training clip, so the fields that say for which clip
+    a model is (gamma_tau, gamma_t, gamma_s; stride, num_frames, train_crop) follow it unless overridden.
+    """
+    known = option_names(config.model.name)
+    options: dict[str, Any] = {
+        "dropout": config.model.dropout,
+        "drop_path": config.model.drop_path,
+        "gamma_tau": config.clip.stride,
+        "gamma_t": config.clip.num_frames,
+        "gamma_s": config.train_crop / BASE_CROP,
+        "stride": config.clip.stride,
+        "num_frames": config.clip.num_frames,
+        "train_crop": config.train_crop,
+        **get_task(config.task).model_overrides(config.model.name),
+    }
+    if config.model.drop_path and "drop_path" not in known:
+        raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")
+    return {name: value for name, value in options.items() if name in known} | config.model.overrides
+
+
+def build_model(
+    config: TrainConfig, num_classes: int, *, start_weights: bool
+) -> tuple[nn.Module, list[str], ImageReport | None]:
+    """The model of ``config`` on the CPU; notes on its weights; where they come from, if from a network for
+    images.
+
+    Args:
+        start_weights: load the weights that the run starts from; a resumed run has its own.
+    """
+    torch.manual_seed(config.seed)
+    model: nn.Module = create_model(config.model.name, num_classes, **model_options(config))
+    notes, image = [], None
+    if config.model.start and start_weights:
+        notes += describe_weights(config.model.start)
+        notes.append(load_weights(model, config.model.start).summary())
+    if config.model.image_weights and start_weights:
+        image = init_from_image(
+            model,
+            config.model.image_weights,
+            inflate=config.model.image_inflate,
+            time=config.model.image_time,
+        )
+        notes.append(image.summary())
+    return model, notes, image
+
+
+def place_model(config: TrainConfig, model: nn.Module, device: torch.device) -> nn.Module:
+    """Freeze what is not to learn, and bring the model to its device and memory format."""
+    freeze(model, config.model.freeze)
+    model = model.to(device)
+    return model.to(memory_format=memory_format(model, config.channels_last))  # type: ignore[call-overload]

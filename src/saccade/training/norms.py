@@ -1,0 +1,204 @@
+"""Batch norm during training: what its statistics are taken over, and measuring them anew.
+
+`BatchNorms` alone changes the batch norms of a model, and knows how it was built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from saccade.layers import (
+    SubBatchNorm3d,
+    convert_sync_batchnorm,
+    load_split_statistics,
+    split_batch_norm,
+    split_statistics,
+)
+from saccade.training.processes import Processes
+
+NormKind = Literal["as built", "none", "plain", "sub", "sync"]
+
+
+@dataclass(frozen=True)
+class NormChoice:
+    """What batch statistics are taken over: the clips of a device (plain), each of its ``num`` splits (sub),
+    or ``num`` devices together (sync). "as built" leaves the model as it is; "none": it has no batch norm.
+    """
+
+    kind: NormKind
+    num: int = 1
+
+    def __str__(self) -> str:
+        names = {"sub": f"sub-BN, {self.num} splits", "sync": f"sync-BN, {self.num} devices", "plain": "BN"}
+        return names.get(self.kind, self.kind)
+
+
+def batch_norm_for(clips_per_device: int, num_devices: int, base_size: int) -> NormChoice:
+    """Batch statistics over about ``base_size`` clips, whatever the number of clips on a device.
+
+    PySlowFast's rule, made to work for every batch: the largest number of splits that divides the clips, the
+    largest number of neighbouring devices that divides all.
+    """
+    if not base_size:
+        return NormChoice("as built")
+    if clips_per_device >= base_size:
+        splits = _divisor(clips_per_device, clips_per_device // base_size)
+        return NormChoice("sub", splits) if splits > 1 else NormChoice("plain")
+    devices = _divisor(num_devices, base_size // clips_per_device)
+    return NormChoice("sync", devices) if devices > 1 else NormChoice("plain")
+
+
+class BatchNorms:
+    """The batch norms of a model in training, changed in place: parameters, optimiser and state dict stay the
+    same tensors. All processes must call each method together.
+
+    Args:
+        model: with plain batch norms.
+        sync: build it with statistics over all processes.
+
+    Attributes:
+        names: the batch norms that learn.
+        choice: what statistics are taken over at present.
+    """
+
+    def __init__(self, model: nn.Module, processes: Processes, *, sync: bool = False) -> None:
+        self._model, self._processes = model, processes
+        self._groups: dict[int, Any] = {}
+        self.names = batch_norms(model)
+        self.choice = NormChoice("as built")
+        if sync and processes.world_size > 1:
+            convert_sync_batchnorm(model)
+
+    def switch(self, choice: NormChoice) -> None:
+        """Take batch statistics as ``choice`` says from now on."""
+        if choice == self.choice or choice.kind in ("as built", "none"):
+            return
+        split_batch_norm(self._model, choice.num if choice.kind == "sub" else 1)
+        if choice.kind == "sync":
+            convert_sync_batchnorm(self._model, self._group(choice.num))
+        self.choice = choice
+
+    def measure(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
+        """`measure_batch_norm` of ``model``: this one or its moving average.
+
+        Splits and groups of a multigrid phase are given up until the next `switch`; norms that are as they
+        were built stay so.
+        """
+        if self.choice.kind != "as built":
+            self.switch(NormChoice("plain"))
+        measure_batch_norm(model, batches, norms=self.names, processes=self._processes)
+
+    def state(self) -> dict[str, Tensor]:
+        """The statistics of the splits, which the model's state dict does not have."""
+        return split_statistics(self._model)
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Split the batch norms as they were at `state`."""
+        load_split_statistics(self._model, state)
+        for value in list(state.values())[:1]:
+            self.choice = NormChoice("sub", value.shape[1])
+
+    def _group(self, num: int) -> Any:
+        """The ``num`` neighbouring processes that this one belongs to."""
+        if num == self._processes.world_size:
+            return None
+        if num not in self._groups:
+            self._groups[num], _ = dist.new_subgroups(group_size=num)
+        return self._groups[num]
+
+
+@torch.no_grad()
+def measure_batch_norm(
+    model: nn.Module, batches: Iterable[Tensor], *, norms: Collection[str], processes: Processes
+) -> None:
+    """Set the running statistics of the batch norms called ``norms`` to those of what reaches them.
+
+    Running averages lag behind weights that move. "Precise batch norm" (Wu & Johnson 2021, arXiv 2105.07576,
+    section 3) takes them anew from a number of batches; here mean and variance are those of all values of all
+    these batches together, not averages over batches.
+
+    Every batch (B, 3, T, H, W) is normalised by its own statistics, as in training, with dropout and
+    stochastic depth off. With several processes the batches of all count. The model is left in eval mode.
+    """
+    model.eval()
+    measured = {name: module for name, module in model.named_modules() if name in set(norms)}
+    moments = {name: _Moments() for name in measured}
+    handles = [module.register_forward_pre_hook(_adds_to(moments[name])) for name, module in measured.items()]
+    try:
+        for module in measured.values():
+            module.train()
+        for clips in batches:
+            model(clips)
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.eval()
+    parts = processes.gather([moments[name].state() for name in measured])
+    for place, module in enumerate(measured.values()):
+        assert isinstance(module, nn.BatchNorm3d)
+        whole = _Moments()
+        for part in parts:
+            whole.add(*part[place])
+        _set_statistics(module, whole)
+
+
+def batch_norms(model: nn.Module) -> list[str]:
+    """Names of the batch norms that learn."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm3d) and any(p.requires_grad for p in module.parameters())
+    ]
+
+
+class _Moments:
+    """Count, mean and sum of squared distances from it, of values per channel, in float64."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, count: int, mean: Tensor, squares: Tensor) -> None:
+        if not count:
+            return
+        if not self.count:
+            self.count, self.mean, self.squares = count, mean, squares
+            return
+        total, shift = self.count + count, mean - self.mean
+        self.squares = self.squares + squares + shift.square() * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    def state(self) -> tuple[int, Tensor, Tensor]:
+        return self.count, self.mean.cpu(), self.squares.cpu()
+
+
+def _adds_to(moments: _Moments) -> Any:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0]
+        var, mean = torch.var_mean(x if x.dtype == torch.float64 else x.float(), (0, 2, 3, 4), correction=0)
+        count = x.numel() // x.shape[1]
+        moments.add(count, mean.double(), var.double() * count)
+
+    return hook
+
+
+def _set_statistics(norm: nn.BatchNorm3d, moments: _Moments) -> None:
+    if not moments.count:
+        return
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(moments.mean)
+    norm.running_var.copy_(moments.squares / max(moments.count - 1, 1))
+    if isinstance(norm, SubBatchNorm3d):
+        norm.spread()
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of ``number`` that is not above ``most``."""
+    return next(divisor for divisor in range(most, 0, -1) if number % divisor == 0)

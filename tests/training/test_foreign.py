@@ -1,0 +1,147 @@
+"""`saccade.train` with a network, data and transforms that are not ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import assert_same
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from saccade.clip import ClipSpec
+from saccade.data import load_dataset
+from saccade.errors import ConfigError, DataError, UsageError
+from saccade.models import load_weights
+from saccade.training import TrainConfig, train
+from saccade.training.checkpoint import load_checkpoint
+from saccade.transforms import register_transform
+
+MakeConfig = Callable[..., TrainConfig]
+
+
+class Net(nn.Module):
+    """The smallest video network."""
+
+    def __init__(self, num_classes: int = 2) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm3d(8)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(torch.relu(self.norm(self.conv(x)))).mean((2, 3, 4)))
+
+
+class Ramps(Dataset):
+    """Clips that are red or blue, in any of the forms that are taken."""
+
+    def __init__(self, num: int, form: str = "frames", *, targets: bool = True) -> None:
+        self.num, self.form = num, form
+        if targets:
+            self.targets = [index % 2 for index in range(num)]
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        noise = torch.Generator().manual_seed(index)
+        frames = torch.randint(0, 60, (4, 36, 40, 3), generator=noise, dtype=torch.uint8)
+        frames[..., 0 if index % 2 else 2] += 150
+        if self.form == "frames":
+            return frames, index % 2
+        planes = frames.permute(3, 0, 1, 2)
+        return (planes if self.form == "planes" else planes[..., :32, :32] / 255 - 0.5), index % 2
+
+
+def network(seed: int = 0) -> Net:
+    torch.manual_seed(seed)
+    return Net()
+
+
+def config_for(make: MakeConfig, name: str, *flags: str) -> TrainConfig:
+    return make(name, "--clip.num-frames", "4", "--optim.lr", "0.2", "--epochs", "4", *flags)
+
+
+@pytest.mark.parametrize("form", ["frames", "planes", "floats"])
+def test_any_network_and_any_data(tiny_config: MakeConfig, form: str):
+    config = config_for(tiny_config, "run")
+    net = network()
+    run = train(config, model=net, train_set=Ramps(16, form), val_set=Ramps(6, form))
+    assert run.best_score == 1
+    assert run.config.model.name.endswith("Net")
+    assert run.weights_metadata()["class_names"] == ["0", "1"]
+    assert run.weights_metadata()["clip"]["num_frames"] == 4
+    again = network(seed=1)
+    load_weights(again, run.best)
+    assert again(torch.zeros(1, 3, 4, 32, 32)).shape == (1, 2)
+
+
+def test_it_resumes_with_the_same_objects(tiny_config: MakeConfig):
+    parts = {"train_set": Ramps(16), "val_set": Ramps(6)}
+    whole = train(config_for(tiny_config, "whole"), model=network(), **parts)
+    config = config_for(tiny_config, "paused")
+    train(config, model=network(), **parts, fraction=0.4)
+    resumed = train(config, model=network(seed=5), **parts, resume=True)
+    assert_same(load_checkpoint(whole.last)["model"], load_checkpoint(resumed.last)["model"])
+    with pytest.raises(DataError):
+        train(config, model=network(), train_set=Ramps(12), resume=True)
+
+
+def test_our_network_on_other_data_and_the_reverse(tiny_config: MakeConfig, tiny_clips: Path):
+    config = config_for(tiny_config, "ours", "--model.dropout", "0", "--epochs", "1")
+    run = train(config, train_set=Ramps(8))
+    assert run.load_model().num_classes == 2
+    assert run.best_score is None
+    dataset = load_dataset(tiny_clips, "train")
+    config = config_for(tiny_config, "theirs", "--epochs", "1")
+    run = train(config, model=network(), train_set=dataset, val_set=load_dataset(tiny_clips, "val"))
+    assert run.weights_metadata()["class_names"] == ["brightening", "darkening"]
+
+
+def test_workers_and_a_final_test(tiny_config: MakeConfig):
+    config = config_for(tiny_config, "run", "--workers", "1", "--epochs", "1", "--test-views", "1x1")
+    run = train(config, model=network(), train_set=Ramps(8), val_set=Ramps(4))
+    assert list(run.test) == ["1x1"]
+
+
+def test_transforms_come_last(tiny_config: MakeConfig):
+    seen = []
+
+    def blank(x: Tensor) -> Tensor:
+        seen.append(tuple(x.shape))
+        return torch.zeros_like(x)
+
+    config = config_for(tiny_config, "run", "--epochs", "1")
+    net = network()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    run = train(config, model=net, train_set=Ramps(16), val_set=Ramps(6), transform=blank)
+    assert set(seen) == {(4, 3, 4, 32, 32)}
+    assert torch.equal(before["conv.weight"], net.state_dict()["conv.weight"]) is False  # weight decay
+    assert run.best_score is not None
+    register_transform("test_blank")(blank)
+    named = config_for(tiny_config, "named", "--epochs", "1", "--augment.transform", "test_blank")
+    other = train(named, model=network(), train_set=Ramps(16), val_set=Ramps(6))
+    assert_same(load_checkpoint(run.last)["model"], load_checkpoint(other.last)["model"])
+    with pytest.raises(ConfigError, match=r"^augment\.transform"):
+        train(named.replace(out=named.out + "2"), model=network(), train_set=Ramps(16), transform=blank)
+
+
+def test_what_cannot_work_is_named(tiny_config: MakeConfig):
+    config = config_for(tiny_config, "run")
+    with pytest.raises(DataError, match=r"num_frames"):
+        train(
+            config.replace(clip=ClipSpec(num_frames=2, stride=1, crop=32, short_side=32)),
+            model=network(),
+            train_set=Ramps(16),
+        )
+    with pytest.raises(UsageError, match=r"^train_set: .*class_names"):
+        train(config.replace(out=config.out + "2"), model=network(), train_set=Ramps(16, targets=False))
+    with pytest.raises(UsageError, match=r"^train_set: .*__getitem__"):
+        train(config.replace(out=config.out + "2"), model=network(), train_set={1, 2})
+    frozen = config_for(tiny_config, "run2", "--model.backbone-lr", "0.5")
+    with pytest.raises(ConfigError, match=r"^model\.backbone_lr"):
+        train(frozen, model=network(), train_set=Ramps(16))
