@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from saccade.cli.train import parse_fields
+from saccade.console import logs_on_console
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
 from saccade.video import write_video
@@ -51,6 +52,13 @@ def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longer than these runs. ``monkeypatch.undo()`` brings them back."""
     monkeypatch.setattr("saccade.training.run._report", lambda trainer: None)
+
+
+@pytest.fixture(autouse=True)
+def _logs_on_stderr() -> Iterator[None]:
+    """As on the command line."""
+    with logs_on_console():
+        yield
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import types
@@ -110,7 +111,10 @@ def test_only_the_first_process_reports(tmp_path: Path, caplog: pytest.LogCaptur
     assert not (tmp_path / "log.txt").exists()
 
 
-def test_a_run_is_quiet_and_calls_back(tiny_config, capfd: pytest.CaptureFixture[str]):
+def test_a_run_is_quiet_and_calls_back(
+    tiny_config, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logging.getLogger("saccade"), "handlers", [logging.NullHandler()])
     recorder = Recorder()
     run = train(tiny_config("run", "--epochs", "2"), callbacks=[recorder])
     assert capfd.readouterr() == ("", "")
