@@ -1,5 +1,6 @@
 # make quickstart   environment, clips, training, test, prediction, report
 # make test         environment, all quick tests
+# make test-avx2, make test-baseline   tests of ops and networks as an older processor
 # PYTHON chooses the interpreter the environment is made from, VENV its folder.
 
 PYTHON ?= python3
@@ -11,18 +12,31 @@ NATIVE := $(wildcard src/saccade/ops/native/*)
 # PyTorch for CUDA brings a Triton along. With one for a CPU this one runs and compiles GPU kernels in the tests.
 TRITON = $(BIN)/pip install -q --disable-pip-version-check --no-deps triton==3.6.0
 
-.PHONY: quickstart test test-slow test-gpu lint format bench bench-gpu docs clean
+.PHONY: quickstart test test-avx2 test-baseline test-slow test-gpu lint format bench bench-gpu docs clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.base
 	$(RUN) quickstart
 
-# Two processes of one thread each: files of tests are shared out between them.
+# Two processes of one thread each: files of tests are shared out between them. One that dies is not replaced, so
+# that the run ends, with the name of the test; a test that hangs dies by faulthandler_timeout (pyproject.toml).
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart=0 -m "not slow and not gpu"
+
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+# As an older processor: PyTorch, its oneDNN and the native operators each have a switch of their own. Freed memory
+# is overwritten, which shows a use of it.
+test-avx2: $(VENV)/.dev
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 SACCADE_ISA=avx2 MALLOC_PERTURB_=85 \
+		$(PYTEST) $(or $(TESTS),tests/ops tests/layers tests/models tests/training) $(PYTEST_ARGS)
+
+test-baseline: $(VENV)/.dev
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default SACCADE_ISA=baseline MALLOC_PERTURB_=85 \
+		$(PYTEST) $(or $(TESTS),tests/ops tests/layers tests/models/test_x3d.py tests/models/test_vov3d.py) $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev
-	$(BIN)/pytest -m "slow and not gpu" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "slow and not gpu" -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.dev
 	FAIL_WITHOUT_CUDA=1 $(BIN)/pytest -m gpu $(PYTEST_ARGS)

@@ -196,6 +196,8 @@ def scan(cases: list[Case], timeout: float) -> dict[Case, str]:
     found: dict[Case, str] = {}
     for start in range(0, len(cases), CASES_IN_A_PROCESS):
         batch = cases[start : start + CASES_IN_A_PROCESS]
+        if sys.stderr.isatty():
+            print(f"\r{start} of {len(cases)}", end="\r", file=sys.stderr)
         findings = run_in_process(batch, timeout)
         if any(findings) and len(batch) > 1:
             alone = [run_in_process([case], timeout)[0] for case in batch]

@@ -265,13 +265,11 @@ def test_compile_keeps_it_whole():
         torch.testing.assert_close(a, b)
 
 
-@needs_native
-def test_export_keeps_it_whole():
+def test_export_uses_pytorch():
     block = Block().eval()
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(block, (torch.randn(2, 6, 3, 4, 5),), dynamic_shapes=({0: batch},))
-    names = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
-    assert "saccade.batch_norm_act.default" in names
+    assert not any("saccade" in str(node.target) for node in program.graph.nodes)
     x = torch.randn(5, 6, 3, 4, 5)
     torch.testing.assert_close(program.module()(x), block(x))
 

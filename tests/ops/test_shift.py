@@ -418,8 +418,7 @@ def test_registered_as_an_operator(stride: tuple[int, int, int]):
         opcheck(backward_op, (grad, data, shift, x.shape[2:], *options, need_input, "native"))
 
 
-@needs_native
-def test_export_keeps_it_whole():
+def test_export_uses_pytorch():
     class Shift(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -430,9 +429,8 @@ def test_export_keeps_it_whole():
 
     x = torch.randn(1, 3, 2, 6, 6)
     program = torch.export.export(Shift(), (x,))
-    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
-    assert torch.ops.saccade.shift3d.default in calls
-    assert torch.equal(program.module()(x), Shift()(x))
+    assert not any("saccade" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(x), Shift()(x))
 
 
 @needs_native
