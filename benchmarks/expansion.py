@@ -28,14 +28,13 @@ from matplotlib.ticker import PercentFormatter
 
 from benchmarks._record import RESULTS, write_results
 from saccade.evaluation import load_result
-from saccade.expansion.axes import CROP_STEP, DEPTH_STEP, WIDTH_STEP
+from saccade.expansion.axes import CROP_STEP, DEPTH_STEP, WIDTH_STEP, Limits
 from saccade.expansion.candidate import candidate_config
+from saccade.expansion.checks import read_limits
+from saccade.expansion.config import Factors, SearchConfig
 from saccade.expansion.counting import Meter
-from saccade.expansion.room import DataFacts, read_facts
+from saccade.expansion.history import read_history
 from saccade.expansion.search import meter_of
-from saccade.expansion.settings import search_of
-from saccade.expansion.story import read_story
-from saccade.expansion.types import Factors, SearchConfig
 from saccade.models.x3d import BASE_CROP, CONFIGS
 from saccade.runs import Run
 from saccade.training import train
@@ -48,18 +47,18 @@ COMPOUND = {"depth": 1.2, "width": 1.1, "crop": 1.15}
 def main(args: Sequence[str] = ()) -> None:
     """Train what is not there yet, and write results/expansion_<data>.csv and its picture."""
     options = _options(list(args))
-    story = read_story(Path(options.search))
-    if story.final is None:
+    history = read_history(Path(options.search))
+    if history.final is None:
         raise SystemExit(f"{options.search}: the search has not ended")
-    search = search_of(story.settings)
+    search = SearchConfig.from_dict(history.settings)
     search = search.replace(epochs=options.epochs or search.epochs)
-    facts = read_facts(search.base)
-    meter = meter_of(search, facts)
-    budget = story.final.candidate.complexity.gmacs
+    limits = read_limits(search.base)
+    meter = meter_of(search, limits)
+    budget = history.final.candidate.complexity.gmacs
     rows: list[dict[str, object]] = []
     for name in options.shapes:
         factors = (
-            story.final.candidate.factors if name == "found" else shape(name, search, facts, meter, budget)
+            history.final.candidate.factors if name == "found" else shape(name, search, limits, meter, budget)
         )
         tops = [_trained(search, factors, name, seed, Path(options.out)) for seed in range(options.seeds)]
         rows.append(_row(name, factors, meter, search, tops))
@@ -69,11 +68,11 @@ def main(args: Sequence[str] = ()) -> None:
     save_figure(picture(rows, title=f"{search.epochs:g} epochs, {budget:.3g} GMACs"), RESULTS / f"{name}.png")
 
 
-def shape(name: str, search: SearchConfig, facts: DataFacts, meter: Meter, budget: float) -> Factors:
+def shape(name: str, search: SearchConfig, limits: Limits, meter: Meter, budget: float) -> Factors:
     """The rival of that name, with at most ``budget`` GMACs."""
     cost = meter.cost("gmacs")
     clip = Factors.of(CONFIGS["x3d_s" if name == "x3d_s" else "x3d_xs"])
-    while not facts.room.span_fits(clip.frames, clip.stride):
+    while not limits.span_fits(clip.frames, clip.stride):
         clip = clip.replace(stride=clip.stride - 1)
     if name == "compound":
         start = search.start.replace(frames=clip.frames, stride=clip.stride)
@@ -91,8 +90,8 @@ def shape(name: str, search: SearchConfig, facts: DataFacts, meter: Meter, budge
             raise SystemExit(f"compound: no power brings it to {budget:.3g} GMACs")
         return max(fitting, key=cost)
     crop = CROP_STEP * round(clip.crop * search.start.crop / BASE_CROP / CROP_STEP)
-    if facts.room.short_side is not None:
-        crop = min(crop, facts.room.short_side // CROP_STEP * CROP_STEP)
+    if limits.short_side is not None:
+        crop = min(crop, limits.short_side // CROP_STEP * CROP_STEP)
     widths = [round(WIDTH_STEP * step, 2) for step in range(1, 61)]
     for side in range(crop, CROP_STEP, -CROP_STEP):
         published = clip.replace(crop=side)

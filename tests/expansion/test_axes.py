@@ -1,4 +1,4 @@
-"""Expansions go to usable values, as far as the videos have room."""
+"""Expansions go to usable values, as far as the videos have limits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from itertools import islice
 import pytest
 
 from saccade.errors import UsageError
-from saccade.expansion.axes import Room, contract, expand, parse_axes, usable_axes, values
+from saccade.expansion.axes import Limits, contract, expand, parse_axes, usable_axes, values
+from saccade.expansion.config import AXES, Axis, Factors
 from saccade.expansion.counting import x3d_macs
-from saccade.expansion.types import AXES, Axis, Factors
 
-FREE = Room()
+FREE = Limits()
 CLIP = Factors(frames=4, stride=12, crop=160, bottleneck=2.25, depth=2.2)
 
 
@@ -19,8 +19,8 @@ def macs(factors: Factors) -> float:
     return x3d_macs(factors.config, 400)
 
 
-def clips(axis: Axis, parent: Factors, room: Room = FREE, most: int = 6) -> list[tuple[int, int]]:
-    return [(f.frames, f.stride) for f in islice(values(axis, parent, room=room, duration=48), most)]
+def clips(axis: Axis, parent: Factors, limits: Limits = FREE, most: int = 6) -> list[tuple[int, int]]:
+    return [(f.frames, f.stride) for f in islice(values(axis, parent, limits=limits, duration=48), most)]
 
 
 def test_fast_keeps_the_duration():
@@ -29,9 +29,9 @@ def test_fast_keeps_the_duration():
 
 
 def test_fast_has_room_when_the_stride_of_the_parent_s_last_frame_reaches_beyond_the_video():
-    parent, room = CLIP.replace(stride=15), Room(num_frames=46)  # frames 0, 15, 30 and 45, the last
-    assert clips("fast", parent, room) == [(5, 11), (6, 9), (7, 7), (8, 6), (9, 5), (10, 5)]
-    assert clips("fast", parent, room, most=99)[-1] == (46, 1)
+    parent, limits = CLIP.replace(stride=15), Limits(num_frames=46)  # frames 0, 15, 30 and 45, the last
+    assert clips("fast", parent, limits) == [(5, 11), (6, 9), (7, 7), (8, 6), (9, 5), (10, 5)]
+    assert clips("fast", parent, limits, most=99)[-1] == (46, 1)
 
 
 def test_fast_ends_at_every_frame_of_the_source():
@@ -48,15 +48,15 @@ def test_temporal_lengthens_the_clip_and_raises_the_rate():
 
 @pytest.mark.parametrize("axis", ["fast", "temporal"])
 def test_clips_end_with_the_video(axis: Axis):
-    for frames, stride in clips(axis, CLIP, Room(num_frames=45), most=200):
+    for frames, stride in clips(axis, CLIP, Limits(num_frames=45), most=200):
         assert (frames - 1) * stride + 1 <= 45
-    assert clips(axis, Factors(), Room(num_frames=1)) == []
+    assert clips(axis, Factors(), Limits(num_frames=1)) == []
 
 
 def test_a_clip_of_segments_has_frames_but_no_rate():
-    room = Room(num_frames=6, by_segments=True)
-    assert clips("temporal", CLIP, room) == [(5, 12), (6, 12)]
-    assert usable_axes(CLIP, AXES, room) == [axis for axis in AXES if axis != "fast"]
+    limits = Limits(num_frames=6, by_segments=True)
+    assert clips("temporal", CLIP, limits) == [(5, 12), (6, 12)]
+    assert usable_axes(CLIP, AXES, limits) == [axis for axis in AXES if axis != "fast"]
 
 
 def test_with_one_frame_fast_is_left_to_temporal():
@@ -66,17 +66,17 @@ def test_with_one_frame_fast_is_left_to_temporal():
 
 
 def test_crops_end_with_the_short_side():
-    crops = [f.crop for f in values("spatial", Factors(crop=60), room=Room(short_side=90), duration=48)]
+    crops = [f.crop for f in values("spatial", Factors(crop=60), limits=Limits(short_side=90), duration=48)]
     assert crops == [64, 72, 80, 88]
 
 
 @pytest.mark.parametrize("axis", AXES)
 def test_an_expansion_comes_as_near_to_the_rate_as_its_values_let_it(axis: Axis):
     parent = CLIP if axis != "bottleneck" else CLIP.replace(bottleneck=1)
-    chosen = expand(axis, parent, rate=2.0, cost=macs, room=FREE, duration=48)
+    chosen = expand(axis, parent, rate=2.0, cost=macs, limits=FREE, duration=48)
     assert chosen is not None
     best = min(
-        islice(values(axis, parent, room=FREE, duration=48), 40),
+        islice(values(axis, parent, limits=FREE, duration=48), 40),
         key=lambda f: abs(macs(f) / macs(parent) - 2),
     )
     assert macs(best) == macs(chosen)
@@ -86,31 +86,31 @@ def test_an_expansion_comes_as_near_to_the_rate_as_its_values_let_it(axis: Axis)
 
 
 def test_of_equal_costs_the_largest_value_is_taken():
-    chosen = expand("depth", CLIP.replace(depth=1.0), rate=2.0, cost=macs, room=FREE, duration=48)
+    chosen = expand("depth", CLIP.replace(depth=1.0), rate=2.0, cost=macs, limits=FREE, duration=48)
     assert chosen is not None
     assert chosen.depth == 2.2
     assert macs(chosen) == macs(chosen.replace(depth=2.1))
 
 
 def test_less_than_half_a_step_is_no_room():
-    most = Room(short_side=168)
-    assert expand("spatial", CLIP, rate=2.0, cost=macs, room=most, duration=48) is None
-    more = expand("spatial", CLIP, rate=2.0, cost=macs, room=Room(short_side=200), duration=48)
+    most = Limits(short_side=168)
+    assert expand("spatial", CLIP, rate=2.0, cost=macs, limits=most, duration=48) is None
+    more = expand("spatial", CLIP, rate=2.0, cost=macs, limits=Limits(short_side=200), duration=48)
     assert more is not None
     assert more.crop == 200
 
 
 def test_a_contraction_is_the_largest_value_that_fits():
     parent = CLIP.replace(frames=8, stride=10)
-    expanded = expand("fast", parent, rate=2.0, cost=macs, room=FREE, duration=48)
+    expanded = expand("fast", parent, rate=2.0, cost=macs, limits=FREE, duration=48)
     assert expanded == parent.replace(frames=16, stride=5)
-    found = contract("fast", parent, expanded, fits=lambda f: macs(f) < 1.97e9, room=FREE, duration=48)
+    found = contract("fast", parent, expanded, fits=lambda f: macs(f) < 1.97e9, limits=FREE, duration=48)
     assert found == parent.replace(frames=13, stride=6)
-    none = contract("fast", parent, expanded, fits=lambda f: macs(f) < 1e9, room=FREE, duration=48)
+    none = contract("fast", parent, expanded, fits=lambda f: macs(f) < 1e9, limits=FREE, duration=48)
     assert none is None
 
 
 def test_axes_are_named():
     assert parse_axes("width, spatial") == ("spatial", "width")
-    with pytest.raises(UsageError, match="--axes: 'sideways' is no axis; axes are fast, temporal"):
+    with pytest.raises(UsageError, match="--axes: 'sideways' is not an axis; axes are fast, temporal"):
         parse_axes("spatial,sideways")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from saccade.expansion.config import Factors
 from saccade.expansion.counting import Meter, clip_shape, peak_memory, x3d_macs
-from saccade.expansion.types import Factors
 from saccade.models import count_macs, count_params
 from saccade.models.x3d import CONFIGS, X3D
 

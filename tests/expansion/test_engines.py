@@ -15,9 +15,9 @@ import torch
 
 from saccade.errors import UsageError
 from saccade.expansion import engines
-from saccade.expansion.engines import ProcessEngine, Share, create_engine, shares
-from saccade.expansion.ray_engine import RayEngine
-from saccade.expansion.types import Candidate, Complexity, Factors, Job, Outcome
+from saccade.expansion.candidate import Candidate, Job, Trial
+from saccade.expansion.config import Complexity, Factors
+from saccade.expansion.engines import ProcessEngine, RayEngine, Slot, create_engine, slots
 from saccade.expansion.worker import main, run_job
 from saccade.models import load_model
 from saccade.recipes import get_recipe
@@ -78,23 +78,23 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_cores_are_shared_out(num: int, cores: list[int], expected: list[tuple[int, ...]]) -> None:
-    assert [share.cores for share in shares(num, cores)] == expected
+    assert [slot.cores for slot in slots(num, cores)] == expected
 
 
 def test_gpus_are_dealt_out() -> None:
-    dealt = shares(3, list(range(12)), ["4", "7"])
-    assert [share.gpu for share in dealt] == ["4", "7", "4"]
+    dealt = slots(3, list(range(12)), ["4", "7"])
+    assert [slot.gpu for slot in dealt] == ["4", "7", "4"]
     assert dealt[0].environment == {
         "OMP_NUM_THREADS": "4",
         "MKL_NUM_THREADS": "4",
         "CUDA_VISIBLE_DEVICES": "4",
     }
-    assert "CUDA_VISIBLE_DEVICES" not in shares(1, [0])[0].environment
+    assert "CUDA_VISIBLE_DEVICES" not in slots(1, [0])[0].environment
 
 
 @pytest.mark.usefixtures("scripted")
 def test_each_process_is_held_to_its_share(tmp_path: Path) -> None:
-    engine = ProcessEngine([Share((0,)), Share((1, 2), gpu="3")])
+    engine = ProcessEngine([Slot((0,)), Slot((1, 2), gpu="3")])
     outcomes = list(engine.run([named("echo", tmp_path, seed) for seed in range(4)]))
     assert sorted(outcome.seed for outcome in outcomes) == [0, 1, 2, 3]
     seen = [json.loads(outcome.run_dir) for outcome in outcomes]
@@ -108,20 +108,20 @@ def test_each_process_is_held_to_its_share(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("scripted")
 def test_a_dead_process_is_an_outcome_and_the_others_go_on(tmp_path: Path) -> None:
-    engine = ProcessEngine([Share((0,))])
+    engine = ProcessEngine([Slot((0,))])
     jobs = [named(what, tmp_path, seed) for seed, what in enumerate(("dies", "killed", "echo"))]
     outcomes = {outcome.seed: outcome for outcome in engine.run(jobs)}
     assert [outcomes[seed].status for seed in range(3)] == ["failed", "failed", "done"]
-    assert outcomes[0].error.endswith("exit code 3 and no outcome; its last line was: no room left")
+    assert outcomes[0].error.endswith("exit code 3 and no result; its last line was: no room left")
     assert "SIGKILL (often: the machine ran out of memory)" in outcomes[1].error
     assert outcomes[0].run_dir.endswith("dies")
 
 
 @pytest.mark.usefixtures("scripted")
 def test_closing_ends_what_runs_after_it_has_saved_and_starts_nothing_more(tmp_path: Path) -> None:
-    engine = ProcessEngine([Share((0,)), Share((0,))])
+    engine = ProcessEngine([Slot((0,)), Slot((0,))])
     jobs = [named("echo", tmp_path), named("hangs", tmp_path, 1), named("hangs", tmp_path, 2)]
-    run: Iterator[Outcome] = engine.run(jobs)
+    run: Iterator[Trial] = engine.run(jobs)
     assert next(run).status == "done"
     wait_for(lambda: (tmp_path / "hangs.begun").is_file())
     start = time.monotonic()
@@ -141,7 +141,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_process_that_cannot_be_started_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "WORKER", ("/no/such/python",))
-    (outcome,) = ProcessEngine([Share((0,))]).run([job()])
+    (outcome,) = ProcessEngine([Slot((0,))]).run([job()])
     assert outcome.status == "failed"
     assert "could not be started" in outcome.error
 
@@ -150,8 +150,8 @@ def test_engine_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "available_cores", lambda: [0, 1, 2, 3])
     engine = create_engine("process", device="cpu")
     assert isinstance(engine, ProcessEngine)
-    assert [share.cores for share in engine.shares] == [(0, 1), (2, 3)]
-    assert len(create_engine("process", jobs=4, device="cpu").shares) == 4
+    assert [slot.cores for slot in engine.slots] == [(0, 1), (2, 3)]
+    assert len(create_engine("process", jobs=4, device="cpu").slots) == 4
     with pytest.raises(UsageError, match="'slurm' is unknown; choose process or ray"):
         create_engine("slurm")
     with pytest.raises(UsageError, match="jobs: must be at least 1"):
@@ -161,9 +161,9 @@ def test_engine_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
-    assert [share.gpu for share in create_engine("process").shares] == ["5", "6"]
+    assert [slot.gpu for slot in create_engine("process").slots] == ["5", "6"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert [share.gpu for share in create_engine("process").shares] == ["0", "1"]
+    assert [slot.gpu for slot in create_engine("process").slots] == ["0", "1"]
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UsageError, match="PyTorch finds no GPU here"):
         create_engine("process", device="cuda")
@@ -228,8 +228,8 @@ def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return ray
 
 
-def done(job: Job, run_dir: Path) -> Outcome:
-    return Outcome(candidate=job.candidate, seed=job.seed, status="done", accuracy=0.25, run_dir=str(run_dir))
+def done(job: Job, run_dir: Path) -> Trial:
+    return Trial(candidate=job.candidate, seed=job.seed, status="done", accuracy=0.25, run_dir=str(run_dir))
 
 
 def test_ray_tasks_have_their_share_and_their_outcomes_come_back(
@@ -237,13 +237,13 @@ def test_ray_tasks_have_their_share_and_their_outcomes_come_back(
 ) -> None:
     trained: list[Job] = []
 
-    def fake_run(job: Job) -> Outcome:
+    def fake_run(job: Job) -> Trial:
         trained.append(job)
         if job.seed == 1:
             raise OSError("machine lost")
         return done(job, tmp_path if job.seed == 0 else tmp_path / "elsewhere")
 
-    monkeypatch.setattr("saccade.expansion.ray_engine.run_job", fake_run)
+    monkeypatch.setattr("saccade.expansion.engines.run_job", fake_run)
     engine = create_engine("ray", jobs=3)
     assert isinstance(engine, RayEngine)
     assert fake_ray.options == {"num_cpus": 2, "num_gpus": 0.0, "max_retries": 0}
@@ -260,7 +260,7 @@ def test_ray_tasks_have_their_share_and_their_outcomes_come_back(
 def test_ray_jobs_under_way_are_cancelled_when_the_search_stops(
     fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("saccade.expansion.ray_engine.run_job", lambda job: done(job, tmp_path))
+    monkeypatch.setattr("saccade.expansion.engines.run_job", lambda job: done(job, tmp_path))
     fake_ray.up = True
     engine = RayEngine()
     run = engine.run([job(seed=seed) for seed in range(3)])
@@ -390,10 +390,10 @@ def test_the_process_of_a_job(clips: Path, tmp_path: Path, monkeypatch: pytest.M
     args = [str(tmp_path / "job.json"), str(tmp_path / "outcome.json")]
     assert main(args) == 0
     assert pinned == [[1]]
-    written = Outcome.from_dict(json.loads((tmp_path / "outcome.json").read_text()))
+    written = Trial.from_dict(json.loads((tmp_path / "outcome.json").read_text()))
     assert written == done(tiny_job(clips, tmp_path / "run"), tmp_path)
 
-    def interrupted(job: Job) -> Outcome:
+    def interrupted(job: Job) -> Trial:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("saccade.expansion.worker.run_job", interrupted)

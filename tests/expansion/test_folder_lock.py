@@ -10,12 +10,12 @@ import pytest
 
 from saccade.cli import main
 from saccade.errors import UsageError
-from saccade.expansion.lock import LOCK, FolderLock
+from saccade.expansion.journal import LOCK, FolderLock
 
 HOLD = """
 import sys
 from pathlib import Path
-from saccade.expansion.lock import FolderLock
+from saccade.expansion.journal import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 print("taken", flush=True)
 sys.stdin.read()
@@ -26,7 +26,7 @@ TABLE = str(Path(__file__).parent / "figure2_like.csv")
 def test_a_folder_is_one_searchs_until_it_gives_it_back(tmp_path: Path):
     folder = tmp_path / "search"
     lock = FolderLock(folder)
-    with pytest.raises(UsageError, match=r"search: another search is under way there \(process \d+\)"):
+    with pytest.raises(UsageError, match=r"search: another search is running there \(process \d+\)"):
         FolderLock(folder)
     lock.release()
     assert not list(folder.iterdir())
@@ -68,7 +68,7 @@ def test_a_second_search_is_one_error_and_a_killed_one_is_in_nobodys_way(
         for flags in ([], ["--overwrite"]):
             assert main([*command, *flags]) == 2
             error = capsys.readouterr().err
-            assert f"another search is under way there (process {holder.pid}); wait for it" in error
+            assert f"another search is running there (process {holder.pid}); wait for it" in error
             assert error.count("\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == [LOCK]
     finally:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from saccade.errors import DataError, SaccadeError, UsageError
-from saccade.expansion.criterion import Score, apart, choose, score_all
-from saccade.expansion.journal import JOURNAL, Journal, located, outcome_of, portable, read_journal
-from saccade.expansion.types import Axis, Candidate, Complexity, Factors, Outcome
+from saccade.expansion.candidate import Candidate, Trial
+from saccade.expansion.config import Axis, Complexity, Factors
+from saccade.expansion.criterion import Scored, apart, choose, score_all
+from saccade.expansion.journal import JOURNAL, Journal, located, portable, read_journal, trial_of
 
 
 def candidate(axis: Axis = "spatial", *, step: int = 1, gmacs: float = 0.04) -> Candidate:
@@ -18,14 +19,15 @@ def candidate(axis: Axis = "spatial", *, step: int = 1, gmacs: float = 0.04) -> 
     return Candidate(step=step, axis=axis, factors=Factors(crop=160), complexity=cost, parent="00-start")
 
 
-def outcome(axis: Axis, accuracy: float, seed: int = 0, num_val: int = 0) -> Outcome:
-    return Outcome(
+def outcome(axis: Axis, accuracy: float, seed: int = 0, num_val: int = 0) -> Trial:
+    return Trial(
         candidate=candidate(axis), seed=seed, status="done", accuracy=accuracy, num_val=num_val, seconds=1.5
     )
 
 
-def score(axis: Axis, mean: float, error: float = 0.0, gmacs: float = 0.04) -> Score:
-    return Score(candidate(axis, gmacs=gmacs), mean, error, 1)
+def score(axis: Axis, mean: float, error: float = 0.0, gmacs: float = 0.04) -> Scored:
+    own = candidate(axis, gmacs=gmacs)
+    return Scored(own, mean, error, (Trial(candidate=own, seed=0, status="done", accuracy=mean),))
 
 
 PARENT = score("depth", 0.4, gmacs=0.02)
@@ -36,9 +38,9 @@ PARENT = score("depth", 0.4, gmacs=0.02)
 
 def test_an_outcome_is_read_back_as_it_was_written(tmp_path: Path):
     written = replace(outcome("depth", 0.5, seed=2), run_dir=str(tmp_path / "candidates" / "x"), rung=1)
-    Journal(tmp_path).add(written)
+    Journal(tmp_path).add_trial(written)
     [record] = read_journal(tmp_path)
-    assert outcome_of(record, tmp_path) == written
+    assert trial_of(record, tmp_path) == written
     assert record["run_dir"] == "candidates/x"
     assert {"step", "axis", "frames", "crop", "params", "gmacs", "latency_ms", "memory_mb"} <= set(record)
     assert (record["accuracy"], record["seconds"], record["seed"], record["status"]) == (0.5, 1.5, 2, "done")
@@ -50,12 +52,12 @@ def test_the_folder_of_a_search_may_be_moved(tmp_path: Path, monkeypatch: pytest
     (old / "candidates" / "01-depth-seed0").mkdir(parents=True)
     (elsewhere / "run").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    Journal(Path("old")).add(replace(outcome("depth", 0.5), run_dir="old/candidates/01-depth-seed0"))
-    Journal(Path("old")).add(replace(outcome("width", 0.5), run_dir="elsewhere/run"))
+    Journal(Path("old")).add_trial(replace(outcome("depth", 0.5), run_dir="old/candidates/01-depth-seed0"))
+    Journal(Path("old")).add_trial(replace(outcome("width", 0.5), run_dir="elsewhere/run"))
     old.rename(new)
     monkeypatch.chdir(new)
     for folder in (Path(), new, Path("../new")):
-        found = [one.run_dir for one in Journal(folder).outcomes()]
+        found = [one.run_dir for one in Journal(folder).trials()]
         assert found == [str(new / "candidates" / "01-depth-seed0"), str(elsewhere / "run")]
 
 
@@ -69,20 +71,20 @@ def test_an_older_journal_has_its_runs_beside_it(tmp_path: Path, stated: str):
 
 
 def test_a_torn_last_line_is_cut_away_and_nothing_else(tmp_path: Path):
-    Journal(tmp_path).add(outcome("depth", 0.5))
-    Journal(tmp_path).add(outcome("width", 0.6))
+    Journal(tmp_path).add_trial(outcome("depth", 0.5))
+    Journal(tmp_path).add_trial(outcome("width", 0.6))
     path = tmp_path / JOURNAL
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:40])
     assert len(read_journal(tmp_path)) == 2
     journal = Journal(tmp_path)
     assert path.read_bytes() == whole
-    journal.add(outcome("fast", 0.7))
-    assert [entry.accuracy for entry in Journal(tmp_path).outcomes()] == [0.5, 0.6, 0.7]
+    journal.add_trial(outcome("fast", 0.7))
+    assert [entry.accuracy for entry in Journal(tmp_path).trials()] == [0.5, 0.6, 0.7]
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path):
-    Journal(tmp_path).add(outcome("depth", 0.5))
+    Journal(tmp_path).add_trial(outcome("depth", 0.5))
     path = tmp_path / JOURNAL
     path.write_bytes(b'{"half": \n' + path.read_bytes())
     with pytest.raises(DataError, match=r"expansion\.jsonl:1: not a line of a journal"):
@@ -93,13 +95,13 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path):
 
 def test_a_step_that_was_laid_out_in_part_is_laid_out_anew(tmp_path: Path):
     journal = Journal(tmp_path)
-    journal.lay_out([candidate("spatial"), candidate("depth")])
+    journal.add_candidates([candidate("spatial"), candidate("depth")])
     assert [c.axis for c in Journal(tmp_path).candidates(1)] == ["spatial", "depth"]
     path = tmp_path / JOURNAL
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     again = Journal(tmp_path)
     assert again.candidates(1) == []
-    again.lay_out([candidate("spatial"), candidate("depth")])
+    again.add_candidates([candidate("spatial"), candidate("depth")])
     assert [c.axis for c in again.candidates(1)] == ["spatial", "depth"]
     assert again.candidates(2) == []
 
@@ -110,7 +112,7 @@ def test_a_step_that_was_laid_out_in_part_is_laid_out_anew(tmp_path: Path):
 def test_a_score_is_the_mean_over_seeds_with_a_pooled_error():
     scores = score_all([outcome("depth", a, s) for s, a in enumerate((0.5, 0.7))] + [outcome("width", 0.6)])
     depth, width = scores
-    assert (depth.mean, depth.seeds, width.seeds) == (pytest.approx(0.6), 2, 1)
+    assert (depth.accuracy, len(depth.trials), len(width.trials)) == (pytest.approx(0.6), 2, 1)
     assert depth.error == pytest.approx((0.02 / 2) ** 0.5)  # variance 0.02 of the two seeds
     assert width.error == pytest.approx(0.02**0.5)
 
@@ -129,9 +131,9 @@ def test_a_figure_that_is_no_share_brings_its_own_error():
 
 
 def test_failed_trainings_have_no_score():
-    failed = Outcome(candidate=candidate("width"), seed=0, status="failed", error="no memory")
+    failed = Trial(candidate=candidate("width"), seed=0, status="failed", error="no memory")
     assert [s.candidate.axis for s in score_all([failed, outcome("depth", 0.5)])] == ["depth"]
-    with pytest.raises(SaccadeError, match="no candidate of the step has a score"):
+    with pytest.raises(SaccadeError, match="no candidate of the step"):
         choose(score_all([failed]), parent=PARENT)
 
 

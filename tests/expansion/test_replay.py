@@ -15,15 +15,15 @@ import pytest
 from saccade.cli import main
 from saccade.errors import DataError, UsageError
 from saccade.evaluation.speed import Speed
-from saccade.expansion.axes import Room
+from saccade.expansion.axes import Limits
+from saccade.expansion.candidate import Candidate, Trial
+from saccade.expansion.config import Complexity, Factors, SearchConfig, Target
 from saccade.expansion.counting import Meter, x3d_macs
+from saccade.expansion.history import read_history
 from saccade.expansion.journal import read_journal
-from saccade.expansion.output import summary
 from saccade.expansion.progress import Progress
 from saccade.expansion.replay import Table, read_table, replay
-from saccade.expansion.search import SearchResult
-from saccade.expansion.story import path_of, read_story
-from saccade.expansion.types import Candidate, Complexity, Factors, Outcome, SearchConfig, Target
+from saccade.expansion.result import SearchResult, summary
 from saccade.models.x3d import CONFIGS
 from saccade.recipes import get_recipe
 
@@ -63,20 +63,22 @@ def search_of(out: Path, gmacs: float, **changes: Any) -> SearchConfig:
     )
 
 
-def run(out: Path, gmacs: float, *, table: Table | None = None, room: Room | None = None, **changes: Any):
+def run(out: Path, gmacs: float, *, table: Table | None = None, limits: Limits | None = None, **changes: Any):
     said: list[str] = []
-    result = replay(search_of(out, gmacs, **changes), table or read_table(TABLE), room=room, say=said.append)
+    result = replay(
+        search_of(out, gmacs, **changes), table or read_table(TABLE), limits=limits, say=said.append
+    )
     return result, said
 
 
 def axes_of(result: SearchResult) -> list[str]:
-    return [kept.candidate.axis for kept in result.way[1:]]
+    return [one.candidate.axis for one in result.path[1:]]
 
 
 def test_published_like_scores_give_the_published_path_and_networks(tmp_path: Path):
     result, _ = run(tmp_path, 150, max_steps=13)
     assert axes_of(result) == PATH
-    steps = {kept.candidate.factors.config: kept.candidate for kept in result.way}
+    steps = {one.candidate.factors.config: one.candidate for one in result.path}
     found = {name: steps[config] for name, config in CONFIGS.items() if config in steps}
     assert {name: candidate.step for name, candidate in found.items()} == {
         "x2d": 0,
@@ -87,7 +89,7 @@ def test_published_like_scores_give_the_published_path_and_networks(tmp_path: Pa
     }
     gmacs = {name: round(candidate.complexity.gmacs, 3) for name, candidate in found.items()}
     assert gmacs == {"x2d": 0.021, "x3d_xs": 0.605, "x3d_m": 4.732, "x3d_l": 18.368, "x3d_xl": 35.838}
-    assert len(result.outcomes) == 1 + 2 * 5 + 11 * 6  # with one frame X-Fast is X-Temporal
+    assert len(result.trials) == 1 + 2 * 5 + 11 * 6  # with one frame X-Fast is X-Temporal
 
 
 def test_every_step_about_doubles_the_cost(tmp_path: Path):
@@ -130,15 +132,15 @@ def test_a_contracted_network_that_fails_twice_is_named_as_the_reason_for_its_pa
 def test_no_step_is_begun_whose_smallest_expansion_is_too_large(tmp_path: Path):
     result, _ = run(tmp_path, 0.606, axes=("spatial", "temporal", "bottleneck", "depth", "fast"))
     assert result.final.candidate.factors.config == CONFIGS["x3d_xs"]
-    assert len(result.way) == 6
-    assert result.way[-1].candidate.complexity.gmacs < 0.606
+    assert len(result.path) == 6
+    assert result.path[-1].candidate.complexity.gmacs < 0.606
 
 
 def test_a_candidate_without_a_score_is_tried_twice_and_left_out(tmp_path: Path):
     table = {key: value for key, value in read_table(TABLE).items() if key[:2] != (1, "bottleneck")}
     result, said = run(tmp_path, 0.041, table=table)
-    assert result.way[1].candidate.axis == "temporal"
-    failed = [outcome for outcome in result.outcomes if outcome.status == "failed"]
+    assert result.path[1].candidate.axis == "temporal"
+    failed = [outcome for outcome in result.trials if outcome.status == "failed"]
     assert [(o.candidate.name, o.attempt) for o in failed] == [("01-bottleneck", 1), ("01-bottleneck", 2)]
     assert sum("FAILED" in line for line in said) == 2
 
@@ -161,8 +163,8 @@ def test_a_finished_search_resumes_without_a_training_and_a_torn_one_loses_none(
     before = {record["name"] for record in read_journal(tmp_path) if record["kind"] == "outcome"}
     rest = {key: value for key, value in read_table(TABLE).items() if not _named(key, before)}
     again = replay(search, rest, resume=True, say=lambda _: None)
-    assert [kept.candidate for kept in again.way] == [kept.candidate for kept in whole.way]
-    assert [o.job_name for o in again.outcomes] == [o.job_name for o in whole.outcomes]
+    assert [one.candidate for one in again.path] == [one.candidate for one in whole.path]
+    assert [o.name for o in again.trials] == [o.name for o in whole.trials]
 
 
 def _named(key: tuple[int, str, int | None], names: set[str]) -> bool:
@@ -222,12 +224,12 @@ def test_a_search_that_its_number_of_steps_ended_goes_on_with_more(
     out = tmp_path / "search"
     args = ["expand", "--replay", str(TABLE), "--target-gmacs", "0.2", "--out", str(out), "--max-steps", "1"]
     assert main([*args, "--epochs", "1", "--recipe", "x3d_ucf10", "--latency-runs", "0"]) == 0
-    assert read_story(out).final.candidate.name == "01-bottleneck"
+    assert read_history(out).final.candidate.name == "01-bottleneck"
     again = ["expand", "--resume", "--replay", str(TABLE), "--out", str(out)]
     assert main([*again, "--max-steps=2", "--workers", "1", "--cache_mb", "7"]) == 0
     assert main(again) == 0
     assert "stopped after 2 steps" in capsys.readouterr().err
-    records, story = read_journal(out), read_story(out)
+    records, history = read_journal(out), read_history(out)
     assert [r["name"] for r in records if r["kind"] == "result"] == [
         "01-bottleneck",
         "02-temporal",
@@ -237,13 +239,13 @@ def test_a_search_that_its_number_of_steps_ended_goes_on_with_more(
     assert [(s["max_steps"], s["base"]["workers"], s["base"]["cache_mb"]) for s in settings][1:] == [
         (2, 1, 7)
     ]
-    assert story.settings == settings[-1]
-    assert path_of(story) == ["bottleneck", "temporal"]
+    assert history.settings == settings[-1]
+    assert history.axes == ["bottleneck", "temporal"]
     assert main([*again, "--max-steps", "1"]) == 2
     assert "max_steps: 1, but the search in" in capsys.readouterr().err
     assert main([*again, "--rate", "3", "--max-steps", "3"]) == 2
     assert main([*again, "--max-steps", "30"]) == 0
-    assert read_story(out).final.candidate.complexity.gmacs <= 0.2
+    assert read_history(out).final.candidate.complexity.gmacs <= 0.2
 
 
 def test_a_search_that_goes_on_has_no_result_until_it_ends_again(tmp_path: Path):
@@ -251,10 +253,10 @@ def test_a_search_that_goes_on_has_no_result_until_it_ends_again(tmp_path: Path)
     replay(search_of(tmp_path, 0.2, max_steps=2), read_table(TABLE), resume=True, say=lambda _: None)
     path = tmp_path / "expansion.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    assert read_story(tmp_path).final is not None
+    assert read_history(tmp_path).final is not None
     path.write_bytes(b"".join(lines[:-1]))
-    assert read_story(tmp_path).final is None
-    assert path_of(read_story(tmp_path)) == ["bottleneck", "temporal"]
+    assert read_history(tmp_path).final is None
+    assert read_history(tmp_path).axes == ["bottleneck", "temporal"]
 
 
 def test_seeds_are_averaged_and_noise_is_told(tmp_path: Path):
@@ -263,7 +265,7 @@ def test_seeds_are_averaged_and_noise_is_told(tmp_path: Path):
         table |= {(1, "spatial", seed): spatial, (1, "depth", seed): depth}
     result, said = run(tmp_path, 0.041, table=table, axes=("spatial", "depth"), seeds=3)
     assert any("step 1: spatial 60.3" in line and "depth is within noise" in line for line in said)
-    assert result.way[1].score.seeds == 3
+    assert len(result.path[1].trials) == 3
     choice = next(r for r in read_journal(tmp_path) if r["kind"] == "choice" and r["step"] == 1)
     assert choice["in_noise"] == ["01-depth"]
     assert choice["scores"]["01-spatial"] == pytest.approx(0.60333333)
@@ -282,7 +284,7 @@ def test_a_latency_once_measured_decides_also_when_the_machine_is_slower_later(
     table = read_table(TABLE) | {(4, "contracted", None): 0.69}
     whole = replay(search, table, say=lambda _: None)
     final = whole.final.candidate
-    assert (final.name, whole.way[-1].candidate) == ("04-depth-contracted", final)
+    assert (final.name, whole.path[-1].candidate) == ("04-depth-contracted", final)
     assert final.complexity.latency_ms == pytest.approx(x3d_macs(final.factors.config, 400) / 1e6)
     assert 200 < final.complexity.latency_ms <= 250
     records = read_journal(tmp_path)
@@ -293,8 +295,8 @@ def test_a_latency_once_measured_decides_also_when_the_machine_is_slower_later(
     path.write_bytes(b"".join(lines[:trained]))
     slower = 100.0
     again = replay(search, table, resume=True, say=lambda _: None)
-    assert [(kept.candidate.name, kept.candidate.factors) for kept in again.way] == [
-        (kept.candidate.name, kept.candidate.factors) for kept in whole.way
+    assert [(one.candidate.name, one.candidate.factors) for one in again.path] == [
+        (one.candidate.name, one.candidate.factors) for one in whole.path
     ]
     assert again.final.candidate.name == final.name
     with pytest.raises(UsageError, match=r"^device: 'cuda', but .* begun with 'cpu'"):
@@ -302,26 +304,26 @@ def test_a_latency_once_measured_decides_also_when_the_machine_is_slower_later(
 
 
 @pytest.mark.parametrize(
-    ("gmacs", "changes", "room", "message"),
+    ("gmacs", "changes", "limits", "message"),
     [
         (0.01, {}, None, r"--target-gmacs 0.01: out of reach, the network .* has 0.0207 GMACs already"),
         (
             9,
             {"axes": ("spatial", "temporal")},
-            Room(short_side=160, num_frames=4),
+            Limits(short_side=160, num_frames=4),
             r"out of reach, at most 0.152 GMACs; the largest network these axes allow is 4x1 frames, 160",
         ),
         (
             1,
             {"axes": ("spatial", "depth")},
-            Room(short_side=112, num_frames=40),
-            r"no room to expand spatial: it starts at 112 pixels and the videos' short side is 112",
+            Limits(short_side=112, num_frames=40),
+            r"spatial cannot be expanded: it starts at 112 pixels and the videos' short side is 112",
         ),
         (
             1,
             {"axes": ("temporal",)},
-            Room(short_side=160, num_frames=1),
-            "no room to expand temporal: it starts at 1 frames every 1 and the videos have 1 frames",
+            Limits(short_side=160, num_frames=1),
+            "temporal cannot be expanded: it starts at 1 frames every 1 and the videos have 1 frames",
         ),
         (1, {"rate": 1.0}, None, "rate: a step multiplies the cost by 1.1 to 16, got 1"),
         (1, {"halving": 1}, None, "halving: one in 1 cannot go on"),
@@ -331,10 +333,10 @@ def test_a_latency_once_measured_decides_also_when_the_machine_is_slower_later(
     ],
 )
 def test_what_cannot_work_is_one_error_before_anything_is_tried(
-    tmp_path: Path, gmacs: float, changes: dict[str, Any], room: Room | None, message: str
+    tmp_path: Path, gmacs: float, changes: dict[str, Any], limits: Limits | None, message: str
 ):
     with pytest.raises(UsageError, match=message):
-        run(tmp_path / "out", gmacs, room=room, **changes)
+        run(tmp_path / "out", gmacs, limits=limits, **changes)
     assert not (tmp_path / "out").exists()
 
 
@@ -342,7 +344,7 @@ def test_a_damaged_table_is_named_by_its_line(tmp_path: Path):
     path = tmp_path / "table.csv"
     for text, message in (
         ("step,axis\n0,start\n", "has no column percent"),
-        ("# note\nstep,axis,percent\n0,start,47\n1,sideways,50\n", "table.csv:4: 'sideways' is no axis"),
+        ("# note\nstep,axis,percent\n0,start,47\n1,sideways,50\n", "table.csv:4: 'sideways' is not an axis"),
         ("step,axis,percent\n0,start,470\n", "percent must be 0 to 100"),
         ("step,axis,percent\nzero,start,47\n", "table.csv:2: step and seed are whole numbers"),
     ):
@@ -350,7 +352,7 @@ def test_a_damaged_table_is_named_by_its_line(tmp_path: Path):
         with pytest.raises(DataError, match=re.escape(message)):
             read_table(path)
     path.write_bytes(b"step,axis,percent\n0,st\xe4rt,47\n")
-    with pytest.raises(DataError, match="is no text"):
+    with pytest.raises(DataError, match="not a text file"):
         read_table(path)
     with pytest.raises(UsageError, match="no such table"):
         read_table(tmp_path / "nothing.csv")
@@ -364,7 +366,7 @@ def test_progress_tells_step_candidate_score_and_time_left(tmp_path: Path):
     entry = Candidate(step=1, axis="spatial", factors=Factors(crop=160), complexity=cost)
     progress.begin_step([entry], steps_left=2.0)
     progress.begin_jobs(2, done=[])
-    outcome = Outcome(candidate=entry, seed=0, status="done", accuracy=0.5, seconds=60.0)
+    outcome = Trial(candidate=entry, seed=0, status="done", accuracy=0.5, seconds=60.0)
     progress.finished(outcome, again=True)
     assert said[0].startswith("step 1: spatial: 1x1 frames, 160 pixels")
     assert said[0].endswith("0.04 GMACs, 2.00 M parameters, 2.5 ms")
@@ -372,7 +374,7 @@ def test_progress_tells_step_candidate_score_and_time_left(tmp_path: Path):
     left = "(about 1 min 00 s left in this step, 13 min 00 s in all)"
     assert said[1] == f"  [1/2] 01-spatial seed 0: 50.0 % in 1 min 00 s {left}"
     progress.finished(replace(outcome, status="failed", accuracy=None, error="no memory"), again=False)
-    assert said[2] == "  01-spatial seed 0 FAILED after 1 min 00 s (no memory); it is left out"
+    assert said[2] == "  01-spatial seed 0 FAILED after 1 min 00 s (no memory); skipped"
 
 
 class Clock:
@@ -403,39 +405,41 @@ def test_all_networks_are_timed_in_turns_at_the_end(tmp_path: Path, monkeypatch:
     assert [record["kind"] for record in records[-2:]] == ["latencies", "result"]
     laid_out = {record["name"]: record for record in records if record["kind"] == "candidate"}
     assert laid_out.keys() == records[-2]["latency_ms"].keys()
-    for kept in result.way:
-        gmacs, milliseconds = kept.candidate.complexity.gmacs, kept.candidate.complexity.latency_ms
+    for one in result.path:
+        gmacs, milliseconds = one.candidate.complexity.gmacs, one.candidate.complexity.latency_ms
         assert milliseconds == pytest.approx(1000 * gmacs)
-        assert laid_out[kept.candidate.name]["latency_ms"] == pytest.approx(3000 * gmacs)
+        assert laid_out[one.candidate.name]["latency_ms"] == pytest.approx(3000 * gmacs)
     told = summary(search.replace(cost="latency_ms"), result)
     assert [entry["latency_ms"] for entry in told["pareto_front"]] == pytest.approx(
         [20.66, 38.93, 40.10, 41.00], abs=0.01
     )
-    story = read_story(tmp_path)
-    assert story.timed is not None
-    assert {t.candidate.name: t.candidate.complexity.latency_ms for t in story.finished} == records[-2][
+    history = read_history(tmp_path)
+    assert history.latencies is not None
+    assert {t.candidate.name: t.candidate.complexity.latency_ms for t in history.finished} == records[-2][
         "latency_ms"
     ]
 
     rounds = len(clock.rounds)
     replay(search, read_table(TABLE), resume=True, say=clock.say)
     assert len(clock.rounds) == rounds, "what the journal has is not timed again"
-    monkeypatch.setattr("saccade.expansion.timing.CHEAP_SECONDS", 0.01)
+    monkeypatch.setattr("saccade.expansion.counting.CHEAP_SECONDS", 0.01)
     lines = (tmp_path / "expansion.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "expansion.jsonl").write_bytes(b"".join(line for line in lines if b'"latencies"' not in line))
-    assert read_story(tmp_path).timed is None
+    assert read_history(tmp_path).latencies is None
     replay(search, read_table(TABLE), resume=True, say=clock.say)
     assert clock.rounds[-1] == 2, "the way alone: all would take too long"
-    timed = read_story(tmp_path).steps[1]
-    assert [t.candidate.complexity.latency_ms is not None for t in timed] == [t.fate == "kept" for t in timed]
+    timed = read_history(tmp_path).steps[1]
+    assert [t.candidate.complexity.latency_ms is not None for t in timed] == [
+        t.status == "selected" for t in timed
+    ]
 
 
 @pytest.mark.parametrize(
     ("end", "found", "note"),
     [
-        (1.0, "03-spatial", "04-depth-contracted takes 234 ms: over the target of 200 ms, left out"),
+        (1.0, "03-spatial", "04-depth-contracted takes 234 ms: over the target of 200 ms, excluded"),
         (0.88, "04-depth-contracted", ""),  # 206 ms, but the quicker passes took less than 200
-        (20.0, "04-depth-contracted", "no network keeps the target of 200 ms"),
+        (20.0, "04-depth-contracted", "no network meets the target of 200 ms"),
     ],
 )
 def test_a_latency_that_is_the_target_decides_as_it_was_timed_at_the_end(
@@ -445,7 +449,7 @@ def test_a_latency_that_is_the_target_decides_as_it_was_timed_at_the_end(
     table = read_table(TABLE) | {(4, "contracted", None): 0.69}
     search = search_of(tmp_path, 1.0).replace(targets=(Target("latency_ms", 200.0),), latency_runs=3)
     result = replay(search, table, say=clock.say)
-    assert (len(result.way), result.way[-1].candidate.name) == (5, "04-depth-contracted")
+    assert (len(result.path), result.path[-1].candidate.name) == (5, "04-depth-contracted")
     assert result.final.candidate.name == found
     told = " ".join(note for note in result.notes if note.startswith("timed in turns"))
     assert (note in told, bool(told)) == (True, bool(note)), told

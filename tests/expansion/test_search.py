@@ -19,10 +19,12 @@ import torch
 
 from saccade.cli import main
 from saccade.errors import ConfigError, DataError, SaccadeError, UsageError
+from saccade.expansion.candidate import Job, Trial
+from saccade.expansion.checks import read_limits
+from saccade.expansion.config import Factors, SearchConfig, Target
 from saccade.expansion.journal import read_journal
-from saccade.expansion.room import read_facts
-from saccade.expansion.search import SearchResult, run_search
-from saccade.expansion.types import Factors, Job, Outcome, SearchConfig, Target
+from saccade.expansion.result import SearchResult
+from saccade.expansion.search import run_search
 from saccade.expansion.worker import run_job
 from saccade.models import load_model
 from saccade.recipes import get_recipe
@@ -71,10 +73,10 @@ class Here:
     def __init__(self, breaks: dict[str, int] | None = None) -> None:
         self.breaks, self.trained, self.closed = dict(breaks or {}), list[str](), 0
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         for job in jobs:
             if self.breaks.get(job.candidate.name, 0) >= job.attempt:
-                yield Outcome.of_failure(job, "broken on purpose")
+                yield job.failed("broken on purpose")
                 continue
             self.trained.append(job.name)
             yield run_job(job)
@@ -86,7 +88,7 @@ class Here:
 class Stopping(Here):
     """Is stopped by Ctrl-C after the second training."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         for outcome in super().run(jobs):
             yield outcome
             if len(self.trained) == 2:
@@ -120,7 +122,7 @@ def test_a_search_trains_candidates_and_writes_the_journal(
     assert all(record["latency_ms"] > 0 and record["memory_mb"] > 0 for record in outcomes)
     assert result.final.candidate.complexity.gmacs <= 0.0013
     assert [record["kind"] for record in records[-2:]] == ["latencies", "result"]
-    assert {kept.candidate.name for kept in result.way} <= records[-2]["latency_ms"].keys()
+    assert {one.candidate.name for one in result.path} <= records[-2]["latency_ms"].keys()
     assert records[-1]["latency_ms"] == records[-2]["latency_ms"][records[-1]["name"]]
     assert records[-1]["name"] == result.final.candidate.name
 
@@ -136,7 +138,7 @@ def test_a_search_leaves_a_recipe_and_weights(stopped_and_resumed: tuple[SearchC
     assert (recipe.recipe, recipe.epochs) == ("expanded_noise", search.base.epochs)
     assert (recipe.clip.num_frames, recipe.train_crop) == (factors.frames, factors.crop)
     summary = json.loads((out / "search.json").read_text())
-    assert summary["trainings"] == len([o for o in result.outcomes if o.status == "done"])
+    assert summary["trainings"] == len([o for o in result.trials if o.status == "done"])
     assert summary["result"]["name"] == result.final.candidate.name
 
 
@@ -145,7 +147,7 @@ def test_what_was_trained_before_the_stop_is_not_trained_again(
 ):
     search, result, rest = stopped_and_resumed
     assert not {"00-start-seed0", "01-temporal-seed0"} & set(rest.trained)
-    done = [outcome.job_name for outcome in result.outcomes if outcome.status == "done"]
+    done = [outcome.name for outcome in result.trials if outcome.status == "done"]
     assert len(done) == len(set(done))
     again = Here()
     assert run_search(search, again, resume=True).final.candidate == result.final.candidate
@@ -159,7 +161,7 @@ def test_a_search_goes_on_in_a_copy_of_its_folder(
     monkeypatch: pytest.MonkeyPatch,
 ):
     search, result, _ = stopped_and_resumed
-    monkeypatch.setattr("saccade.expansion.output._report", lambda folder: None)
+    monkeypatch.setattr("saccade.expansion.search._write_report", lambda search: None)
     copy = tmp_path / "copy"
     shutil.copytree(search.out, copy, symlinks=True)
     hidden = search.out.rename(search.out.with_name("hidden"))
@@ -184,16 +186,10 @@ class Asked:
     def __init__(self) -> None:
         self.jobs = list[Job]()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         for job in jobs:
             self.jobs.append(job)
-            yield Outcome(
-                candidate=job.candidate,
-                seed=job.seed,
-                status="done",
-                accuracy=0.5 + len(self.jobs) / 100,
-                run_dir=job.config.run_dir,
-            )
+            yield job.done(0.5 + len(self.jobs) / 100, run_dir=job.config.run_dir)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -202,7 +198,7 @@ class Asked:
 def test_candidates_train_alike_and_a_warm_start_takes_the_parents_run(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("saccade.expansion.output.write_result", lambda search, result: None)
+    monkeypatch.setattr("saccade.expansion.search.write_result", lambda search, result: None)
     engine = Asked()
     larger = (Target("gmacs", 0.002),)
     search = search_of(clips, tmp_path, warm_start=True, seeds=2, axes=("temporal",), targets=larger)
@@ -227,10 +223,10 @@ def test_a_first_network_that_fails_twice_ends_the_search(clips: Path, tmp_path:
 
 
 def test_the_data_says_how_much_room_there_is(clips: Path):
-    facts = read_facts(base_of(clips))
-    assert (facts.short_side, facts.num_frames, facts.num_train, facts.num_val) == (48, 12, 20, 10)
+    limits = read_limits(base_of(clips))
+    assert (limits.short_side, limits.num_frames, limits.num_train, limits.num_val) == (48, 12, 20, 10)
     slow = base_of(clips).replace(clip=base_of(clips).clip.replace(target_fps=15))
-    assert read_facts(slow).num_frames == 6
+    assert read_limits(slow).num_frames == 6
 
 
 @pytest.mark.parametrize(
@@ -244,12 +240,12 @@ def test_the_data_says_how_much_room_there_is(clips: Path):
         (
             {"axes": ("spatial",), "start": SMALL.replace(crop=48)},
             UsageError,
-            "no room to expand spatial: it starts at 48",
+            "spatial cannot be expanded: it starts at 48",
         ),
         (
             {"axes": ("temporal",), "start": SMALL.replace(frames=12)},
             UsageError,
-            "no room to expand temporal",
+            "temporal cannot be expanded",
         ),
         (
             {"start": SMALL.replace(frames=5, stride=3)},
@@ -323,7 +319,7 @@ def test_the_command_replays_a_table(tmp_path: Path, capsys: pytest.CaptureFixtu
     ("args", "message"),
     [
         ([], "give --data PATH"),
-        (["--data", "x", "--target-gmacs", "1", "--axes", "up"], "'up' is no axis"),
+        (["--data", "x", "--target-gmacs", "1", "--axes", "up"], "'up' is not an axis"),
         (["--data", "x", "--target-gmacs", "1", "--start", "size=3"], "--start 'size=3': write NAME=VALUE"),
         (["--data", "x", "--target-gmacs", "much"], "invalid float value: 'much'"),
         (["--data", "x", "--target-params", "3.8X"], "--target-params: '3.8X' is no number; write 3800000"),
@@ -331,7 +327,7 @@ def test_the_command_replays_a_table(tmp_path: Path, capsys: pytest.CaptureFixtu
         (["--resume", "--out", "nowhere"], "nowhere: holds no search"),
         (["--resume", "--rate", "3"], "--rate: --resume without --data takes all settings"),
         (["--data", "nowhere", "--target-gmacs", "1"], "data 'nowhere': no such file or folder"),
-        (["--replay", "nothing.csv", "--target-gmacs", "1"], "nothing.csv: no such table of scores"),
+        (["--replay", "nothing.csv", "--target-gmacs", "1"], "nothing.csv: no such table"),
     ],
 )
 def test_the_command_tells_what_is_wrong_in_one_line(

@@ -13,15 +13,15 @@ from saccade.cli import main
 from saccade.errors import UsageError
 from saccade.evaluation.pareto import pareto_front
 from saccade.expansion import report
+from saccade.expansion.candidate import Candidate, Trial
+from saccade.expansion.config import Complexity, Factors, SearchConfig, Target
+from saccade.expansion.counting import Latencies
 from saccade.expansion.criterion import score_all
-from saccade.expansion.journal import Journal, flat
-from saccade.expansion.output import summary
+from saccade.expansion.halving import savings
+from saccade.expansion.history import compare, options_text, read_history
+from saccade.expansion.journal import Journal, flat, settings_in
 from saccade.expansion.report import front_chart, path_chart, write_report
-from saccade.expansion.search import Kept, SearchResult
-from saccade.expansion.settings import plain_settings, search_of
-from saccade.expansion.story import compare_stories, options_text, path_of, read_story
-from saccade.expansion.timing import Timed
-from saccade.expansion.types import Candidate, Complexity, Factors, Outcome, SearchConfig, Target
+from saccade.expansion.result import SearchResult, summary
 from saccade.recipes import get_recipe
 from saccade.visualize.frontier import Dot
 
@@ -59,7 +59,7 @@ def write_search(
     base = get_recipe("x3d_motion").replace(data="data/clips")
     search = SearchConfig(base=base, epochs=8, targets=(Target("gmacs", 7.5),), out=out).replace(**settings)
     journal = Journal(out)
-    journal.append({"kind": "search", "settings": plain_settings(search)})
+    journal.append({"kind": "search", "settings": search.to_dict()})
     parent = ""
     for number, accuracies in enumerate(steps):
         tried = [candidate(number, axis, 2.0**number, parent) for axis in accuracies]
@@ -83,20 +83,20 @@ def train(
     seconds: float,
     dropped: tuple[str, ...],
 ) -> None:
-    journal.lay_out(tried)
+    journal.add_candidates(tried)
     scores = {}
     for one, accuracy in zip(tried, accuracies, strict=True):
         share = 0.25 if one.axis in dropped else 1.0
-        outcome = Outcome(
+        outcome = Trial(
             candidate=one, seed=0, status="done", accuracy=accuracy, num_val=100, seconds=seconds * share,
             epochs=8 * share, run_dir=str(journal.path.parent / one.name),
         )  # fmt: skip
         if accuracy is None:
             failed = replace(outcome, status="failed", error="out of memory", epochs=8.0)
-            journal.add(failed)
-            journal.add(replace(failed, attempt=2))
+            journal.add_trial(failed)
+            journal.add_trial(replace(failed, attempt=2))
             continue
-        journal.add(outcome)
+        journal.add_trial(outcome)
         if share == 1:
             scores[one.name] = accuracy
     close = [name for name, value in scores.items() if 0 < max(scores.values()) - value < 0.015]
@@ -120,41 +120,41 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_search(tmp_path_factory.mktemp("searches") / "plain")
 
 
-def test_story_tells_what_became_of_each_candidate(search: Path) -> None:
-    story = read_story(search)
-    fates = {tried.candidate.name: tried.fate for step in story.steps for tried in step}
+def test_history_tells_what_became_of_each_candidate(search: Path) -> None:
+    history = read_history(search)
+    fates = {tried.candidate.name: tried.status for step in history.steps for tried in step}
     assert fates == {
-        "00-start": "kept",
-        "01-depth": "kept",
+        "00-start": "selected",
+        "01-depth": "selected",
         "01-fast": "rejected",
         "01-width": "failed",
-        "02-fast": "kept",
+        "02-fast": "selected",
         "02-spatial": "rejected",
-        "03-width": "left",
+        "03-width": "over target",
         "03-depth": "rejected",
-        "03-width-contracted": "kept",
+        "03-width-contracted": "selected",
     }
-    assert path_of(story) == ["depth", "fast", "width"]
-    assert story.final is not None
-    assert story.final.candidate.name == "03-width-contracted"
-    assert story.target == 7.5
-    failed = next(t for t in story.steps[1] if t.fate == "failed")
-    assert (failed.reason, failed.mean, failed.seconds) == ("out of memory", None, 200)
-    assert [t.in_noise for t in story.steps[2]] == [False, True]
-    assert story.notes[-1] == "contraction: width it is"
+    assert history.axes == ["depth", "fast", "width"]
+    assert history.final is not None
+    assert history.final.candidate.name == "03-width-contracted"
+    assert history.target == 7.5
+    failed = next(t for t in history.steps[1] if t.status == "failed")
+    assert (failed.reason, failed.accuracy, failed.seconds) == ("out of memory", None, 200)
+    assert [t.in_noise for t in history.steps[2]] == [False, True]
+    assert history.notes[-1] == "contraction: width it is"
 
 
 def test_the_way_ends_before_a_step_that_could_not_be_contracted(tmp_path: Path) -> None:
-    story = read_story(write_search(tmp_path / "s", contraction=None))
-    assert path_of(story) == ["depth", "fast"]
-    assert [t.fate for t in story.steps[3]] == ["left", "rejected"]
-    unfinished = read_story(write_search(tmp_path / "u", contraction=None, finished=False))
-    assert path_of(unfinished) == ["depth", "fast", "width"], "the contraction is still to come"
+    history = read_history(write_search(tmp_path / "s", contraction=None))
+    assert history.axes == ["depth", "fast"]
+    assert [t.status for t in history.steps[3]] == ["over target", "rejected"]
+    unfinished = read_history(write_search(tmp_path / "u", contraction=None, finished=False))
+    assert unfinished.axes == ["depth", "fast", "width"], "the contraction is still to come"
     assert unfinished.final is None
 
 
 def test_picture(search: Path) -> None:
-    figure = path_chart(read_story(search))
+    figure = path_chart(read_history(search))
     assert figure is not None
     (axes,) = figure.axes
     names = [text.get_text() for text in axes.texts if text.get_text() != "target"]
@@ -177,7 +177,7 @@ def test_page(search: Path) -> None:
         assert (search / file).stat().st_size > 3000
     for text in (
         "Expansion on clips", "77.0 %", "the network found", "at most 7.5 GMACs", "depth → fast → width",
-        "failed: out of memory", "over the target, taken back", "rejected, within noise of the chosen",
+        "failed: out of memory", "over the target, contracted", "rejected, within noise of the selected",
         "contraction: width it is", "16 min 40 s", "9 trainings, one after", "measured, cpu",
     ):  # fmt: skip
         assert text in page, text
@@ -193,43 +193,45 @@ def test_latencies_of_different_steps_say_so_and_those_of_one_time_stand_alone(
     drawn = list[tuple[str, list[Dot]]]()
     monkeypatch.setattr(report, "pareto_chart", lambda panels, **_: drawn.extend(panels))
     apart = "latency (ms), measured in different steps"
-    front_chart(read_story(folder))
+    front_chart(read_history(folder))
     assert [(label, len(dots)) for label, dots in drawn] == [("gmacs", 8), (apart, 8), ("params", 8)]
-    figure = path_chart(read_story(folder))
+    figure = path_chart(read_history(folder))
     assert figure is not None
     assert figure.axes[0].get_xlabel() == f"{apart}, log scale"
-    monkeypatch.setattr(report, "path_chart", lambda story: None)
+    monkeypatch.setattr(report, "path_chart", lambda history: None)
     page = write_report(folder).read_text()
     assert "one clip, measured, cuda, saccade" in page
     assert "measured before each step: steps may differ" in page
 
     latencies = {"00-start": 3.0, "01-depth": 4.0, "02-fast": 5.0, "03-width-contracted": 6.5, "01-fast": 4.5}
-    timed = Timed(device="cpu", runtime="torch", latency_ms=latencies, low_ms=latencies)
+    timed = Latencies(device="cpu", runtime="torch", latency_ms=latencies, low_ms=latencies)
     journal = Journal(folder)
-    journal.append(timed.record(), journal.records[-1])
+    last = journal.records[-1]
+    journal.add_latencies(timed)
+    journal.append(last)
     drawn.clear()
-    front_chart(read_story(folder))
+    front_chart(read_history(folder))
     assert [(label, len(dots)) for label, dots in drawn] == [("gmacs", 8), ("latency_ms", 5), ("params", 8)]
     assert {dot.name: dot.cost for dot in drawn[1][1]} == latencies
     monkeypatch.undo()
-    figure = path_chart(read_story(folder))
+    figure = path_chart(read_history(folder))
     assert figure is not None
     assert list(figure.axes[0].lines[0].get_xdata()) == [3.0, 4.0, 5.0, 6.5]
     assert figure.axes[0].get_xlabel() == "latency (ms), log scale"
-    monkeypatch.setattr(report, "path_chart", lambda story: None)
-    monkeypatch.setattr(report, "front_chart", lambda story: None)
+    monkeypatch.setattr(report, "path_chart", lambda history: None)
+    monkeypatch.setattr(report, "front_chart", lambda history: None)
     page = write_report(folder).read_text()
     assert "one clip, timed in turns with the others, cpu, torch" in page
     assert "timed in turns at the end of the search" in page
-    journal.lay_out([candidate(4, "depth", 16.0, "03-width")])
-    assert read_story(folder).timed is None, "the search goes on"
+    journal.add_candidates([candidate(4, "depth", 16.0, "03-width")])
+    assert read_history(folder).latencies is None, "the search goes on"
 
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time, and `test_page` has them."""
-    monkeypatch.setattr("saccade.expansion.report.path_chart", lambda story: None)
-    monkeypatch.setattr("saccade.expansion.report.front_chart", lambda story: None)
+    monkeypatch.setattr("saccade.expansion.report.path_chart", lambda history: None)
+    monkeypatch.setattr("saccade.expansion.report.front_chart", lambda history: None)
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -239,7 +241,7 @@ def test_page_of_a_search_under_way(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "new")
     base = get_recipe("x3d_motion")
     settings = SearchConfig(base=base, epochs=8, targets=(Target("gmacs", 1.0),), out=tmp_path / "new")
-    journal.append({"kind": "search", "settings": plain_settings(settings)})
+    journal.append({"kind": "search", "settings": settings.to_dict()})
     assert "No network of this search has been trained yet" in write_report(tmp_path / "new").read_text()
     with pytest.raises(UsageError, match=r"holds no search"):
         write_report(tmp_path)
@@ -248,11 +250,11 @@ def test_page_of_a_search_under_way(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_successive_halving_in_the_report(tmp_path: Path) -> None:
     folder = write_search(tmp_path / "halved", dropped=("spatial",), halving=2)
-    story = read_story(folder)
-    spatial = next(t for t in story.steps[2] if t.candidate.axis == "spatial")
-    assert (spatial.fate, spatial.share, spatial.mean) == ("dropped", 0.25, 0.69)
-    told = story.savings
-    assert (told.dropped, told.seconds, told.seconds_without) == (1, 925, 1000)
+    history = read_history(folder)
+    spatial = next(t for t in history.steps[2] if t.candidate.axis == "spatial")
+    assert (spatial.status, spatial.share, spatial.accuracy) == ("dropped", 0.25, 0.69)
+    told = savings(history.trials, 8)
+    assert (told["dropped"], told["seconds"], told["seconds_without"]) == (1, 925, 1000)
     page = write_report(folder).read_text()
     assert "dropped after 25 % of the training" in page
     assert "ended 1 training early: 15 min 25 s instead of about 16 min 40 s, 7.5 % less" in page
@@ -263,23 +265,23 @@ def test_the_front_of_the_summary_is_that_of_the_report(
 ) -> None:
     folder = write_search(tmp_path / "s", dropped=("spatial",), halving=2)
     journal = Journal(folder)
-    width = next(one for one in journal.outcomes() if one.candidate.name == "03-width")
+    width = next(one for one in journal.trials() if one.candidate.name == "03-width")
     for seed, accuracy in ((1, 0.9), (2, 0.4)):  # mean 0.7, with the 0.8 of the first
-        journal.add(replace(width, seed=seed, accuracy=accuracy))
+        journal.add_trial(replace(width, seed=seed, accuracy=accuracy))
     choice = next(r for r in journal.records if r["kind"] == "choice" and r["name"] == "03-width")
     journal.append({**choice, "scores": {**choice["scores"], "03-width": 0.7}})
-    lucky = next(one for one in journal.outcomes() if one.candidate.name == "02-spatial")
-    journal.add(replace(lucky, accuracy=0.99, seed=1))  # the best of all, had it not been dropped
-    outcomes = tuple(journal.outcomes())
+    lucky = next(one for one in journal.trials() if one.candidate.name == "02-spatial")
+    journal.add_trial(replace(lucky, accuracy=0.99, seed=1))  # the best of all, had it not been dropped
+    outcomes = tuple(journal.trials())
     final = next(one for one in outcomes if one.candidate.contracted)
-    kept = Kept(final.candidate, score_all([final])[0], (final,))
-    settings = journal.settings()
+    [kept] = score_all([final])
+    settings = settings_in(journal.records)
     assert settings is not None
-    result = SearchResult(way=(kept,), final=kept, outcomes=outcomes, notes=())
-    told = summary(search_of(settings), result)["pareto_front"]
+    result = SearchResult(path=(kept,), final=kept, trials=outcomes, notes=())
+    told = summary(SearchConfig.from_dict(settings), result)["pareto_front"]
     drawn = list[tuple[str, list[Dot]]]()
     monkeypatch.setattr(report, "pareto_chart", lambda panels, **_: drawn.extend(panels))
-    front_chart(read_story(folder))
+    front_chart(read_history(folder))
     dots = drawn[0][1]
     front = [dots[i].name for i in pareto_front([d.cost for d in dots], [d.accuracy for d in dots])]
     assert [entry["name"] for entry in told] == front
@@ -292,8 +294,8 @@ def test_cheaper_searches_are_compared(search: Path, tmp_path: Path) -> None:
     same = write_search(tmp_path / "same", seconds=40.0, warm_start=True)
     other_steps = [STEPS[0], STEPS[1], {"bottleneck": 0.9, "fast": 0.7}, STEPS[3]]
     other = write_search(tmp_path / "other", other_steps, seconds=110.0, seeds=2)
-    first, *rest = (read_story(folder) for folder in (search, same, other))
-    rivals = compare_stories(first, rest)
+    first, *rest = (read_history(folder) for folder in (search, same, other))
+    rivals = [compare(first, other) for other in rest]
     assert [(rival.same, rival.shared, rival.whole) for rival in rivals] == [(3, 3, True), (1, 3, True)]
     assert [round(rival.saved, 6) for rival in rivals] == [0.6, -0.1]
     assert options_text(rest[0].settings) == "8 epochs, warm start"
@@ -306,7 +308,7 @@ def test_cheaper_searches_are_compared(search: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_a_search_that_stopped_earlier_is_compared_as_far_as_it_went(search: Path, tmp_path: Path) -> None:
     shorter = write_search(tmp_path / "shorter", STEPS[:3], contraction=None, finished=False, seconds=50.0)
-    [rival] = compare_stories(read_story(search), [read_story(shorter)])
+    rival = compare(read_history(search), read_history(shorter))
     assert (rival.same, rival.shared, rival.whole) == (2, 2, False)
     assert rival.saved == pytest.approx(0.5)  # of the steps that both made, though the first made more
     assert "the same in the 2 steps that both made" in write_report(search, against=[shorter]).read_text()
@@ -323,7 +325,7 @@ def test_what_multigrid_and_warm_starts_did_is_read_from_the_runs(tmp_path: Path
     (run / "warm_start.json").write_text('{"exact": true}')
     page = write_report(folder).read_text()
     assert "Multigrid: 29 % of the frames times pixels" in page
-    assert "1 training began with the parent&#39;s weights, 1 of them with exactly its function" in page
+    assert "1 training started from the parent&#39;s weights, 1 of them with exactly its function" in page
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -60,7 +60,6 @@ def test_the_function_is_kept_where_the_network_grows(parent: X3D, name: str) ->
         features = child.forward_features(clips)[:, : parent.config.widths[3]]
         torch.testing.assert_close(features, parent.forward_features(clips), rtol=0, atol=1e-10)
     assert report.exact
-    assert "NOT" not in report.summary()
 
 
 def test_single_precision_keeps_it_to_rounding(parent: X3D) -> None:
@@ -126,21 +125,18 @@ def test_taps_that_were_trained_are_left_alone(parent: X3D) -> None:
 
 def test_report_says_what_came_from_where(parent: X3D) -> None:
     report = warm_start(grown({"gamma_d": 1.4, "gamma_w": 0.8}), parent)
-    sources = {part.name: part.source for part in report.parts}
+    sources = report.parts
     assert sources["stem"] == "widened: 16 -> 24 channels"
-    assert sources["res4.6"] == "new: hands on its input"
+    assert sources["res4.6"] == "new: passes on its input"
     assert list(sources)[-1] == "head"
-    assert report.summary().startswith("warm start: ")
-    assert f"{sum(source.startswith('widened') for source in sources.values())} widened" in report.summary()
 
 
 def test_shrinking_is_done_and_owned_up_to(parent: X3D) -> None:
     report = warm_start(grown({"gamma_d": 0.2, "gamma_b": 0.5}), parent)
     assert not report.exact
-    sources = {part.name: part.source for part in report.parts}
+    sources = report.parts
     assert sources["res2.0"].startswith("narrowed")
     assert sources["res4.2"] == "left out"
-    assert "NOT kept" in report.summary()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from saccade.cli._args import Parser
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
-    from saccade.expansion.search import SearchResult
-    from saccade.expansion.types import Factors, SearchConfig
+    from saccade.expansion.config import Factors, SearchConfig
+    from saccade.expansion.result import SearchResult
 
 RECIPE, OUT = "x2d_expand", "runs/expand"
 _MAY_CHANGE = ("--max-steps", "--latency-runs", "--workers", "--threads", "--cache-mb")
@@ -159,8 +159,8 @@ def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConf
     change of them; None after printing help.
     """
     from saccade.cli.train import parse_fields
+    from saccade.expansion.config import SearchConfig
     from saccade.expansion.journal import read_journal, settings_in, steps_in
-    from saccade.expansion.settings import search_of
     from saccade.training.processes import pick_device
 
     flags = {arg.split("=")[0].replace("_", "-"): arg for arg in args if arg.startswith("--")}
@@ -177,7 +177,7 @@ def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConf
         raise UsageError(f"{out}: its journal has no settings; give them again with --resume")
     if "--device" not in flags:
         options.device = settings["device"].split(":")[0]  # also of the engine, which deals out the GPUs
-    search = search_of(settings)
+    search = SearchConfig.from_dict(settings)
     base = parse_fields(search.base, rest, prog="saccade expand")
     if base is None:
         return None
@@ -194,7 +194,7 @@ def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
     """The search that the flags describe; None after printing help."""
     from saccade.cli.train import parse_fields
     from saccade.expansion.axes import parse_axes
-    from saccade.expansion.types import AXES, COSTS, SearchConfig, Target
+    from saccade.expansion.config import AXES, COSTS, SearchConfig, Target
     from saccade.recipes import get_recipe
     from saccade.training.processes import pick_device
 
@@ -232,7 +232,7 @@ def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
 
 
 def _start(text: str) -> Factors:
-    from saccade.expansion.types import Factors
+    from saccade.expansion.config import Factors
 
     values: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
@@ -277,18 +277,18 @@ def _replay(options: Namespace, search: SearchConfig) -> SearchResult:
 
 
 def _summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
-    from saccade.expansion.output import summary
+    from saccade.expansion.result import summary
 
     return summary(search, result)
 
 
 def _table(search: SearchConfig, result: SearchResult) -> str:
-    from saccade.expansion.types import accuracy_name
+    from saccade.expansion.config import accuracy_name
 
     titles = ["step", "axis", "frames", "pixels", "width", "bottleneck", "depth", "GMACs", "params", "ms"]
     rows = [[*titles, accuracy_name(search.base.task)]]
-    for kept in result.way:
-        candidate, cost = kept.candidate, kept.candidate.complexity
+    for one in result.path:
+        candidate, cost = one.candidate, one.candidate.complexity
         factors = candidate.factors
         rows.append(
             [
@@ -302,7 +302,7 @@ def _table(search: SearchConfig, result: SearchResult) -> str:
                 f"{cost.gmacs:.3g}",
                 f"{cost.params / 1e6:.2f} M",
                 "—" if cost.latency_ms is None else f"{cost.latency_ms:.1f}",
-                f"{100 * kept.score.mean:.1f} %",
+                f"{100 * one.accuracy:.1f} %",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

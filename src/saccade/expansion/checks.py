@@ -1,71 +1,73 @@
-"""Everything that would make a search fail or mean nothing, found before anything is trained."""
+"""What the data set allows a search, and every reason why a search would fail or mean nothing, found before
+anything is trained.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from statistics import median
 
-from saccade.errors import ConfigError, DataError, UsageError
-from saccade.expansion.axes import Room, usable_axes, values
+from saccade.data.types import VideoDataset
+from saccade.errors import DataError, UsageError, VideoError
+from saccade.expansion.axes import Limits, usable_axes, values
 from saccade.expansion.candidate import candidate_config
+from saccade.expansion.config import AXES, TARGET_FLAGS, UNITS, Axis, Cost, Factors, SearchConfig
 from saccade.expansion.counting import Meter
-from saccade.expansion.room import DataFacts
-from saccade.expansion.types import AXES, Axis, Cost, Factors, SearchConfig, Target
-from saccade.training.run import make_timetable
+from saccade.sampling.segments import SEGMENT_RULES
+from saccade.training.config import TrainConfig
+from saccade.training.run import load_data, make_timetable
 from saccade.training.validate import validate
+from saccade.video import open_video
 
 MIN_STEPS = 10
-"""Optimiser steps below which accuracies tell of initialisations, not of networks."""
+"""Optimiser steps below which accuracies reflect the initialisation, not the network."""
 MIN_VAL = 10
-"""Validation videos below which one video is a tenth of the accuracy."""
+"""Validation videos below which one video is more than a tenth of the accuracy."""
+SAMPLE = 48
+"""Videos that are opened, evenly spread over the training split."""
 
-UNITS: dict[Cost, str] = {
-    "gmacs": "GMACs",
-    "params": "parameters",
-    "latency_ms": "ms",
-    "memory_mb": "MB",
-}
-_FLAGS: dict[Cost, str] = {
-    "gmacs": "--target-gmacs",
-    "params": "--target-params",
-    "latency_ms": "--target-latency-ms",
-    "memory_mb": "--target-memory",
-}
+_RAW_RATE_RULES = ("x3d-multigrid", "pyslowfast-charades")
 _CLIP_AXES: tuple[Axis, ...] = ("temporal", "fast", "spatial")
 
 
-def check_fields(search: SearchConfig) -> None:
-    """Raise `UsageError` for a field that cannot work, whatever the data."""
-    if not search.targets:
-        raise UsageError(f"no target: give one of {', '.join(_FLAGS.values())}")
-    for target in search.targets:
-        if not 0 < target.value < math.inf:
-            raise UsageError(f"{_FLAGS[target.kind]} must be a number above 0, got {target.value:g}")
-    for name, least in (("seeds", 1), ("duration", 2), ("max_steps", 1), ("latency_runs", 0)):
-        if getattr(search, name) < least:
-            raise UsageError(f"{name} must be at least {least}, got {getattr(search, name)}")
-    if not 1.1 <= search.rate <= 16:
-        raise UsageError(f"rate: a step multiplies the cost by 1.1 to 16, got {search.rate:g}")
-    if not 0 < search.epochs < math.inf:
-        raise UsageError(f"epochs must be a number above 0, got {search.epochs:g}")
-    if search.halving < 0 or search.halving == 1:
-        raise UsageError(f"halving: one in {search.halving} cannot go on; choose 2 or more, or 0")
-    if not search.axes:
-        raise UsageError(f"axes: none given; choose among {', '.join(AXES)}")
-    measured = any(cost == "latency_ms" for cost in (search.cost, *(t.kind for t in search.targets)))
-    if measured and not search.latency_runs:
-        raise UsageError("latency_runs: a latency is the target or the cost, so it must be measured")
-    if wrong := next((name for name, value in asdict(search.start).items() if not value > 0), None):
-        raise UsageError(f"start: {wrong} must be above 0, got {getattr(search.start, wrong):g}")
-    try:
-        _ = search.start.config
-    except ConfigError as error:
-        raise UsageError(f"start: {error}") from None
+def read_limits(base: TrainConfig) -> Limits:
+    """What the data set of a recipe allows: sizes and lengths are medians over `SAMPLE` videos.
+
+    Raises:
+        UsageError, DataError: it cannot be used, or none of the sampled videos can be opened.
+    """
+    train_set, val_set = load_data(base.replace(val_every=1))
+    assert val_set is not None
+    sizes, lengths = _sizes_and_lengths(train_set, base)
+    return Limits(
+        short_side=int(median(sizes)),
+        num_frames=max(1, int(median(lengths))),
+        by_segments=base.temporal_rule in SEGMENT_RULES,
+        num_train=len(train_set),
+        num_val=len(val_set),
+        num_classes=len(train_set.class_names),
+    )
 
 
-def check_data(search: SearchConfig, facts: DataFacts) -> None:
-    """Raise an error if the data set is too small for the budget or for the clip the search starts from.
+def _sizes_and_lengths(dataset: VideoDataset, base: TrainConfig) -> tuple[list[int], list[float]]:
+    """Short sides in pixels, and frames at the clip's rate, of the sampled videos that can be opened."""
+    sizes, lengths, failed = list[int](), list[float](), list[VideoError]()
+    count = min(SAMPLE, len(dataset.items))
+    for item in (dataset.items[i * len(dataset.items) // count] for i in range(count)):
+        try:
+            with open_video(item.path, fps=item.fps, num_frames=item.num_frames) as video:
+                sizes.append(min(video.size))
+                raw = base.temporal_rule in _RAW_RATE_RULES
+                lengths.append(len(video) if raw else len(video) / video.fps * base.clip.target_fps)
+        except VideoError as error:
+            failed.append(error)
+    if not sizes:
+        raise DataError(f"{base.data}: none of {len(failed)} sampled videos can be opened ({failed[0]})")
+    return sizes, lengths
+
+
+def check_data(search: SearchConfig, limits: Limits) -> None:
+    """Check that the data set is large enough for the budget and for the first network's clip.
 
     Raises:
         DataError: too few clips to train or to validate on.
@@ -73,102 +75,102 @@ def check_data(search: SearchConfig, facts: DataFacts) -> None:
         ConfigError: the recipe cannot train.
     """
     base = search.base
-    if facts.num_train < base.batch_size:
+    if limits.num_train < base.batch_size:
         raise DataError(
-            f"{base.data}: {facts.num_train} training clips do not fill a batch of {base.batch_size}; "
+            f"{base.data}: {limits.num_train} training clips do not fill a batch of {base.batch_size}; "
             "add clips or lower --batch-size"
         )
-    steps = int(search.epochs * (facts.num_train // base.batch_size))
+    steps = int(search.epochs * (limits.num_train // base.batch_size))
     if steps < MIN_STEPS:
         raise DataError(
-            f"{base.data}: {search.epochs:g} epochs of {facts.num_train} clips are {steps} steps, at least "
+            f"{base.data}: {search.epochs:g} epochs of {limits.num_train} clips are {steps} steps, at least "
             f"{MIN_STEPS} are needed to compare networks; raise --epochs, lower --batch-size or add clips"
         )
-    if facts.num_val < MIN_VAL:
+    if limits.num_val < MIN_VAL:
         raise DataError(
-            f"{base.data}: {facts.num_val} validation videos, so one is "
-            f"{100 / max(facts.num_val, 1):.0f} % of the accuracy; at least {MIN_VAL} are needed"
+            f"{base.data}: {limits.num_val} validation videos, so one is "
+            f"{100 / max(limits.num_val, 1):.0f} % of the accuracy; at least {MIN_VAL} are needed"
         )
     start = search.start
-    if start.crop > facts.short_side:
+    if limits.short_side is not None and start.crop > limits.short_side:
         raise UsageError(
-            f"start: {start.crop} pixels, but the videos' short side is {facts.short_side}; "
-            f"begin smaller, e.g. --start crop={facts.short_side // 16 * 8}"
+            f"start: {start.crop} pixels, but the videos' short side is {limits.short_side}; "
+            f"begin smaller, e.g. --start crop={limits.short_side // 16 * 8}"
         )
-    if not facts.room.span_fits(start.frames, 1 if facts.by_segments else start.stride):
+    if not limits.span_fits(start.frames, 1 if limits.by_segments else start.stride):
         raise UsageError(
-            f"start: {start.frames} frames every {start.stride}, but the videos have {facts.num_frames}"
+            f"start: {start.frames} frames every {start.stride}, but the videos have {limits.num_frames}"
         )
     config = candidate_config(search, start, name="start", seed=0, out=search.out)
     validate(config)
-    make_timetable(config, facts.num_train)
+    make_timetable(config, limits.num_train)
 
 
-def check_axes(search: SearchConfig, room: Room) -> None:
-    """Raise `UsageError` for an axis that was asked for and has no room; of all six, some must have some."""
-    lacking = [axis for axis in search.axes if not _has_room(axis, search, room)]
+def check_axes(search: SearchConfig, limits: Limits) -> None:
+    """Raise `UsageError` if an axis of `--axes` cannot be expanded at all; of all six, if none can."""
+    duration = first_duration(search, limits)
+    blocked = [
+        axis
+        for axis in search.axes
+        if next(values(axis, search.start, limits=limits, duration=duration), None) is None
+    ]
     chosen = set(search.axes) != set(AXES)
-    if lacking and (chosen or len(lacking) == len(search.axes)):
-        raise UsageError(f"axes: no room to expand {lacking[0]}: {_why(lacking[0], search.start, room)}")
+    if blocked and (chosen or len(blocked) == len(search.axes)):
+        raise UsageError(f"axes: {blocked[0]} cannot be expanded: {_why(blocked[0], search.start, limits)}")
 
 
-def _has_room(axis: Axis, search: SearchConfig, room: Room) -> bool:
-    options = values(axis, search.start, room=room, duration=first_duration(search, room))
-    return next(options, None) is not None
-
-
-def _why(axis: Axis, start: Factors, room: Room) -> str:
+def _why(axis: Axis, start: Factors, limits: Limits) -> str:
     if axis == "spatial":
-        return f"it starts at {start.crop} pixels and the videos' short side is {room.short_side}"
+        return f"it starts at {start.crop} pixels and the videos' short side is {limits.short_side}"
     clip = f"{start.frames} frames every {start.stride}"
-    return f"it starts at {clip} and the videos have {room.num_frames} frames"
+    return f"it starts at {clip} and the videos have {limits.num_frames} frames"
 
 
-def first_duration(search: SearchConfig, room: Room) -> int:
-    """Frames of the source that the first clip of several frames stands for: no more than a video has."""
-    return search.duration if room.num_frames is None else max(2, min(search.duration, room.num_frames))
+def first_duration(search: SearchConfig, limits: Limits) -> int:
+    """Frames of the source that the first clip of several frames spans: no more than a video has."""
+    return search.duration if limits.num_frames is None else max(2, min(search.duration, limits.num_frames))
 
 
-def check_targets(search: SearchConfig, meter: Meter, room: Room) -> None:
+def check_targets(search: SearchConfig, meter: Meter, limits: Limits) -> None:
     """Raise `UsageError` if a target lies below the first network, or all above the largest."""
     start = meter.measure([search.start])[0]
     for target in search.targets:
         if not target.met(start):
             raise UsageError(
-                f"{_FLAGS[target.kind]} {target.value:g}: out of reach, the network the search starts from "
-                f"has {_figure(start.cost(target.kind), target.kind)} already; begin smaller, "
+                f"{TARGET_FLAGS[target.kind]} {target.value:g}: out of reach, the network the search starts "
+                f"from has {_with_unit(start.cost(target.kind), target.kind)} already; begin smaller, "
                 f"e.g. --start crop={max(8, search.start.crop // 16 * 8)},width={search.start.width / 2:g}"
             )
-    largest = _largest(search, room)
+    largest = _largest(search, limits)
     if largest is None:
         return
     most = meter.measure([largest])[0]
     if all(target.value > most.cost(target.kind) for target in search.targets):
-        told = ", ".join(_too_much(target, most.cost(target.kind)) for target in search.targets)
-        raise UsageError(f"{told}; the largest network these axes allow is {largest}. Name more --axes")
+        reasons = ", ".join(
+            f"{TARGET_FLAGS[target.kind]} {target.value:g}: out of reach, at most "
+            f"{_with_unit(most.cost(target.kind), target.kind)}"
+            for target in search.targets
+        )
+        raise UsageError(f"{reasons}; the largest network these axes allow is {largest}. Name more --axes")
 
 
-def _too_much(target: Target, most: float) -> str:
-    return f"{_FLAGS[target.kind]} {target.value:g}: out of reach, at most {_figure(most, target.kind)}"
-
-
-def _figure(value: float, kind: Cost) -> str:
+def _with_unit(value: float, kind: Cost) -> str:
     return f"{value:,.0f} {UNITS[kind]}" if kind == "params" else f"{value:.3g} {UNITS[kind]}"
 
 
-def _largest(search: SearchConfig, room: Room) -> Factors | None:
-    """The largest network; None where an axis has no end."""
-    if room.short_side is None or room.num_frames is None:
+def _largest(search: SearchConfig, limits: Limits) -> Factors | None:
+    """The largest network; None if an axis is unlimited."""
+    if limits.short_side is None or limits.num_frames is None:
         return None
     if any(axis not in _CLIP_AXES for axis in search.axes):
         return None
     point = search.start
     for axis in (axis for axis in _CLIP_AXES if axis in search.axes):
-        point = list(_growth(axis, point, search, room))[-1]
+        point = list(_growth(axis, point, search, limits))[-1]
     return point
 
 
-def _growth(axis: Axis, point: Factors, search: SearchConfig, room: Room) -> Iterator[Factors]:
+def _growth(axis: Axis, point: Factors, search: SearchConfig, limits: Limits) -> Iterator[Factors]:
     yield point
-    if axis in usable_axes(point, search.axes, room):
-        yield from values(axis, point, room=room, duration=first_duration(search, room))
+    if axis in usable_axes(point, search.axes, limits):
+        yield from values(axis, point, limits=limits, duration=first_duration(search, limits))

@@ -1,11 +1,12 @@
-"""What a point in the space of X3D costs: counted on the meta device, and measured on a real one."""
+"""What a point in the space of X3D costs: counted on the meta device, and timed on a real one."""
 
 from __future__ import annotations
 
+import statistics
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,21 +15,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from saccade.evaluation.speed import Speed, Stopwatch, random_clips, take_turns
-from saccade.expansion.types import Complexity, Cost, Factors, Runtime
+from saccade.expansion.candidate import Candidate
+from saccade.expansion.config import Complexity, Cost, Factors, Runtime
 from saccade.layers import round_channels
 from saccade.models import count_macs, count_params
 from saccade.models.x3d import X3D, X3DConfig
 from saccade.ops import use_backend
 
 Build = Callable[[Factors], X3D]
-"""Makes the network of some factors, on the default device."""
+"""Builds the network of some factors, on the default device."""
+
+CHEAP_SECONDS = 120.0
+CHEAP_MB = 4000.0
+"""At the end of a search all its networks are timed if that takes no longer and no more memory than this,
+otherwise only those on its path."""
+_WARMUP_PASSES = 2
 
 
 class Meter:
-    """Counts and measures networks, each once.
+    """Counts and times networks, each once.
 
     Args:
-        build: makes the network whose clip is ``factors.frames`` x ``factors.crop``.
+        build: builds the network whose clip is ``factors.frames`` x ``factors.crop``.
         device: of the latency.
         runtime: of the latency.
         runs: timed passes; 0 measures no latency.
@@ -42,7 +50,7 @@ class Meter:
         self._like: X3D | None = None
 
     def count(self, factors: Factors) -> Complexity:
-        """Multiply-adds, parameters and memory of one clip, counted; the latency too once it was measured."""
+        """Multiply-adds, parameters and memory of one clip; the latency too once it was measured."""
         if factors not in self._counted:
             with torch.device("meta"):
                 model = self._build(factors)
@@ -55,8 +63,8 @@ class Meter:
         return self._counted[factors]
 
     def measure(self, points: Sequence[Factors]) -> list[Complexity]:
-        """`count` with the latency of each; new points take turns, so that what else the machine does falls
-        on all alike.
+        """`count` with the latency of each; new points are timed in turns, so that other load of the machine
+        affects all of them alike.
         """
         counted = [self.count(factors) for factors in points]
         new = [f for f, known in zip(points, counted, strict=True) if known.latency_ms is None]
@@ -66,13 +74,13 @@ class Meter:
         return [self.count(factors) for factors in points]
 
     def remember(self, factors: Factors, complexity: Complexity) -> None:
-        """Take over what was counted and measured before the search was stopped."""
+        """Take over what was counted and measured before the search was interrupted."""
         self._counted[factors] = complexity
 
     def cost(self, kind: Cost) -> Callable[[Factors], float]:
-        """The figure ``kind`` as a function of the factors.
+        """The cost ``kind`` as a function of the factors.
 
-        Multiply-adds come from `x3d_macs`, which is quick enough to try many values; a latency is measured.
+        Multiply-adds come from `x3d_macs`, which is fast enough to try many values; a latency is measured.
         """
         if kind == "gmacs":
             return self._gmacs
@@ -103,11 +111,59 @@ class Meter:
         if self.runtime == "compile":
             model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         clips = random_clips(1, factors.frames, factors.crop, self.device)
-        return Stopwatch(model, clips, "forward", warmup=2)
+        return Stopwatch(model, clips, "forward", warmup=_WARMUP_PASSES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latencies:
+    """Latencies of networks that were timed in turns, under one load of the machine, by candidate name.
+
+    Attributes:
+        latency_ms: the median pass.
+        low_ms: the lower quartile of the passes. If it is above a target, the network misses the target by
+            more than its passes vary.
+    """
+
+    device: str
+    runtime: str
+    latency_ms: dict[str, float]
+    low_ms: dict[str, float]
+
+    def of(self, candidate: Candidate) -> Candidate:
+        """The candidate with its latency of here; without any if it was not timed here, so that latencies
+        taken under different loads are never compared.
+        """
+        latency = self.latency_ms.get(candidate.name)
+        return replace(candidate, complexity=replace(candidate.complexity, latency_ms=latency))
+
+
+def time_in_turns(meter: Meter, candidates: Sequence[Candidate]) -> Latencies:
+    """Time networks in turns, each with ``meter.runs`` passes."""
+    points = list(dict.fromkeys(candidate.factors for candidate in candidates))
+    speeds = dict(zip(points, meter.time(points), strict=True))
+    names = {candidate.name: speeds[candidate.factors] for candidate in candidates}
+    return Latencies(
+        device=meter.device,
+        runtime=meter.runtime,
+        latency_ms={name: 1000 * speed.median for name, speed in names.items()},
+        low_ms={name: 1000 * _lower_quartile(speed.seconds) for name, speed in names.items()},
+    )
+
+
+def is_cheap_to_time(meter: Meter, complexities: Sequence[Complexity]) -> bool:
+    """Whether these networks can be timed within `CHEAP_SECONDS` and `CHEAP_MB`, by what is known of them."""
+    if meter.runtime == "compile":  # half a minute and more each
+        return False
+    seconds = sum((one.latency_ms or 0.0) / 1000 for one in complexities) * (meter.runs + _WARMUP_PASSES)
+    return seconds <= CHEAP_SECONDS and sum(one.memory_mb for one in complexities) <= CHEAP_MB
+
+
+def _lower_quartile(seconds: Sequence[float]) -> float:
+    return statistics.quantiles(seconds, n=4, method="inclusive")[0] if len(seconds) > 1 else seconds[0]
 
 
 def x3d_macs(config: X3DConfig, num_classes: int) -> int:
-    """`count_macs` of an X3D on one training clip, added up layer by layer instead of run."""
+    """`count_macs` of an X3D on one training clip, in closed form."""
     frames, side = config.num_frames, _half(config.train_crop)
     width = config.widths[0]
     total = frames * side**2 * width * (3 * 9 + 5)  # stem: 1x3x3, then 5x1x1 depthwise
@@ -135,10 +191,10 @@ def clip_shape(factors: Factors) -> tuple[int, int, int, int, int]:
 
 
 def peak_memory(model: nn.Module, shape: Sequence[int]) -> int:
-    """Largest sum of bytes of weights, input and live activations in a pass of PyTorch's own operators.
+    """Peak bytes of weights, input and live activations in a forward pass with PyTorch's own operators.
 
-    ``model`` lies on the meta device, where nothing is computed: each storage counts from when it is made to
-    when it is freed. What kernels take to work in is not counted.
+    ``model`` is on the meta device, where nothing is computed: each storage counts from its allocation until
+    it is freed. Workspaces of kernels are not counted.
     """
     model.eval()
     own = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
@@ -148,7 +204,7 @@ def peak_memory(model: nn.Module, shape: Sequence[int]) -> int:
 
 
 class _Storages(TorchDispatchMode):
-    """Adds up the bytes of the storages that operators make while it is entered."""
+    """Adds up the bytes of the storages that operators allocate while it is active."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""Where the candidates of a search train: in processes of this machine, or on a Ray cluster."""
+"""Where the candidates of a search train: processes of this machine, or a Ray cluster (extra ``ray``)."""
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import signal
@@ -12,23 +13,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 from saccade.errors import UsageError
-from saccade.expansion.types import Engine, Job, Outcome
+from saccade.expansion.candidate import Engine, Job, Trial
+from saccade.expansion.worker import explain, run_job
 from saccade.files import write_json
 
 EngineName = Literal["process", "ray"]
 WORKER = (sys.executable, "-m", "saccade.expansion.worker")
 GRACE_SECONDS = 60.0
-"""How long a job may take to save itself when it is told to stop."""
+"""How long a job may take to save its state after SIGTERM."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of a machine that one job has: CPU cores by number, and a GPU by its CUDA_VISIBLE_DEVICES."""
+class Slot:
+    """The part of a machine that one job gets: CPU cores by number, and a GPU by its CUDA_VISIBLE_DEVICES."""
 
     cores: tuple[int, ...]
     gpu: str | None = None
@@ -40,41 +42,39 @@ class Share:
         return threads | ({} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu})
 
 
-def shares(num: int, cores: Sequence[int], gpus: Sequence[str] = ()) -> list[Share]:
-    """Divide cores, and GPUs if there are some, among ``num`` jobs as evenly as they come.
+def slots(num: int, cores: Sequence[int], gpus: Sequence[str] = ()) -> list[Slot]:
+    """Divide cores, and GPUs if there are some, among ``num`` jobs as evenly as possible.
 
-    Neighbouring cores stay together. With fewer cores (GPUs) than jobs several jobs share one.
+    Neighbouring cores stay together. With fewer cores (GPUs) than jobs several jobs use the same one.
     """
     if num <= len(cores):
         bounds = [round(i * len(cores) / num) for i in range(num + 1)]
         parts = [tuple(cores[bounds[i] : bounds[i + 1]]) for i in range(num)]
     else:
         parts = [(cores[i % len(cores)],) for i in range(num)]
-    return [Share(part, gpus[i % len(gpus)] if gpus else None) for i, part in enumerate(parts)]
+    return [Slot(part, gpus[i % len(gpus)] if gpus else None) for i, part in enumerate(parts)]
 
 
 def create_engine(name: str, *, jobs: int = 0, device: str = "auto", address: str = "") -> Engine:
     """The engine of that name.
 
     Args:
-        jobs: how many train at a time; 0: one a GPU, or two on a CPU with at least two cores. On Ray the
-            cluster's cores are divided likewise.
-        device: ``cpu``, ``cuda`` or ``auto``, which takes GPUs where there are some.
+        jobs: how many train at a time; 0: one for each GPU, or two on a CPU with at least two cores. On Ray
+            the cluster's cores are divided likewise.
+        device: ``cpu``, ``cuda`` or ``auto``, which uses the GPUs if there are any.
         address: of the Ray cluster; empty: the one this machine belongs to, or a new one on it.
 
     Raises:
-        UsageError: no such engine, or what it needs is missing.
+        UsageError: no such engine, or a dependency or device is missing.
     """
     if name not in get_args(EngineName):
         raise UsageError(f"engine: {name!r} is unknown; choose {' or '.join(get_args(EngineName))}")
     if jobs < 0:
         raise UsageError(f"jobs: must be at least 1, or 0 for the engine's choice, got {jobs}")
     if name == "ray":
-        from saccade.expansion.ray_engine import RayEngine
-
         return RayEngine(jobs=jobs, device=device, address=address)
     cores, gpus = available_cores(), visible_gpus() if wants_gpu(device) else []
-    return ProcessEngine(shares(jobs or len(gpus) or min(2, len(cores)), cores, gpus))
+    return ProcessEngine(slots(jobs or len(gpus) or min(2, len(cores)), cores, gpus))
 
 
 def available_cores() -> list[int]:
@@ -96,7 +96,7 @@ def wants_gpu(device: str) -> bool:
     """Whether jobs train on GPUs.
 
     Raises:
-        UsageError: a GPU is asked for and there is none, or one alone is: the engine deals them out.
+        UsageError: there is no GPU, or ``device`` names one GPU: the engine assigns them itself.
     """
     import torch
 
@@ -104,8 +104,8 @@ def wants_gpu(device: str) -> bool:
         return torch.cuda.is_available()
     if device not in ("cpu", "cuda"):
         raise UsageError(
-            f"device: {device!r}; an engine deals the GPUs out itself: choose cpu, cuda or auto, and limit "
-            "the GPUs with CUDA_VISIBLE_DEVICES"
+            f"device: {device!r}; the engine assigns GPUs itself: choose cpu, cuda or auto, and limit the "
+            "GPUs with CUDA_VISIBLE_DEVICES"
         )
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("device: cuda was asked for and PyTorch finds no GPU here; choose cpu")
@@ -113,39 +113,40 @@ def wants_gpu(device: str) -> bool:
 
 
 class ProcessEngine:
-    """As many processes at a time as there are shares of the machine, each held to its share.
+    """One process at a time in each slot of the machine, pinned to the slot's cores.
 
-    The processes read standard input and stop when it ends: none outlives the search, however that ends.
+    The processes read standard input and stop when it ends, so that none outlives the search, however that
+    ends.
     """
 
-    def __init__(self, shares: Sequence[Share]) -> None:
-        if not shares:
-            raise UsageError("jobs: an engine needs at least one share of the machine")
-        self.shares = tuple(shares)
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        if not slots:
+            raise UsageError("jobs: an engine needs at least one slot")
+        self.slots = tuple(slots)
         self._lock = threading.Lock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._closing = False
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """One outcome for each job, as they finish; see `Engine.run`."""
-        waiting, outcomes = deque(jobs), queue.Queue[Outcome]()
+    def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
+        """One trial for each job, as they finish; see `Engine.run`."""
+        waiting, trials = deque(jobs), queue.Queue[Trial]()
         self._closing = False
         threads = [
-            threading.Thread(target=self._serve, args=(share, waiting, outcomes), daemon=True)
-            for share in self.shares[: len(jobs)]
+            threading.Thread(target=self._serve, args=(slot, waiting, trials), daemon=True)
+            for slot in self.slots[: len(jobs)]
         ]
         for thread in threads:
             thread.start()
         try:
             for _ in jobs:
-                yield outcomes.get()
+                yield trials.get()
         finally:
             self.close()
             for thread in threads:
                 thread.join()
 
     def close(self) -> None:
-        """End what is running: SIGTERM, time to save, and SIGKILL for what has not ended then."""
+        """Stop what is running: SIGTERM, time to save, then SIGKILL."""
         with self._lock:
             self._closing = True
             running = list(self._running.values())
@@ -158,8 +159,8 @@ class ProcessEngine:
             except subprocess.TimeoutExpired:
                 process.kill()
 
-    def _serve(self, share: Share, waiting: deque[Job], outcomes: queue.Queue[Outcome]) -> None:
-        """Run jobs on one share until none is left."""
+    def _serve(self, slot: Slot, waiting: deque[Job], trials: queue.Queue[Trial]) -> None:
+        """Run jobs in one slot until none is left."""
         while not self._closing:
             try:
                 job = waiting.popleft()
@@ -167,21 +168,25 @@ class ProcessEngine:
                 return
             start = time.perf_counter()
             try:
-                outcome = self._run(job, share)
-            except Exception as error:  # of starting a process: no memory, no disk space
+                trial = self._run(job, slot)
+            except Exception as error:  # when a process is started: no memory, no disk space
                 seconds = time.perf_counter() - start
-                outcome = Outcome.of_failure(job, f"could not be started: {error}", seconds=seconds)
-            if outcome is not None:
-                outcomes.put(outcome)
+                trial = job.failed(f"could not be started: {error}", seconds=seconds)
+            if trial is not None:
+                trials.put(trial)
 
-    def _run(self, job: Job, share: Share) -> Outcome | None:
-        """The outcome of a job in a process of its own; None if it was stopped by `close`."""
+    def _run(self, job: Job, slot: Slot) -> Trial | None:
+        """The trial of a job in a process of its own; None if it was stopped by `close`."""
         start = time.perf_counter()
+        device = "cpu" if slot.gpu is None else "cuda"
+        placed = replace(job, config=job.config.replace(threads=len(slot.cores), device=device))
         with tempfile.TemporaryDirectory(prefix="saccade-job-") as folder:
-            order, answer, said = (Path(folder) / name for name in ("job.json", "outcome.json", "said.txt"))
-            write_json(order, {"job": _placed(job, share).to_dict(), "cores": share.cores})
-            with said.open("wb") as stream:
-                process = self._start([*WORKER, str(order), str(answer)], job, share, stream)
+            order, answer, printed = (
+                Path(folder) / name for name in ("job.json", "outcome.json", "output.txt")
+            )
+            write_json(order, {"job": placed.to_dict(), "cores": slot.cores})
+            with printed.open("wb") as stream:
+                process = self._start([*WORKER, str(order), str(answer)], job, slot, stream)
                 if process is None:
                     return None
                 code = process.wait()
@@ -190,13 +195,13 @@ class ProcessEngine:
             if process.stdin:
                 process.stdin.close()
             if answer.is_file():
-                return Outcome.from_dict(_read(answer))
+                return Trial.from_dict(json.loads(answer.read_text(encoding="utf-8")))
             if self._closing:
                 return None
-            return Outcome.of_failure(job, _cause(code, said), seconds=time.perf_counter() - start)
+            return job.failed(_cause(code, printed), seconds=time.perf_counter() - start)
 
     def _start(
-        self, command: Sequence[str], job: Job, share: Share, stream: IO[bytes]
+        self, command: Sequence[str], job: Job, slot: Slot, stream: IO[bytes]
     ) -> subprocess.Popen[bytes] | None:
         with self._lock:  # so that `close` either sees the process or keeps it from starting
             if self._closing:
@@ -206,32 +211,106 @@ class ProcessEngine:
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **share.environment},
-                start_new_session=True,  # Ctrl-C is for the search, which then says what its jobs shall do
+                env={**os.environ, **slot.environment},
+                start_new_session=True,  # Ctrl-C is for the search, which then stops its jobs
             )
             self._running[job.name] = process
             return process
 
 
-def _placed(job: Job, share: Share) -> Job:
-    """The job with the threads and the device of its share."""
-    device = "cpu" if share.gpu is None else "cuda"
-    return replace(job, config=job.config.replace(threads=len(share.cores), device=device))
-
-
-def _read(path: Path) -> dict[str, object]:
-    import json
-
-    values: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
-    return values
-
-
-def _cause(code: int, said: Path) -> str:
-    """Why a process ended without an outcome, with the last line it printed."""
-    lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+def _cause(code: int, printed: Path) -> str:
+    """Why a process ended without a result, with the last line it printed."""
+    lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = f"; its last line was: {lines[-1].strip()[:300]}" if lines else ""
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = " (often: the machine ran out of memory)" if -code == signal.SIGKILL else ""
         return f"its process was ended by {name}{hint}{last}"
-    return f"its process ended with exit code {code} and no outcome{last}"
+    return f"its process ended with exit code {code} and no result{last}"
+
+
+# ------------------------------------------------------------------------------------------------------- Ray
+
+
+class RayEngine:
+    """Each job is a Ray task with a fixed number of cores, and a GPU where jobs train on GPUs.
+
+    Ray schedules the tasks on the machines of the cluster, which must all see the folders of data and search,
+    and sets CUDA_VISIBLE_DEVICES. Its own retries are off: the search retries failed jobs.
+    """
+
+    def __init__(self, *, jobs: int = 0, device: str = "auto", address: str = "") -> None:
+        """Args:
+        jobs: how many run on the cluster at a time; 0: one for each GPU, or two on CPUs.
+        device: ``cpu``, ``cuda`` or ``auto``, which uses GPUs if the cluster has any.
+        address: of the cluster; empty: the one this machine belongs to, or a new one on it.
+        """
+        if device not in ("auto", "cpu", "cuda"):
+            raise UsageError(f"device: {device!r}; Ray assigns GPUs itself: choose cpu, cuda or auto")
+        self._ray = _import_ray()
+        self._started = not self._ray.is_initialized()
+        if self._started:
+            self._connect(address)
+        total = self._ray.cluster_resources()
+        cores, gpus = max(1, int(total.get("CPU", 1))), float(total.get("GPU", 0))
+        if device == "cuda" and not gpus:
+            raise UsageError("device: cuda was asked for and the Ray cluster has no GPU; choose cpu")
+        on_gpu = device != "cpu" and gpus > 0
+        num = jobs or (int(gpus) if on_gpu else min(2, cores))
+        self.cores = max(1, cores // num)
+        self.gpus = min(1.0, gpus / num) if on_gpu else 0.0
+        self._task = self._ray.remote(num_cpus=self.cores, num_gpus=self.gpus, max_retries=0)(_task)
+
+    def _connect(self, address: str) -> None:
+        try:
+            self._ray.init(address=address or None, log_to_driver=False, configure_logging=False)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UsageError(f"Ray cannot be reached ({explain(error)}); check the address") from error
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
+        """One trial for each job, as they finish; see `Engine.run`."""
+        place = {"threads": self.cores, "device": "cuda" if self.gpus else "cpu"}
+        placed = [replace(job, config=job.config.replace(**place)) for job in jobs]
+        running = {self._task.remote(job.to_dict()): job for job in placed}
+        try:
+            while running:
+                done, _ = self._ray.wait(list(running), num_returns=1)
+                for reference in done:
+                    job = running.pop(reference)
+                    yield self._trial(job, reference)
+        finally:
+            for reference in running:
+                self._ray.cancel(reference)  # an interrupt, after which the training saves its state
+            if running:
+                self._ray.wait(list(running), num_returns=len(running), timeout=60)
+
+    def close(self) -> None:
+        """Leave the cluster, unless the caller had joined it before."""
+        if self._started:
+            self._ray.shutdown()
+
+    def _trial(self, job: Job, reference: Any) -> Trial:
+        try:
+            trial = Trial.from_dict(self._ray.get(reference))
+        except Exception as error:  # the task's machine or process is gone
+            return job.failed(explain(error))
+        if trial.status == "done" and not Path(trial.run_dir).is_dir():
+            reason = f"its run folder {trial.run_dir} is not visible from here; put --out on shared storage"
+            return job.failed(reason, seconds=trial.seconds)
+        return trial
+
+
+def _task(job: dict[str, Any]) -> dict[str, Any]:
+    return asdict(run_job(Job.from_dict(job)))
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        if sys.modules.get("ray") is None and error.name not in (None, "ray"):
+            raise UsageError(f"engine: Ray is installed but cannot be imported ({error})") from error
+        raise UsageError(
+            "engine: ray needs the extra `ray`: pip install 'saccade[ray]'; or choose the engine process"
+        ) from error
+    return ray

@@ -1,4 +1,4 @@
-"""What people see of a search while it runs: step, candidate, score, time left."""
+"""What a search prints while it runs: step, candidate, accuracy, time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from saccade.expansion.types import Candidate, Outcome, SearchConfig
+from saccade.expansion.candidate import Candidate, Trial
+from saccade.expansion.config import SearchConfig
 from saccade.training.reporting import format_seconds
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ class Progress:
     """Says what a search does, one line at a time.
 
     Args:
-        say: takes the lines; default: the log.
+        say: is given the lines; default: the log.
     """
 
     def __init__(self, search: SearchConfig, say: Callable[[str], None] | None = None) -> None:
@@ -27,11 +28,11 @@ class Progress:
         self._total = self._done = 0
         self._start = time.monotonic()
         self._seconds: list[float] = []
-        self._before: float | None = None  # seconds of a training of the step before
+        self._before: float | None = None  # seconds of a training in the previous step
         self._steps_left = 0.0
 
     def begin_step(self, candidates: Sequence[Candidate], steps_left: float) -> None:
-        """A step's candidates are about to be trained."""
+        """A step's candidates are about to be trained; ``steps_left`` follow, about."""
         self._before = fmean(self._seconds) if self._seconds else None
         self._seconds, self._steps_left = [], steps_left
         first = candidates[0]
@@ -45,32 +46,32 @@ class Progress:
                 f"{cost.params / 1e6:.2f} M parameters{latency}"
             )
 
-    def begin_jobs(self, waiting: int, *, done: Sequence[Outcome]) -> None:
+    def begin_jobs(self, waiting: int, *, done: Sequence[Trial]) -> None:
         """So many trainings are about to start; ``done`` ones are in the journal."""
         self._total, self._done = waiting + len(done), len(done)
         self._start = time.monotonic()
         if done:
             self.say(f"{len(done)} of {self._total} trainings are in the journal")
 
-    def finished(self, outcome: Outcome, *, again: bool) -> None:
-        """One training has ended; ``again``: it is tried once more if it failed."""
-        name = f"{outcome.candidate.name} seed {outcome.seed}"
-        if outcome.status == "failed":
-            then = "it is tried once more" if again else "it is left out"
-            self.say(f"  {name} FAILED after {format_seconds(outcome.seconds)} ({outcome.error}); {then}")
+    def finished(self, trial: Trial, *, again: bool) -> None:
+        """One training has ended; ``again``: it is retried if it failed."""
+        name = f"{trial.candidate.name} seed {trial.seed}"
+        if trial.status == "failed":
+            then = "trying once more" if again else "skipped"
+            self.say(f"  {name} FAILED after {format_seconds(trial.seconds)} ({trial.error}); {then}")
             if again:
                 return
         self._done += 1
-        if outcome.accuracy is not None:
-            self._seconds.append(outcome.seconds)
+        if trial.accuracy is not None:
+            self._seconds.append(trial.seconds)
             self.say(
-                f"  [{self._done}/{self._total}] {name}: {100 * outcome.accuracy:.1f} % in "
-                f"{format_seconds(outcome.seconds)}{self._left()}"
+                f"  [{self._done}/{self._total}] {name}: {100 * trial.accuracy:.1f} % in "
+                f"{format_seconds(trial.seconds)}{self._left()}"
             )
 
     def _left(self) -> str:
-        """Time left, if each step's trainings take so many times as long as those of the step before as this
-        step's do; at first ``rate`` times as long.
+        """Time left, if the trainings of each step take longer than those of the step before by the same
+        factor as in this step; in the first step that factor is ``rate``.
         """
         elapsed = time.monotonic() - self._start
         side_by_side = min(max(sum(self._seconds) / max(elapsed, 1e-3), 1.0), len(self._seconds))

@@ -1,8 +1,8 @@
-"""A search whose scores come from a table instead of trainings: what would it choose?
+"""A search whose accuracies come from a table instead of trainings: what would it select?
 
 The table is a CSV file with the columns ``step``, ``axis`` and ``percent`` (top-1 accuracy, 0 to 100), and
 ``seed`` if there are several rows for a candidate. ``axis`` is an axis, ``start`` in step 0, or
-``contracted`` for the network that the last step is contracted to. Lines that begin with # are left out.
+``contracted`` for the network that the last step is contracted to. Lines that begin with # are comments.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from contextlib import closing
 from pathlib import Path
 
 from saccade.errors import DataError, UsageError
-from saccade.expansion.axes import Room
-from saccade.expansion.checks import check_axes, check_fields, check_targets
+from saccade.expansion.axes import Limits
+from saccade.expansion.candidate import Job, Trial
+from saccade.expansion.checks import check_axes, check_targets
+from saccade.expansion.config import AXES, Factors, SearchConfig
 from saccade.expansion.counting import Meter
-from saccade.expansion.search import Driver, SearchResult
-from saccade.expansion.types import AXES, Factors, Job, Outcome, SearchConfig
+from saccade.expansion.result import SearchResult
+from saccade.expansion.search import Driver
 from saccade.models.x3d import X3D
 
 Table = dict[tuple[int, str, int | None], float]
@@ -32,11 +34,11 @@ def read_table(path: Path) -> Table:
         DataError: a column is missing or a value is wrong; names the line.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such table of scores")
+        raise UsageError(f"{path}: no such table")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise DataError(f"{path}: is no text; a table is a CSV file in UTF-8") from None
+        raise DataError(f"{path}: is not a text file; a table is a CSV file in UTF-8") from None
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
     reader = csv.DictReader(line for _, line in rows)
     missing = {"step", "axis", "percent"} - set(reader.fieldnames or ())
@@ -52,7 +54,7 @@ def read_table(path: Path) -> Table:
                 f"{path}:{number}: step and seed are whole numbers, percent is a number"
             ) from None
         if key[1] not in NAMES:
-            raise DataError(f"{path}:{number}: {key[1]!r} is no axis; write one of {', '.join(NAMES)}")
+            raise DataError(f"{path}:{number}: {key[1]!r} is not an axis; write one of {', '.join(NAMES)}")
         if not 0 <= percent <= 100:
             raise DataError(f"{path}:{number}: percent must be 0 to 100, got {percent:g}")
         table[key] = percent / 100
@@ -60,31 +62,23 @@ def read_table(path: Path) -> Table:
 
 
 class ReplayEngine:
-    """Answers jobs from a table. A job without a row fails."""
+    """Takes accuracies from a table. A job without a row fails."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
-        """One outcome for each job, at once."""
+    def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
+        """One trial for each job, at once."""
         for job in jobs:
             step, axis = job.candidate.step, "contracted" if job.candidate.contracted else job.candidate.axis
             accuracy = self.table.get((step, axis, job.seed), self.table.get((step, axis, None)))
             if accuracy is None:
-                yield Outcome.of_failure(job, f"the table has no score of {axis} in step {step}")
-                continue
-            yield Outcome(
-                candidate=job.candidate,
-                seed=job.seed,
-                status="done",
-                rung=job.rung,
-                attempt=job.attempt,
-                accuracy=accuracy,
-                epochs=job.config.epochs,
-            )
+                yield job.failed(f"the table has no score of {axis} in step {step}")
+            else:
+                yield job.done(accuracy, epochs=job.config.epochs)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 def replay(
@@ -92,28 +86,27 @@ def replay(
     table: Table,
     *,
     num_classes: int = 400,
-    room: Room | None = None,
+    limits: Limits | None = None,
     resume: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> SearchResult:
-    """Search with the scores of ``table``; candidates are laid out and counted as ever, but not trained.
+    """Search with the accuracies of ``table``; candidates are counted as usual, but not trained.
 
     Args:
         num_classes: of the classifier that is counted.
-        room: how large and long the videos would be; default: as large and long as can be.
-        say: takes the lines about progress; default: the log.
+        limits: how large and long the videos would be; default: unlimited.
+        say: is given the lines about progress; default: the log.
     """
 
     def build(factors: Factors) -> X3D:
         return X3D(factors.config, num_classes)
 
-    room = room or Room()
-    check_fields(search)
+    limits = limits or Limits()
     meter = Meter(build, device=search.device, runtime=search.runtime, runs=search.latency_runs)
-    check_axes(search, room)
+    check_axes(search, limits)
     if not resume:
-        check_targets(search, meter, room)
-    with closing(Driver(search, ReplayEngine(table), meter=meter, room=room, say=say)) as driver:
+        check_targets(search, meter, limits)
+    with closing(Driver(search, ReplayEngine(table), meter=meter, limits=limits, say=say)) as driver:
         driver.open(resume=resume, overwrite=overwrite)
         return driver.run()

@@ -1,4 +1,4 @@
-"""The search itself: forward expansion step by step, and at the end backward contraction to the target.
+"""The search: forward expansion step by step, and at the end backward contraction to the target.
 
 Paper: X3D (arXiv 2004.04730), section 3.2. It is coordinate descent: each step expands one axis at a time,
 trains the six networks of about equal cost, and goes on from the best.
@@ -6,119 +6,90 @@ trains the six networks of about equal cost, and goes on from the best.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from saccade.errors import SaccadeError, UsageError
-from saccade.expansion.axes import Room, contract, expand, usable_axes, values
-from saccade.expansion.candidate import candidate_config, check_base
-from saccade.expansion.checks import check_axes, check_data, check_fields, check_targets, first_duration
-from saccade.expansion.counting import Meter
-from saccade.expansion.criterion import Choice, Score, choose, score_all, score_finished
-from saccade.expansion.journal import CANDIDATES, JOURNAL, Journal, flat
-from saccade.expansion.lock import FolderLock
-from saccade.expansion.progress import Progress
-from saccade.expansion.room import DataFacts, read_facts
-from saccade.expansion.settings import check_same, check_steps, plain_settings, search_of
-from saccade.expansion.timing import Timed, is_cheap, time_in_turns, timed_in
-from saccade.expansion.types import (
-    Axis,
-    Candidate,
-    Complexity,
-    Engine,
-    Factors,
-    Job,
-    JobMaker,
-    Outcome,
-    Runner,
-    SearchConfig,
-    Strategy,
+from saccade.expansion.axes import Limits, contract, expand, usable_axes, values
+from saccade.expansion.candidate import Candidate, Engine, Job, Trial, candidate_config, check_base
+from saccade.expansion.checks import check_axes, check_data, check_targets, first_duration, read_limits
+from saccade.expansion.config import Axis, Complexity, Factors, SearchConfig
+from saccade.expansion.counting import Latencies, Meter, is_cheap_to_time, time_in_turns
+from saccade.expansion.criterion import Choice, Scored, choose, score_all, score_finished
+from saccade.expansion.halving import halve, train_all
+from saccade.expansion.journal import (
+    CANDIDATES,
+    JOURNAL,
+    FolderLock,
+    Journal,
+    flat,
+    latencies_in,
+    settings_in,
+    steps_in,
 )
+from saccade.expansion.progress import Progress
+from saccade.expansion.result import SearchResult, clear, write_result
 from saccade.models import create_model
 from saccade.models.x3d import X3D
 from saccade.training.network import model_options
 
+logger = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class Kept:
-    """A network on the way of the search.
-
-    Attributes:
-        outcomes: its successful trainings.
-    """
-
-    candidate: Candidate
-    score: Score
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def best(self) -> Outcome:
-        """The training that ended best."""
-        return max(self.outcomes, key=lambda outcome: outcome.accuracy or 0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """What a search found.
-
-    Attributes:
-        way: the networks that were kept, from the first to the last; the last may be a contracted one.
-        final: the one of the way that meets the targets and is the most accurate, nearly always the last.
-        outcomes: all trainings, failed ones included.
-        notes: what people should know of the choices.
-        timed: the latencies of ``way`` and ``final``, timed in turns at the end; None: nothing was timed.
-    """
-
-    way: tuple[Kept, ...]
-    final: Kept
-    outcomes: tuple[Outcome, ...]
-    notes: tuple[str, ...]
-    timed: Timed | None = None
+Strategy = Callable[..., list[Trial]]
+"""How the candidates of a step are trained: `train_all` or `halve`."""
 
 
 def run_search(
     search: SearchConfig, engine: Engine, *, resume: bool = False, overwrite: bool = False
 ) -> SearchResult:
-    """Search the data set of ``search.base``; leave journal, runs, recipe, weights and report in its folder.
+    """Search the data set of ``search.base``; write journal, runs, recipe, weights and report to its folder.
 
     Args:
-        resume: go on with the search in that folder. What its journal holds is not trained again.
+        resume: continue the search in that folder. Trainings in its journal are not repeated.
         overwrite: replace the search in that folder.
 
     Raises:
-        UsageError: a field or target that cannot work, or the folder holds a search already.
+        UsageError: a target that cannot be met, or the folder holds a search already.
         DataError: the data set cannot be used or is too small.
         SaccadeError: the first network, or all candidates of the first step, failed.
     """
-    from saccade.expansion.output import write_result
-
-    check_fields(search)
     check_base(search.base)
-    facts = read_facts(search.base)
-    meter = meter_of(search, facts)
-    check_data(search, facts)
-    check_axes(search, facts.room)
-    if not resume:  # the network the search began with was within the target, as it was measured then
-        check_targets(search, meter, facts.room)
-    driver = Driver(search, engine, meter=meter, room=facts.room, num_val=facts.num_val)
+    limits = read_limits(search.base)
+    meter = meter_of(search, limits)
+    check_data(search, limits)
+    check_axes(search, limits)
+    if not resume:  # when it was begun the first network was within the target, as measured then
+        check_targets(search, meter, limits)
+    driver = Driver(search, engine, meter=meter, limits=limits)
     with closing(driver):
         with closing(engine):
             driver.open(resume=resume, overwrite=overwrite)
             result = driver.run()
         write_result(search, result)
+        _write_report(search)
     return result
 
 
-def meter_of(search: SearchConfig, facts: DataFacts) -> Meter:
-    """Counts and measures the candidates of a search."""
+def _write_report(search: SearchConfig) -> None:
+    from saccade.expansion.report import write_report
+
+    try:
+        write_report(search.out)
+    except Exception as error:  # the result is written; a failing report must not fail the search
+        logger.warning(f"no report could be written: {error!r}")
+
+
+def meter_of(search: SearchConfig, limits: Limits) -> Meter:
+    """Counts and times the candidates of a search."""
 
     def build(factors: Factors) -> X3D:
         config = candidate_config(search, factors, name="x2d", seed=0, out=search.out)
-        model = create_model("x2d", facts.num_classes, **model_options(config))
+        model = create_model("x2d", limits.num_classes, **model_options(config))
         assert isinstance(model, X3D)
         return model
 
@@ -126,7 +97,11 @@ def meter_of(search: SearchConfig, facts: DataFacts) -> Meter:
 
 
 class Driver:
-    """Takes the steps of one search."""
+    """Takes the steps of one search.
+
+    Args:
+        say: is given the lines about progress; default: the log.
+    """
 
     def __init__(
         self,
@@ -134,48 +109,41 @@ class Driver:
         engine: Engine,
         *,
         meter: Meter,
-        room: Room,
-        num_val: int = 0,
-        strategy: Strategy | None = None,
+        limits: Limits,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.search, self.engine, self.meter, self.room, self.num_val = search, engine, meter, room, num_val
-        self.duration = first_duration(search, room)
-        self.strategy = strategy or _strategy(search)
+        self.search, self.engine, self.meter, self.limits = search, engine, meter, limits
+        self.duration = first_duration(search, limits)
         self.progress = Progress(search, say)
         self.notes: list[str] = []
-        self.way: list[Kept] = []
+        self.path: list[Scored] = []
         self._lock: FolderLock | None = None
 
     def open(self, *, resume: bool, overwrite: bool) -> None:
-        """Begin the journal, or go on with it; the folder is this search's until `close`.
+        """Begin the journal, or continue it; the folder is locked until `close`.
 
         Raises:
-            UsageError: there is one and nothing was said of it, none to resume, or one with other settings;
-                or another process is searching in the folder.
+            UsageError: there is a journal and neither ``resume`` nor ``overwrite``, or none to resume, or
+                another process is searching in the folder.
+            ConfigError: a search with other settings cannot be resumed.
         """
-        from saccade.expansion.output import clear
-
-        out = self.search.out
+        search, out = self.search, self.search.out
         self._check_folder(resume=resume, overwrite=overwrite)
         self._lock = FolderLock(out)
-        self._check_folder(resume=resume, overwrite=overwrite)  # as it is now that nobody else writes there
+        self._check_folder(resume=resume, overwrite=overwrite)  # now that nobody else writes there
         if overwrite:
             clear(out)
         self.journal = Journal(out)
-        settings = plain_settings(self.search)
-        before = self.journal.settings()
-        if before is None:
-            self.journal.append({"kind": "search", "settings": settings})
-            return
-        before = plain_settings(search_of(before))  # with the fields that its version did not have
-        check_same(before, settings, out)
-        check_steps(self.search, self.journal.steps_made())
-        if settings | {"out": ""} != before | {"out": ""}:
-            self.journal.append({"kind": "search", "settings": settings})
+        settings = settings_in(self.journal.records)
+        if settings is not None:
+            before = SearchConfig.from_dict(settings)
+            search.check_continues(before, steps_in(self.journal.records))
+            if search.replace(out=out) == before.replace(out=out):
+                return
+        self.journal.append({"kind": "search", "settings": search.to_dict()})
 
     def close(self) -> None:
-        """Let others search in the folder."""
+        """Unlock the folder."""
         if self._lock:
             self._lock.release()
         self._lock = None
@@ -194,26 +162,27 @@ class Driver:
             raise UsageError(f"{out}: has no {JOURNAL} to resume; start without --resume")
 
     def run(self) -> SearchResult:
-        """Expand until a target is exceeded, contract, and choose."""
+        """Expand until a target is exceeded, contract, and select the result."""
         search = self.search
-        [start] = self._lay_out(0, lambda: [("start", search.start)])
-        kept = self._keep([start], train_all)
-        if kept is None:
-            raise SaccadeError(f"the first network could not be trained: {self._first_error()}")
-        self.way.append(kept)
+        strategy = halve if search.halving else train_all
+        [start] = self._make_candidates(0, lambda: [("start", search.start)])
+        first = self._select([start], train_all)
+        if first is None:
+            raise SaccadeError(f"the first network could not be trained: {self._last_error()}")
+        self.path.append(first)
         for step in range(1, search.max_steps + 1):
-            parent = self.way[-1]
+            parent = self.path[-1]
             if not self.journal.candidates(step) and not self._may_grow(parent.candidate):
                 break
-            candidates = self._lay_out(step, partial(self._expansions, parent.candidate))
+            candidates = self._make_candidates(step, partial(self._expansions, parent.candidate))
             if not candidates:
-                self._note(f"step {step}: no axis has room for a step any more")
+                self._note(f"step {step}: no axis can be expanded by a step any more")
                 break
-            best = self._keep(candidates, self.strategy)
+            best = self._select(candidates, strategy)
             if best is None:
-                self._note(f"step {step}: all candidates failed: {self._first_error()}")
+                self._note(f"step {step}: all candidates failed: {self._last_error()}")
                 break
-            self.way.append(best)
+            self.path.append(best)
             if not self._fits(best.candidate.complexity):
                 self._contract(parent, best)
                 break
@@ -224,31 +193,32 @@ class Driver:
     # ------------------------------------------------------------------------------------------------- steps
 
     def _expansions(self, parent: Candidate) -> list[tuple[Axis, Factors]]:
+        """The factors of a step's candidates, one for each axis that can be expanded."""
         cost = self.meter.cost(self.search.cost)
         found: list[tuple[Axis, Factors]] = []
-        for axis in usable_axes(parent.factors, self.search.axes, self.room):
+        for axis in usable_axes(parent.factors, self.search.axes, self.limits):
             factors = expand(
                 axis,
                 parent.factors,
                 rate=self.search.rate,
                 cost=cost,
-                room=self.room,
+                limits=self.limits,
                 duration=self.duration,
             )
             if factors is None:
-                self._note(f"step {parent.step + 1}: {axis} has no room for a step")
+                self._note(f"step {parent.step + 1}: {axis} cannot be expanded by a step")
             elif all(factors != other for _, other in found):
                 found.append((axis, factors))
         return found
 
-    def _lay_out(
+    def _make_candidates(
         self,
         step: int,
         points: Callable[[], Sequence[tuple[Any, Factors]]],
         *,
         contracted: bool = False,
     ) -> list[Candidate]:
-        """The candidates of a step, from the journal or counted, measured and written there."""
+        """The candidates of a step, from the journal, or else counted, timed and written there."""
         known = self.journal.candidates(step, contracted=contracted)
         if known:
             for candidate in known:
@@ -256,7 +226,7 @@ class Driver:
             return known
         found = points()
         costs = self.meter.measure([factors for _, factors in found])
-        parent = self.way[-1].candidate.name if self.way else ""
+        parent = self.path[-1].candidate.name if self.path else ""
         candidates = [
             Candidate(
                 step=step,
@@ -268,28 +238,26 @@ class Driver:
             )
             for (axis, factors), complexity in zip(found, costs, strict=True)
         ]
-        self.journal.lay_out(candidates)
+        self.journal.add_candidates(candidates)
         return candidates
 
-    def _keep(self, candidates: Sequence[Candidate], strategy: Strategy) -> Kept | None:
-        """Train the candidates and choose; None if all failed."""
+    def _select(self, candidates: Sequence[Candidate], strategy: Strategy) -> Scored | None:
+        """Train the candidates and select one; None if all failed."""
         first = candidates[0]
         self.progress.begin_step(candidates, self._steps_left(first))
-        outcomes = strategy(candidates, make_job=self._job, run=self._run, search=self.search)
-        scores = score_all(outcomes)
-        if not scores:
+        trials = strategy(candidates, make_job=self._job, run=self._run, search=self.search)
+        scored = score_all(trials)
+        if not scored:
             return None
-        parent = self.way[-1].score if self.way else scores[0]
-        choice = choose(scores, parent=parent, criterion=self.search.criterion, cost=self.search.cost)
+        parent = self.path[-1] if self.path else scored[0]
+        choice = choose(scored, parent=parent, criterion=self.search.criterion, cost=self.search.cost)
         self._write_choice(first, choice)
-        best = choice.best
-        own = [o for o in outcomes if o.candidate == best.candidate and o.status == "done"]
-        return Kept(best.candidate, best, tuple(own))
+        return choice.best
 
     def _write_choice(self, first: Candidate, choice: Choice) -> None:
         label = "contraction" if first.contracted else f"step {first.step}"
         self._note(f"{label}: {choice.note}")
-        if self.journal.chosen(first.step, contracted=first.contracted):
+        if self.journal.has_chosen(first.step, contracted=first.contracted):
             return
         self.journal.append(
             {
@@ -298,19 +266,19 @@ class Driver:
                 "contracted": first.contracted,
                 "name": choice.best.candidate.name,
                 "axis": choice.best.candidate.axis,
-                "scores": {score.candidate.name: score.mean for score in choice.ranking},
-                "errors": {score.candidate.name: score.error for score in choice.ranking},
+                "scores": {one.candidate.name: one.accuracy for one in choice.ranking},
+                "errors": {one.candidate.name: one.error for one in choice.ranking},
                 "in_noise": list(choice.in_noise),
                 "note": choice.note,
             }
         )
 
-    def _contract(self, parent: Kept, best: Kept) -> None:
-        """Take the last expansion back as far as the targets ask; ``best`` leaves the way."""
-        axis = best.candidate.axis
+    def _contract(self, parent: Scored, best: Scored) -> None:
+        """Take back as much of the last expansion as the targets require; ``best`` leaves the path."""
+        axis, step = best.candidate.axis, best.candidate.step
         assert axis != "start"
-        self.way.pop()
-        known = self.journal.candidates(best.candidate.step, contracted=True)
+        self.path.pop()
+        known = self.journal.candidates(step, contracted=True)
         factors = (
             known[0].factors
             if known
@@ -319,7 +287,7 @@ class Driver:
                 parent.candidate.factors,
                 best.candidate.factors,
                 fits=self._fits_point,
-                room=self.room,
+                limits=self.limits,
                 duration=self.duration,
             )
         )
@@ -328,16 +296,15 @@ class Driver:
                 f"contraction: no value of {axis} lies between the last two steps and meets the target"
             )
             return
-        point = factors
-        candidates = self._lay_out(best.candidate.step, lambda: [(axis, point)], contracted=True)
-        kept = self._keep(candidates, train_all)
-        if kept is None:
+        candidates = self._make_candidates(step, lambda: [(axis, factors)], contracted=True)
+        contracted = self._select(candidates, train_all)
+        if contracted is None:
             self._note(
-                f"contraction: {candidates[0].name} failed: {self._first_error()}; "
+                f"contraction: {candidates[0].name} failed: {self._last_error()}; "
                 f"{parent.candidate.name}, the network before it, is the largest that meets the target"
             )
             return
-        self.way.append(kept)
+        self.path.append(contracted)
 
     def _fits_point(self, point: Factors) -> bool:
         return all(self.meter.cost(target.kind)(point) <= target.value for target in self.search.targets)
@@ -346,16 +313,16 @@ class Driver:
         return all(target.met(complexity) for target in self.search.targets)
 
     def _may_grow(self, parent: Candidate) -> bool:
-        """Whether the next usable value of any axis still meets the targets; if none does this is the end."""
-        for axis in usable_axes(parent.factors, self.search.axes, self.room):
-            options = values(axis, parent.factors, room=self.room, duration=self.duration)
+        """Whether the next usable value of any axis still meets the targets; if none does the search ends."""
+        for axis in usable_axes(parent.factors, self.search.axes, self.limits):
+            options = values(axis, parent.factors, limits=self.limits, duration=self.duration)
             smallest = next(options, None)
             if smallest is not None and self._fits_point(smallest):
                 return True
         return False
 
     def _steps_left(self, candidate: Candidate) -> float:
-        """Steps after this one until the first target is reached, if it doubles as the cost does."""
+        """Steps from here to the first target, if what it limits grows as the cost does."""
         factors = [t.value / candidate.complexity.cost(t.kind) for t in self.search.targets]
         return max(0.0, math.log(min(factors), self.search.rate)) if min(factors) > 0 else 0.0
 
@@ -372,118 +339,102 @@ class Driver:
 
     def _parent_run(self, seed: int) -> str:
         """Where a warm start takes its weights from: the parent's training with the same seed."""
-        if not self.way:
+        if not self.path:
             return ""
-        kept = self.way[-1]
-        return next((o.run_dir for o in kept.outcomes if o.seed == seed), kept.best.run_dir)
+        parent = self.path[-1]
+        return next((trial.run_dir for trial in parent.trials if trial.seed == seed), parent.best.run_dir)
 
-    def _run(self, jobs: Sequence[Job]) -> list[Outcome]:
-        """Train what the journal does not have; try what fails a second time."""
-        settled = {o.job_name: o for o in self.journal.outcomes() if self._is_settled(o)}
-        outcomes = {job.name: settled[job.name] for job in jobs if job.name in settled}
-        waiting = [job for job in jobs if job.name not in outcomes]
-        self.progress.begin_jobs(len(waiting), done=list(outcomes.values()))
+    def _run(self, jobs: Sequence[Job]) -> list[Trial]:
+        """Train what the journal does not have; what fails is tried a second time."""
+        settled = {trial.name: trial for trial in self.journal.trials() if self._is_settled(trial)}
+        trials = {job.name: settled[job.name] for job in jobs if job.name in settled}
+        waiting = [job for job in jobs if job.name not in trials]
+        self.progress.begin_jobs(len(waiting), done=list(trials.values()))
         for attempt in (1, 2):
             if not waiting:
                 break
             batch = {job.name: replace(job, attempt=attempt) for job in waiting}
             with closing(self.engine.run(list(batch.values()))) as finished:  # type: ignore[type-var]
-                for outcome in finished:
-                    outcome = replace(outcome, num_val=outcome.num_val or self.num_val)
-                    self.journal.add(outcome)
-                    outcomes[outcome.job_name] = outcome
-                    self.progress.finished(outcome, again=attempt == 1)
-            waiting = [job for job in waiting if outcomes[job.name].status == "failed"]
-        return [outcomes[job.name] for job in jobs]
+                for trial in finished:
+                    trial = replace(trial, num_val=trial.num_val or self.limits.num_val)
+                    self.journal.add_trial(trial)
+                    trials[trial.name] = trial
+                    self.progress.finished(trial, again=attempt == 1)
+            waiting = [job for job in waiting if trials[job.name].status == "failed"]
+        return [trials[job.name] for job in jobs]
 
-    def _is_settled(self, outcome: Outcome) -> bool:
-        """Whether a training of the journal counts: it succeeded, or its step has chosen without it."""
-        candidate = outcome.candidate
-        return outcome.status == "done" or self.journal.chosen(
-            candidate.step, contracted=candidate.contracted
-        )
+    def _is_settled(self, trial: Trial) -> bool:
+        """Whether a trial of the journal is final: it succeeded, or its step has selected without it."""
+        candidate = trial.candidate
+        chosen = self.journal.has_chosen(candidate.step, contracted=candidate.contracted)
+        return trial.status == "done" or chosen
 
     # ------------------------------------------------------------------------------------------------ result
 
     def _result(self) -> SearchResult:
-        timed = self._time_in_turns()
-        meeting = self._meeting(timed)
-        final = max(meeting, key=lambda kept: (kept.score.mean, -kept.candidate.complexity.gmacs))
+        latencies = self._time_in_turns()
+        meeting = self._meeting(latencies)
+        final = max(meeting, key=lambda one: (one.accuracy, -one.candidate.complexity.gmacs))
         last = meeting[-1]
         if final is not last:
             self._note(
-                f"{final.candidate.name} scored {final.score}, the larger {last.candidate.name} "
-                f"{last.score}: the smaller is the result"
+                f"{final.candidate.name} scored {final}, the larger {last.candidate.name} {last}: "
+                "the smaller is the result"
             )
-        if timed:
-            self.way = [replace(kept, candidate=timed.of(kept.candidate)) for kept in self.way]
-            final = next(kept for kept in self.way if kept.candidate.name == final.candidate.name)
-        self.journal.append({"kind": "result", **flat(final.candidate), "accuracy": final.score.mean})
+        if latencies:
+            self.path = [replace(one, candidate=latencies.of(one.candidate)) for one in self.path]
+            final = next(one for one in self.path if one.candidate.name == final.candidate.name)
+        self.journal.append({"kind": "result", **flat(final.candidate), "accuracy": final.accuracy})
         return SearchResult(
-            way=tuple(self.way),
+            path=tuple(self.path),
             final=final,
-            outcomes=tuple(self.journal.outcomes()),
+            trials=tuple(self.journal.trials()),
             notes=tuple(self.notes),
-            timed=timed,
+            latencies=latencies,
         )
 
-    def _meeting(self, timed: Timed | None) -> list[Kept]:
-        """The networks of the way that meet the targets, by the latencies timed at the end where there are
-        some: those of the steps are of different times.
+    def _meeting(self, latencies: Latencies | None) -> list[Scored]:
+        """The networks of the path that meet the targets, by the latencies timed at the end if there are any:
+        those of the steps were taken at different times.
         """
-        before = [kept for kept in self.way if self._fits(kept.candidate.complexity)]
+        before = [one for one in self.path if self._fits(one.candidate.complexity)]
         limit = next((t.value for t in self.search.targets if t.kind == "latency_ms"), None)
-        if timed is None or limit is None:
+        if latencies is None or limit is None:
             return before
-        over = [name for kept in before if timed.low_ms[name := kept.candidate.name] > limit]
-        told = ", ".join(f"{name} takes {timed.latency_ms[name]:.3g} ms" for name in over)
+        over = [name for one in before if latencies.low_ms[name := one.candidate.name] > limit]
+        times = ", ".join(f"{name} takes {latencies.latency_ms[name]:.3g} ms" for name in over)
         if len(over) == len(before):
             self._note(
-                f"timed in turns at the end, no network keeps the target of {limit:g} ms ({told}): is the "
+                f"timed in turns at the end, no network meets the target of {limit:g} ms ({times}): is the "
                 "machine busy? The result is by the latencies of the steps"
             )
             return before
         if over:
-            self._note(f"timed in turns at the end, {told}: over the target of {limit:g} ms, left out")
-        return [kept for kept in before if kept.candidate.name not in over]
+            self._note(f"timed in turns at the end, {times}: over the target of {limit:g} ms, excluded")
+        return [one for one in before if one.candidate.name not in over]
 
-    def _time_in_turns(self) -> Timed | None:
-        """The latencies of the way and, if it is cheap, of all networks that trained to the end; from the
+    def _time_in_turns(self) -> Latencies | None:
+        """The latencies of the path and, if it is cheap, of all networks that trained to the end; from the
         journal if they are there.
         """
-        known = timed_in(self.journal.records)
+        known = latencies_in(self.journal.records)
         if known or not self.meter.runs:
             return known
-        own = {kept.candidate.name: kept.candidate for kept in self.way}
-        scores = score_finished(self.journal.outcomes(), self.search.epochs)
-        every = own | {score.candidate.name: score.candidate for score in scores}
+        own = {one.candidate.name: one.candidate for one in self.path}
+        finished = score_finished(self.journal.trials(), self.search.epochs)
+        every = own | {one.candidate.name: one.candidate for one in finished}
         candidates = list(every.values())
-        if not is_cheap(self.meter, [candidate.complexity for candidate in candidates]):
+        if not is_cheap_to_time(self.meter, [candidate.complexity for candidate in candidates]):
             candidates = list(own.values())
         self.progress.say(f"timing {len(candidates)} networks in turns")
-        timed = time_in_turns(self.meter, candidates)
-        self.journal.append(timed.record())
-        return timed
+        latencies = time_in_turns(self.meter, candidates)
+        self.journal.add_latencies(latencies)
+        return latencies
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
             self.progress.say(text)
 
-    def _first_error(self) -> str:
-        return next((o.error for o in reversed(self.journal.outcomes()) if o.error), "no score")
-
-
-def train_all(
-    candidates: Sequence[Candidate], *, make_job: JobMaker, run: Runner, search: SearchConfig
-) -> list[Outcome]:
-    """All candidates, all seeds, to the end; a `Strategy`."""
-    return run([make_job(candidate, seed) for candidate in candidates for seed in range(search.seeds)])
-
-
-def _strategy(search: SearchConfig) -> Strategy:
-    if not search.halving:
-        return train_all
-    from saccade.expansion.halving import halve
-
-    return halve
+    def _last_error(self) -> str:
+        return next((trial.error for trial in reversed(self.journal.trials()) if trial.error), "no accuracy")

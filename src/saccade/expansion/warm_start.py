@@ -1,17 +1,17 @@
 """Start an expanded X3D from the weights of the network it was expanded from.
 
-A wider layer repeats channels and shares out, among the copies, the weights that read them (Net2Net, Chen et
-al., ICLR 2016, arXiv 1511.05641). The shares are drawn for each weight, not equal: the sum, hence the
-function, is the same, but the copies get different gradients and drift apart, for which Net2Net adds noise.
-A deeper stage gets blocks at its end whose last norm has scale 0, so that they hand on their input. Longer,
-faster and larger clips change no shape at all.
+A wider layer repeats channels and splits the weights that read them among the copies (Net2Net, Chen et al.,
+ICLR 2016, arXiv 1511.05641). The parts are random, not equal: their sum, hence the function, is the same, but
+the copies get different gradients and diverge, for which Net2Net adds noise. A deeper stage gets blocks at
+its end whose last norm has scale 0, so that they pass on their input. Longer, faster and larger clips change
+no shape.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -27,48 +27,31 @@ _FREE = {"gamma_tau", "gamma_t", "gamma_s", "gamma_w", "gamma_b", "gamma_d"} | {
     "init",
     "bn_momentum",
 }
-"""What may differ between parent and child. The rest decides what function the weights stand for."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the child (stem, a block, head) and where its weights come from."""
-
-    name: str
-    source: str
+"""Fields that may differ between parent and child. The others decide which function the weights compute."""
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What came from where.
+    """Where the weights of a child come from.
 
     Attributes:
-        parts: the parts of the child in order, then those of the parent that have no place in it.
+        parts: where each part of the child (stem, a block, head) comes from, in order; then those parts of
+            the parent that the child does not have.
         exact: in eval mode the child gives the parent's logits for the parent's clips, up to rounding. False
             only if the child is narrower or shallower somewhere.
         quiet_taps: the temporal taps set to 0, in frames from the middle: those that reach beyond the
-            parent's clip, which no training ever touched. With them at 0 a clip of equal frames gives the
-            logits that the parent gives for one of them, if that was the parent's whole clip.
+            parent's clip and were never trained. With them at 0 a clip of equal frames gives the logits that
+            the parent gives for one of them, if that was the parent's whole clip.
     """
 
-    parts: tuple[Part, ...]
+    parts: dict[str, str]
     exact: bool
     quiet_taps: tuple[int, ...] = ()
 
-    def summary(self) -> str:
-        """One line."""
-        counts: dict[str, int] = {}
-        for part in self.parts:
-            kind = part.source.split(":")[0]
-            counts[kind] = counts.get(kind, 0) + 1
-        told = ", ".join(f"{number} {kind}" for kind, number in counts.items())
-        taps = f"; temporal taps {', '.join(map(str, self.quiet_taps))} set to 0" if self.quiet_taps else ""
-        function = "the parent's function is kept" if self.exact else "the parent's function is NOT kept"
-        return f"warm start: {told}{taps}; {function}"
-
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for the journal and the weights' metadata."""
-        return asdict(self)
+        """Plain values, for warm_start.json and the weights' metadata."""
+        parts = [{"name": name, "source": source} for name, source in self.parts.items()]
+        return {"parts": parts, "exact": self.exact, "quiet_taps": list(self.quiet_taps)}
 
 
 @torch.no_grad()
@@ -82,8 +65,8 @@ def warm_start(child: X3D, parent: X3D, *, seed: int = 0) -> WarmStart:
     initialisation of the first convolutions of new blocks, which the zero scale behind them hides.
 
     Args:
-        child: freshly initialised; new blocks keep the initialisation it has, but for their last norm.
-        seed: of the shares of repeated channels.
+        child: freshly initialised; new blocks keep their initialisation, except for their last norm.
+        seed: of the random split of weights among the copies of a channel.
 
     Raises:
         UsageError: the two differ in more than factors of expansion.
@@ -100,8 +83,8 @@ def warm_start(child: X3D, parent: X3D, *, seed: int = 0) -> WarmStart:
             tensor.copy_(wide)
         elif ".norm_c." in name and name.endswith(("weight", "bias")):
             tensor.zero_()
-    parts = tuple(_parts(source, target))
-    shrunk = any(part.source.startswith(("narrowed", "left out")) for part in parts)
+    parts = dict(_parts(source, target))
+    shrunk = any(origin.startswith(("narrowed", "left out")) for origin in parts.values())
     return WarmStart(parts, exact=not shrunk, quiet_taps=taps)
 
 
@@ -109,9 +92,9 @@ def expand_tensor(tensor: Tensor, shape: torch.Size, *, generator: torch.Generat
     """A weight, bias or statistic of a layer with more channels, from that of the narrower layer.
 
     Channel ``j`` of n is the copy of channel ``j mod n_old``, in every tensor alike. Along the first
-    dimension (what the layer gives) rows are copied; along the second (what it reads) a column is shared out
-    among the copies of its channel, in random parts, a half to three halves of an equal share before they are
-    scaled to add up to 1. A dimension that shrinks keeps its first channels.
+    dimension (output channels) rows are copied; along the second (input channels) a column is split among
+    the copies of its channel, in random parts of 0.5 to 1.5, scaled to add up to 1. A dimension that shrinks
+    keeps its first channels.
     """
     if tensor.ndim == 0:
         return tensor.clone()
@@ -128,7 +111,7 @@ def expand_tensor(tensor: Tensor, shape: torch.Size, *, generator: torch.Generat
 def write_warm_start(
     config: TrainConfig, parent_weights: str | os.PathLike[str], path: str | os.PathLike[str]
 ) -> WarmStart:
-    """Write the weights from which a run of ``config`` goes on where the parent's left off.
+    """Write the initial weights of a run of ``config``, expanded from its parent's.
 
     Args:
         config: of the child's run; its model is an X3D.
@@ -136,17 +119,19 @@ def write_warm_start(
         path: the safetensors file to write; `ModelConfig.weights` takes it.
 
     Raises:
-        WeightsError: the parent's file cannot be read or is no X3D.
+        WeightsError: the parent's file cannot be read or is not an X3D.
         UsageError: child and parent differ in more than factors of expansion.
     """
     parent, _ = load_model(parent_weights)
     if not isinstance(parent, X3D):
-        raise WeightsError(f"{os.fspath(parent_weights)}: holds a {parent.model_name}; only X3D can be grown")
+        raise WeightsError(
+            f"{os.fspath(parent_weights)}: holds a {parent.model_name}; only X3D can be expanded"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         child = create_model(config.model.name, parent.num_classes, **model_options(config))
     if not isinstance(child, X3D):
-        raise UsageError(f"model.name: {config.model.name} is no X3D; warm starts are for X3D alone")
+        raise UsageError(f"model.name: {config.model.name} is not an X3D; only X3D can start warm")
     report = warm_start(child, parent, seed=config.seed)
     save_weights(child, path, {"warm_start": report.to_dict()})
     return report
@@ -171,7 +156,7 @@ def _copies(old: int, new: int) -> Tensor:
 
 
 def _unseen_taps(child: X3DConfig, parent: X3DConfig) -> tuple[int, ...]:
-    """Distances of temporal taps from the middle that met nothing but padding in the parent's clips."""
+    """Distances from the middle of temporal taps that saw only padding in the parent's clips."""
     if child.num_frames <= parent.num_frames:
         return ()
     return tuple(range(parent.num_frames, 3))  # the stem has 5 taps, the blocks 3
@@ -185,8 +170,8 @@ def _silence(weight: Tensor, distances: tuple[int, ...]) -> None:
             weight[:, :, [middle - distance, middle + distance]] = 0
 
 
-def _parts(source: dict[str, Tensor], target: dict[str, Tensor]) -> Iterator[Part]:
-    """What became of each part, told by its tensors' shapes."""
+def _parts(source: dict[str, Tensor], target: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """What became of each part, by the shapes of its tensors."""
     for name in dict.fromkeys(map(_part_name, target)):
         pairs = [
             (source[key].shape, tensor.shape)
@@ -194,15 +179,15 @@ def _parts(source: dict[str, Tensor], target: dict[str, Tensor]) -> Iterator[Par
             if _part_name(key) == name and key in source
         ]
         if not pairs:
-            yield Part(name, "new: hands on its input")
+            yield name, "new: passes on its input"
             continue
         widths = [(a, b) for old, new in pairs for a, b in zip(old[:2], new[:2], strict=True) if a != b]
         changes = ", ".join(f"{a} -> {b} channels" for a, b in dict.fromkeys(widths))
         kind = "narrowed" if any(b < a for a, b in widths) else "widened"
-        yield Part(name, f"{kind}: {changes}" if widths else "copied")
+        yield name, f"{kind}: {changes}" if widths else "copied"
     for name in dict.fromkeys(map(_part_name, source)):
         if not any(_part_name(key) == name for key in target):
-            yield Part(name, "left out")
+            yield name, "left out"
 
 
 def _part_name(key: str) -> str:

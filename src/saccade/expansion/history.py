@@ -1,0 +1,281 @@
+"""What the journal of a search says, step by step, for the report and for comparisons."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from saccade.errors import SaccadeError
+from saccade.expansion.candidate import Candidate, Trial
+from saccade.expansion.counting import Latencies
+from saccade.expansion.criterion import is_finished, score_all
+from saccade.expansion.journal import (
+    Record,
+    candidate_of,
+    latencies_in,
+    read_journal,
+    result_in,
+    settings_in,
+    trial_of,
+)
+from saccade.runs import Run
+from saccade.training.config import TrainConfig
+from saccade.training.multigrid import make_plan
+
+Status = Literal["selected", "over target", "rejected", "dropped", "failed", "undecided"]
+"""selected: on the path of the search. over target: best of its step, but above the target, so that it was
+contracted. rejected: trained to the end, another was selected. dropped: by successive halving. failed: no
+training succeeded. undecided: the step has not ended."""
+Step = tuple[int, bool]
+"""A step's number, and whether it is the contraction."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate of a journal and what became of it.
+
+    Attributes:
+        accuracy, error: mean over its seeds after the longest training, and its standard error; None: none.
+        seeds: number of successful trainings.
+        share: fraction of the training that was done, 0..1.
+        seconds: of all its trainings.
+        in_noise: it was not selected, but may be as good as the selected one.
+        reason: why it failed.
+    """
+
+    candidate: Candidate
+    status: Status
+    accuracy: float | None
+    error: float
+    seeds: int
+    share: float
+    seconds: float
+    in_noise: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class History:
+    """A search as its journal has it, finished or not.
+
+    Attributes:
+        latencies: timed in turns at the end; the candidates of ``steps`` have these and no others. None: each
+            has the latency measured in its own step.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    steps: tuple[tuple[Entry, ...], ...]
+    notes: tuple[str, ...]
+    result: Record | None
+    trials: tuple[Trial, ...]
+    latencies: Latencies | None = None
+
+    @cached_property
+    def path(self) -> list[Entry]:
+        """The networks that were selected, in order."""
+        return [entry for step in self.steps for entry in step if entry.status == "selected"]
+
+    @property
+    def axes(self) -> list[str]:
+        """The axes that were expanded, in order."""
+        return [entry.candidate.axis for entry in self.path if entry.candidate.step]
+
+    @property
+    def finished(self) -> list[Entry]:
+        """The networks that trained to the end, in order."""
+        every = [entry for step in self.steps for entry in step]
+        return [e for e in every if e.accuracy is not None and is_finished(e.share, 1.0)]
+
+    @property
+    def final(self) -> Entry | None:
+        """The network the search ended with; None while it has not."""
+        name = self.result["name"] if self.result else ""
+        return next((entry for entry in self.path if entry.candidate.name == name), None)
+
+    @property
+    def target(self) -> float | None:
+        """The limit on what steps multiply, if there is one."""
+        cost = self.settings.get("cost")
+        return next((t["value"] for t in self.settings.get("targets", ()) if t["kind"] == cost), None)
+
+    @property
+    def seconds(self) -> float:
+        """Of all trainings, one after another."""
+        return sum(trial.seconds for trial in self.trials)
+
+    def seconds_until(self, step: int) -> float:
+        """Of the trainings of the steps up to this one."""
+        return sum(trial.seconds for trial in self.trials if trial.candidate.step <= step)
+
+    @property
+    def last_step(self) -> int:
+        """Number of the last step with a trial."""
+        return max((trial.candidate.step for trial in self.trials), default=0)
+
+
+def read_history(folder: Path) -> History:
+    """Read the journal of a search.
+
+    Raises:
+        UsageError: there is none.
+        DataError: it is damaged.
+    """
+    records = read_journal(folder)
+    settings = settings_in(records) or {"epochs": 0.0}
+    choices = {(r["step"], r["contracted"]): r for r in records if r["kind"] == "choice"}
+    result, latencies = result_in(records), latencies_in(records)
+    trials = tuple(trial_of(r, folder) for r in records if r["kind"] == "outcome")
+    by_name: dict[str, list[Trial]] = defaultdict(list)
+    for trial in trials:
+        by_name[trial.candidate.name].append(trial)
+    groups = _candidates(records)
+    over = _over_target(settings, choices, groups, finished=result is not None)
+    steps = tuple(
+        tuple(_entry(c, by_name[c.name], choices.get(step), settings, over=over) for c in group)
+        for step, group in sorted(groups.items())
+    )
+    if latencies:
+        steps = tuple(tuple(replace(e, candidate=latencies.of(e.candidate)) for e in step) for step in steps)
+    notes = tuple(
+        f"{'contraction' if contracted else f'step {number}'}: {choice['note']}"
+        for (number, contracted), choice in sorted(choices.items())
+        if choice.get("note")
+    )
+    return History(folder, settings, steps, notes, result, trials, latencies)
+
+
+def _candidates(records: Sequence[Record]) -> dict[Step, list[Candidate]]:
+    """The candidates of each step, each once."""
+    groups: dict[Step, list[Candidate]] = defaultdict(list)
+    for record in records:
+        if record["kind"] == "candidate":
+            candidate = candidate_of(record)
+            group = groups[candidate.step, candidate.contracted]
+            if candidate not in group:
+                group.append(candidate)
+    return groups
+
+
+def _over_target(
+    settings: Record, choices: dict[Step, Record], groups: dict[Step, list[Candidate]], *, finished: bool
+) -> str:
+    """Name of the choice that was contracted, or dropped because no contraction met the target."""
+    last = max((number for number, _ in choices), default=0)
+    choice = choices.get((last, False))
+    if choice is None or not last:
+        return ""
+    chosen = next(c for c in groups[last, False] if c.name == choice["name"])
+    over = any(chosen.complexity.cost(t["kind"]) > t["value"] for t in settings.get("targets", ()))
+    return chosen.name if over and (finished or (last, True) in choices) else ""
+
+
+def _entry(
+    candidate: Candidate, trials: Sequence[Trial], choice: Record | None, settings: Record, *, over: str
+) -> Entry:
+    done = [trial for trial in trials if trial.status == "done"]
+    longest = max((trial.epochs for trial in done), default=0.0)
+    share = longest / settings["epochs"] if settings["epochs"] else 1.0
+    scored = score_all([trial for trial in done if is_finished(trial.epochs, longest)])
+    accuracy, error = (scored[0].accuracy, scored[0].error) if scored else (None, 0.0)
+    if choice and candidate.name in choice.get("scores", {}):  # as it was judged, the seeds of all pooled
+        accuracy, error = choice["scores"][candidate.name], choice["errors"][candidate.name]
+    status: Status = "undecided"
+    if choice is not None and choice["name"] == candidate.name:
+        status = "over target" if candidate.name == over else "selected"
+    elif not done and (choice or any(trial.attempt > 1 for trial in trials)):
+        status = "failed"
+    elif done and choice:
+        status = "rejected" if is_finished(share, 1.0) else "dropped"
+    return Entry(
+        candidate=candidate,
+        status=status,
+        accuracy=accuracy,
+        error=error,
+        seeds=len(scored[0].trials) if scored else 0,
+        share=min(share, 1.0),
+        seconds=sum(trial.seconds for trial in trials),
+        in_noise=choice is not None and candidate.name in choice.get("in_noise", ()),
+        reason=next((trial.error for trial in reversed(trials) if trial.error), ""),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ comparisons
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another search beside the first, as far as both went.
+
+    Attributes:
+        saved: fraction of the first search's seconds that the other one saved, in the steps that both made;
+            negative: it took longer.
+        same: number of steps, from the first on, in which both selected the same axis.
+        shared: number of steps that both made.
+        whole: whether both ended after these.
+    """
+
+    other: History
+    saved: float
+    same: int
+    shared: int
+    whole: bool
+
+
+def compare(first: History, other: History) -> Comparison:
+    """How much training a search saved over the first, and whether it selected the same."""
+    own, axes = first.axes, other.axes
+    shared = min(len(own), len(axes))
+    same = next((i for i in range(shared) if own[i] != axes[i]), shared)
+    last = min(first.last_step, other.last_step)
+    before, after = first.seconds_until(last), other.seconds_until(last)
+    saved = 1 - after / before if before else 0.0
+    return Comparison(other, saved, same, shared, len(own) == len(axes))
+
+
+def options_text(settings: dict[str, Any]) -> str:
+    """The length of training of a search and the options that make it cheaper, in words."""
+    parts = [f"{settings['epochs']:g} epochs"]
+    if settings.get("seeds", 1) > 1:
+        parts.append(f"{settings['seeds']} seeds")
+    if settings.get("halving"):
+        parts.append(f"successive halving by {settings['halving']}")
+    if settings.get("warm_start"):
+        parts.append("warm start")
+    multigrid = settings.get("base", {}).get("multigrid", "off")
+    if multigrid != "off":
+        parts.append(f"multigrid {multigrid}")
+    return ", ".join(parts)
+
+
+def multigrid_shares(history: History) -> list[float]:
+    """`multigrid_share` of each training whose run folder is still there; empty without multigrid."""
+    if history.settings.get("base", {}).get("multigrid", "off") == "off":
+        return []
+    shares = []
+    for trial in history.trials:
+        run = Run(trial.run_dir)
+        num_clips = _num_clips(run) if trial.status == "done" else 0
+        if num_clips:
+            try:
+                shares.append(multigrid_share(run.config, num_clips))
+            except SaccadeError:
+                continue
+    return shares
+
+
+def multigrid_share(config: TrainConfig, num_clips: int) -> float:
+    """Frames times pixels that a training with ``config.multigrid`` computes, as a fraction of those of the
+    same training without: the most it can save, counted, not measured.
+    """
+    return 1.0 if config.multigrid == "off" else make_plan(config, num_clips).cost
+
+
+def _num_clips(run: Run) -> int:
+    """Training clips of a run, from how many it had drawn after how many epochs; 0 if unknown."""
+    rows = run.metrics()[0]
+    return next((round(row["clips"] / row["epoch"]) for row in reversed(rows) if row.get("clips")), 0)
