@@ -15,6 +15,7 @@ from saccade.data import VideoDataset, VideoItem, check_data, datasets
 from saccade.data.ava import load_ava
 from saccade.data.datasets import load_dataset, read_entries
 from saccade.errors import DataError, UsageError
+from saccade.tasks import get_task
 from saccade.video import write_video
 
 READER = """
@@ -151,3 +152,11 @@ def test_fingerprints() -> None:
     found = VideoDataset(items, ("x", "y"), "train", "r").fingerprint()
     assert found == {"num_videos": 2, "labels": [1, 0], "class_names": ["x", "y"]}
     assert VideoDataset((VideoItem("a", -1),), (), "train", "r").fingerprint()["labels"] == [[]]
+
+
+def test_only_detection_takes_people_at_keyframes(tmp_path: Path) -> None:
+    val = load_dataset(make_ava(tmp_path / "ava", num_videos=1), "val")
+    for task in ("single-label", "multi-label", "localization"):
+        with pytest.raises(DataError, match="detection"):
+            get_task(task)().check_dataset(val)
+    get_task("detection")().check_dataset(val)

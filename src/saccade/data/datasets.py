@@ -228,21 +228,22 @@ def read_entries(
 def find_reader(
     path: StrPath, *, labelled: bool = True, but: Sequence[str] = ()
 ) -> tuple[DatasetReader, Path]:
-    """The reader of a path, by its name in ``NAME:PATH`` or because it recognises the path, and the path
-    alone.
+    """The reader named by ``NAME:PATH``, or the first that recognises the path, and the path itself.
+
+    Args:
+        labelled: not a reader of unlabelled videos, unless it is named.
+        but: names of readers that are not asked.
 
     Raises:
         UsageError: no reader has that name, or the path does not exist.
         DataError: no reader recognises the path.
     """
     _import_built_in()
-    text = os.fspath(path)
-    named = None if os.path.exists(text) else re.fullmatch(r"(.+?\.py|\w[\w-]+):(.+)", text)
-    place = Path(named[2] if named else text)
+    name, place = _split_name(path)
     if not place.exists():
         raise UsageError(f"data {str(place)!r}: no such file or folder")
-    if named:
-        return _from_file(named[1]) if named[1].endswith(".py") else _READERS[named[1]], place
+    if name:
+        return _from_file(name) if name.endswith(".py") else _READERS[name], place
     outside = [name for name in reversed(list(_READERS)) if name not in _BUILT_IN]
     for name in [*outside, *_BUILT_IN]:
         reader = _READERS[name]
@@ -251,6 +252,18 @@ def find_reader(
         if reader.recognises(place):
             return reader, place
     raise DataError(f"{place}: no data set recognised; known formats are {', '.join(_READERS)}")
+
+
+def with_default_reader(path: StrPath, name: str) -> str:
+    """``path`` with the name of a reader, unless it has one already."""
+    return os.fspath(path) if _split_name(path)[0] else f"{name}:{os.fspath(path)}"
+
+
+def _split_name(path: StrPath) -> tuple[str, Path]:
+    """The name of a reader or a Python file, empty if there is none, and the path after it."""
+    text = os.fspath(path)
+    match = None if os.path.exists(text) else re.fullmatch(r"(.+?\.py|\w[\w-]+):(.+)", text)
+    return (match[1], Path(match[2])) if match else ("", Path(text))
 
 
 @cache

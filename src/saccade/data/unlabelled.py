@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
-from saccade.data.entries import Entry, Split, hold_out, split_of
+from saccade.data.entries import Entry, Split, StrPath, hold_out, split_of
 from saccade.data.folders import is_frame_folder, is_video_name
 from saccade.data.lists import LIST_SUFFIXES
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError
 
 
-def is_plain_folder(path: str | os.PathLike[str]) -> bool:
+def is_plain_folder(path: StrPath) -> bool:
     """Whether ``path`` is a folder of videos without labels: with videos directly in it, or in its folders
     named for a split, and without a list.
     """
@@ -28,11 +27,15 @@ def is_plain_folder(path: str | os.PathLike[str]) -> bool:
 
 
 @register_dataset("unlabelled", recognises=is_plain_folder)
-def load_videos(path: str | os.PathLike[str], split: Split, *, val_fraction: float = 0.2) -> VideoDataset:
+def load_videos(
+    path: StrPath, split: Split, *, val_fraction: float = 0.2, allow_missing: bool = False
+) -> VideoDataset:
     """The videos under a folder, with label -1 and no classes.
 
     Those under ``train``, ``val`` or ``test`` belong to that split; without such folders, about
     ``val_fraction`` is held out, always the same, clips of one source video (by their names) together.
+
+    ``allow_missing`` has no effect: files are found in the folder, not listed.
 
     Raises:
         DataError: there are none, or none to hold out.

@@ -286,6 +286,11 @@ class Task(ABC):
             error: raised where another task would do.
         """
         where = source or dataset.root
+        if dataset.keyframes:
+            raise error(
+                f"{'task: ' if error is ConfigError else ''}{where}: data set has people at keyframes; "
+                "use the task detection"
+            )
         if dataset.multi_label and not self.multi_label:
             raise error(
                 f"{'task: ' if error is ConfigError else ''}{where}: data set is multi-label; use the task "

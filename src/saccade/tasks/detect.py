@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
-from saccade.data.ava import VALIDATION_STEP, AvaDataset, is_cut, keyframe_clip, load_ava
+from saccade.data.ava import VALIDATION_STEP, AvaDataset, is_cut, keyframe_clip
 from saccade.data.ava_files import BoxRow, Moment, write_detections
+from saccade.data.datasets import with_default_reader
 from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
@@ -281,8 +282,10 @@ class Detect(Task):
         }
 
     def load_split(self, path: str, split: str, **options: Any) -> VideoDataset:
-        """The keyframes of a split. Options as for `load_ava`."""
-        return load_ava(path, split, **options)  # type: ignore[arg-type]
+        """The keyframes of a split, in the format of AVA unless ``path`` names another reader. Options as for
+        `load_ava`.
+        """
+        return super().load_split(with_default_reader(path, "ava"), split, **options)
 
     def load_test_split(
         self, path: str, split: str, given: Mapping[str, Any], *, class_names: Sequence[str] | None
@@ -295,7 +298,7 @@ class Detect(Task):
     def check_dataset(
         self, dataset: VideoDataset, *, source: str = "", error: type[Exception] = DataError
     ) -> None:
-        if not isinstance(dataset, AvaDataset):
+        if not dataset.keyframes:
             raise DataError(
                 f"{source or dataset.root}: has no boxes of people; task detection needs AVA's format"
             )
@@ -341,7 +344,6 @@ class Detect(Task):
         shuffle_seed: int | None = None,
     ) -> VideoPlan:
         """The clip around a keyframe, not cropped, as PySlowFast tests; its tag is the boxes."""
-        assert isinstance(dataset, AvaDataset)
         keyframe = dataset.keyframes[position]
         frames = keyframe_clip(
             keyframe,

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from saccade.data.seeds import view_seed
 from saccade.data.types import ClipBatch, VideoDataset
-from saccade.data.unlabelled import is_plain_folder, load_videos
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.models import MaskFeat, create_model, list_models
 from saccade.sampling.views import Views
@@ -320,11 +319,7 @@ class Masked(Task):
 
     def load_split(self, path: str, split: str, **options: Any) -> VideoDataset:
         """The videos of any data set without their labels, or of a plain folder."""
-        if is_plain_folder(path):
-            return load_videos(path, split, val_fraction=options["val_fraction"])  # type: ignore[arg-type]
-        dataset = super().load_split(path, split, **options)
-        items = tuple(replace(item, label=-1, actions=()) for item in dataset.items)
-        return replace(dataset, items=items, class_names=(), pairs=(), multi_label=False)
+        return super().load_split(path, split, labelled=False, **options)
 
     def check_dataset(
         self, dataset: VideoDataset, *, source: str = "", error: type[Exception] = DataError

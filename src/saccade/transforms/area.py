@@ -1,4 +1,4 @@
-"""Crops of a random share of the frame, of a random shape, for resizing to a square.
+"""Crops that cover a random fraction of the frame with a random aspect ratio, for resizing to a square.
 
 Szegedy et al. 2015, "Going Deeper with Convolutions", arXiv 1409.4842, section 6; the draws are those of
 PySlowFast (datasets/transform.py, random_resized_crop) and of torchvision's RandomResizedCrop.
@@ -18,9 +18,9 @@ Range = tuple[float, float]
 def draw_area(seed: int, height: int, width: int, *, area: Range, aspect: Range) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the crop of the clip with this seed, in pixels.
 
-    The share of the frame is drawn uniformly from ``area``, width / height from ``aspect`` uniformly in its
-    logarithm, the place uniformly. What does not fit is drawn anew; after ten times it is the largest crop in
-    the middle whose shape is within ``aspect``.
+    The fraction of the frame is drawn uniformly from ``area``, width / height log-uniformly from ``aspect``,
+    the position uniformly. A crop that does not fit is drawn again; after ten attempts it is the largest
+    centred crop within ``aspect``.
     """
     rng = stream(seed, "area")
     for _ in range(_ATTEMPTS):

@@ -26,7 +26,7 @@ class RandomErasing:
     uniformly from 0..255 ("RE-R"). PySlowFast too keeps the rectangle, but draws new noise for each frame.
 
     Args:
-        probability: share of clips that lose a rectangle.
+        probability: that a rectangle of a clip is erased.
         clip: mean and std of the normalisation, which the noise gets too.
 
     Raises:
@@ -40,7 +40,7 @@ class RandomErasing:
         self._mean, self._std = (torch.tensor(v, dtype=torch.float64) for v in (clip.mean, clip.std))
 
     def draw(self, seed: int, height: int, width: int) -> tuple[int, int, np.ndarray] | None:
-        """Top, left and noise, uint8 (h, w, 3), of the clip with this seed; None where it stays whole."""
+        """Top, left and noise, uint8 (h, w, 3), of the clip with this seed; None if nothing is erased."""
         random = stream(seed, "erasing")
         if random.random() >= self.probability:
             return None

@@ -19,8 +19,8 @@ Box = tuple[slice, slice, slice]  # of frames, rows and columns
 
 @dataclass(frozen=True)
 class Mix:
-    """What one clip becomes: ``share`` of itself, the rest of its partner. ``box`` is where the partner shows
-    (CutMix); None: everywhere, blended (MixUp), or nowhere if the share is 1.
+    """How one clip is mixed: λ, ``share``, of itself and 1 - λ of its partner. ``box`` is where the partner
+    is pasted (CutMix); None: blended everywhere (MixUp), or not mixed if λ is 1.
     """
 
     share: float
@@ -30,26 +30,26 @@ class Mix:
 class Mixing:
     """Mixes the clips of a batch in pairs; each clip draws for itself, from its own seed.
 
-    MixUp (Zhang et al. 2017, arXiv 1710.09412, section 2) blends clip and partner with share λ ~ Beta(α, α).
-    CutMix (Yun et al. 2019, arXiv 1905.04899, section 3.1) replaces a random rectangle of area 1 - λ by what
-    the partner shows there; the share is then what is left of the clip. In both the labels mix by the share.
+    MixUp (Zhang et al. 2017, arXiv 1710.09412, section 2) blends clip and partner with λ ~ Beta(α, α).
+    CutMix (Yun et al. 2019, arXiv 1905.04899, section 3.1) replaces a random rectangle of area 1 - λ by that
+    of the partner; λ is then the fraction of the clip that remains. Both mix the labels by λ.
 
-    ``tube``: the rectangle is cut from all frames alike, so what it shows goes on moving; the labels mix by
+    ``tube``: the rectangle is cut from all frames alike, so its content keeps moving; the labels mix by
     its area. That is PySlowFast's, and the one that "VideoMix" (Yun et al. 2020, arXiv 2012.03457) found
     best. ``box``: the cut is limited in time too, a box with sides (1 - λ)^(1/3) of the clip's.
 
-    The partner of a clip stands ``repeats`` places behind it, in blocks of twice as many, where the order of
-    a batch is random: so a clip never mixes with a repetition of itself, and how the batch is split among
-    processes and passes does not matter as long as each part holds whole blocks.
+    The partner of a clip is ``repeats`` positions after it, within blocks of twice that size, in the random
+    order of the batch: a clip is never mixed with a repetition of itself, and the result does not depend on
+    how the batch is split among processes and passes, if each part holds complete blocks.
 
     Args:
         mixup: α of MixUp, 0 is off.
         cutmix: α of CutMix, 0 is off.
         shape: what CutMix cuts out.
-        switch: share of clips that CutMix mixes where both are on.
-        probability: share of clips that are mixed at all.
+        switch: probability of CutMix where both are on.
+        probability: that a clip is mixed at all.
         num_classes: of the labels.
-        repeats: clips of the same video that stand behind each other in a batch.
+        repeats: consecutive clips of the same video in a batch.
 
     Raises:
         ConfigError: neither is on, or a number is out of its range.
@@ -112,7 +112,7 @@ class Mixing:
         ]
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Labels as shares of the classes: int64 (B,) become float32 (B, K); others already are."""
+        """Labels as class probabilities: int64 (B,) become float32 (B, K); floats are unchanged."""
         if labels.is_floating_point():
             return labels
         return F.one_hot(labels, self.num_classes).to(torch.float32)
@@ -121,14 +121,14 @@ class Mixing:
         """Mixed clips (B, 3, T, S, S), in the memory format of ``x``, and their targets, float32 (B, K).
 
         Args:
-            labels: int64 (B,), or of several labels float (B, K).
+            labels: int64 (B,), or multi-label float (B, K).
         """
         mixes = [self.draw(seed, x.shape[2:]) for seed in seeds]
         partners = self.partners(len(x))
         partner = torch.tensor(partners, device=x.device)
         shares = torch.tensor([mix.share for mix in mixes], device=x.device)
         blend = torch.tensor([1.0 if mix.box else mix.share for mix in mixes], device=x.device)
-        clips = x.permute(0, 2, 3, 4, 1)  # as it lies in channels-last-3d
+        clips = x.permute(0, 2, 3, 4, 1)  # the memory order of channels-last-3d
         if not clips.is_contiguous():
             clips = x
         mixed = torch.lerp(clips.index_select(0, partner), clips, blend.view(-1, 1, 1, 1, 1))
@@ -143,7 +143,7 @@ class Mixing:
 
 
 def _cut(length: int, side: float, centre: float) -> slice:
-    """``side`` of ``length`` about a place anywhere in it, as far as it lies inside."""
+    """``side`` of ``length`` around a position in it, clipped to its ends."""
     half = side * length / 2
     middle = 0.5 * length if side == 1.0 else centre * length
     return slice(max(0, round(middle - half)), min(length, round(middle + half)))

@@ -1,7 +1,7 @@
 """From decoded clips to the network's input while training: crop, flip, RandAugment, colour, erasing.
 
-It works on the whole batch on the model's device. Each clip has its own draws, which come from its own
-number (`ClipBatch.seeds`), so a clip looks the same in whatever batch, process and device it is.
+It works on a batch at a time, on the model's device. Each clip has its own random draws, from its own seed
+(`ClipBatch.seeds`), so that it does not depend on the batch, the process or the device.
 
 Layout words: B clips, T frames, S side of the crop.
 """
@@ -36,8 +36,8 @@ class TrainTransform:
     Args:
         clip: mean and std of the normalisation.
         flip: probability of a horizontal flip.
-        area: range of the share of the frame that a crop takes before it is resized, and ``aspect``, that of
-            its width / height; see `saccade.transforms.area`. None: squares of the crop's size.
+        area: range of the fraction of the frame that a crop covers before it is resized, and ``aspect``, that
+            of its width / height; see `saccade.transforms.area`. None: squares of the crop's size.
         mirrored: the label of each class's clips when they are flipped, see
             `saccade.data.classnames.mirrored_labels`; None: the same.
         brightness, contrast, saturation: strength of the jitter in 0..1, 0 is off.
@@ -128,7 +128,7 @@ class TrainTransform:
         return torch.where(flipped.view(-1, *(1,) * (labels.ndim - 1)), swapped, labels)
 
     def places(self, batch: ClipBatch) -> list[tuple[int, int, bool]]:
-        """Of each clip the top and left of its crop, and whether it is flipped; not for crops by area."""
+        """Top and left of each clip's crop, and whether it is flipped; not for crops by area."""
         draws = self._draws(batch)
         places = []
         rows = zip(draws[:, 0].tolist(), draws[:, 1].tolist(), self._flipped(draws).tolist(), strict=True)

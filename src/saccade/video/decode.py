@@ -1,8 +1,8 @@
-"""Decoding exactly the frames wanted, and no wrong one.
+"""Decoding exactly the requested frames.
 
-Every packet goes to the decoder with its number in place of its time stamp, so every frame that comes out
-says which packet it is. A frame counts only when all frames decoded before it, from the key frame on, have
-come out whole.
+Every packet goes to the decoder with its number as its time stamp, so that every decoded frame carries the
+number of its packet. A frame is delivered only if all frames decoded before it since the key frame are
+intact.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ Deliver = Callable[[int, av.VideoFrame], None]
 
 @dataclass
 class _Run:
-    """What the decoder has been given since it last started afresh.
+    """The state of the decoder since it was last flushed.
 
     Attributes:
         entry: the packet it started with.
-        next: the packet that comes next.
-        pending: packets given of which no frame has come out yet.
-        ahead: frames that came out before being asked for, while going forward.
-        bad: the first packet that failed or came out damaged; what follows it may rest on it.
+        next: the next packet.
+        pending: packets sent whose frames have not been received.
+        ahead: frames received before they are requested, while reading forward.
+        bad: the first packet that failed or is corrupt; later ones may depend on it.
         cause: why.
-        drained: the decoder was told that nothing follows; it must start afresh.
+        drained: the end of the stream was signalled; the decoder must be flushed before it goes on.
     """
 
     entry: int
@@ -87,7 +87,7 @@ class FrameDecoder:
         return undecodable
 
     def decode_counted(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
-        """By counting what comes out from the beginning, for files whose frames do not name their packet."""
+        """Decode from the start and count the frames, for files whose frames do not carry packet numbers."""
         need, end = set(frames), max(frames)
         self._decoder.flush_buffers()
         cause, count = "the decoder gives no picture", 0
@@ -110,9 +110,9 @@ class FrameDecoder:
         return dict.fromkeys(need, cause)
 
     def _entry_for(self, frame: int, packet: int) -> int:
-        """The last place to start from that comes before the frame both in decoding and in presentation.
+        """The last entry that precedes the frame in both decoding and presentation order.
 
-        A frame shown before a key frame but decoded after it (open GOP) may need what precedes the key frame.
+        A frame shown before a key frame but decoded after it (open GOP) may refer to frames before that.
         """
         when = self._index.when
         place = int(np.searchsorted(self._entries, packet, side="right")) - 1
@@ -128,7 +128,7 @@ class FrameDecoder:
         run = self._continued(entry, wanted)
         if run is None:
             if entry == self._last_entry and first_frame > self._last_frame:
-                self._streaming = True  # the caller goes forward step by step: stop emptying the decoder
+                self._streaming = True  # the caller reads forward: do not drain the decoder after each call
             self._decoder.flush_buffers()
             run = self._run = _Run(entry, entry)
         self._last_entry, self._last_frame = entry, last_frame
@@ -150,7 +150,7 @@ class FrameDecoder:
         return self._undecodable(run, need)
 
     def _continued(self, entry: int, wanted: list[int]) -> _Run | None:
-        """The present run if it can go on to all of ``wanted`` with less work than starting at ``entry``."""
+        """The current run if it reaches all of ``wanted`` with less work than a start at ``entry``."""
         run = self._run
         if run is None or run.bad is not None or entry > run.next or run.entry > entry:
             return None
@@ -162,7 +162,7 @@ class FrameDecoder:
     def _feed(self, run: _Run, number: int, need: set[int], deliver: Deliver) -> None:
         packet = self._source.packet(number)
         index = self._index
-        # Shown frames from the entry on must come out. Those shown before it (open GOP) may not, or damaged.
+        # Frames shown from the entry on must be received; those before it (open GOP) may be missing.
         if index.frame_of[number] >= 0 and index.when[number] >= index.when[run.entry]:
             run.pending.add(number)
         if packet.is_corrupt:
@@ -207,7 +207,7 @@ class FrameDecoder:
         return undecodable
 
     def _recovered(self, bad: int, number: int) -> bool:
-        """Whether decoding could start between the damage and this packet, so that it does not matter."""
+        """Whether decoding can start between the corrupt packet and this one."""
         return self._entry_for(int(self._index.frame_of[number]), number) > bad
 
 

@@ -28,9 +28,9 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 class NumberedFiles(Sequence[str]):
-    """The paths of consecutively numbered files, made as they are asked for: ``a/a_000001.jpg``, ...
+    """The paths of consecutively numbered files, made on access: ``a/a_000001.jpg``, ...
 
-    A data set has millions of them, of which a list would fill the memory of every worker.
+    A list of the millions of paths of a data set would fill the memory of every worker.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class NumberedFiles(Sequence[str]):
 class FrameFolderReader(VideoReader):
     """A folder of JPEG or PNG frames of one size. See `VideoReader`; open it with `open_video`.
 
-    Any template of names will do (``00001.jpg``, ``img_00001.jpg``); optical flow beside the frames
+    File names may follow any template (``00001.jpg``, ``img_00001.jpg``); optical flow beside the frames
     (``flow_x_00001.jpg``) is ignored.
     """
 

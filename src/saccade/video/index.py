@@ -1,8 +1,7 @@
-"""The index of a file: which packet is which frame, where decoding can start, what may be left out.
+"""The index of a file: which packet holds which frame, where decoding can start, what can be skipped.
 
-Made by reading the packets through once, without decoding them. Where packets do not say enough (no time
-stamps, hidden frames, an unknown codec, fields) the file is decoded through once instead and the frames that
-come out are counted.
+The packets are read once, without decoding. Where that is not enough (no time stamps, hidden frames, an
+unknown codec, fields), the file is decoded once and the frames are counted.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ _CACHE_PACKETS = 8_000_000  # about 30 bytes each
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """All that is known of a file before a frame is decoded. Packets are numbered in decoding order.
+    """What is known of a file before a frame is decoded. Packets are numbered in decoding order.
 
     Attributes:
         method: ``packets``: from time stamps; ``decoded``: by decoding once, frames known by their packet;
-            ``counted``: by decoding once, frames known by their place only.
+            ``counted``: by decoding once, frames known by their order only.
         packet_of: (num_frames,) the packet of each frame in order of presentation; empty where ``counted``.
         frame_of: (num_packets,) the frame of each packet, or -1 for one that shows nothing.
-        when: (num_packets,) place of each packet in order of presentation, hidden ones included.
+        when: (num_packets,) rank of each packet in order of presentation, hidden ones included.
         entries: packets from which decoding can start.
-        num_marked: packets the container marks as key frames, rightly or not.
+        num_marked: packets the container marks as key frames, correctly or not.
         droppable: (num_packets,) whether nothing refers to the frame.
-        identity: (num_packets, 2) byte position and size, to know a packet again after seeking.
+        identity: (num_packets, 2) byte position and size, to recognise a packet after seeking.
         stamps: (num_packets,) decoding time stamps, for seeking.
-        seconds: (num_frames,) presentation time of each frame; NaN where the file does not say.
-        num_frames: frames that can be asked for.
+        seconds: (num_frames,) presentation time of each frame; NaN where the file states none.
+        num_frames: frames of the video.
         fps: mean frames per second.
         height, width: as stored, before rotation.
         rotation: quarter turns anticlockwise to show it upright, 0 to 3.
@@ -93,7 +92,7 @@ def open_container(path: str) -> tuple[av.container.InputContainer, av.VideoStre
 
 
 class _Cache:
-    """Indexes by file identity, least recently used out first."""
+    """Indexes by file identity; the least recently used is dropped first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -129,7 +128,7 @@ clear_index_cache = _cache.clear
 
 
 def file_key(path: str) -> tuple[Any, ...]:
-    """What changes when the file does: its path, place, size and time of change."""
+    """What changes when the file does: its path, inode, size and time of change."""
     status = os.stat(path)
     return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -142,9 +141,9 @@ def cached_index(path: str) -> VideoIndex | None:
 def build_index(
     path: str, container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[VideoIndex, list[av.Packet] | None]:
-    """Read the packets through and index them; also the packets themselves where they are few enough to keep.
+    """The index, and the packets themselves if they are few enough to keep in memory.
 
-    The container has been read to its end and the decoder has been used afterwards.
+    Afterwards the container is at its end and the decoder must be flushed.
     """
     kept, table = _read_packets(path, container, stream)
     index = _index_by_stamps(path, stream, table, kept)
@@ -200,7 +199,7 @@ def _read_packets(
 
 
 def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
-    """Whether every packet is one frame, shown at its time stamp."""
+    """Whether every packet is one frame that is shown at its time stamp."""
     pts = table.pts
     if not table.understood or any(p is None for p in pts) or len(set(pts)) != len(pts):
         return False
@@ -211,7 +210,7 @@ def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
     # 2 and above: interlaced, where two packets may be the two fields of one frame.
     if stream.codec_context.field_order > 1:
         return False
-    # What comes before the first key frame, in either order, a decoder may show or not.
+    # A decoder may or may not show what precedes the first key frame, in either order.
     first = pts[0]
     return table.facts[0].entry and all(p >= first for p in pts if p is not None and first is not None)
 
@@ -236,7 +235,7 @@ def _index_by_stamps(
 
 
 def _first_frame(path: str, stream: av.VideoStream, kept: list[av.Packet] | None) -> av.VideoFrame:
-    """The first frame that comes out, for size and rotation; the decoder is left in use."""
+    """The first decoded frame, for size and rotation; the decoder must be flushed afterwards."""
     decoder = stream.codec_context
     if kept is None:
         # A fresh container rather than a seek: the file may not be seekable.
@@ -281,7 +280,7 @@ def _index_by_decoding(path: str, stream: av.VideoStream, table: _Table) -> Vide
     packet_of = np.array(known if by_tag else [], dtype=np.int32)
     frame_of = np.full(num_packets, -1, dtype=np.int32)
     frame_of[packet_of] = np.arange(len(packet_of))
-    # Packets that show nothing stand where the next shown one stands.
+    # Packets that show nothing have no rank.
     when = np.where(frame_of >= 0, frame_of, np.int32(-1)).astype(np.int32)
     scale = float(stream.time_base or 0)
     stamps = [table.pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
@@ -328,7 +327,7 @@ UNKNOWN = np.iinfo(np.int64).min
 
 
 def _mean_rate(stream: av.VideoStream, seconds: np.ndarray) -> float:
-    """The header's rate where the time stamps bear it out within 2 %, else theirs: headers can be wrong."""
+    """The header's rate if the time stamps agree within 2 %, else theirs: headers can be wrong."""
     stated = float(stream.average_rate or stream.guessed_rate or 0)
     span = seconds[-1] - seconds[0] if len(seconds) > 1 else 0
     if np.isfinite(span) and span > 0:

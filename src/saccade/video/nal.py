@@ -1,4 +1,4 @@
-"""What one compressed packet says about itself: can decoding start here, does any other frame need it?
+"""Facts from the headers of a compressed packet: can decoding start here, does another frame refer to it?
 
 Only headers are read, nothing is decoded. The rules are those of the standards: ITU-T H.264 7.4.1
 (nal_ref_idc) and D.2.8 (recovery point); ITU-T H.265 7.4.2.2 (NAL unit types); ISO/IEC 14496-2 6.2.5

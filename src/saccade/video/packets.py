@@ -1,4 +1,4 @@
-"""The packets of an open file, from any number on, known for certain to be those of the index."""
+"""The packets of an open file, from any number on, verified against the index."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class PacketSource:
         self._running: Iterator[tuple[int, av.Packet]] | None = None
         self._next = -1
         self._unread = unread  # nothing has been read since opening
-        # In memory the positions are not needed; a file is only sought in when they tell packets apart.
+        # Seeking needs byte positions that identify packets.
         positions = index.identity[:, 0]
         self._seekable = bool((positions >= 0).all()) and len(set(positions.tolist())) == len(positions)
         if packets is not None:
@@ -44,7 +44,7 @@ class PacketSource:
                 packet.pts = number
 
     def packet(self, number: int) -> av.Packet:
-        """Packet ``number``. Cheap when asked for in rising order."""
+        """Packet ``number``; fast in rising order."""
         if self._in_memory is not None:
             return self._in_memory[number]
         if self._running is None or number < self._next or self._jump_helps(number):
@@ -133,6 +133,6 @@ def _chain(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
 
 
 def _close(iterator: Iterator[object]) -> None:
-    """End a generator now, so that what it holds open is closed now."""
+    """End a generator now, so that its files are closed now."""
     if isinstance(iterator, Generator):
         iterator.close()

@@ -16,7 +16,7 @@ from saccade.video.packets import PacketSource
 from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized
 
-av.logging.set_level(None)  # FFmpeg's own messages; what matters of them is in the VideoError
+av.logging.set_level(None)  # no messages from FFmpeg; the VideoError has the cause
 
 
 class PyAVReader(VideoReader):

@@ -1,4 +1,4 @@
-"""What all readers share: the size after resizing, and the check of the frame numbers asked for."""
+"""What the readers share: the size after resizing, and the check of frame indices."""
 
 from __future__ import annotations
 

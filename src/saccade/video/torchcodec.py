@@ -1,8 +1,8 @@
 """Reading a video file with torchcodec, where that extra is installed.
 
-torchcodec seeks by time stamp, and to whatever is marked as a key frame. For files whose marks are missing
-or misleading it gives wrong frames, so every answer is compared with our own index; what does not agree, and
-what torchcodec cannot decode, is read by the PyAV reader instead.
+torchcodec seeks by time stamp, and to any packet marked as a key frame. For files whose marks are missing or
+wrong it gives wrong frames, so the times of all frames are compared with our index; where they differ, and
+where torchcodec cannot decode, the PyAV reader is used instead.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class TorchCodecReader(VideoReader):
         self.path = path
         self._short_side, self._threads = short_side, threads
         self._pyav: PyAVReader | None = None
-        # Opening with PyAV first makes the index, and gives the same errors for the same broken files.
+        # Opening with PyAV first builds the index, and gives the same errors for the same files.
         with PyAVReader(path, short_side=short_side, threads=threads) as reader:
             self.index: VideoIndex = reader.index
             self.fps, self.size = reader.fps, reader.size
         self._decoder = None
-        # It starts at every packet marked as a key frame, right or wrong.
+        # torchcodec starts at any packet marked as a key frame, correctly or not.
         if self.index.method == "packets" and len(self.index.entries) == self.index.num_marked:
             try:
                 decoder = VideoDecoder(
