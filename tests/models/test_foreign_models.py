@@ -119,6 +119,7 @@ def test_the_contract_answers_for_any_module() -> None:
     assert contract.model_name(model) == "net"
     assert contract.num_classes(model) == 5
     assert contract.classifier_parameters(model) == ["fc.weight", "fc.bias"]
+    assert contract.classifier(model) is model.fc
     assert contract.stages(model) == [model.body]
     assert contract.layer_ids(model) == {"body.0.weight": 0, "body.0.bias": 0, "fc.weight": 1, "fc.bias": 1}
     assert contract.clip_spec(model) == CLIP
@@ -166,7 +167,7 @@ def test_the_contract_gives_the_clip_of_this_very_model() -> None:
     changed = create_on_meta("x3d_xs", 5, gamma_t=8, gamma_tau=2, gamma_s=1.0)
     clip = contract.clip_spec(changed)
     assert clip is not None
-    assert (clip.num_frames, clip.stride, clip.crop, clip.short_side) == (8, 2, 128, 127)
+    assert (clip.num_frames, clip.stride, clip.crop, clip.short_side) == (8, 2, 127, 127)
     train = contract.clip_spec(changed, train=True)
     assert train is not None
     assert train.crop == changed.config.train_crop == 112

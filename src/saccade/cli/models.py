@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def _parser() -> Parser:
 
 def _record(info: ModelInfo, latencies: dict[str, Any]) -> dict[str, Any]:
     record = asdict(info) | {"top1": dict(info.top1)}
+    record |= {name: None for name in ("gmacs", "gmacs_test") if math.isnan(record[name])}
     return record | latencies.get(info.name, {})
 
 
@@ -99,7 +101,9 @@ def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
 
 
 def _figure(value: float) -> str:
-    """Three significant digits."""
+    """Three significant digits; "—" if it could not be counted."""
+    if math.isnan(value):
+        return "—"
     return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}" if value >= 0.1 else f"{value:.4f}"
 
 

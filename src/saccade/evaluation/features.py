@@ -17,6 +17,7 @@ from saccade.errors import DataError
 from saccade.evaluation.engine import Videos, run_pass
 from saccade.evaluation.reading import VideoSource
 from saccade.evaluation.scorer import Scorer, evaluating
+from saccade.models import contract
 from saccade.progress import Progress, ignore
 from saccade.sampling.views import Views
 from saccade.tasks import Classify, Failure
@@ -94,11 +95,11 @@ class _Both(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.num_classes = int(getattr(model, "num_classes", 0))
+        self.num_classes = contract.num_classes(model) or 0
 
     def forward(self, x: Tensor) -> Tensor:
-        classifier = getattr(getattr(self.model, "head", None), "classifier", None)
-        if not isinstance(classifier, nn.Module):
+        classifier = contract.classifier(self.model)
+        if classifier is None:
             return mean_features(self.model.forward_features(x))  # type: ignore[operator]
         seen: list[Tensor] = []
         handle = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))

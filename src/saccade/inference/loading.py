@@ -17,6 +17,7 @@ from torch import nn
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError, WeightsError
 from saccade.evaluation.scorer import model_device, pick_device
+from saccade.models import contract
 from saccade.runs import BEST
 from saccade.tasks import Task, get_task
 from saccade.tasks.result import clip_from_dict
@@ -203,7 +204,7 @@ def _from_file(path: Path) -> LoadedModel:
     model, metadata = load_model(file)
     clip = metadata.get("clip")
     names = tuple(metadata.get("class_names") or ())
-    num_classes = int(model.num_classes)
+    num_classes = contract.num_classes(model) or 0
     if names and len(names) != num_classes:
         raise WeightsError(f"{file}: {len(names)} class names for {num_classes} classes")
     return LoadedModel(
@@ -211,7 +212,7 @@ def _from_file(path: Path) -> LoadedModel:
         class_names=names or _numbers(num_classes),
         named=bool(names),
         clip=clip_from_dict(clip) if clip else own_clip(model),
-        name=str(model.model_name),
+        name=contract.model_name(model),
         origin=str(path),
         device=torch.device("cpu"),
         task=str(metadata.get("task", "single-label")),
@@ -248,8 +249,9 @@ def _from_module(
     """Any module; what it does not say of itself (``num_classes``, ``model_name``) the arguments do."""
     if weights is not None:
         _load_whole(model, weights)
-    num_classes = getattr(model, "num_classes", num_classes)
-    if not isinstance(num_classes, int) or num_classes < 1:
+    said = getattr(model, "num_classes", None)
+    num_classes = said if isinstance(said, int) else num_classes or contract.num_classes(model) or 0
+    if num_classes < 1:
         raise UsageError(
             "this module does not say how many classes it has; give labels=[...] or num_classes="
         )
@@ -258,7 +260,7 @@ def _from_module(
         class_names=_numbers(num_classes),
         named=False,
         clip=clip or own_clip(model),
-        name=str(getattr(model, "model_name", type(model).__name__)),
+        name=contract.model_name(model),
         origin=str(weights) if weights is not None else "the model",
         device=model_device(model),
         task=task,
@@ -272,7 +274,7 @@ def _load_whole(model: nn.Module, weights: str | os.PathLike[str]) -> None:
     if not Path(weights).is_file():
         raise UsageError(f"{os.fspath(weights)}: no such file of weights")
     report = load_weights(model, weights)
-    classifier = set(getattr(model, "classifier_parameters", list)())
+    classifier = set(contract.classifier_parameters(model))
     if not classifier <= set(report.mapped.values()):
         reason = "; ".join(dict.fromkeys(report.left_out.values())) or "it is not in the file"
         raise WeightsError(
@@ -287,24 +289,10 @@ def own_clip(model: nn.Module) -> ClipSpec:
     Raises:
         UsageError: the module does not say which clip it sees.
     """
-    from saccade.models import model_info
-    from saccade.models.x3d import BASE_CROP
-
-    name = getattr(model, "model_name", None)
-    if name is None:
+    clip = contract.clip_spec(model)
+    if clip is None:
         raise UsageError("this module does not say which clip it sees; give clip=ClipSpec(...)")
-    info = model_info(name)
-    clip = info.clip_spec()
-    built: dict[str, Any] = getattr(model, "build_args", {})
-    gamma_s = built.get("gamma_s")
-    crop = built.get("train_crop") or (2 * round(BASE_CROP * gamma_s / 2) if gamma_s else info.train_crop)
-    if crop != info.train_crop:
-        scale = crop / info.train_crop
-        clip = clip.replace(crop=round(clip.crop * scale), short_side=round(clip.short_side * scale))
-    return clip.replace(
-        num_frames=int(built.get("num_frames", built.get("gamma_t", clip.num_frames))),
-        stride=int(built.get("stride", built.get("gamma_tau", clip.stride))),
-    )
+    return clip
 
 
 def _is_model_name(source: str | os.PathLike[str]) -> bool:

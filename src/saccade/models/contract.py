@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,15 +85,24 @@ def classifier_prefix(model: nn.Module) -> str:
     prefix = getattr(model, "classifier_prefix", None)
     if isinstance(prefix, str):
         return prefix
-    classifier = _ask(model, "get_classifier", None)  # timm's
+    named = _ask(model, "get_classifier", None)  # timm's
     classes = getattr(model, "num_classes", None)
     found = ""
     for name, module in model.named_modules():
-        if module is classifier and name:
+        if module is named and name:
             return f"{name}."
         if isinstance(module, nn.Linear) and classes in (None, module.out_features):
             found = f"{name}." if name else ""
     return found
+
+
+def classifier(model: nn.Module) -> nn.Module | None:
+    """The layer that gives the logits, an `nn.Identity` in a model of 0 classes; None if it does not say."""
+    try:
+        prefix = classifier_prefix(model)
+        return model.get_submodule(prefix[:-1]) if prefix else None
+    except AttributeError:
+        return None
 
 
 def classifier_parameters(model: nn.Module) -> list[str]:
@@ -112,8 +120,8 @@ def classifier_parameters(model: nn.Module) -> list[str]:
 def clip_spec(model: nn.Module, *, train: bool = False) -> ClipSpec | None:
     """The clip this very model sees, overrides included; None if it does not say.
 
-    Frames, stride and training crop are those of its config, where it has one. A test crop larger than the
-    training crop keeps its ratio to it.
+    Frames, stride and training crop are those of its config, where it has one. Test crop and short side keep
+    their ratio to the training crop.
 
     Args:
         train: the training crop and smallest short side instead of the test side.
@@ -125,18 +133,16 @@ def clip_spec(model: nn.Module, *, train: bool = False) -> ClipSpec | None:
     if not isinstance(name, str) or not registry.is_registered(name):
         return None
     named, config = registry.model_entry(name).info, getattr(model, "config", None)
-    crop = getattr(config, "train_crop", named.train_crop)
-    spec = replace(
-        named.clip_spec(train=train),
-        num_frames=getattr(config, "num_frames", named.frames),
-        stride=getattr(config, "stride", named.stride),
+    spec = named.clip_spec(train=train)
+    spec = spec.replace(
+        num_frames=getattr(config, "num_frames", spec.num_frames),
+        stride=getattr(config, "stride", spec.stride),
     )
+    crop = getattr(config, "train_crop", named.train_crop)
     if crop == named.train_crop:
         return spec
     scale = crop / named.train_crop
-    if spec.crop != named.train_crop:
-        return replace(spec, crop=2 * round(spec.crop * scale / 2), short_side=round(spec.short_side * scale))
-    return replace(spec, crop=crop, short_side=max(crop, round(spec.short_side * scale)))
+    return spec.replace(crop=round(spec.crop * scale), short_side=round(spec.short_side * scale))
 
 
 def clip_multiple(model: nn.Module) -> tuple[int, int]:
