@@ -45,7 +45,7 @@ def test_it_measures_each_backend(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--batch", "0"], "--batch must be at least 1, got 0"),
+        (["--batch", "0"], "--batch: must be at least 1, got 0"),
         (["--backends", "fast"], "no backend 'fast'; there are naive, native, triton, torch"),
         (["x3d_z"], "unknown model 'x3d_z'"),
     ],

@@ -24,7 +24,6 @@ FLOORS = {
     "plugins": 0,
     "files": 0,
     "clip": 0,
-    "console": 0,
     "runs": 0,
     "progress": 0,
     "ops": 1,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from saccade.cli import main
-from saccade.cli._outputs import check_file, check_folder, output_names
+from saccade.cli.flags import check_file, check_folder, output_names
 from saccade.errors import UsageError
 
 
@@ -27,10 +27,10 @@ def test_places_that_cannot_be_written_to_are_named(tmp_path: Path):
         check_file(tmp_path, "--picture")
     with pytest.raises(UsageError, match=r"--out x.gif: the video must end in .mp4"):
         check_file("x.gif", what="video", suffixes=(".mp4",))
-    with pytest.raises(UsageError, match=r"--out .*: nothing can be written there"):
+    with pytest.raises(UsageError, match=r"--out .*: not writable"):
         check_folder(tmp_path / ("long" * 100))
     if Path("/proc/version").is_file():
-        with pytest.raises(UsageError, match=r"--out /proc/a/b: nothing can be written there"):
+        with pytest.raises(UsageError, match=r"--out /proc/a/b: not writable"):
             check_folder("/proc/a/b")
 
 
@@ -75,7 +75,7 @@ def test_commands_look_at_the_folder_of_their_file(
 def test_a_timeline_of_no_score_is_refused(capsys: pytest.CaptureFixture[str]):
     for value in ("7", "nan"):
         assert main(["visualize", "timeline", "a.mp4", "--run", "gone", "--threshold", value]) == 2
-        assert f"--threshold must be a score, 0 to 1, got {float(value)}\n" in capsys.readouterr().err
+        assert f"--threshold: must be between 0 and 1, got {value} " in capsys.readouterr().err
 
 
 def test_what_the_system_refuses_is_one_line(

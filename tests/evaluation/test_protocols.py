@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from saccade.cli._test_tables import protocol
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import UsageError
@@ -169,14 +168,14 @@ def test_the_result_says_what_was_measured(dataset: VideoDataset, tmp_path: Path
     loaded = TestResult.load(tmp_path / "scores.npz")
     assert loaded.summary() == result.summary()
     assert loaded.summary()["average"] == "logits"
-    assert protocol(loaded) == (
+    assert loaded.protocol_text() == (
         "protocol ssv2-2clip-3crop: clips of 4 frames, one from each of 4 segments of the video, "
         "2 clips x 3 crops, short side 32, crop 28, temporal rule tsm, "
         "softmax of the mean of the views' logits"
     )
     other = results["2x1"]
     assert (other.temporal_rule, other.average, other.clip) == ("saccade", "softmax", CLIP)
-    assert "4 frames x stride 2" in protocol(other)
+    assert "4 frames x stride 2" in other.protocol_text()
 
 
 def test_views_that_cannot_be(dataset: VideoDataset) -> None:

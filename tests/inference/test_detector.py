@@ -154,7 +154,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     flags = ["--run", "run", "--boxes", "people.csv", "--out", str(tmp_path), "--top", "2"]
     assert main(["predict", "film.mp4", *flags, "--threshold", "0"]) == 0
     shown = capsys.readouterr().out
-    assert "3 boxes at 2 moments" in shown
+    assert "3 boxes at 2 times" in shown
     assert "5-40  x  10-90  %" in shown
     found = Detector("run", boxes="people.csv")("film.mp4")
     best = found.actions(found.people[0], 0, 1)[0]
@@ -181,11 +181,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     ("args", "message"),
     [
         (["--run", "run"], "add --boxes FILE"),
-        (["--run", "run", "--boxes", "people.csv", "--localize"], "one at a time"),
+        (["--run", "run", "--boxes", "people.csv", "--localize"], "--boxes and --localize"),
         (["--run", "run", "--boxes", "people.csv", "--views", "2x1"], "--views"),
-        (["--run", "run", "--boxes", "people.csv", "--threshold", "2"], "--threshold must be a score"),
-        (["--run", "run", "--min-score", "0.5"], "--min-score goes with --boxes"),
-        (["--run", "run", "--out", "x"], "--out goes with --localize or --boxes"),
+        (
+            ["--run", "run", "--boxes", "people.csv", "--threshold", "2"],
+            "--threshold: must be between 0 and 1",
+        ),
+        (["--run", "run", "--min-score", "0.5"], "--min-score: has no effect without"),
+        (["--run", "run", "--out", "x"], "--out: has no effect without --localize or --boxes"),
     ],
 )
 def test_flags_that_do_not_go_together(args: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from saccade.cli import main
-from saccade.cli._timeline import bar, clock, timeline
-from saccade.cli.predict import expand
+from saccade.cli.flags import find_videos
+from saccade.cli.tables import bar, clock, timeline
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
 from saccade.inference import Window
@@ -88,8 +88,8 @@ def test_views_and_clip_can_be_changed(capsys: pytest.CaptureFixture[str]):
         (["nothing/*.mp4", "--run", "runs/first"], 2, "no video matches"),
         (["runs", "--run", "runs/first"], 2, "no videos in this folder"),
         (["clips/a.mp4", "--run", "runs/first", "--top", "0"], 2, "--top"),
-        (["clips/a.mp4", "--run", "runs/first", "--weights", "w"], 2, "--run brings its own"),
-        (["clips/a.mp4", "--run", "runs/first", "--frames", "0"], 2, "--frames must be at least 1"),
+        (["clips/a.mp4", "--run", "runs/first", "--weights", "w"], 2, "--run has its own"),
+        (["clips/a.mp4", "--run", "runs/first", "--frames", "0"], 2, "--frames: must be at least 1"),
         (["clips/a.mp4", "--run", "runs/first", "--jsonl", "no/where.jsonl"], 2, "no/where.jsonl"),
         (["clips/a.mp4", "--run", "runs/absent"], 2, "no such run folder"),
         (["clips/a.mp4", "--model", "x3d_ss", "--weights", "w.pth"], 2, "x3d_ss"),
@@ -104,14 +104,14 @@ def test_wrong_use_is_told(capsys: pytest.CaptureFixture[str], args: list[str], 
 
 
 def test_expanding_names_each_video_once(place: Path):
-    assert expand(["clips/a.mp4", "clips/*.mp4"]) == ["clips/a.mp4", "clips/bad.mp4"]
-    assert expand(["**/*.AVI"]) == ["clips/deep/b.AVI"]
-    assert expand(["c[1].mp4", "absent.mp4"]) == ["c[1].mp4", "absent.mp4"]
+    assert find_videos(["clips/a.mp4", "clips/*.mp4"]) == ["clips/a.mp4", "clips/bad.mp4"]
+    assert find_videos(["**/*.AVI"]) == ["clips/deep/b.AVI"]
+    assert find_videos(["c[1].mp4", "absent.mp4"]) == ["c[1].mp4", "absent.mp4"]
     (place / "frames").mkdir(exist_ok=True)
     (place / "frames" / "1.jpg").write_bytes(b"x")
-    assert expand(["frames"]) == ["frames"]
+    assert find_videos(["frames"]) == ["frames"]
     with pytest.raises(UsageError, match="no video matches"):
-        expand(["clips/*.txt"])
+        find_videos(["clips/*.txt"])
 
 
 def test_bars_grow_by_eighths():

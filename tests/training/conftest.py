@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.cli.train import parse_fields
-from saccade.console import logs_on_console
+from saccade.cli.console import logs_on_console
+from saccade.cli.fields import parse_fields
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
 from saccade.video import write_video

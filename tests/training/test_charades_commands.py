@@ -128,7 +128,7 @@ def test_testing_several_labels(multi_label_run: Path, tmp_path: Path, capsys: p
     record = json.loads(capsys.readouterr().out)
     assert [figures["ensemble"] for figures in record["results"]] == ["mean", "mean"]
     assert main(["test", str(multi_label_run), "--overlap", "0.5"]) == 2
-    assert "--overlap: a model trained for multi-label has no use for it" in capsys.readouterr().err
+    assert "--overlap: has no effect on a model trained for multi-label" in capsys.readouterr().err
 
 
 def test_predicting_several_labels(multi_label_run: Path, source: Path, capsys: pytest.CaptureFixture[str]):
@@ -184,7 +184,7 @@ def test_testing_in_time(localization_run: Path, tmp_path: Path, capsys: pytest.
     assert (shuffled.shuffled, shuffled.overlap) == (True, 0.25)
     for flag in (["--views", "10x3"], ["--temporal-rule", "saccade"], ["--ensemble", "max"]):
         assert main(["test", str(localization_run), *flag]) == 2
-        assert f"{flag[0]}: a model trained for localization has no use" in capsys.readouterr().err
+        assert f"{flag[0]}: has no effect on a model trained for localization" in capsys.readouterr().err
     assert main(["test", str(localization_run), "--overlap", "1"]) == 2
     assert "overlap: is a share of a window" in capsys.readouterr().err
 
@@ -233,10 +233,10 @@ def test_the_localizer_and_the_test_give_the_same_scores(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--localize", "--views", "3x1"], "--views: to localise a video is looked at whole"),
-        (["--localize", "--jsonl", "x"], "--jsonl: --localize writes a file for each video"),
-        (["--localize", "--threshold", "2"], "--threshold must be a score, 0 to 1"),
-        (["--threshold", "0.3"], "--threshold goes with --localize"),
+        (["--localize", "--views", "3x1"], "--views: has no effect with --localize"),
+        (["--localize", "--jsonl", "x"], "--jsonl: has no effect with --localize"),
+        (["--localize", "--threshold", "2"], "--threshold: must be between 0 and 1"),
+        (["--threshold", "0.3"], "--threshold: has no effect without --localize"),
         ([], "was trained for localization; add --localize"),
     ],
 )
@@ -263,7 +263,7 @@ def test_visualize_timeline(
     assert main(["visualize", "timeline", str(video), *run, "--out", "x.gif"]) == 2
     assert "--out x.gif: the video must end in .mp4" in capsys.readouterr().err
     assert main(["visualize", "timeline", str(video)]) == 2
-    assert "which model? --run RUN" in capsys.readouterr().err
+    assert "no model given: use --run RUN" in capsys.readouterr().err
 
 
 def test_resuming_is_exact(official: Path, localization_run: Path, tmp_path: Path):

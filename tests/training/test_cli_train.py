@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saccade.cli import main
-from saccade.cli.train import condensed, parse_fields
+from saccade.cli.fields import condensed, parse_fields
 from saccade.errors import UsageError
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
@@ -69,7 +69,7 @@ def test_nothing_given_changes_nothing():
         (["--augment.short-side", "120"], "--augment.short-side'. Expected 2 values"),
         (["clips"], "Unrecognized options: clips"),
         (["--epochs"], "--epochs"),
-        (["--model.overrides", "gamma_w"], "--model.overrides takes names and values in turn"),
+        (["--model.overrides", "gamma_w"], "--model.overrides takes names and values"),
     ],
 )
 def test_a_wrong_flag_is_one_line(args: list[str], message: str):
@@ -163,13 +163,13 @@ def test_dry_run_shows_a_plan_without_clips(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--dry-run"], "--dry-run needs to know how many clips there are: give --num-clips N or --data"),
-        (["--dry-run", "--num-clips", "0"], "--num-clips must be at least 1, got 0"),
-        (["--dry-run", "--num-clips", "many"], "--num-clips: invalid int value: 'many'"),
+        (["--dry-run"], "--dry-run needs .*--num-clips N or --data"),
+        (["--dry-run", "--num-clips", "0"], "--num-clips: must be at least 1, got 0"),
+        (["--dry-run", "--num-clips", "many"], "--num-clips: 'many' is not a whole number"),
         (["--dry-run", "--num-clips", "100"], "batch_size: .* choose at most 6"),
         (["--dry-run", "--picture", "a.xyz"], "--picture a.xyz: the picture must end in one of .png"),
         (["--dry-run", "--picture", "{}/a.png"], "--picture .*/file/a.png: .*/file is a file, not a folder"),
-        (["--num-clips", "100"], "unknown flag --num-clips"),
+        (["--num-clips", "100"], "--num-clips: has no effect without --dry-run"),
         (["--multigrid", "tall"], "invalid choice 'tall' for argument '--multigrid'"),
     ],
 )

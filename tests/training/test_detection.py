@@ -87,7 +87,7 @@ def test_train_and_test_through_the_commands(ava: Path, tmp_path: Path, capsys: 
     assert summary["actions"]["walk"] is None
 
     assert main(["test", str(run), "--workers", "0", "--views", "10x3"]) == 2
-    assert "--views: a model trained for detection has no use for it" in capsys.readouterr().err
+    assert "--views: has no effect on a model trained for detection" in capsys.readouterr().err
     assert main(["test", str(run), "--workers", "0", "--min-score", "0.2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["num_boxes"] == 18
 

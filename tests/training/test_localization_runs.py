@@ -14,7 +14,7 @@ from test_processes import start, vector
 from test_train import lines, weights
 
 from data.charades_files import make_official, make_source
-from saccade.cli.train import parse_fields
+from saccade.cli.fields import parse_fields
 from saccade.models import create_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig, train

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data.ava_miniature import make_ava
 from saccade.cli import main
-from saccade.cli._data_preview import draw_preview
+from saccade.cli.data import draw_preview
 from saccade.clip import ClipSpec
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError, UsageError
@@ -21,7 +21,7 @@ from saccade.training import TrainConfig, train
 from saccade.training.config import AugmentConfig, ModelConfig
 from saccade.training.preview import _network_view, caption, preview_batch
 from saccade.training.step import GradientStep
-from saccade.visualize.sheet import clip_sheet
+from saccade.visualize.sheets import clip_sheet
 
 MakeConfig = Callable[..., TrainConfig]
 STRONG = (
@@ -136,9 +136,9 @@ def test_the_command(tiny_clips: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ("args", "message"),
     [
         (["--data", "x"], "the recipe comes first"),
-        (["x3d_ucf10", "--out", "sheet.pdf"], "'sheet.pdf' is no picture"),
-        (["x3d_ucf10", "--step", "-1"], "'-1' is not the number of a step"),
-        (["x3d_ucf10", "--step"], "--step needs a value"),
+        (["x3d_ucf10", "--out", "sheet.pdf"], "--out sheet.pdf"),
+        (["x3d_ucf10", "--step", "-1"], "--step: must be at least 0, got -1"),
+        (["x3d_ucf10", "--step"], "--step: expected one argument"),
         (["x3d_ucf10"], "x3d_ucf10 needs clips: give --data PATH"),
         (["x3d_ucf"], "did you mean x3d_ucf10"),
         (["x3d_ucf10", "--augment.mixupp", "1"], "did you mean --augment.mixup"),

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from saccade.cli.train import ProgressBar
 from saccade.data.types import ClipBatch, ReadFailure
 from saccade.errors import DataError
 from saccade.recipes import get_recipe
 from saccade.training import train
 from saccade.training.processes import Processes, pick_device
 from saccade.training.progress import FailureLimit, Progress, Window
-from saccade.training.reporting import Callback, MetricsFile, ProgressBar, Reporter, format_seconds
+from saccade.training.reporting import Callback, MetricsFile, Reporter, format_seconds
 from saccade.training.step import TrainingError, explained_memory, split_batch, step_seed
 
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -146,7 +147,7 @@ def test_an_exception_of_a_callback_ends_the_run(tiny_config):
 def test_without_a_terminal_the_bar_is_a_line_now_and_then(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("saccade.training.reporting._PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("saccade.cli.train._PLAIN_SECONDS", 0.0)
     with ProgressBar() as bar:
         bar.on_start({"step": 0, "total_steps": 10, "epochs": 1})
         bar.on_step(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from test_train import assert_same, lines, untimed, weights
 from torch import Tensor, nn
 
-from saccade.cli.train import parse_fields
+from saccade.cli.fields import parse_fields
 from saccade.data.types import ClipBatch
 from saccade.errors import ConfigError
 from saccade.models import create_model, load_model

@@ -109,7 +109,8 @@ def test_a_switch_of_the_architecture_can_be_set():
     args = ["--model.overrides", "localization", "true", "gamma_w", "0.5"]
     config = parse_fields(get_recipe("x3d_ucf10"), args, prog="test")
     assert config is not None
-    assert config.model.overrides == {"localization": True, "gamma_w": 0.5}
+    inherited = get_recipe("x3d_ucf10").model.overrides
+    assert config.model.overrides == {**inherited, "localization": True, "gamma_w": 0.5}
     assert TrainConfig.from_dict(config.to_dict()) == config
 
 

@@ -13,14 +13,20 @@ from PIL import Image
 from torch import Tensor, nn
 
 from saccade.cli import main
-from saccade.cli._visualize_attention import _subtitle
+from saccade.cli.visualize_clips import attention_subtitle
 from saccade.errors import UsageError
 from saccade.layers.attention import record_attention
 from saccade.models import VideoModel, create_model, save_weights
 from saccade.video import open_video, write_video
-from saccade.visualize.attention import attention_maps
-from saccade.visualize.attention_chart import look, time_chart
-from saccade.visualize.rollout import PooledBlock, pool_between, spread_back, through_pooled
+from saccade.visualize.attention import (
+    PooledBlock,
+    attention_maps,
+    attention_row,
+    pool_between,
+    spread_back,
+    through_pooled,
+    time_chart,
+)
 
 TINY: dict[str, Any] = {"width": 12, "depth": 3, "num_heads": 2, "train_crop": 32, "num_frames": 4}
 TINY_MVIT: dict[str, Any] = {"embed_dim": 4, "depth": 4, "widen_at": (1, 3), "pool_q_at": (1, 3)}
@@ -214,10 +220,10 @@ def test_an_mvit():
 
 
 def test_a_look_is_scaled_and_says_by_how_much():
-    row = look("head", np.array([[[0.1, 0.1], [0.1, 0.5]]]), None)
+    row = attention_row("head", np.array([[[0.1, 0.1], [0.1, 0.5]]]), None)
     assert row.maps.ravel().tolist() == [0, 0, 0, 1]
     assert row.note == "≤ 2.5× even"
-    assert not look("even", np.full((1, 2, 2), 0.25), None).maps.any()
+    assert not attention_row("even", np.full((1, 2, 2), 0.25), None).maps.any()
 
 
 def test_the_chart_of_time_has_a_square_for_each_head():
@@ -264,20 +270,20 @@ def test_the_command_draws_sheet_video_and_time(folder: Path, capsys: pytest.Cap
     ("logits", "heads", "said"),
     [
         ([], "all", "net; heads of block 8 of 8"),
-        ([0.0, 9.0], "mean", "net says up 100 %; heads of block 8 of 8"),
-        ([0.0, 9.0], "none", "net says up 100 %; rollout of 8 blocks"),
+        ([0.0, 9.0], "mean", "net predicts up 100 %; heads of block 8 of 8"),
+        ([0.0, 9.0], "none", "net predicts up 100 %; rollout of 8 blocks"),
     ],
 )
 def test_the_line_below_the_title(logits: list[float], heads: str, said: str):
     loaded: Any = SimpleNamespace(name="net", task="single-label", class_names=("down", "up"))
     found: Any = SimpleNamespace(logits=np.array(logits), block=7, num_blocks=8)
-    assert _subtitle(loaded, found, heads) == said
+    assert attention_subtitle(loaded, found, heads) == said
 
 
 @pytest.mark.parametrize(
     ("model", "flags", "words"),
     [
-        ("timesformer_base", ["--heads", "2"], "--heads 2: all, none, mean, or numbers from 0 to 1"),
+        ("timesformer_base", ["--heads", "2"], "heads 2: all, none, mean, or numbers from 0 to 1"),
         ("timesformer_base", ["--block", "3"], "block 3: timesformer_base has blocks 0 to 2"),
     ],
 )

@@ -19,7 +19,7 @@ from saccade.visualize.charts import (
     shorten,
     sparse_view_chart,
 )
-from saccade.visualize.strips import data_uri, frame_strip
+from saccade.visualize.sheets import data_uri, frame_strip
 
 
 def figures():

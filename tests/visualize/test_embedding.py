@@ -23,14 +23,17 @@ from saccade.models import VideoModel, create_model, save_weights
 from saccade.sampling.temporal import sample_test
 from saccade.transforms import test_transform
 from saccade.video import open_video, write_video
-from saccade.visualize.embedding import class_colours, embed, embedding_chart, write_embedding
-from saccade.visualize.tsne import (
+from saccade.visualize.embedding import (
     _gradient,
+    class_colours,
     divergence,
+    embed,
+    embedding_chart,
     joint_closeness,
     principal_components,
     squared_distances,
     tsne,
+    write_embedding,
 )
 
 SPEC = ClipSpec(num_frames=4, stride=2, crop=32, short_side=36, target_fps=20.0)
@@ -347,7 +350,7 @@ def test_guesses_are_compared_by_the_names_of_classes(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--most", "0"], "--most must be at least 1, got 0"),
+        (["--most", "0"], "--most: must be at least 1, got 0"),
         (["--perplexity", "0.5"], "--perplexity must be at least 1, got 0.5"),
         ([], "--data is needed"),
     ],

@@ -206,18 +206,18 @@ def test_classes_and_stage_by_name(run: Path, monkeypatch: pytest.MonkeyPatch):
     assert max(row.maps.max() for row in rows) == 1.0
     assert clip.indices.tolist() == [10, 12, 14, 16]
     assert how["title"] == "Grad-CAM: one.mp4"
-    assert how["subtitle"].startswith("x3d_xs says ")
+    assert how["subtitle"].startswith("x3d_xs predicts ")
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--class", "to the"], "--class to the: the model knows no such class; did you mean to the left"),
-        (["--class", "up", "--top", "2"], "give one of them"),
-        (["--top", "0"], "--top must be at least 1"),
+        (["--class", "to the"], "--class to the: the model has no such class; did you mean to the left"),
+        (["--class", "up", "--top", "2"], "--class and --top"),
+        (["--top", "0"], "--top: must be at least 1"),
         (["--stage", "res9"], "--stage res9: x3d_xs has stages stem, res2, res3, res4, res5"),
-        (["--columns", "0"], "--columns must be at least 1"),
-        (["--start", "-1"], "--start must be 0 or more, got -1"),
+        (["--columns", "0"], "--columns: must be at least 1"),
+        (["--start", "-1"], "--start: must be at least 0, got -1"),
         (["--start", "2"], "a clip from 2 s on: the video lasts 1.5 s"),
     ],
 )

@@ -195,7 +195,7 @@ def test_the_mask_is_that_of_the_settings(run: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--rows", "0"], "--rows must be at least 1, got 0"),
+        (["--rows", "0"], "--rows: must be at least 1, got 0"),
         (["--ratio", "1"], "--ratio must lie between 0 and 1, got 1"),
     ],
 )

@@ -115,7 +115,7 @@ def test_a_search_is_the_run_that_it_found(
         "expand": 0.6,
         "plain": 0.5,
     }
-    assert told.err == f"saccade: left out, because they hold no run: {everything[0]}, {everything[3]}\n"
+    assert told.err == f"saccade: skipped, because they hold no run: {everything[0]}, {everything[3]}\n"
     assert main(["pareto", everything[0], everything[3]]) == 2
     assert "no run there (config.json is missing)" in capsys.readouterr().err
 
@@ -209,7 +209,7 @@ def test_command(make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert "75.0" in printed
     assert "3x1, 20 videos" in printed
-    assert f"drawn in {out}" in printed
+    assert f"picture: {out}" in printed
     assert out.read_text().startswith("<?xml")
     assert main(["pareto", *runs, "--out", str(out), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -218,4 +218,4 @@ def test_command(make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.C
     assert main(["pareto", *runs, "--out", "front.gif"]) == 2
     assert "must end in one of .png, .svg, .pdf" in capsys.readouterr().err
     assert main(["pareto", *runs, "--threads", "0"]) == 2
-    assert "--threads must be at least 1" in capsys.readouterr().err
+    assert "--threads: must be at least 1" in capsys.readouterr().err

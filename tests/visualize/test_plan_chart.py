@@ -7,8 +7,7 @@ import pytest
 from saccade.recipes import get_recipe
 from saccade.training.multigrid import MultigridTimetable, make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
-from saccade.visualize.charts import save_figure
-from saccade.visualize.plan import plan_chart
+from saccade.visualize.charts import plan_chart, save_figure
 
 
 def table() -> MultigridTimetable:

@@ -111,7 +111,7 @@ def test_report_holds_everything_in_one_file(tmp_path: Path):
         "inside pairs",
         "Hardest clips",
         "gone.mp4: no such file",
-        "were replaced (the log names them): 1",
+        "were replaced (named in the log): 1",
         "saccade train my_recipe --data clips",
         "throw <b>",
         "torch 2.13",

@@ -56,7 +56,7 @@ def test_several_labels(tmp_path: Path, video: str):
     assert "100.0 %" in page  # both classes with a positive rank it first
     assert "best mAP in training" in page
     assert "75.0 %" in page
-    assert "Average precision of each class" in page
+    assert "<th>AP</th>" in page
     assert "MAP against epoch" in page
     assert page.count('<td class="name">') == 2  # merge has no positive
     assert "nothing of its classes" not in page
@@ -84,7 +84,7 @@ def test_labels_in_time(tmp_path: Path, video: str):
     page = write_report(tmp_path).read_text()
     assert "best charades-25 in training" in page
     assert "50.0 %" in page
-    assert "every frame, as X3D-Multigrid" in page
+    assert "as X3D-Multigrid" in page
     assert "control: the scores of a whole video at each of its moments" in page
     assert "Timeline of V0000.mp4" in page
     assert "Charades-25 against epoch" in page

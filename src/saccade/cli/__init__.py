@@ -13,7 +13,7 @@ import os
 import sys
 
 from saccade._version import __version__
-from saccade.console import logs_on_console
+from saccade.cli.console import logs_on_console
 from saccade.errors import SaccadeError, UsageError
 
 COMMANDS = {

@@ -1,4 +1,4 @@
-"""`saccade bench`: how fast models are on this machine, and what runs their operators."""
+"""``saccade bench``: the speed of models on this machine, and the backends of their operators."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from saccade.cli._args import Parser
-from saccade.errors import UsageError
+from saccade.cli.flags import Parser, add_device, add_json, add_threads, positive
+from saccade.cli.tables import aligned
 
 if TYPE_CHECKING:
     from saccade.models import ModelInfo
 
 
 def run(args: list[str]) -> int:
-    """Print what was measured, or with ``--info`` what would run; exit code 0."""
+    """Print what was measured, or with ``--info`` the backends."""
     options = _parser().parse_args(args)
-    for name in ("batch", "runs", "frames", "crop", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
     if options.info:
         _print_info(options.json)
         return 0
@@ -31,25 +27,38 @@ def run(args: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade bench",
-        description="Seconds of a forward pass and of a training step, per backend of the operators.\n"
+        description="Measure a forward pass and a training step of models, per backend of the operators.\n"
         "A training step is forward, loss and backward on clips in memory, without reading video.",
     )
     parser.add_argument("models", nargs="*", default=["x3d_s"], help="names of models (default x3d_s)")
-    parser.add_argument("--info", action="store_true", help="tell what runs the operators here, and stop")
-    parser.add_argument("--batch", type=int, default=2, help="clips of a training step (default 2)")
-    parser.add_argument("--frames", type=int, metavar="N", help="frames of a clip (default: the model's)")
-    parser.add_argument("--crop", type=int, metavar="PIXELS", help="side of a clip (default: the model's)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default auto)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument(
+        "--info", action="store_true", help="show versions and the backend of each operator, then exit"
+    )
+    parser.add_argument(
+        "--batch", type=positive, default=2, metavar="N", help="clips of a training step (default 2)"
+    )
+    parser.add_argument(
+        "--frames", type=positive, metavar="N", help="frames of a clip (default: the model's)"
+    )
+    parser.add_argument("--crop", type=positive, metavar="PIXELS", help="crop (default: the model's)")
+    add_device(parser)
+    add_threads(parser)
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="autocast precision (default %(default)s)",
+    )
     parser.add_argument(
         "--backends",
         default=None,
         metavar="LIST",
-        help="operator backends to compare, e.g. native,torch (default: the one in use here)",
+        help="operator backends to compare, e.g. native,torch (default: the one used here)",
     )
-    parser.add_argument("--runs", type=int, default=5, help="timed passes; the median is shown (default 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--runs", type=positive, default=5, metavar="N", help="timed passes, median shown (default 5)"
+    )
+    add_json(parser)
     return parser
 
 
@@ -163,13 +172,6 @@ def _table(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        left = [cell.ljust(width) for cell, width in zip(row[:5], widths[:5], strict=True)]
-        right = [cell.rjust(width) for cell, width in zip(row[5:], widths[5:], strict=True)]
-        lines.append("  ".join([*left, *right]).rstrip())
     one = rows[0]
-    note = f"{one['dtype']}, {one['device']}, {one['threads']} CPU threads; median, first pass not counted."
-    lines += ["", note]
-    return "\n".join(lines)
+    note = f"{one['dtype']}, {one['device']}, {one['threads']} CPU threads; median, without the first pass."
+    return "\n".join([*aligned(cells, num_left=5), "", note])

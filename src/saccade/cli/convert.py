@@ -1,15 +1,14 @@
-"""`saccade convert`: a checkpoint of another code base into safetensors that `load_model` rebuilds."""
+"""``saccade convert``: a checkpoint of another code base as safetensors that `load_model` rebuilds."""
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.cli._args import Parser
-from saccade.cli._outputs import check_file
+from saccade.cli.fields import OVERRIDES, parse_overrides
+from saccade.cli.flags import Parser, add_overrides, check_file
 from saccade.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -17,20 +16,17 @@ if TYPE_CHECKING:
 
 
 def run(args: list[str]) -> int:
-    """Convert one file and print the report; exit code 0.
-
-    With ``--from-image`` the file is of a network for images, and the model starts from it.
-    """
+    """Convert one file and print the report."""
     options = _parser().parse_args(args)
     check_file(options.out, "OUT", what="output", suffixes=(".safetensors",))
-    overrides = dict(map(_assignment, options.set))
+    overrides = options.overrides | (parse_overrides(options.set) if options.set else {})
     if options.from_image and not options.model:
-        raise UsageError("--from-image needs --model: which model to start, e.g. timesformer_base")
+        raise UsageError("--from-image needs --model, e.g. timesformer_base")
     from saccade.models import clip_spec, create_model, load_weights, model_info, save_weights
     from saccade.models.checkpoints import num_classes_of, read_state
 
     if options.model:
-        model_info(options.model)  # an unknown name is the first thing to say
+        model_info(options.model)  # an unknown name is reported first
     if options.from_image:
         return _from_image(options, overrides)
     state = read_state(options.checkpoint)
@@ -54,65 +50,60 @@ def _from_image(options: Namespace, overrides: dict[str, Any]) -> int:
         {"started_from": report.to_dict(), "clip": asdict(clip_spec(options.model))},
     )
     print(report.summary())
-    print(f"{options.out}: {options.model}, its classifier of {model.num_classes} classes is new")
+    print(f"{options.out}: {options.model}, with a new classifier of {model.num_classes} classes")
     return 0
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade convert",
-        description="Convert a checkpoint "
-        "(PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, VoV3D, RubiksNet, Saccade).",
+        description="Convert a checkpoint of another code base to safetensors.\n"
+        "Reads PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, VoV3D, RubiksNet and\n"
+        "VideoTransformer-pytorch; with --from-image also image models (timm, Hugging Face, MAE).",
     )
     parser.add_argument("checkpoint", help="file to read")
     parser.add_argument("out", help="file to write, .safetensors")
-    parser.add_argument("--model", default="", help="model it is of (default: the one whose shapes fit)")
+    parser.add_argument(
+        "--model", default="", help="architecture of the checkpoint (default: the one whose shapes fit)"
+    )
+    add_overrides(parser)
     parser.add_argument(
         "--set",
-        metavar="FIELD=VALUE",
+        metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="build the model with this option, e.g. head_pool=pytorchvideo or localization=true",
+        help=f"the same as {OVERRIDES}, e.g. head_pool=pytorchvideo",
     )
     parser.add_argument(
         "--from-image",
         action="store_true",
-        help="the file is a network for images (a ViT of timm, Hugging Face, MAE ...): start --model from it",
+        help="the checkpoint is of an image model: initialise the video model --model from it",
     )
     parser.add_argument(
         "--inflate",
         choices=("temporal_avg", "center_frame"),
         default="temporal_avg",
-        help="with --from-image: what filters of several frames start as (default %(default)s)",
+        help="with --from-image: how 2-D filters become 3-D (default %(default)s)",
     )
     parser.add_argument(
         "--time",
         choices=("copy", "zero"),
         default="copy",
-        help="with --from-image: what attention in time starts as (default %(default)s)",
+        help="with --from-image: initialise temporal attention as a copy of spatial attention, or so that it "
+        "adds nothing (default %(default)s)",
     )
     return parser
 
 
-def _assignment(text: str) -> tuple[str, Any]:
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise UsageError(f"--set takes FIELD=VALUE, got {text!r}")
-    try:
-        return field, json.loads(value)
-    except json.JSONDecodeError:
-        return field, value
-
-
 def guess(path: str, state: dict[str, Tensor]) -> str:
-    """The model whose shapes a state dict has; where several share them, the one the file is named after."""
+    """The model whose shapes a state dict has; of several, the one that the file is named after."""
     from saccade.models.checkpoints import guess_models, shorten
 
     names = guess_models(state)
     if not names:
-        raise WeightsError(f"{path}: of no known model, its keys are like {shorten(state)}; use --model")
+        raise WeightsError(f"{path}: fits no known model, its keys are like {shorten(state)}; use --model")
     stem = Path(path).stem.lower().replace("-", "_")
     named = [name for name in names if f"_{name}_" in f"_{stem}_"]
     if len(names) > 1 and len(named) != 1:
-        raise UsageError(f"{path}: {', '.join(names)} all have these weights; choose one with --model")
+        raise UsageError(f"{path}: {', '.join(names)} all have these shapes; choose one with --model")
     return named[0] if named else names[0]

@@ -1,26 +1,42 @@
-"""``saccade data``: check a data set, look at training batches, make the motion clips, list class names."""
+"""``saccade data``: check a data set, preview batches, make synthetic clips, list class names."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.cli._args import Parser
-from saccade.cli._data_preview import preview
-from saccade.cli._outputs import check_file
+from saccade.cli.fields import parse_fields
+from saccade.cli.flags import Parser, add_backend, check_file, not_negative, positive
+from saccade.cli.tables import bar
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from saccade.data.check import CheckReport, FileFacts
+    from saccade.training.config import TrainConfig
 
 _SHOWN = 20  # findings and classes listed before "and N more"
 
+PREVIEW_USAGE = """usage: saccade data preview RECIPE --data PATH [--out FILE] [--step N] [--field value ...]
+
+Draw a training batch as the network sees it: cropped, flipped, augmented and mixed, with its labels. The
+flags are those of saccade train RECIPE, and the batch is the one that step N of that run trains on.
+
+  --data PATH   data set, as for train
+  --out FILE    picture to write (default preview.png)
+  --step N      step of the batch (default 0, the first)
+
+saccade train RECIPE --help lists every field of a recipe with its value.
+"""
+_MAX_CLIPS = 32  # drawn
+_SHEETS = (".png", ".jpg", ".jpeg", ".webp")
+
 
 def run(args: list[str]) -> int:
-    """Run ``saccade data``. The exit code is 1 if `check` found a file unreadable or in two splits."""
+    """Run ``saccade data``; 1 if ``check`` found a file unreadable or in two splits."""
     if args[:1] == ["preview"]:  # its flags are the fields of a recipe
-        return preview(args[1:])
+        return _preview(args[1:])
     options = _parser().parse_args(args)
     code: int = options.command(options)
     return code
@@ -29,16 +45,18 @@ def run(args: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade data",
-        description="Check a data set, look at training batches, make the motion clips, list class names.",
+        description="Check a data set, preview training batches, make synthetic clips, list class names.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_check(commands)
-    commands.add_parser("preview", help="a picture of a training batch as the network sees it")
+    commands.add_parser("preview", help="draw a training batch as the network sees it")
     _add_motion(commands)
     labels = commands.add_parser(
-        "labels", help="print a shipped list of class names", description=_labels.__doc__
+        "labels",
+        help="list the class names of a data set",
+        description="List the class names of a data set, one a line, or without NAME the lists there are.",
     )
-    labels.add_argument("name", metavar="NAME", nargs="?", help="a list; without it, the lists there are")
+    labels.add_argument("name", metavar="NAME", nargs="?", help="list, e.g. kinetics400")
     labels.set_defaults(command=_labels)
     return parser
 
@@ -46,55 +64,79 @@ def _parser() -> Parser:
 def _add_check(commands: argparse._SubParsersAction[Any]) -> None:
     check = commands.add_parser(
         "check",
-        help="read every video once and report what training would trip over",
-        description="Read every video of a data set once, in parallel; report unreadable files, short clips, "
-        "sizes, frame rates, class balance and duplicates across splits.\n"
-        "Exit code 1 if a file is unreadable or lies in two splits.",
+        help="read every video of a data set and report what would go wrong in training",
+        description="Read every video of a data set and report unreadable files, short clips, sizes, frame\n"
+        "rates, class balance, duplicates and files in two splits.\n"
+        "Exit code 1 if a file is unreadable or in two splits.",
     )
     check.add_argument(
-        "path", metavar="PATH", help="folder or list file, as train takes it; or a folder of videos"
+        "path",
+        metavar="PATH",
+        help="data set: class folders or list file, as for train; or a folder of videos",
     )
     check.add_argument(
-        "--clip-frames", type=int, default=16, metavar="N", help="frames of a clip (default 16)"
+        "--root",
+        metavar="FOLDER",
+        help="folder that relative paths of a list start from (default: the list's)",
     )
     check.add_argument(
-        "--stride", type=int, default=5, metavar="N", help="their stride at 30 fps (default 5)"
+        "--class-names",
+        metavar="NAMES",
+        help="class names in label order: a file, or a list such as kinetics400",
+    )
+    check.add_argument(
+        "--clip-frames", type=positive, default=16, metavar="N", help="frames of a clip (default %(default)s)"
+    )
+    check.add_argument(
+        "--stride",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="distance between frames of a clip, in frames at 30 fps (default %(default)s)",
     )
     check.add_argument(
         "--temporal-rule",
         default="saccade",
         metavar="RULE",
-        help="how clips are taken; with segments, tsm ... the stride does not matter (default saccade)",
+        help="how the frames of a clip are sampled; segment rules ignore the stride (default %(default)s)",
     )
     check.add_argument(
-        "--class-names", metavar="NAMES", help="shipped list (kinetics400) or file, in label order"
+        "--workers", type=not_negative, metavar="N", help="decoding workers (default: one per CPU)"
     )
-    check.add_argument(
-        "--root", metavar="FOLDER", help="where the paths of a list start (default: beside the list)"
-    )
-    check.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU)")
-    check.add_argument("--json", metavar="OUT", help="also write everything found to this file")
+    add_backend(check)
+    check.add_argument("--json", metavar="FILE", help="also write everything found to this file")
     check.set_defaults(command=_check)
 
 
 def _add_motion(commands: argparse._SubParsersAction[Any]) -> None:
     motion = commands.add_parser(
         "motion",
-        help="make the motion data set: clips in time-reversal pairs of classes",
-        description="Make the motion data set: H.264 clips whose classes come in pairs that differ in the "
-        "direction of time alone. The same settings give the same clips; an interrupted set is finished.",
+        help="make the motion data set: synthetic clips in time-reversal pairs of classes",
+        description="Make the motion data set: synthetic H.264 clips whose classes come in pairs that\n"
+        "differ only in the direction of time. The same settings give the same clips; a set that\n"
+        "was interrupted is completed.",
     )
-    motion.add_argument("out", metavar="OUT", help="folder to make")
-    motion.add_argument("--clips-per-class", type=int, metavar="N", help="training clips (default 48)")
-    motion.add_argument("--val-per-class", type=int, metavar="N", help="held-out clips (default 20)")
+    motion.add_argument("out", metavar="OUT", help="folder to write")
+    motion.add_argument(
+        "--clips-per-class", type=int, metavar="N", help="training clips of each class (default 48)"
+    )
+    motion.add_argument(
+        "--val-per-class", type=int, metavar="N", help="validation clips of each class (default 20)"
+    )
     motion.add_argument(
         "--untrimmed",
         action="store_true",
-        help="longer videos in which several events happen, with their times, in the format of Charades",
+        help="longer videos with several actions and their times, in the format of Charades",
     )
-    motion.add_argument("--videos", type=int, metavar="N", help="of --untrimmed, to train (default 240)")
-    motion.add_argument("--val-videos", type=int, metavar="N", help="of --untrimmed, held out (default 80)")
-    motion.add_argument("--seed", type=int, default=0, metavar="N", help="determines every clip (default 0)")
+    motion.add_argument(
+        "--videos", type=int, metavar="N", help="with --untrimmed: training videos (default 240)"
+    )
+    motion.add_argument(
+        "--val-videos", type=int, metavar="N", help="with --untrimmed: validation videos (default 80)"
+    )
+    motion.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the clips (default %(default)s)"
+    )
     motion.add_argument(
         "--size",
         type=_size,
@@ -102,7 +144,7 @@ def _add_motion(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="HxW",
         help="height and width in pixels (default 96x112)",
     )
-    motion.add_argument("--workers", type=int, metavar="N", help="processes (default: one per CPU)")
+    motion.add_argument("--workers", type=not_negative, metavar="N", help="processes (default: one per CPU)")
     motion.add_argument("--force", action="store_true", help="replace a motion set made with other settings")
     motion.set_defaults(command=_motion)
 
@@ -110,12 +152,12 @@ def _add_motion(commands: argparse._SubParsersAction[Any]) -> None:
 def _size(text: str) -> tuple[int, int]:
     height, separator, width = text.lower().partition("x")
     if not (separator and height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write HEIGHTxWIDTH, as 96x112")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; write HEIGHTxWIDTH, e.g. 96x112")
     return int(height), int(width)
 
 
 def _motion(options: argparse.Namespace) -> int:
-    from saccade.console import console, show_progress
+    from saccade.cli.console import console, show_progress
     from saccade.data.motion import make_motion, make_untrimmed
 
     clips = {"clips_per_class": options.clips_per_class, "val_per_class": options.val_per_class}
@@ -139,8 +181,52 @@ def _motion(options: argparse.Namespace) -> int:
     return 0
 
 
+def _preview(args: list[str]) -> int:
+    """Draw the batch of one step of a run."""
+    if not args or args[0] in ("-h", "--help"):
+        print(PREVIEW_USAGE)
+        return 0 if args else 2
+    from saccade.cli.console import console
+    from saccade.recipes import get_recipe
+
+    if args[0].startswith("-"):
+        raise UsageError(f"the recipe comes first: saccade data preview RECIPE {args[0]} ...")
+    parser = Parser(prog=f"saccade data preview {args[0]}", add_help=False)
+    parser.add_argument("--out", default="preview.png")
+    parser.add_argument("--step", type=not_negative, default=0)
+    options, rest = parser.parse_known_args(args[1:])
+    out = check_file(options.out, what="picture", suffixes=_SHEETS)
+    config = parse_fields(get_recipe(args[0]), rest, prog=parser.prog)
+    if config is None:
+        return 0
+    draw_preview(config, options.step, out)
+    console().print(f"{options.out}: the batch of step {options.step}", markup=False)
+    return 0
+
+
+def draw_preview(config: TrainConfig, step: int, out: Path) -> None:
+    """Draw the batch of one step of a run into a file."""
+    from saccade.files import atomic_path
+    from saccade.training.preview import preview_batch
+    from saccade.visualize.sheets import clip_sheet
+
+    seen = preview_batch(config, step)
+    num_clips, num_frames, side = seen.frames.shape[:3]
+    shown = (
+        f"{num_clips} clips" if num_clips <= _MAX_CLIPS else f"the first {_MAX_CLIPS} of {num_clips} clips"
+    )
+    sheet = clip_sheet(
+        seen.frames[:_MAX_CLIPS].numpy(),
+        seen.captions,
+        seen.sources,
+        title=f"{config.recipe}, step {step}: {shown}, {num_frames} frames of {side} pixels",
+        boxes=None if seen.boxes is None else [own.numpy() for own in seen.boxes],
+    )
+    with atomic_path(out) as temporary:
+        sheet.save(temporary)
+
+
 def _labels(options: argparse.Namespace) -> int:
-    """Print a shipped list of class names, one a line; without a name, the lists there are."""
     from saccade.data.classnames import LABEL_LISTS, class_ids
 
     if options.name is None:
@@ -153,7 +239,7 @@ def _labels(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from saccade.console import show_progress
+    from saccade.cli.console import show_progress
     from saccade.data.check import check_data
     from saccade.files import write_json
 
@@ -168,6 +254,7 @@ def _check(options: argparse.Namespace) -> int:
             root=options.root,
             temporal_rule=options.temporal_rule,
             workers=options.workers,
+            backend=options.backend,
             progress=progress,
         )
     if options.json:
@@ -181,7 +268,7 @@ def _check(options: argparse.Namespace) -> int:
 def _print_statistics(report: CheckReport) -> None:
     from rich.table import Table
 
-    from saccade.console import output
+    from saccade.cli.console import output
 
     table = Table(title=f"{report.root}: {len(report.files)} videos", title_justify="left")
     table.add_column("")
@@ -218,7 +305,7 @@ def _statistics(files: list[FileFacts], short: set[int]) -> dict[str, str]:
 def _print_balance(report: CheckReport) -> None:
     from rich.table import Table
 
-    from saccade.console import output
+    from saccade.cli.console import output
 
     counts = report.class_counts
     if not report.class_names:
@@ -232,8 +319,8 @@ def _print_balance(report: CheckReport) -> None:
     table.add_column("")
     shown = order if len(order) <= 2 * _SHOWN else order[:_SHOWN] + order[-_SHOWN:]
     for position, label in enumerate(shown):
-        bar = "█" * round(24 * total[label] / max(1, max(total)))
-        table.add_row(report.class_names[label], *(str(counts[split][label]) for split in counts), bar)
+        length = bar(total[label] / max(1, max(total)))
+        table.add_row(report.class_names[label], *(str(counts[split][label]) for split in counts), length)
         if len(shown) < len(order) and position == _SHOWN - 1:
             table.add_row(f"... {len(order) - len(shown)} classes between ...", *("" for _ in counts), "")
     output().print(table)
@@ -275,10 +362,10 @@ def _together(group: Sequence[FileFacts]) -> str:
 
 
 def _print_verdict(report: CheckReport) -> None:
-    from saccade.console import output
+    from saccade.cli.console import output
 
     if report.ok:
-        output().print("[green]ok[/]: every video reads to its end, and no file lies in two splits")
+        output().print("[green]ok[/]: every video is readable, and no file is in two splits")
         return
     findings = ((report.unreadable, "unreadable"), (report.duplicates_across_splits, "in two splits"))
     causes = ", ".join(f"{len(found)} {what}" for found, what in findings if found)
@@ -289,7 +376,7 @@ def _list(lines: list[str], title: str, style: str) -> None:
     """A title with the number of findings, and the first of them."""
     from rich.text import Text
 
-    from saccade.console import output
+    from saccade.cli.console import output
 
     if not lines:
         return

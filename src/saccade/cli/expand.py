@@ -1,4 +1,4 @@
-"""``saccade expand``: search the network for a data set and a budget by expanding X2D."""
+"""``saccade expand``: search a network for a data set and a budget by expanding X2D."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.cli._args import Parser
+from saccade.cli.fields import parse_fields
+from saccade.cli.flags import Parser, add_device, add_json
+from saccade.cli.tables import aligned
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ _START = {"frames": int, "stride": int, "crop": int, "width": float, "bottleneck
 
 
 def run(args: list[str]) -> int:
-    """Search, and print what was found; 130 if it was interrupted."""
+    """Search, and print what was found."""
     parser = _parser()
     options, rest = parser.parse_known_args(args)
     if options.report:
@@ -49,99 +51,145 @@ def run(args: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade expand",
-        description="Expand X2D step by step, along one axis at a time, until the budget is reached (X3D).\n"
-        "Each step trains a candidate per axis, each of about the same cost, and keeps the best.",
-        epilog="All fields of the recipe are flags too, as of `saccade train`: --batch-size 8 --optim.lr 0.1",
+        description="Search a network for a data set and a budget by expanding X2D, as X3D was found.\n\n"
+        "Each step trains one candidate per axis, all of about the same cost, and keeps the best, until the\n"
+        "targets are reached.",
+        epilog="Every field of the recipe is a flag too, as in saccade train: --batch-size 8 --optim.lr 0.1",
     )
-    parser.add_argument("--data", default="", help="the clips: folder of class folders, list file ...")
     parser.add_argument(
-        "--recipe", default=RECIPE, help=f"how candidates train: name or file (default {RECIPE})"
+        "--data", default="", metavar="PATH", help="data set: a folder of class folders, a list file, ..."
     )
-    parser.add_argument("--out", default="", help="folder of the search (default runs/expand)")
+    parser.add_argument(
+        "--recipe",
+        default=RECIPE,
+        help="recipe that trains the candidates: name or file (default %(default)s)",
+    )
+    parser.add_argument("--out", default="", help=f"folder of the search (default {OUT})")
     _add_steps(parser)
     _add_training(parser)
     _add_modes(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     return parser
 
 
 def _add_steps(parser: Parser) -> None:
-    targets = parser.add_argument_group("targets, of which at least one is needed; the result keeps them all")
-    targets.add_argument("--target-gmacs", type=float, metavar="G", help="multiply-adds of a clip / 10⁹")
+    targets = parser.add_argument_group("targets (at least one; the result exceeds none of them)")
+    targets.add_argument("--target-gmacs", type=float, metavar="G", help="GMACs of a clip")
     targets.add_argument("--target-params", type=_number, metavar="N", help="parameters: 3800000 or 3.8M")
-    targets.add_argument("--target-latency-ms", type=float, metavar="MS", help="measured, see --device")
+    targets.add_argument(
+        "--target-latency-ms", type=float, metavar="MS", help="latency of a clip, measured on --device"
+    )
     targets.add_argument(
         "--target-memory", type=float, metavar="MB", help="weights and activations of a clip"
     )
     steps = parser.add_argument_group("steps")
     steps.add_argument(
-        "--axes", default="", help="fast,temporal,spatial,depth,width,bottleneck (default: all)"
+        "--axes",
+        default="",
+        help="axes to expand: fast,temporal,spatial,depth,width,bottleneck (default all)",
     )
-    steps.add_argument("--rate", type=float, default=2.0, help="factor on the cost in each step (default 2)")
+    steps.add_argument(
+        "--rate",
+        type=float,
+        default=2.0,
+        help="factor by which each step raises the cost (default %(default)s)",
+    )
     steps.add_argument(
         "--cost",
         choices=["gmacs", "latency-ms", "memory-mb", "params"],
         default="gmacs",
-        help="what the factor is on (default gmacs)",
+        help="cost that --rate applies to (default %(default)s)",
     )
     steps.add_argument(
         "--criterion",
         choices=["accuracy", "gain", "ratio"],
         default="accuracy",
-        help="keep the most accurate (default), the largest gain per doubling, or accuracy / cost",
+        help="keep the candidate of best accuracy, of most gain per doubling of the cost, or of best "
+        "accuracy / cost (default %(default)s)",
     )
-    steps.add_argument("--start", default="", metavar="FIELDS", help="e.g. crop=64,width=0.5 (default: X2D)")
+    steps.add_argument(
+        "--start",
+        default="",
+        metavar="NAME=VALUE,...",
+        help="first network, e.g. crop=64,width=0.5 (default X2D)",
+    )
     steps.add_argument(
         "--duration",
         type=int,
         default=48,
-        help="frames of the video under the first clip of two (default 48)",
+        metavar="FRAMES",
+        help="frames of video that the first clip of two frames spans (default %(default)s)",
     )
-    steps.add_argument("--max-steps", type=int, default=30)
+    steps.add_argument("--max-steps", type=int, default=30, metavar="N", help="steps (default %(default)s)")
 
 
 def _add_training(parser: Parser) -> None:
-    budget = parser.add_argument_group("budget")
-    budget.add_argument("--epochs", type=float, help="of each candidate (default: the recipe's)")
-    budget.add_argument("--seeds", type=int, default=1, help="trainings of each candidate (default 1)")
+    budget = parser.add_argument_group("training of candidates")
+    budget.add_argument("--epochs", type=float, help="epochs of each candidate (default: the recipe's)")
     budget.add_argument(
-        "--halving", type=int, default=0, metavar="N", help="successive halving, one in N goes on; 0 off"
+        "--seeds", type=int, default=1, metavar="N", help="trainings of each candidate (default %(default)s)"
     )
-    budget.add_argument("--warm-start", action="store_true", help="begin with the parent's weights, expanded")
-    where = parser.add_argument_group("where")
-    where.add_argument("--engine", choices=["process", "ray"], default="process")
+    budget.add_argument(
+        "--halving",
+        type=int,
+        default=0,
+        metavar="N",
+        help="successive halving: one in N continues (default off)",
+    )
+    budget.add_argument(
+        "--warm-start", action="store_true", help="start candidates from the expanded weights of their parent"
+    )
+    where = parser.add_argument_group("where it runs")
     where.add_argument(
-        "--jobs", type=int, default=0, help="candidates that train at a time (0: by the machine)"
+        "--engine", choices=["process", "ray"], default="process", help="processes of this machine, or Ray"
     )
-    where.add_argument("--address", default="", help="of the Ray cluster (default: this machine's)")
-    where.add_argument("--device", default="auto", help="trains, and is measured: auto, cpu, cuda")
+    where.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="candidates trained in parallel (default: by machine)",
+    )
+    where.add_argument("--address", default="", help="address of the Ray cluster (default: this machine)")
+    add_device(where)
     where.add_argument(
         "--runtime",
         choices=["saccade", "torch", "compile"],
         default="saccade",
-        help="what the latency is measured with: our kernels, PyTorch's operators, torch.compile",
+        help="latency is that of our kernels, PyTorch's operators or torch.compile (default %(default)s)",
     )
     where.add_argument(
-        "--latency-runs", type=int, default=5, help="timed passes, 0 measures none (default 5)"
+        "--latency-runs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="timed passes; 0 measures no latency (default %(default)s)",
     )
 
 
 def _add_modes(parser: Parser) -> None:
-    parser.add_argument(
-        "--replay", default="", metavar="TABLE", help="scores from a table; nothing is trained"
+    modes = parser.add_argument_group("modes")
+    modes.add_argument("--resume", action="store_true", help="continue the search in --out")
+    modes.add_argument("--overwrite", action="store_true", help="replace the search in --out")
+    modes.add_argument(
+        "--replay", default="", metavar="TABLE", help="take the accuracies from a table, train nothing"
     )
-    parser.add_argument("--num-classes", type=int, default=400, help="with --replay (default 400)")
-    parser.add_argument("--resume", action="store_true", help="go on with the search in the folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace the search in the folder")
-    parser.add_argument(
-        "--report", action="store_true", help="write the report of the search in --out anew, and stop"
+    modes.add_argument(
+        "--num-classes",
+        type=int,
+        default=400,
+        metavar="N",
+        help="classes with --replay (default %(default)s)",
     )
-    parser.add_argument(
+    modes.add_argument(
+        "--report", action="store_true", help="rewrite the report of the search in --out, exit"
+    )
+    modes.add_argument(
         "--against",
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="with --report: other searches of the data, to tell what was saved and whether they chose alike",
+        help="with --report: other searches on the same data set to compare with",
     )
 
 
@@ -149,16 +197,13 @@ def _report(options: Namespace, rest: list[str]) -> int:
     from saccade.expansion.report import write_report
 
     if rest:
-        raise UsageError(f"unknown flag {rest[0].split('=')[0]}; --report takes --out and --against alone")
+        raise UsageError(f"unknown flag {rest[0].split('=')[0]}; --report takes only --out and --against")
     print(write_report(Path(options.out or OUT), against=options.against))
     return 0
 
 
 def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConfig | None:
-    """The settings that the search to resume has, so that they need not be repeated, with what the flags
-    change of them; None after printing help.
-    """
-    from saccade.cli.train import parse_fields
+    """The settings of the search to resume with the changes of the flags; None after printing help."""
     from saccade.expansion.config import SearchConfig
     from saccade.expansion.journal import read_journal, settings_in, steps_in
     from saccade.training.processes import pick_device
@@ -167,14 +212,14 @@ def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConf
     extra = [arg for name, arg in flags.items() if name not in _WITH_RESUME]
     if extra:
         raise UsageError(
-            f"{extra[0]}: --resume without --data takes all settings from the search in --out but "
+            f"{extra[0]}: --resume without --data takes all settings from the search in --out except "
             f"{', '.join(_MAY_CHANGE)}"
         )
     out = Path(options.out or OUT)
     records = read_journal(out)
     settings = settings_in(records)
     if settings is None:
-        raise UsageError(f"{out}: its journal has no settings; give them again with --resume")
+        raise UsageError(f"{out}: the journal has no settings; repeat them with --resume")
     if "--device" not in flags:
         options.device = settings["device"].split(":")[0]  # also of the engine, which deals out the GPUs
     search = SearchConfig.from_dict(settings)
@@ -192,14 +237,13 @@ def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConf
 
 def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
     """The search that the flags describe; None after printing help."""
-    from saccade.cli.train import parse_fields
     from saccade.expansion.axes import parse_axes
     from saccade.expansion.config import AXES, COSTS, SearchConfig, Target
     from saccade.recipes import get_recipe
     from saccade.training.processes import pick_device
 
     if not (options.data or options.replay):
-        raise UsageError("give --data PATH, the clips the network is for (or --replay TABLE)")
+        raise UsageError("give --data PATH (or --replay TABLE)")
     recipe = get_recipe(options.recipe).replace(data=options.data)
     base = parse_fields(recipe, rest, prog="saccade expand")
     if base is None:
@@ -253,7 +297,7 @@ def _number(text: str) -> float:
     try:
         return float(text[:-1]) * scale if scale else float(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is no number; write 3800000 or 3.8M") from None
+        raise ArgumentTypeError(f"{text!r} is not a number; write 3800000 or 3.8M") from None
 
 
 def _expand(options: Namespace, search: SearchConfig) -> SearchResult:
@@ -305,10 +349,7 @@ def _table(search: SearchConfig, result: SearchResult) -> str:
                 f"{100 * one.accuracy:.1f} %",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = aligned(rows, num_left=len(titles) + 1)
     final = result.final.candidate
     lines += ["", f"found: {final.name}: {final.factors}"]
     if (search.out / "recipe.json").is_file():

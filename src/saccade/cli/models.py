@@ -1,14 +1,16 @@
-"""`saccade models`: the table of models."""
+"""``saccade models``: the table of models."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from dataclasses import asdict
+from argparse import Namespace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from saccade.cli._args import Parser
+from saccade.cli.flags import Parser, add_json, add_overrides, add_threads, positive
+from saccade.cli.tables import aligned
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,17 +18,16 @@ if TYPE_CHECKING:
 
 
 def run(args: list[str]) -> int:
-    """Print the table; exit code 0."""
+    """Print the table."""
     options = _parser().parse_args(args)
-    if options.runs < 1:
-        raise UsageError(f"--runs must be at least 1, got {options.runs}")
     from saccade.models import list_models, model_info
 
     names = list_models(options.pattern)
     if not names:
         raise UsageError(f"no model matches {options.pattern!r}; models are {', '.join(list_models())}")
-    infos = [model_info(name) for name in names]
-    latencies = _latencies(infos, options.runs, options.threads) if options.latency else {}
+    overrides = options.overrides
+    infos = [_with_overrides(model_info(name), overrides) for name in names]
+    latencies = _latencies(infos, overrides, options) if options.latency else {}
     if options.json:
         print(json.dumps([_record(info, latencies) for info in infos], indent=2))
     else:
@@ -37,14 +38,39 @@ def run(args: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade models",
-        description="Parameters, multiply-adds, clip and published accuracy of every model.",
+        description="List the models with parameters, GMACs, clip and published accuracy.",
     )
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names, e.g. 'x3d_*'")
-    parser.add_argument("--latency", action="store_true", help="time a forward pass here (float32, batch 1)")
-    parser.add_argument("--runs", type=int, default=5, help="forward passes; the median is shown (default 5)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--latency", action="store_true", help="measure a forward pass on this machine (float32, batch 1)"
+    )
+    parser.add_argument(
+        "--runs", type=positive, default=5, metavar="N", help="timed passes, median shown (default 5)"
+    )
+    add_threads(parser)
+    add_overrides(parser)
+    add_json(parser)
     return parser
+
+
+def _with_overrides(info: ModelInfo, overrides: dict[str, Any]) -> ModelInfo:
+    """The figures of a model that is built with other options; no published accuracy is for that."""
+    if not overrides:
+        return info
+    import torch
+
+    from saccade.models import create_model
+    from saccade.models.counts import count_macs, count_params
+
+    with torch.device("meta"):
+        model = create_model(info.name, **overrides)
+    frames = int(overrides.get("num_frames", info.frames))
+    gmacs = [
+        count_macs(model, (1, 3, frames, crop, crop)) / 1e9 for crop in (info.train_crop, info.test_crop)
+    ]
+    return replace(
+        info, params=count_params(model), frames=frames, gmacs=gmacs[0], gmacs_test=gmacs[1], top1=()
+    )
 
 
 def _record(info: ModelInfo, latencies: dict[str, Any]) -> dict[str, Any]:
@@ -68,11 +94,7 @@ def _print_table(infos: list[ModelInfo], latencies: dict[str, Any]) -> None:
         if latencies:
             cells.append(f"{latencies[info.name]['latency_ms']:.0f}")
         rows.append(cells)
-    # laid out by hand: rich would cut figures off in a narrow terminal
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        name, *figures = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join([row[0].ljust(len(name)), *figures]))
+    print("\n".join(aligned(rows)))
     print(_footnote(infos, latencies))
 
 
@@ -83,9 +105,9 @@ def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
             sources.setdefault((info.top1_data, info.top1_source), []).append(info.name)
     lines = [
         "",
-        "Clip: frames × stride at 30 frames per second, or a frame of each of so many segments of the video.",
-        "GMACs: 10⁹ multiply-adds of convolutions, linear layers and attention for one clip at the",
-        "training and the test crop; a video costs that times its views.",
+        "Clip: frames × stride at 30 frames per second, or one frame from each of N segments of the video.",
+        "GMACs: 10⁹ multiply-adds of convolutions, linear layers and attention for one clip at the training",
+        "and the test crop; multiply by the number of views for the cost of a video.",
         *(
             f"Top-1 on {data} of {', '.join(names)}: {source}, not measured here."
             for (data, source), names in sources.items()
@@ -107,30 +129,32 @@ def _figure(value: float) -> str:
     return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}" if value >= 0.1 else f"{value:.4f}"
 
 
-def _latencies(infos: list[ModelInfo], runs: int, threads: int) -> dict[str, dict[str, Any]]:
+def _latencies(
+    infos: list[ModelInfo], overrides: dict[str, Any], options: Namespace
+) -> dict[str, dict[str, Any]]:
     """Median milliseconds of a forward pass at the test crop, per model, with how it was measured."""
     import torch
 
-    if threads:
-        torch.set_num_threads(threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     measured = {}
     for info in infos:
         if sys.stderr.isatty():
             print(f"timing {info.name} ...", end="\r", file=sys.stderr)
         measured[info.name] = {
-            "latency_ms": 1000 * _median_seconds(info, runs),
-            "latency_runs": runs,
+            "latency_ms": 1000 * _median_seconds(info, overrides, options.runs),
+            "latency_runs": options.runs,
             "latency_threads": torch.get_num_threads(),
             "latency_device": "CPU",
         }
     return measured
 
 
-def _median_seconds(info: ModelInfo, runs: int) -> float:
+def _median_seconds(info: ModelInfo, overrides: dict[str, Any], runs: int) -> float:
     from saccade.evaluation.speed import Stopwatch, random_clips, take_turns
     from saccade.models import create_model, memory_format
 
-    model = create_model(info.name)
+    model = create_model(info.name, **overrides)
     layout = memory_format(model)
     clip = random_clips(1, info.frames, info.test_crop, "cpu", layout)
     model = model.to(memory_format=layout)

@@ -1,4 +1,4 @@
-"""``saccade pareto RUNS...``: accuracy of trained models against what they cost."""
+"""``saccade pareto RUN...``: accuracy of trained runs against cost."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.cli._args import Parser
-from saccade.cli._outputs import PICTURES, check_file
+from saccade.cli.flags import PICTURES, Parser, add_device, add_json, add_threads, check_file, positive
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,19 +17,15 @@ EXAMPLES = """examples:
   saccade pareto runs/*
   saccade pareto runs/x3d_s runs/rubiksnet_tiny --views 10x1 --latency --out figure.svg
 
-All runs must have been tested in the same way on the same videos. Runs that differ in the seed alone are
-drawn as one model, with the error of their mean.
+All runs must have been tested with the same views on the same videos. Runs that differ only in the seed are
+drawn as one model, with the standard error of their mean.
 """
 
 
 def run(args: list[str]) -> int:
-    """Print the table, write the picture; exit code 0."""
+    """Print the table and write the picture."""
     options = _parser().parse_args(args)
     out = check_file(options.out, what="picture", suffixes=PICTURES)
-    for name in ("runs_timed", "threads"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     from saccade.tasks import figure_name
     from saccade.visualize.charts import save_figure
     from saccade.visualize.frontier import pareto_chart
@@ -50,46 +45,47 @@ def run(args: list[str]) -> int:
         print(json.dumps({**about, "models": to_rows(comparison)}, indent=2, ensure_ascii=False))
     else:
         _show(comparison, name, measured)
-        print(f"drawn in {out}")
+        print(f"picture: {out}")
     return 0
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade pareto",
-        description="Draw accuracy against GMACs, parameters and latency over trained run folders, with the\n"
-        "Pareto front, and print the table.",
+        description="Compare trained runs: accuracy against GMACs, parameters and latency, as a table and a\n"
+        "picture with the Pareto front.",
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders; of `saccade expand` the run it found"
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folder; a folder of saccade expand stands for its best run",
     )
     parser.add_argument(
         "--views",
         default="",
-        help="view set to compare by, or `validation` for the last one in training (default: the largest "
-        "that all were tested with, else the validation)",
+        help="view set to compare by, or validation for the last one in training (default: the largest that "
+        "all runs were tested with, else validation)",
     )
-    parser.add_argument("--latency", action="store_true", help="time one clip through each model here")
-    parser.add_argument("--device", default="cpu", help="of the latency: cpu, cuda, auto (default cpu)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
     parser.add_argument(
-        "--runs-timed",
-        type=int,
-        default=10,
-        metavar="N",
-        help="timed passes, of which the median (default 10)",
+        "--latency", action="store_true", help="measure the latency of one clip on this machine"
     )
-    parser.add_argument("--title", default="", help="of the picture (default: the figure and the protocol)")
+    add_device(parser, "cpu")
+    add_threads(parser)
+    parser.add_argument(
+        "--runs-timed", type=positive, default=10, metavar="N", help="timed passes, median shown (default 10)"
+    )
+    parser.add_argument("--title", default="", help="title of the picture (default: figure and protocol)")
     parser.add_argument(
         "--out", default="pareto.png", help="picture, .png, .svg or .pdf (default pareto.png)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     return parser
 
 
 def _runs(paths: list[str]) -> list[Path]:
-    """The runs among what ``runs/*`` names, with a word on the rest."""
+    """The run folders among ``paths``; others are reported and skipped."""
     from saccade.visualize.pareto import find_runs
 
     runs, others = find_runs(paths)
@@ -97,7 +93,7 @@ def _runs(paths: list[str]) -> list[Path]:
     if not runs:
         raise UsageError(f"{told}: no run there (config.json is missing)")
     if others:
-        print(f"saccade: left out, because they hold no run: {told}", file=sys.stderr)
+        print(f"saccade: skipped, because they hold no run: {told}", file=sys.stderr)
     return runs
 
 
@@ -119,7 +115,7 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
     from rich.markup import escape
     from rich.table import Table
 
-    from saccade.console import output
+    from saccade.cli.console import output
     from saccade.visualize.frontier import plain_number
     from saccade.visualize.pareto import COSTS
 
@@ -141,7 +137,7 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
     console.print(table)
     notes = [
         f"{comparison.protocol}, {comparison.entries[0].num_videos} videos; ± is one standard error. "
-        "Best for its ...: on the Pareto front, no other is as cheap and as accurate."
+        "Best for its: the costs at which the model is on the Pareto front."
     ]
     if measured:
         notes.append(

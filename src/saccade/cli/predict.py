@@ -1,23 +1,49 @@
-"""``saccade predict VIDEO...``: what happens in videos."""
+"""``saccade predict VIDEO...``: classify videos, or find actions in time or the actions of people."""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from saccade.cli._args import Parser
-from saccade.cli._model_flags import add_model_flags, load_from_flags
+from saccade.cli.flags import (
+    Parser,
+    add_decoding,
+    add_frames_fps,
+    add_json,
+    add_model,
+    add_run,
+    add_videos,
+    check_folder,
+    find_videos,
+    load_from_flags,
+    output_names,
+    positive,
+    score,
+)
+from saccade.cli.tables import bar, clock, shades, timeline
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
-    from saccade.inference import Detector, Failure, LoadedModel, Localizer, Prediction, Predictor
+    from saccade.inference import (
+        Detector,
+        Failure,
+        LoadedModel,
+        Localizer,
+        PeopleActions,
+        Prediction,
+        Predictor,
+    )
+    from saccade.tasks.timeline import Timeline
 
-Answers = TypeVar("Answers", "Predictor", "Localizer", "Detector")
+logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", "Predictor", "Localizer", "Detector")
 
 EXAMPLES = """examples:
   saccade predict clip.mp4 --run runs/my_run
@@ -25,42 +51,22 @@ EXAMPLES = """examples:
   saccade predict video.mp4 --run runs/x3d_motion_loc --localize
   saccade predict film.mp4 --run runs/x3d_m_ava --boxes people.csv
   saccade predict clip.mp4 --model x3d_s --weights x3d_s.pyth --labels kinetics400
+
+Exit code 1 if a video could not be read; the others are predicted all the same.
 """
 
 
 def run(args: list[str]) -> int:
-    """The command; returns 1 when a video could not be read."""
+    """Predict; 1 if a video could not be read."""
     options = _parser().parse_args(args)
-    if options.top < 1:
-        raise UsageError(f"--top must be at least 1, got {options.top}")
-    if options.workers < 0:
-        raise UsageError(f"--workers must be 0 or more, got {options.workers}")
-    if not (options.run or options.weights):
-        from saccade.runs import newest_run
-
-        newest = newest_run()
-        hint = f"the newest run here is --run {newest.folder}" if newest else "none is in ./runs"
-        raise UsageError(f"which model? --run RUN, or --weights FILE (with --model NAME if not ours); {hint}")
-    if options.run and (options.weights or options.model):
-        raise UsageError("--run brings its own model and weights; leave --model and --weights out")
-    for flag, value in (("--out", options.out), ("--threshold", options.threshold)):
-        if value is not None and not (options.localize or options.boxes):
-            raise UsageError(f"{flag} goes with --localize or --boxes")
-    if options.min_score is not None and not options.boxes:
-        raise UsageError("--min-score goes with --boxes")
-    paths = expand(options.videos)
+    _check(options)
+    paths = find_videos(options.videos)
     if options.boxes:
-        from saccade.cli import _people
-
-        _people.check_flags(options)
-        failures = _people.detect(_named(_detector(options)), paths, options)
+        failures = _detect(_detector(options), paths, options)
     elif options.localize:
-        from saccade.cli._localize import check_flags, localize
-
-        check_flags(options)
-        failures = localize(_named(_localizer(options)), paths, options)
+        failures = _localize(_localizer(options), paths, options)
     else:
-        failures = _predict(_named(_predictor(options)), paths, options)
+        failures = _predict(_predictor(options), paths, options)
     if failures:
         print(f"saccade: {len(failures)} of {len(paths)} videos could not be read:", file=sys.stderr)
         for failure in failures:
@@ -69,75 +75,128 @@ def run(args: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="saccade predict", description="What happens in videos.", epilog=EXAMPLES)
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="file, folder or quoted glob")
-    parser.add_argument("--run", metavar="RUN", help="run folder of saccade train")
-    parser.add_argument("--weights", metavar="FILE", help="weights file, or a checkpoint (with --model)")
+    parser = Parser(
+        prog="saccade predict",
+        description="Classify videos, find actions in time (--localize) or the actions of people (--boxes).",
+        epilog=EXAMPLES,
+    )
+    add_videos(parser)
+    add_run(parser)
     parser.add_argument(
-        "--top", type=int, default=5, metavar="K", help="labels to show (default %(default)s)"
+        "--top", type=positive, default=5, metavar="K", help="labels to show (default %(default)s)"
     )
     parser.add_argument(
         "--views",
         default="auto",
-        help="CLIPSxCROPS such as 10x3; auto: clips end to end (default %(default)s)",
+        help="CLIPSxCROPS, e.g. 10x3, or auto: consecutive clips over the whole video (default %(default)s)",
     )
     parser.add_argument(
         "--localize",
         action="store_true",
-        help="when each action happens: printed, and as NAME.timeline.png and .json (a run of localization)",
+        help="find when each action happens; writes NAME.timeline.png and .json (needs a localization run)",
     )
     parser.add_argument(
         "--boxes",
         metavar="FILE",
-        help="what the people in these boxes do: printed, and as NAME.people.mp4 and .json (a run of "
-        "detection); CSV rows video_id,second,x1,y1,x2,y2",
+        help="classify the actions of the people in these boxes; writes NAME.people.mp4 and .json (needs a "
+        "detection run). CSV rows: video_id,second,x1,y1,x2,y2",
     )
     parser.add_argument(
-        "--min-score", type=float, metavar="S", help="of --boxes: detected people below are left out (0.9)"
-    )
-    parser.add_argument(
-        "--out", metavar="FOLDER", help="of --localize and --boxes, for their files (default: here)"
+        "--min-score",
+        type=float,
+        metavar="SCORE",
+        help="with --boxes: ignore detected people with a lower score (default 0.9)",
     )
     parser.add_argument(
         "--threshold",
-        type=float,
+        type=score,
         metavar="SCORE",
-        help="of --localize and --boxes: an action is there (default 0.5)",
+        help="with --localize and --boxes: least score of an action (default 0.5)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON array on stdout")
-    parser.add_argument("--jsonl", metavar="FILE", help="a JSON object a line, as results come")
     parser.add_argument(
-        "--batch-size", type=int, metavar="VIEWS", help="views per forward pass (default: by memory)"
+        "--out", metavar="FOLDER", help="with --localize and --boxes: folder of the files (default: here)"
     )
-    parser.add_argument("--workers", type=int, default=2, help="decoding threads (default %(default)s)")
-    parser.add_argument("--fps", type=float, help="frames per second of folders of images (default 30)")
-    add_model_flags(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--jsonl", metavar="FILE", help="write one JSON object per video as results arrive; - is stdout"
+    )
+    add_decoding(parser)
+    add_frames_fps(parser)
+    add_model(parser)
     return parser
+
+
+def _check(options: Namespace) -> None:
+    """Refuse flags that do not go together, before anything takes time."""
+    if not (options.run or options.weights):
+        from saccade.runs import newest_run
+
+        newest = newest_run()
+        hint = f"the newest run here is --run {newest.folder}" if newest else "there is none in ./runs"
+        raise UsageError(
+            f"no model given: use --run RUN, or --weights FILE (with --model NAME if not ours); {hint}"
+        )
+    if options.run and (options.weights or options.model):
+        raise UsageError("--run has its own model and weights; leave out --model and --weights")
+    if options.localize and options.boxes:
+        raise UsageError("--boxes and --localize cannot be combined")
+    mode = "--boxes" if options.boxes else "--localize" if options.localize else ""
+    useless = {
+        "--out": options.out is not None and not mode,
+        "--threshold": options.threshold is not None and not mode,
+        "--min-score": options.min_score is not None and not options.boxes,
+        "--views": options.views != "auto" and bool(mode),
+        "--jsonl": options.jsonl is not None and bool(mode),
+        "--batch-size": options.batch_size is not None and mode == "--boxes",
+    }
+    for flag, given in useless.items():
+        if given:
+            raise UsageError(
+                f"{flag}: has no effect {f'with {mode}' if mode else 'without --localize or --boxes'}"
+            )
+    if mode:
+        check_folder(options.out or ".")
 
 
 def _predictor(options: Namespace) -> Predictor:
     from saccade.inference import Predictor
 
-    return Predictor(
-        _loaded(options), views=options.views, batch_size=options.batch_size, frames_fps=options.fps
+    return _named(
+        Predictor(
+            _loaded(options),
+            views=options.views,
+            batch_size=options.batch_size,
+            frames_fps=options.fps,
+            backend=options.backend,
+        )
     )
 
 
 def _localizer(options: Namespace) -> Localizer:
     from saccade.inference import Localizer
 
-    return Localizer(_loaded(options), batch_size=options.batch_size, frames_fps=options.fps)
+    return _named(
+        Localizer(
+            _loaded(options),
+            batch_size=options.batch_size,
+            frames_fps=options.fps,
+            backend=options.backend,
+        )
+    )
 
 
 def _detector(options: Namespace) -> Detector:
     from saccade.inference import Detector
     from saccade.inference.detector import MIN_SCORE
 
-    return Detector(
-        _loaded(options),
-        boxes=options.boxes,
-        min_score=MIN_SCORE if options.min_score is None else options.min_score,
-        frames_fps=options.fps,
+    return _named(
+        Detector(
+            _loaded(options),
+            boxes=options.boxes,
+            min_score=MIN_SCORE if options.min_score is None else options.min_score,
+            frames_fps=options.fps,
+            backend=options.backend,
+        )
     )
 
 
@@ -145,27 +204,27 @@ def _loaded(options: Namespace) -> LoadedModel:
     return load_from_flags(options.run, options.weights, options)
 
 
-def _named(answers: Answers) -> Answers:
-    """The same; warns if its labels are numbers, which of a model that cannot answer is not worth a word."""
-    from saccade.console import warn
-
-    if not answers.loaded.named:
-        warn(f"{answers.loaded.origin} has no class names; labels are numbers (--labels gives names)")
-    return answers
+def _named(model: Model) -> Model:
+    """The same; warns if its labels are numbers."""
+    if not model.loaded.named:
+        logger.warning(
+            f"{model.loaded.origin} has no class names; labels are numbers (give names with --labels)"
+        )
+    return model
 
 
 def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list[Failure]:
-    """Predict and show; the videos that could not be read."""
-    from saccade.console import progress_bar
+    """Classify and show; the videos that could not be read."""
+    from saccade.cli.console import show_progress
     from saccade.inference import Prediction
 
     failures: list[Failure] = []
     records: list[dict[str, Any]] = []
-    quiet = options.json or options.jsonl
-    bar = progress_bar(unit="videos", transient=True) if quiet and len(paths) > 1 else None
-    with _lines(options.jsonl) as lines, bar or nullcontext():
-        task = bar.add_task("predicting", total=len(paths)) if bar else None
-        for found in predictor.predict_many(paths, workers=min(options.workers, len(paths))):
+    silent = options.json or options.jsonl
+    with _lines(options.jsonl) as lines, show_progress("predicting", unit="videos", transient=True) as done:
+        for number, found in enumerate(
+            predictor.predict_many(paths, workers=min(options.workers, len(paths))), start=1
+        ):
             if isinstance(found, Prediction):
                 record = found.to_dict(options.top)
             else:
@@ -176,10 +235,10 @@ def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list
             if lines is not None:
                 lines.write(json.dumps(record, ensure_ascii=False) + "\n")
                 lines.flush()
-            if not quiet:
-                _show(found, options.top)
-            if bar is not None and task is not None:
-                bar.advance(task)
+            if not silent:
+                _show_prediction(found, options.top)
+            elif len(paths) > 1:
+                done(number, len(paths))
     if options.json:
         print(json.dumps(records, indent=2, ensure_ascii=False))
     return failures
@@ -194,14 +253,15 @@ def _lines(path: str | None) -> Iterator[Any]:
     else:
         target = Path(path)
         if target.is_dir() or not target.parent.is_dir():
-            raise UsageError(f"--jsonl: {path} is no file in an existing folder")
+            raise UsageError(f"--jsonl {path}: not a file in an existing folder")
         with target.open("w", encoding="utf-8") as stream:
             yield stream
 
 
-def _show(found: Prediction | Failure, k: int) -> None:
-    from saccade.cli._timeline import bar, timeline
-    from saccade.console import output
+def _show_prediction(found: Prediction | Failure, k: int) -> None:
+    from rich.markup import escape
+
+    from saccade.cli.console import output
     from saccade.inference import Prediction
 
     console = output()
@@ -210,11 +270,11 @@ def _show(found: Prediction | Failure, k: int) -> None:
         return
     num = len(found.windows)
     facts = f"{found.duration:.1f} s, {found.fps:.4g} fps, {num} clip{'s' * (num > 1)}"
-    console.print(f"[bold]{_literal(found.path)}[/]  [dim]{facts}[/]", soft_wrap=True)
-    for rank, (label, score) in enumerate(found.top(k)):
+    console.print(f"[bold]{escape(found.path)}[/]  [dim]{facts}[/]", soft_wrap=True)
+    for rank, (label, value) in enumerate(found.top(k)):
         style = "green" if rank == 0 else "cyan"
         console.print(
-            f"  {100 * score:5.1f} %  [{style}]{bar(score):<24}[/]  {_literal(label)}", soft_wrap=True
+            f"  {100 * value:5.1f} %  [{style}]{bar(value):<24}[/]  {escape(label)}", soft_wrap=True
         )
     if num > 2:
         for line in timeline(found.windows, found.duration, width=min(72, console.width - 16)):
@@ -222,42 +282,133 @@ def _show(found: Prediction | Failure, k: int) -> None:
     console.print()
 
 
-def expand(patterns: Sequence[str]) -> list[str]:
-    """The videos that files, folders and globs name, each once.
+# ------------------------------------------------------------------------------------------- actions in time
 
-    A folder is searched to the bottom for video files; a folder that holds images is one video. A file that
-    does not exist stays in the list: it is reported in its turn.
 
-    Raises:
-        UsageError: a glob or folder without videos.
+def _localize(localizer: Localizer, paths: list[str], options: Namespace) -> list[Failure]:
+    """Find actions in time, write and show them; the videos that could not be read."""
+    from saccade.tasks.timeline import THRESHOLD
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.timeline import timeline_chart
+
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+
+    def write(found: Timeline, stem: Path) -> tuple[dict[str, Any], list[Path]]:
+        picture = Path(f"{stem}.timeline.png")
+        save_figure(timeline_chart(found, title=stem.name, threshold=threshold), picture)
+        return found.to_dict(threshold, options.top), [picture, Path(f"{stem}.timeline.json")]
+
+    def show(found: Timeline) -> None:
+        _show_timeline(found, threshold, options.top)
+
+    found = localizer.locate_many(paths, workers=min(options.workers, len(paths)))
+    return _write_each(found, paths, options, write, show)
+
+
+def _write_each(
+    results: Iterable[Any],
+    paths: list[str],
+    options: Namespace,
+    write: Callable[[Any, Path], tuple[dict[str, Any], list[Path]]],
+    show: Callable[[Any], None],
+) -> list[Failure]:
+    """Write the files of each video, the last of them its record as JSON, and show it or print all records;
+    the videos that could not be read.
     """
-    from glob import glob, has_magic
+    from rich.text import Text
 
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        path = Path(pattern)
-        if has_magic(pattern) and not path.exists():
-            matches = [match for match in sorted(glob(pattern, recursive=True)) if _is_video(Path(match))]
-            if not matches:
-                raise UsageError(f"{pattern}: no video matches")
-            found.update(dict.fromkeys(matches))
-        elif path.is_dir() and not _is_video(path):
-            inside = [str(file) for file in sorted(path.rglob("*")) if _is_video(file)]
-            if not inside:
-                raise UsageError(f"{pattern}: no videos in this folder")
-            found.update(dict.fromkeys(inside))
+    from saccade.cli.console import output
+    from saccade.files import write_json
+    from saccade.inference import Failure
+
+    folder, names = Path(options.out or "."), output_names(paths)
+    failures: list[Failure] = []
+    records: list[dict[str, Any]] = []
+    for found in results:
+        if isinstance(found, Failure):
+            failures.append(found)
+            records.append(found.to_dict())
+            continue
+        record, files = write(found, folder / names[found.path])
+        write_json(files[-1], record)
+        records.append(record)
+        if not options.json:
+            show(found)
+            output().print(Text("  " + ", ".join(map(str, files)), "dim"), soft_wrap=True)
+            output().print()
+    if options.json:
+        print(json.dumps(records, indent=2, ensure_ascii=False))
+    return failures
+
+
+def _show_timeline(found: Timeline, threshold: float, k: int) -> None:
+    from rich.text import Text
+
+    from saccade.cli.console import output
+
+    console = output()
+    segments = found.segments(threshold)
+    facts = f"{found.duration:.1f} s, {found.fps:.4g} fps, {len(segments)} actions above {threshold:g}"
+    console.print(Text.assemble((found.path, "bold"), ("  " + facts, "dim")), soft_wrap=True)
+    names = list(dict.fromkeys(segment.label for segment in segments)) or [name for name, _ in found.top(k)]
+    width = min(60, max(20, console.width - 30))
+    longest = max(len(name) for name in names)
+    for name in names:
+        times = ", ".join(
+            f"{clock(segment.start, found.duration)}-{clock(segment.end, found.duration)}"
+            for segment in segments
+            if segment.label == name
+        )
+        line = Text.assemble("  ", (name.ljust(longest), "cyan"), "  ", shades(found, name, width))
+        console.print(line.append(f"  {times}", "dim"), soft_wrap=True)
+    start, end = clock(0, found.duration), clock(found.duration, found.duration)
+    axis = " " * (longest + 4) + start + end.rjust(width - len(start))
+    console.print(Text(axis, "dim"), soft_wrap=True)
+
+
+# ---------------------------------------------------------------------------------------- actions of people
+
+
+def _detect(detector: Detector, paths: list[str], options: Namespace) -> list[Failure]:
+    """Classify the actions of people, write and show them; the videos that could not be read."""
+    from saccade.inference.detector import THRESHOLD
+    from saccade.visualize.people import render_people
+
+    detector.check(paths)
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+
+    def write(found: PeopleActions, stem: Path) -> tuple[dict[str, Any], list[Path]]:
+        video = Path(f"{stem}.people.mp4")
+        captions = [
+            [f"{label} {100 * value:.0f} %" for label, value in found.actions(person, threshold, options.top)]
+            for person in found.people
+        ]
+        render_people(found.path, found.people, captions, video, frames_fps=options.fps)
+        return found.to_dict(threshold, options.top), [video, Path(f"{stem}.people.json")]
+
+    def show(found: PeopleActions) -> None:
+        _show_people(found, threshold, options.top)
+
+    found = detector.detect_many(paths, workers=min(options.workers, len(paths)))
+    return _write_each(found, paths, options, write, show)
+
+
+def _show_people(found: PeopleActions, threshold: float, k: int) -> None:
+    from rich.text import Text
+
+    from saccade.cli.console import output
+
+    console = output()
+    num_times = len({person.second for person in found.people})
+    facts = f"{found.duration:.1f} s, {found.fps:.4g} fps, {len(found.people)} boxes at {num_times} times"
+    console.print(Text.assemble((found.path, "bold"), ("  " + facts, "dim")), soft_wrap=True)
+    for person in found.people:
+        x1, y1, x2, y2 = (round(100 * value) for value in person.box)
+        actions = found.actions(person, threshold, k)
+        line = Text(f"  {clock(person.time, found.duration):>6}  ")
+        line.append(f"{x1:3}-{x2:<3} x {y1:3}-{y2:<3} %  ", "dim")
+        if actions:
+            line.append(", ".join(f"{label} {100 * value:.0f} %" for label, value in actions), "cyan")
         else:
-            found[pattern] = None
-    return list(found)
-
-
-def _is_video(path: Path) -> bool:
-    from saccade.data.folders import is_frame_folder, is_video_name
-
-    return is_frame_folder(path) if path.is_dir() else is_video_name(path.name)
-
-
-def _literal(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+            line.append(f"none above {100 * threshold:g} %", "dim")
+        console.print(line, soft_wrap=True)

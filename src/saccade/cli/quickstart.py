@@ -1,15 +1,16 @@
-"""``saccade quickstart``: the main job, end to end, on clips it makes itself."""
+"""``saccade quickstart``: train, test and predict on synthetic clips, end to end."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saccade.cli._args import Parser
-from saccade.cli._outputs import check_folder
-from saccade.console import console, output, show_progress
+from saccade.cli.console import console, output, show_progress
+from saccade.cli.flags import Parser, check_folder, positive
+from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,34 +21,37 @@ if TYPE_CHECKING:
 
 TEST_VIEWS = "3x1"
 NUM_SHUFFLES = 6  # one shuffle of 240 clips has a standard error of 3 points inside pairs
+MARK = "quickstart.json"
+"""Written into a run folder before quickstart trains there: the settings of its run."""
 
 
 def run(args: list[str]) -> int:
     """Run ``saccade quickstart``."""
     parser = Parser(
         prog="saccade quickstart",
-        description="Make the motion clips, train a small X3D on them, test it with several views, test it "
-        "again with the frames of every clip shuffled (what does not need the order of time would survive "
-        "that), predict one clip and write a report. Less than ten minutes on two CPU cores.",
+        description="Train, test and predict on synthetic clips, end to end.\n\n"
+        "Makes the motion data set, trains a small X3D on it, tests it, tests it again with the frames of\n"
+        "every clip shuffled (a control: accuracy that survives it does not come from motion), predicts one\n"
+        "clip and writes a report. Takes less than ten minutes on two CPU cores.",
     )
-    parser.add_argument(
-        "--data", default="data/motion", help="where the clips are made (default %(default)s)"
-    )
+    parser.add_argument("--data", default="data/motion", help="folder of the clips (default %(default)s)")
     parser.add_argument("--out", default="runs/quickstart", help="run folder (default %(default)s)")
-    parser.add_argument("--epochs", type=float, help="train for fewer or more epochs than the recipe says")
-    parser.add_argument("--clips-per-class", type=int, help="training clips of each class")
-    parser.add_argument("--val-per-class", type=int, help="held-out clips of each class")
+    parser.add_argument("--epochs", type=float, help="epochs to train (default: the recipe's)")
+    parser.add_argument("--clips-per-class", type=positive, metavar="N", help="training clips of each class")
+    parser.add_argument("--val-per-class", type=positive, metavar="N", help="validation clips of each class")
     options = parser.parse_args(args)
     for flag in ("out", "data"):
         check_folder(getattr(options, flag), f"--{flag}")
+    _check_own(Path(options.out))
 
+    from saccade.cli.train import ProgressBar
     from saccade.data.motion import make_motion
+    from saccade.files import write_json
     from saccade.recipes import get_recipe
     from saccade.training import train
-    from saccade.training.reporting import ProgressBar
 
     start = time.perf_counter()
-    _step(1, f"clips with motion in them, in {options.data}")
+    _step(1, f"making clips with motion in {options.data}")
     counts = {
         name: value
         for name in ("clips_per_class", "val_per_class")
@@ -55,17 +59,35 @@ def run(args: list[str]) -> int:
     }
     with show_progress("making clips", unit="clips") as progress:
         root = make_motion(options.data, **counts, progress=progress)
-    _step(2, f"training a small X3D, in {options.out}")
+    _step(2, f"training a small X3D in {options.out}")
     config = get_recipe("x3d_motion").replace(data=str(root), out=options.out)
     if options.epochs is not None:
         warmup = min(config.optim.warmup_epochs, options.epochs / 10)
         config = config.replace(
             epochs=options.epochs, optim=dataclasses.replace(config.optim, warmup_epochs=warmup)
         )
+    write_json(Path(options.out) / MARK, config.to_dict())
     with ProgressBar() as bar:
         train(config, overwrite=True, callbacks=[bar])
     _evaluate(config, start)
     return 0
+
+
+def _check_own(folder: Path) -> None:
+    """Raise `UsageError` if the folder holds anything but an earlier run of quickstart."""
+    from saccade.runs import Run
+
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    run, mark = Run(folder), folder / MARK
+    try:
+        own = mark.is_file() and (
+            not run.config_file.is_file() or run.settings == json.loads(mark.read_text(encoding="utf-8"))
+        )
+    except (UsageError, ValueError):
+        own = False
+    if not own:
+        raise UsageError(f"--out {folder}: holds files that quickstart did not make; choose another folder")
 
 
 def _evaluate(config: TrainConfig, start: float) -> None:
@@ -75,9 +97,9 @@ def _evaluate(config: TrainConfig, start: float) -> None:
 
     model, _ = load_model(Run(config.out).best)
     held_out = load_dataset(config.data, "val")
-    _step(3, f"testing on the held-out clips, {TEST_VIEWS} views")
+    _step(3, f"testing on the validation clips with {TEST_VIEWS} views")
     straight = _test(model, held_out, config)
-    _step(4, f"the control: the same with the frames of every clip shuffled, {NUM_SHUFFLES} times")
+    _step(4, f"control: the same test with shuffled frames, {NUM_SHUFFLES} times")
     shuffled = [_test(model, held_out, config, seed=seed) for seed in range(NUM_SHUFFLES)]
     _step(5, "predicting one clip")
     _predict(config.out, held_out)
@@ -88,7 +110,7 @@ def _test(
     model: nn.Module, held_out: VideoDataset, config: TrainConfig, *, seed: int | None = None
 ) -> TestResult:
     """One test; with a ``seed``, of shuffled frames."""
-    from saccade.console import show_progress
+    from saccade.cli.console import show_progress
     from saccade.evaluation import evaluate
 
     with show_progress("testing", unit="videos") as progress:
@@ -107,13 +129,14 @@ def _test(
 
 
 def _predict(run: str, held_out: VideoDataset) -> None:
+    from saccade.cli.tables import bar
     from saccade.inference import Predictor
 
     item = held_out.items[0]
     prediction = Predictor(run)(item.path)
-    output().print(f"{item.path} (is {held_out.class_names[item.label]})")
+    output().print(f"{item.path} (true class: {held_out.class_names[item.label]})")
     for label, score in prediction.top(3):
-        output().print(f"  {score:6.1%}  {'█' * round(24 * score):<24}  {label}")
+        output().print(f"  {score:6.1%}  {bar(score):<24}  {label}")
 
 
 def _summary(straight: TestResult, shuffled: list[TestResult], run: Path, seconds: float) -> None:
@@ -121,7 +144,7 @@ def _summary(straight: TestResult, shuffled: list[TestResult], run: Path, second
 
     from rich.table import Table
 
-    table = Table(title=f"{straight.num_videos} held-out clips, {TEST_VIEWS} views")
+    table = Table(title=f"{straight.num_videos} validation clips, {TEST_VIEWS} views")
     for heading in ("frames", "top-1", "inside pairs"):
         table.add_column(heading, justify="left" if heading == "frames" else "right")
     table.add_row("in order", f"{straight.top1:.1%}", f"{straight.pair_accuracy:.1%}")
@@ -131,10 +154,8 @@ def _summary(straight: TestResult, shuffled: list[TestResult], run: Path, second
         f"{fmean(result.pair_accuracy for result in shuffled):.1%}",
     )
     output().print(table)
-    output().print(
-        "A pair is two classes that differ in the direction of time alone; 50 % inside pairs is chance."
-    )
-    output().print(f"report: {run / 'report.html'}    {seconds / 60:.1f} minutes in all")
+    output().print("A pair is two classes that differ only in the direction of time; chance is 50 %.")
+    output().print(f"report: {run / 'report.html'}    total time: {seconds / 60:.1f} minutes")
     output().print(f"next:   saccade predict VIDEO --run {run}    saccade train --help", markup=False)
 
 

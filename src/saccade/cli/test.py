@@ -1,4 +1,4 @@
-"""``saccade test RUN_OR_WEIGHTS``: accuracy under a named protocol."""
+"""``saccade test RUN_OR_WEIGHTS``: the accuracy under a named protocol."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.cli._args import Parser
-from saccade.cli._model_flags import add_model_flags, load_from_flags
-from saccade.cli._outputs import check_folder
+from saccade.cli.flags import (
+    Parser,
+    add_data,
+    add_decoding,
+    add_json,
+    add_model,
+    add_source,
+    check_folder,
+    load_from_flags,
+    run_settings,
+)
+from saccade.cli.tables import bar, percent
 from saccade.errors import DataError, UsageError
-from saccade.runs import Run
 from saccade.sampling.views import PROTOCOLS, parse_views
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from saccade.data.types import VideoDataset
     from saccade.inference import LoadedModel
     from saccade.tasks import Result, Task
 
@@ -31,31 +41,27 @@ EXAMPLES = """examples:
   saccade test runs/x3d_m_charades --data Charades --root Charades_v1_rgb --views 10x1,10x3
   saccade test runs/x3d_m_ava --data ava --boxes ava_val_predicted_boxes.csv
   saccade test x3d_m.pyth --model x3d_m --labels kinetics400 --data k400/val.csv --views 10x3
+
+Exit code 1 if a video could not be read; the figures are those of the others.
 """
+_ROWS = 15  # classes in the table without --all-classes
+_BARS = 40  # classes in the picture
 
 
 def run(args: list[str]) -> int:
-    """The command; returns 1 when a video could not be read."""
-    from saccade.console import show_progress
+    """Test; 1 if a video could not be read."""
+    from saccade.cli.console import show_progress
     from saccade.evaluation import evaluate
 
     options = _parser().parse_args(args)
-    settings = settings_of_run(Path(options.source))
-    data = options.data or settings.get("data")
-    if not data:
+    settings = run_settings(options.source)
+    if not (options.data or settings.get("data")):
         raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
     loaded = load_from_flags(options.source, None, options)
     task = _task(loaded, options)
     folder = check_folder(_folder(options))
     given = _data_options(options, settings)
-    dataset = task.load_test_split(
-        data, options.split, given, class_names=loaded.class_names if loaded.named else None
-    )
-    if len(dataset.class_names) != len(loaded.class_names):
-        raise DataError(
-            f"{data} has {len(dataset.class_names)} classes and {loaded.origin} {len(loaded.class_names)}; "
-            "name the classes of the weights with --labels, or test on their own data"
-        )
+    dataset = _dataset(task, loaded, options, settings, given)
     with show_progress("testing", unit="videos") as progress:
         results = evaluate(
             loaded.model,
@@ -69,6 +75,7 @@ def run(args: list[str]) -> int:
             temporal_rule=options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade",
             seed=options.seed,
             precision=options.precision,
+            backend=options.backend,
             progress=progress,
         )
     record: dict[str, Any] = {
@@ -77,136 +84,98 @@ def run(args: list[str]) -> int:
         "data": dataset.root,
         "split": dataset.split,
         **({"min_score": given["min_score"]} if "min_score" in task.test_options else {}),
+        "device": str(loaded.device),
+        "precision": options.precision,
+        "results": [result.summary() for result in results.values()],
     }
-    record |= {"device": str(loaded.device), "precision": options.precision}
-    record["results"] = [result.summary() for result in results.values()]
-    saved = _save(results, record, folder, shuffled=options.shuffle_frames, model=loaded.name)
+    saved = _save(results, record, folder, shuffled=options.shuffle_frames)
     if options.json:
         print(json.dumps(record, indent=2, ensure_ascii=False))
     else:
-        _show(results, record, num_rows=None if options.all_classes else 15)
+        _show(list(results.values()), record, num_rows=None if options.all_classes else _ROWS)
         print(f"saved in {folder}: {', '.join(saved)}")
     return _report_failures(next(iter(results.values())), len(dataset))
 
 
-def _data_options(options: Namespace, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the flags, or else the run, say of the data."""
-    people = settings.get("people", {})
-    own = not options.data  # the data of the run
-    return {
-        "root": options.root or (settings.get("root") if own else None) or None,
-        "val_fraction": settings.get("val_fraction", 0.2),
-        "allow_missing": options.allow_missing,
-        "detected": options.boxes
-        or (people.get("val_boxes") if own and options.split == "val" else None)
-        or None,
-        "min_score": people.get("min_score", 0.9) if options.min_score is None else options.min_score,
-    }
-
-
-def _show(results: Mapping[str, Result], record: dict[str, Any], *, num_rows: int | None) -> None:
-    from saccade.cli._precision_tables import show_precisions
-    from saccade.cli._test_detection import show_people
-    from saccade.cli._test_tables import show
-
-    tables: dict[str, Any] = {"accuracy": show, "precision": show_precisions, "people": show_people}
-    found = list(results.values())
-    tables[found[0].table](found, record, num_rows=num_rows)
-
-
 def _parser() -> Parser:
     parser = Parser(
-        prog="saccade test", description="Accuracy of a model under a named protocol.", epilog=EXAMPLES
+        prog="saccade test",
+        description="Measure the accuracy of a run or checkpoint under a named protocol.",
+        epilog=EXAMPLES,
     )
+    add_source(parser)
+    add_data(parser)
     parser.add_argument(
-        "source", metavar="RUN_OR_WEIGHTS", help="run folder, weights, or checkpoint (--model)"
+        "--allow-missing", action="store_true", help="skip listed files that do not exist, with a warning"
     )
-    _add_data_flags(parser)
     parser.add_argument(
         "--views",
-        help=f"CLIPSxCROPS, e.g. 10x3, or a protocol ({', '.join(PROTOCOLS)}), or several: "
-        "1x1,10x3,6-view (default 1x1; to localise none: videos are looked at whole)",
+        help=f"CLIPSxCROPS, e.g. 10x3, or a protocol ({', '.join(PROTOCOLS)}), or several: 1x1,10x3,6-view "
+        "(default 1x1; localization tests whole videos)",
     )
     parser.add_argument(
-        "--shuffle-frames", action="store_true", help="control: permute the frames of every view"
+        "--temporal-rule", metavar="RULE", help="how the frames of a clip are sampled (default: as trained)"
     )
+    parser.add_argument(
+        "--shuffle-frames", action="store_true", help="control: shuffle the frames of every view"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffling (default %(default)s)")
     parser.add_argument(
         "--ensemble",
         choices=("max", "mean"),
-        help="of several labels: what to make of a class's scores in the views (default: as trained)",
+        help="multi-label: how the scores of the views are combined (default: as trained)",
     )
     parser.add_argument(
-        "--overlap", type=float, metavar="SHARE", help="to localise: of neighbouring windows (default 0.5)"
+        "--overlap",
+        type=float,
+        metavar="FRACTION",
+        help="localization: overlap of neighbouring windows (default 0.5)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the permutation (default %(default)s)")
-    parser.add_argument(
-        "--temporal-rule", metavar="RULE", help="which frames make a clip (default: as trained)"
-    )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="views per pass (default: by memory)")
-    parser.add_argument("--workers", type=int, default=2, help="decoding processes (default %(default)s)")
-    parser.add_argument(
-        "--precision", default="float32", choices=("float32", "bfloat16"), help="default float32"
-    )
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="leave out listed files that are not there, aloud"
-    )
-    parser.add_argument("--out", metavar="FOLDER", help="for scores and pictures (default: RUN/test)")
     parser.add_argument(
         "--boxes",
         metavar="FILE",
-        help="AVA: file of detected people (default: that of the run, or the one among the annotations)",
+        help="detection: file of detected people (default: that of the run, or of the annotations)",
     )
     parser.add_argument(
-        "--min-score", type=float, metavar="S", help="AVA: detected people below are left out (as trained)"
+        "--min-score",
+        type=float,
+        metavar="SCORE",
+        help="detection: ignore detected people with a lower score (default: as trained)",
     )
-    parser.add_argument("--json", action="store_true", help="the figures as JSON on stdout, no tables")
-    parser.add_argument("--all-classes", action="store_true", help="every class in the table")
-    add_model_flags(parser)
+    add_decoding(parser)
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="autocast precision (default %(default)s)",
+    )
+    parser.add_argument("--out", metavar="FOLDER", help="folder of scores and pictures (default: RUN/test)")
+    add_json(parser)
+    parser.add_argument("--all-classes", action="store_true", help="show every class in the table")
+    add_model(parser)
     return parser
 
 
-def _add_data_flags(parser: Parser) -> None:
-    parser.add_argument(
-        "--data",
-        metavar="PATH",
-        help="class folders, a list file, Something-Something, Charades, AVA (default: that of the run)",
-    )
-    parser.add_argument(
-        "--root",
-        metavar="FOLDER",
-        help="where the files of a list lie (default: as the run, beside the list)",
-    )
-    parser.add_argument(
-        "--split", default="val", choices=("train", "val", "test", "all"), help="default %(default)s"
-    )
-
-
-def settings_of_run(source: Path) -> dict[str, Any]:
-    """What the run's config says of its data; nothing for weights without a run."""
-    try:
-        return Run(source).settings
-    except (OSError, UsageError):
-        return {}
-
-
 def _task(loaded: LoadedModel, options: Namespace) -> Task:
-    """The model's task with the options that the flags give it. It is an error to give a flag that it has no
-    use for, or one that would change a protocol.
+    """The model's task with the options that the flags give it.
+
+    Raises:
+        UsageError: a flag has no meaning for the task, or would change a named protocol.
     """
     from saccade.inference.loading import task_of
 
     task = task_of(loaded)
     if not task.has_classes:
         raise UsageError(
-            f"{options.source}: was pre-trained without labels and has no classes; start a recipe with "
-            "--model.weights from it, then test that run"
+            f"{options.source}: was pre-trained without labels and has no classes; fine-tune it with "
+            "saccade train RECIPE --model.weights, then test that run"
         )
     names = ("views", "temporal_rule", "overlap", "boxes", "min_score", "ensemble")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for name in given:
         if name not in task.test_options:
             flag = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{flag}: a model trained for {task.name} has no use for it; leave the flag out")
+            raise UsageError(f"{flag}: has no effect on a model trained for {task.name}")
     for text in options.views.split(",") if options.views else ():
         views = parse_views(text)
         if not views.protocol:
@@ -216,11 +185,52 @@ def _task(loaded: LoadedModel, options: Namespace) -> Task:
         for flag, changed in fixed.items():
             if changed:
                 raise UsageError(
-                    f"{flag}: the protocol {views} fixes it; leave the flag out, or give the views as "
+                    f"{flag}: is fixed by the protocol {views}; leave the flag out, or give the views as "
                     f"{views.num_clips}x{views.num_crops}"
                 )
     own = {entry.name for entry in fields(task)}
     return replace(task, **{name: value for name, value in given.items() if name in own})
+
+
+def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags, or else the run, say of the data."""
+    people = settings.get("people", {})
+    of_run = not options.data
+    boxes = people.get("val_boxes") if of_run and options.split == "val" else None
+    return {
+        "root": options.root or (settings.get("root") if of_run else None) or None,
+        "val_fraction": settings.get("val_fraction", 0.2),
+        "allow_missing": options.allow_missing,
+        "detected": options.boxes or boxes or None,
+        "min_score": people.get("min_score", 0.9) if options.min_score is None else options.min_score,
+    }
+
+
+def _dataset(
+    task: Task, loaded: LoadedModel, options: Namespace, settings: Mapping[str, Any], given: dict[str, Any]
+) -> VideoDataset:
+    data = options.data or settings["data"]
+    names = loaded.class_names if loaded.named else None
+    dataset = task.load_test_split(data, options.split, given, class_names=names)
+    if len(dataset.class_names) != len(loaded.class_names):
+        raise DataError(
+            f"{data} has {len(dataset.class_names)} classes and {loaded.origin} {len(loaded.class_names)}; "
+            "name the classes of the weights with --labels, or test on the data set they were trained on"
+        )
+    return dataset
+
+
+def _report_failures(result: Result, total: int) -> int:
+    if not result.failures:
+        return 0
+    num = len(result.failures)
+    print(f"saccade: {num} of {total} videos could not be read and are in no figure:", file=sys.stderr)
+    for failure in result.failures:
+        print(f"  {failure.path}: {failure.cause}", file=sys.stderr)
+    return 1
+
+
+# --------------------------------------------------------------------------------------------------- files
 
 
 def _folder(options: Namespace) -> Path:
@@ -231,7 +241,7 @@ def _folder(options: Namespace) -> Path:
 
 
 def _save(
-    results: Mapping[str, Result], record: dict[str, Any], folder: Path, *, shuffled: bool, model: str
+    results: Mapping[str, Result], record: dict[str, Any], folder: Path, *, shuffled: bool
 ) -> list[str]:
     """Scores, figures and pictures; the names of the files."""
     from saccade.files import write_json
@@ -247,7 +257,7 @@ def _save(
             result.write_submission(folder / saved[-1])
     saved.append(f"{mark}_result.json")
     write_json(folder / saved[-1], record)
-    for name, figure in _pictures(list(results.values()), model).items():
+    for name, figure in _pictures(list(results.values()), record["model"]).items():
         for suffix in ("svg", "png"):
             save_figure(figure, folder / f"{mark}_{name}.{suffix}")
         saved.append(f"{mark}_{name}.svg (.png)")
@@ -256,39 +266,129 @@ def _save(
 
 def _pictures(results: Sequence[Result], model: str) -> dict[str, Figure]:
     """The classes of the view set with most views, and accuracy against cost where there are several."""
-    from saccade.tasks import TestResult, figure_name
-    from saccade.visualize.charts import confusion_chart, sparse_view_chart
+    from saccade.tasks import figure_name
+    from saccade.visualize.charts import confusion_chart, per_class_chart, sparse_view_chart
 
     last = max(results, key=lambda result: result.num_views)
-    if last.table == "people":
-        return {}
-    if isinstance(last, TestResult):
+    table, pictures = last.class_table(), {}
+    if table is not None and table.confusion is not None:
         title = f"{model}, {last.views} views"
-        pictures = {f"confusion_{last.views}": confusion_chart(last.confusion, last.class_names, title=title)}
-    else:
-        pictures = {f"classes_{last.views}": _precision_chart(last, f"{model}, {last.views}")}
+        pictures[f"confusion_{last.views}"] = confusion_chart(table.confusion, last.class_names, title=title)
+    elif table is not None:
+        names, values = [row[0] for row in table.rows[:_BARS]], [row[1] for row in table.rows[:_BARS]]
+        title = f"{table.value}: {model}, {last.views}"
+        pictures[f"classes_{last.views}"] = per_class_chart(names, values, title=title)
     if len(results) > 1:
-        name = figure_name(last.score_name)
         points = [(result.views, result.gmacs_per_video, result.score) for result in results]
+        name = figure_name(last.score_name)
         pictures["sparse_views"] = sparse_view_chart(points, label=model, figure_name=name)
     return pictures
 
 
-def _precision_chart(result: Result, title: str) -> Figure:
-    from saccade.cli._precision_tables import worst_first
-    from saccade.visualize.charts import per_class_chart
-
-    rows = worst_first(result)[:40]
-    names = [result.class_names[row.label] for row in rows]
-    values = [row.average_precision for row in rows]
-    return per_class_chart(names, values, title=f"Average precision: {title}")
+# -------------------------------------------------------------------------------------------------- tables
 
 
-def _report_failures(result: Result, total: int) -> int:
-    if not result.failures:
-        return 0
-    num = len(result.failures)
-    print(f"saccade: {num} of {total} videos could not be read and are in no figure:", file=sys.stderr)
-    for failure in result.failures:
-        print(f"  {failure.path}: {failure.cause}", file=sys.stderr)
-    return 1
+def _show(results: Sequence[Result], record: dict[str, Any], *, num_rows: int | None) -> None:
+    """Protocol, figures of each view set, cost, and the classes of the set with most views.
+
+    Args:
+        record: model, weights, data, split, device and precision.
+        num_rows: classes in the table, worst first; None shows all.
+    """
+    from rich.markup import escape
+
+    from saccade.cli.console import output
+    from saccade.tasks import figure_name, figure_note
+
+    console, first = output(), results[0]
+    title = f"\n[bold]{escape(record['model'])}[/] from {escape(record['weights'])}"
+    console.print(title, soft_wrap=True)
+    console.print(
+        f"on {escape(record['data'])} ({record['split']}): {first.num_videos} videos, "
+        f"{len(first.class_names)} classes",
+        soft_wrap=True,
+    )
+    for line in dict.fromkeys(result.protocol_text() for result in results):  # view sets mostly share one
+        console.print(line, soft_wrap=True, markup=False)
+    if first.shuffled:
+        console.print("[yellow]control: the frames of every view are in random order[/]", soft_wrap=True)
+    console.print()
+    names = _shown_figures(first)
+    console.print(_figures(results, names))
+    for name in names:
+        if note := figure_note(name):
+            console.print(f"{figure_name(name)}: {note}", style="dim", soft_wrap=True)
+    console.print(
+        f"{first.num_params / 1e6:.2f} M parameters; {first.clips_per_second:.1f} clips/s "
+        f"on {record['device']} in {record['precision']}; {first.seconds:.1f} s, "
+        f"{100 * first.data_wait:.0f} % of it waiting for video\n",
+        style="dim",
+        soft_wrap=True,
+    )
+    _show_classes(max(results, key=lambda result: result.num_views), num_rows)
+
+
+def _shown_figures(result: Result) -> list[str]:
+    """The figures that have a value; top-5 of more than five classes alone."""
+    few = len(result.class_names) <= 5
+    return [
+        name for name, value in result.figures.items() if isfinite(value) and not (few and name == "top5")
+    ]
+
+
+def _figures(results: Sequence[Result], names: Sequence[str]) -> Any:
+    from rich.table import Table
+
+    from saccade.tasks import figure_name
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    pairs = [getattr(result, "pair_accuracy", float("nan")) for result in results]
+    with_pairs = any(map(isfinite, pairs))
+    table.add_column("views")
+    for heading in (*map(figure_name, names), *(["in pairs"] * with_pairs), "GMACs/video"):
+        table.add_column(heading, justify="right")
+    table.add_column("GMACs x views", style="dim", justify="right")
+    for result, pair_accuracy in zip(results, pairs, strict=True):
+        values = [
+            f"{result.figures[name]:.4g}" if name in result.metrics else percent(result.figures[name])
+            for name in names
+        ]
+        table.add_row(
+            result.views,
+            *values,
+            *([percent(pair_accuracy)] * with_pairs),
+            f"{result.gmacs_per_video:.4g}",
+            f"{result.gmacs_per_view:.4g} x {result.num_views:.4g}",
+        )
+    return table
+
+
+def _show_classes(result: Result, num_rows: int | None) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from saccade.cli.console import output
+    from saccade.tasks.metrics import most_confused
+
+    found, console = result.class_table(), output()
+    if found is None:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class (worst first)")
+    table.add_column(found.value, justify="right")
+    table.add_column("", width=12)
+    for heading in found.columns:
+        table.add_column(heading, justify="right")
+    for name, value, cells in found.rows[:num_rows]:
+        table.add_row(escape(name), percent(value), f"[cyan]{bar(value, 12)}[/]", *map(escape, cells))
+    console.print(table)
+    hidden = len(found.rows) - len(found.rows[:num_rows])
+    if hidden:
+        console.print(f"... and {hidden} better classes (--all-classes)", style="dim")
+    confused = [] if found.confusion is None else most_confused(found.confusion, 5)
+    if confused:
+        names = result.class_names
+        console.print(f"\n[bold]most confused[/] ({result.views})")
+        for true, predicted, count in confused:
+            console.print(f"  {count:>4} x {escape(names[true])} predicted as {escape(names[predicted])}")
+    console.print()

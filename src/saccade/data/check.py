@@ -22,6 +22,7 @@ from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
+from saccade.video import Backend
 
 TARGET_FPS = 30.0
 _BLOCK = 64  # frames decoded at a time
@@ -197,6 +198,7 @@ def check_data(
     root: str | os.PathLike[str] | None = None,
     temporal_rule: str = "saccade",
     workers: int | None = None,
+    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> CheckReport:
     """Decode every frame of every video of a data set once, and report what was found.
@@ -210,6 +212,7 @@ def check_data(
         temporal_rule: one of `saccade.sampling.temporal.RULES`; with a segment rule a file is short that has
             fewer frames than the clip.
         workers: processes; None takes one per available CPU, 0 reads in this process.
+        backend: what decodes, see `saccade.open_video`.
         progress: called with (files read, files in all).
 
     Raises:
@@ -227,7 +230,7 @@ def check_data(
     facts: list[FileFacts] = []
     progress = progress or ignore
     progress(0, len(wanted))
-    for file in _examine_all(wanted, processes):
+    for file in _examine_all(wanted, processes, backend):
         facts.append(file)
         progress(len(facts), len(wanted))
     facts.sort(key=lambda file: order[file.path])
@@ -279,28 +282,28 @@ def _loose_videos(place: Path) -> list[str]:
     return sorted(str(path) for path in place.iterdir() if is_video_name(path.name) and path.is_file())
 
 
-def _examine_all(files: list[FileFacts], workers: int) -> Iterator[FileFacts]:
+def _examine_all(files: list[FileFacts], workers: int, backend: Backend) -> Iterator[FileFacts]:
     """The facts of all files, in the order they come."""
     if workers < 2 or len(files) < 4:
-        yield from map(examine, files)
+        yield from (examine(file, backend) for file in files)
         return
     broken: list[FileFacts] = []
     with process_pool(min(workers, len(files))) as pool:
-        futures = {pool.submit(examine, file): file for file in files}
+        futures = {pool.submit(examine, file, backend): file for file in files}
         for future in as_completed(futures):
             try:
                 yield future.result()
             except BrokenProcessPool:
                 broken.append(futures[future])
-    yield from _examine_one_by_one(broken)
+    yield from _examine_one_by_one(broken, backend)
 
 
-def _examine_one_by_one(files: list[FileFacts]) -> Iterator[FileFacts]:
+def _examine_one_by_one(files: list[FileFacts], backend: Backend) -> Iterator[FileFacts]:
     """One file at a time, as one of them crashes its process."""
     pool = process_pool(1)
     for file in files:
         try:
-            yield pool.submit(examine, file).result()
+            yield pool.submit(examine, file, backend).result()
         except BrokenProcessPool:
             yield replace(file, cause="the decoder crashed")
             pool.shutdown()
@@ -308,13 +311,13 @@ def _examine_one_by_one(files: list[FileFacts]) -> Iterator[FileFacts]:
     pool.shutdown()
 
 
-def examine(file: FileFacts) -> FileFacts:
+def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
     """Read all of one file; an error becomes its ``cause``."""
     from saccade.video import open_video
 
     try:
         options: dict[str, Any] = {"fps": file.listed_fps, "num_frames": file.listed_frames}
-        with open_video(file.path, short_side=_LOOK_SIDE, **options) as video:
+        with open_video(file.path, backend, short_side=_LOOK_SIDE, **options) as video:
             length = len(video)
             if length == 0:
                 return replace(file, cause="no frames")
@@ -327,7 +330,7 @@ def examine(file: FileFacts) -> FileFacts:
                 )
             look = b"".join(looks[t] for t in (0, length // 2, length - 1))
             fps = video.fps
-        with open_video(file.path) as video:  # opening is cheap; the size before the resize is wanted
+        with open_video(file.path, backend) as video:  # cheap; for the size before the resize
             size = video.size
         return replace(
             file, num_frames=length, fps=fps, size=size, sha256=_digest(file.path), look=look.hex()

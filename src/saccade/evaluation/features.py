@@ -22,6 +22,7 @@ from saccade.progress import Progress, ignore
 from saccade.sampling.views import Views
 from saccade.tasks import Classify, Failure
 from saccade.tasks.base import View
+from saccade.video import Backend
 
 Features = NDArray[np.float32]
 
@@ -52,12 +53,17 @@ def clip_features(
     temporal_rule: str = "saccade",
     workers: int = 2,
     batch_size: int | None = None,
+    backend: Backend = "auto",
     progress: Progress = ignore,
 ) -> ClipFeatures:
     """The features that the classifier of ``model`` is given, for the middle clip of each video.
 
     Of features for every frame or window the mean; of a model without a classifier, such as MaskFeat, the
     mean of what its last stage gives.
+
+    Args:
+        backend: what decodes, see `saccade.open_video`.
+        progress: called with (videos done, videos in all).
 
     Raises:
         DataError: there are no videos, or none of them can be read.
@@ -66,7 +72,7 @@ def clip_features(
         raise DataError(f"{dataset.root}: no videos in split {dataset.split!r}")
     both = _Both(model)
     scorer = Scorer(both, _Features(), clip, batch_size=batch_size)
-    source = VideoSource(dataset, scorer.task, clip, (Views(1, 1),), temporal_rule)
+    source = VideoSource(dataset, scorer.task, clip, (Views(1, 1),), temporal_rule, backend=backend)
     positions = range(len(dataset))
     with evaluating(both):
         found = run_pass(Videos(source, scorer.device), positions, scorer, workers, progress)

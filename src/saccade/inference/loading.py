@@ -56,6 +56,7 @@ def load_for_inference(
     clip: ClipSpec | None = None,
     device: str | torch.device = "auto",
     task: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load a model for testing or prediction.
 
@@ -71,12 +72,15 @@ def load_for_inference(
             is used on another device, and where another memory format is quicker.
         task: of weights of another code base, or of a module; default ``single-label``. Weights of ours say
             it themselves.
+        overrides: options of `saccade.create_model`, with the name of a model.
 
     Raises:
         UsageError: the source is nothing of the kind, or the labels are not as many as the classes.
         WeightsError: the weights cannot be read or do not fit.
     """
     names = read_labels(labels)
+    if overrides and not (isinstance(source, str) and _is_model_name(source)):
+        raise UsageError(f"model.overrides: go with the name of a model (--model), and {source} is none")
     if isinstance(source, nn.Module) and device == "auto":
         home = model_device(source)
     else:
@@ -86,7 +90,7 @@ def load_for_inference(
     elif isinstance(source, nn.Module):
         loaded = _from_module(source, weights, task or "single-label", num_classes or len(names), clip)
     elif _is_model_name(source):
-        loaded = _from_name(str(source), weights, num_classes or len(names), task)
+        loaded = _from_name(str(source), weights, num_classes or len(names), task, overrides or {})
     else:
         if weights is not None:
             raise UsageError(
@@ -222,7 +226,11 @@ def _from_file(path: Path) -> LoadedModel:
 
 
 def _from_name(
-    name: str, weights: str | os.PathLike[str] | None, num_classes: int, task: str | None
+    name: str,
+    weights: str | os.PathLike[str] | None,
+    num_classes: int,
+    task: str | None,
+    overrides: Mapping[str, Any],
 ) -> LoadedModel:
     from saccade.models import create_model, read_weights
 
@@ -233,10 +241,13 @@ def _from_name(
         loaded = _from_file(file)
         if loaded.name != name:
             raise UsageError(f"{file}: holds a {loaded.name}, not a {name}")
+        if overrides:
+            raise UsageError(f"model.overrides: {file} says itself how its model is built")
         return loaded
     task = task or "single-label"
     count = {"num_classes": num_classes} if num_classes else {}
-    return _from_module(create_model(name, **count, **get_task(task).model_overrides(name)), weights, task)
+    options = {**get_task(task).model_overrides(name), **overrides}
+    return _from_module(create_model(name, **count, **options), weights, task)
 
 
 def _from_module(

@@ -31,7 +31,7 @@ from saccade.tasks.detect import Detect, DetectionResult
 from saccade.tasks.localize import LocalizationResult, Localize
 from saccade.tasks.masked import Masked, MaskedResult
 from saccade.tasks.multilabel import MultiLabel, MultiLabelResult
-from saccade.tasks.result import UNREADABLE, Failure, Result, figure_name
+from saccade.tasks.result import UNREADABLE, Failure, Result, figure_name, figure_note
 
 __all__ = [
     "Classify",
@@ -49,6 +49,7 @@ __all__ = [
     "Task",
     "TestResult",
     "figure_name",
+    "figure_note",
     "get_task",
     "list_tasks",
     "load_result",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from statistics import fmean
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from saccade.data.types import VideoDataset, VideoItem
 from saccade.sampling.views import Average, Views, parse_views
 from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, Problems, Task, View
-from saccade.tasks.result import Result
+from saccade.tasks.result import ClassTable, Example, Result
 from saccade.tasks.scores import check_classes, mean_loss, softmax, summed
 
 
@@ -58,6 +59,10 @@ class TestResult(Result):
         """Of `top1`, from the number of videos."""
         return metrics.share_error(self.top1, self.num_videos)
 
+    @classmethod
+    def error_of_mean(cls, results: Sequence[Self]) -> float:
+        return metrics.share_error(fmean(result.score for result in results), results[0].num_videos)
+
     @cached_property
     def top5(self) -> float:
         """Share of videos whose class is among the five that scored highest."""
@@ -93,6 +98,52 @@ class TestResult(Result):
     def loss(self) -> float:
         """Mean of `losses`; NaN without videos."""
         return mean_loss(self.losses)
+
+    @property
+    def combination_text(self) -> str:
+        return (
+            "softmax of the mean of the views' logits"
+            if self.average == "logits"
+            else super().combination_text
+        )
+
+    def class_table(self) -> ClassTable:
+        names = self.class_names
+        rows = sorted(
+            (row for row in self.per_class if row.num_clips), key=lambda row: (row.recall, row.precision)
+        )
+        return ClassTable(
+            "recall",
+            ("clips", "precision", "most confused with"),
+            tuple(
+                (
+                    names[row.label],
+                    row.recall,
+                    (
+                        str(row.num_clips),
+                        "-" if np.isnan(row.precision) else f"{100 * row.precision:.1f} %",
+                        f"{names[row.confused_with]} ({row.num_confused})" if row.num_confused else "",
+                    ),
+                )
+                for row in rows
+            ),
+            self.confusion,
+        )
+
+    def examples(self, num: int, *, hardest: bool) -> list[Example]:
+        return [self._example(place) for place in self._most(self.losses, num, hardest)]
+
+    def _example(self, place: int) -> Example:
+        scores, label = self.scores[place], int(self.labels[place])
+        best = scores.argsort()[::-1][:3].tolist()
+        return Example(
+            path=self.paths[place],
+            truth=self.class_names[label],
+            is_correct=best[0] == label,
+            loss=float(self.losses[place]),
+            best=tuple((self.class_names[i], float(scores[i]), i == label) for i in best),
+            true_score=float(scores[label]),
+        )
 
     @property
     def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:

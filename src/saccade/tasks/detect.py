@@ -27,7 +27,7 @@ from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
 from saccade.sampling.views import Views
 from saccade.tasks.base import Objective, Outcome, Preview, Problems, Step, Task, View, option_names
 from saccade.tasks.frame_map import BoxTable, FrameMap, box_iou, frame_map
-from saccade.tasks.result import Result, Table
+from saccade.tasks.result import ClassTable, Result
 from saccade.tasks.scores import check_classes, not_finite, sigmoid
 from saccade.transforms import Mixing, TrainTransform
 from saccade.transforms.people import clips_with_people
@@ -53,7 +53,6 @@ class DetectionResult(Result):
     """
 
     task: ClassVar[str] = "detection"
-    table: ClassVar[Table] = "people"
 
     moments: NDArray[np.str_]
     people: NDArray[np.int64]
@@ -133,6 +132,29 @@ class DetectionResult(Result):
         scores = self.scores.astype(np.float64).clip(1e-12, 1 - 1e-12)
         each = -np.where(self.labels, np.log(scores), np.log1p(-scores))
         return float(each.mean()) if each.size else float("nan")
+
+    def protocol_text(self) -> str:
+        clip = self.clip
+        frames = f" of {clip.num_frames} frames x stride {clip.stride}" if clip else ""
+        size = f", short side {clip.short_side}" if clip else ""
+        return (
+            f"protocol: one clip{frames} around each of {self.num_keyframes} keyframes{size}, "
+            f"{len(self.boxes)} boxes from {self.boxes_from}, IoU {self.frame_map.iou:g}"
+        )
+
+    def class_table(self) -> ClassTable:
+        rows = sorted(
+            (row for row in self.frame_map.rows if row.num_annotated),
+            key=lambda row: (row.precision, row.action),
+        )
+        return ClassTable(
+            "AP",
+            ("annotated", "correct detections"),
+            tuple(
+                (row.name, row.precision, (str(row.num_annotated), f"{row.right} of {row.num_detected}"))
+                for row in rows
+            ),
+        )
 
     @property
     def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:

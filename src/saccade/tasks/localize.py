@@ -44,9 +44,10 @@ from saccade.tasks.moments import (
     stretch,
     stretch_weights,
 )
-from saccade.tasks.multilabel import num_guessed, numbers
-from saccade.tasks.result import Result, Table
+from saccade.tasks.multilabel import best_classes, label_text, num_guessed, numbers, precision_table
+from saccade.tasks.result import ClassTable, Example, Result
 from saccade.tasks.scores import check_classes, finite, mean_loss, sigmoid
+from saccade.tasks.timeline import Timeline
 from saccade.video import VideoReader
 
 WINDOWS = "windows"
@@ -66,7 +67,6 @@ class LocalizationResult(Result):
     """
 
     task: ClassVar[str] = "localization"
-    table: ClassVar[Table] = "precision"
 
     logits: NDArray[np.float32]
     num_points: NDArray[np.int64]
@@ -212,6 +212,34 @@ class LocalizationResult(Result):
             inside = np.arange(self.num_frames[v]) / self.fps[v]
             found[starts[v] : starts[v] + self.num_frames[v]] |= (first < inside) & (inside < last)
         return found
+
+    # -------------------------------------------------------------------------------------------- show
+
+    def protocol_text(self) -> str:
+        clip = self.clip
+        if clip is None:
+            return super().protocol_text()
+        return (
+            f"protocol: whole videos in windows of {clip.num_frames} frames x stride {clip.stride} at "
+            f"{clip.target_fps:g} fps, overlap {100 * self.overlap:.0f} %, short side {clip.short_side}, "
+            f"centre crop {clip.crop}, logits interpolated to frames"
+        )
+
+    def class_table(self) -> ClassTable:
+        return precision_table(self.per_class, self.class_names, "moments")
+
+    def examples(self, num: int, *, hardest: bool) -> list[Example]:
+        return [self._example(place) for place in self._most(self.losses, num, hardest)]
+
+    def _example(self, place: int) -> Example:
+        path, positives, names = self.paths[place], self.positives[place], self.class_names
+        best = best_classes(sigmoid(self.video_logits[place]), positives, names)
+        scores = sigmoid(self.at_frames(place).astype(np.float32))
+        timeline = Timeline(path, names, scores, float(self.fps[place]))
+        truth, loss = label_text(positives, names), float(self.losses[place])
+        return Example(
+            path, truth, best[0][2], loss, best, timeline=timeline, actions=tuple(self.actions_of(place))
+        )
 
     # ------------------------------------------------------------------------------------------- files
 

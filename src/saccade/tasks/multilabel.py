@@ -27,7 +27,7 @@ from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, Task, View, option_names
 from saccade.tasks.metrics import PrecisionRow
 from saccade.tasks.moments import CHARADES_POINTS, charades_times
-from saccade.tasks.result import Result, Table
+from saccade.tasks.result import ClassTable, Example, Result
 from saccade.tasks.scores import check_classes, mean_loss, sigmoid, summed
 
 Ensemble = Literal["max", "mean"]
@@ -47,7 +47,6 @@ class MultiLabelResult(Result):
     """
 
     task: ClassVar[str] = "multi-label"
-    table: ClassVar[Table] = "precision"
 
     scores: NDArray[np.float32]
     positives: NDArray[np.bool_]
@@ -110,6 +109,21 @@ class MultiLabelResult(Result):
         ]
 
     @property
+    def combination_text(self) -> str:
+        return f"{'largest' if self.ensemble == 'max' else 'mean'} sigmoid of each class over the views"
+
+    def class_table(self) -> ClassTable:
+        return precision_table(self.per_class, self.class_names, "videos")
+
+    def examples(self, num: int, *, hardest: bool) -> list[Example]:
+        return [self._example(place) for place in self._most(self.losses, num, hardest)]
+
+    def _example(self, place: int) -> Example:
+        best = best_classes(self.scores[place], self.positives[place], self.class_names)
+        truth = label_text(self.positives[place], self.class_names)
+        return Example(self.paths[place], truth, best[0][2], float(self.losses[place]), best)
+
+    @property
     def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:
         return self.scores, self.positives
 
@@ -140,6 +154,31 @@ class MultiLabelResult(Result):
     @classmethod
     def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
         return {"ensemble": info["ensemble"]}
+
+
+def precision_table(rows: Sequence[PrecisionRow], names: Sequence[str], count: str) -> ClassTable:
+    """The classes with a positive by average precision; ``count`` says what positives are counted in."""
+    found = sorted(
+        (row for row in rows if row.num_positives), key=lambda row: (row.average_precision, row.label)
+    )
+    return ClassTable(
+        "AP",
+        (count,),
+        tuple((names[row.label], row.average_precision, (str(row.num_positives),)) for row in found),
+    )
+
+
+def best_classes(
+    scores: NDArray[Any], positives: NDArray[np.bool_], names: Sequence[str]
+) -> tuple[tuple[str, float, bool], ...]:
+    """The three classes of the highest scores, as `Example` has them."""
+    best = np.argsort(-scores, kind="stable")[:3].tolist()
+    return tuple((names[i], float(scores[i]), bool(positives[i])) for i in best)
+
+
+def label_text(positives: NDArray[np.bool_], names: Sequence[str]) -> str:
+    """The classes of a video."""
+    return ", ".join(names[label] for label in np.flatnonzero(positives).tolist()) or "none of the classes"
 
 
 def numbers(scores: NDArray[np.float32]) -> str:

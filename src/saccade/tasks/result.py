@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -10,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from statistics import fmean
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from saccade.clip import ClipSpec
 from saccade.errors import DataError
 from saccade.files import atomic_path
+from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.views import parse_views
 
 _FIGURE_NAMES = {
@@ -47,7 +50,58 @@ UNREADABLE = (
 """What reading a file of scores that is cut short, or something else altogether, may raise."""
 
 
-Table = Literal["accuracy", "precision", "people"]
+_FIGURE_NOTES = {
+    "mean_class": "every class has the same weight",
+    "map": "mean over the classes with a positive, as scikit-learn",
+    "explained": "of the hidden parts; a constant prediction would be 0 %",
+    "charades25": "25 moments of each video, as the official evaluation of Charades",
+    "per_frame": "all frames, absent classes as zero, as X3D-Multigrid",
+    "repeated_charades25": "control: the scores of a whole video at each of its moments",
+    "frame_map": "detections at IoU 0.5, as the official evaluation of AVA",
+}
+
+
+def figure_note(name: str) -> str:
+    """How a figure is measured, where its name does not say it; else empty."""
+    return _FIGURE_NOTES.get(name, "")
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """How the classes fared, worst first, as tables and reports show it.
+
+    Attributes:
+        value: heading of the value of each class, 0..1, which may be drawn as a bar.
+        columns: headings of the other cells.
+        rows: (class, value, cells), the worst first.
+        confusion: counts (K, K) of true by predicted class, where each video has one label.
+    """
+
+    value: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, float, tuple[str, ...]], ...]
+    confusion: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A video of a test and what the model made of it.
+
+    Attributes:
+        truth: its classes; true_score: score of its one class, None where it may have several.
+        is_correct: whether the best class is right.
+        best: the best classes: name, score 0..1, whether it is true.
+        timeline: scores over time, a `saccade.tasks.timeline.Timeline`; actions: when which class is true.
+    """
+
+    path: str
+    truth: str
+    is_correct: bool
+    loss: float
+    best: tuple[tuple[str, float, bool], ...]
+    true_score: float | None = None
+    timeline: Any = None
+    actions: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +122,6 @@ class Result(ABC):
 
     Attributes:
         task: name of the task.
-        table: how commands show it: classes by accuracy, by average precision, or actions of people.
         paths: file of every row.
         class_names: in label order.
         views: ``CLIPSxCROPS``, the name of a protocol, or ``windows``.
@@ -84,7 +137,6 @@ class Result(ABC):
     """
 
     task: ClassVar[str]
-    table: ClassVar[Table] = "accuracy"
 
     paths: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -138,6 +190,41 @@ class Result(ABC):
     def loss(self) -> float:
         """The mean loss, without label smoothing."""
 
+    def protocol_text(self) -> str:
+        """The protocol in one line: an accuracy means nothing without it."""
+        views, clip = parse_views(self.views), self.clip
+        if clip is None:
+            return f"protocol: {self.views} views"
+        if self.temporal_rule in SEGMENT_RULES:
+            frames = f"{clip.num_frames} frames, one from each of {clip.num_frames} segments of the video"
+        else:
+            frames = f"{clip.num_frames} frames x stride {clip.stride} at {clip.target_fps:g} fps"
+        if views.protocol:
+            frames += f", {_count(views.num_clips, 'clip')} x {_count(views.num_crops, 'crop')}"
+        return (
+            f"{' '.join(filter(None, ('protocol', views.protocol)))}: clips of {frames}, "
+            f"short side {clip.short_side}, crop {clip.crop}, temporal rule {self.temporal_rule}, "
+            f"{self.combination_text}"
+        )
+
+    @property
+    def combination_text(self) -> str:
+        """How the scores of the views were combined."""
+        return "mean of the views' softmax"
+
+    def class_table(self) -> ClassTable | None:
+        """How the classes fared; None: the task has no classes."""
+        return None
+
+    def examples(self, num: int, *, hardest: bool) -> list[Example]:
+        """The videos with the highest loss, or with the lowest; none where the task has no examples."""
+        return []
+
+    def _most(self, losses: NDArray[np.float64], num: int, hardest: bool) -> list[int]:
+        """Rows of the videos for `examples`."""
+        order = losses.argsort()
+        return (order[::-1] if hardest else order)[:num].tolist()
+
     @property
     def submission_name(self) -> str:
         """End of the name of the file that `write_submission` writes; empty: the task has no such format."""
@@ -161,6 +248,11 @@ class Result(ABC):
     def standard_error(self) -> float:
         """Of the headline figure, for the number of videos it was taken on; ``nan``: this task has none."""
         return float("nan")
+
+    @classmethod
+    def error_of_mean(cls, results: Sequence[Self]) -> float:
+        """Standard error, from the number of videos, of the mean score of results on the same videos."""
+        return math.sqrt(fmean(result.standard_error**2 for result in results))
 
     def summary(self) -> dict[str, Any]:
         """The figures and the protocol, ready for JSON (a figure that does not exist is None)."""
@@ -266,6 +358,10 @@ def _fields(info: dict[str, Any]) -> dict[str, Any]:
             if (value := info.get(name)) is not None
         },
     }
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number != 1)}"
 
 
 def _text(values: Sequence[str]) -> NDArray[np.str_]:

@@ -12,18 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from saccade.console import console
 from saccade.files import write_text
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
 _log = logging.getLogger("saccade.training")
-_PLAIN_SECONDS = 30.0
-_WIDE = 110  # columns from which the bar also shows the step and the learning rate
 _NUM_FAILURES_SHOWN = 5
 
 
@@ -123,7 +116,7 @@ class Reporter:
         self.callbacks = tuple(callbacks) if active else ()
         self._log = log
         self._total, self._epochs = total_steps, epochs
-        self._clock = _Remaining(total_steps)
+        self._clock = RemainingTime(total_steps)
         self._failures_shown = 0
 
     def start(self, step: int, record: Mapping[str, Any]) -> None:
@@ -177,61 +170,7 @@ class Reporter:
             callback.on_end(record)
 
 
-class ProgressBar(Callback):
-    """A bar on stderr, or a plain line every half minute where stderr is no terminal; a context manager."""
-
-    def __init__(self) -> None:
-        self._bar: Progress | None = None
-        self._epochs, self._total = 0.0, 0
-        self._clock = _Remaining(0)
-        self._last_plain = 0.0
-
-    def __enter__(self) -> ProgressBar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-    def on_start(self, record: Mapping[str, Any]) -> None:
-        self._epochs, self._total = record["epochs"], record["total_steps"]
-        self._clock = _Remaining(self._total)
-        self._clock.start(record["step"])
-        self._last_plain = time.perf_counter()
-        if console().is_terminal:
-            self._bar = _bar()
-            self._bar.add_task("", total=self._total, completed=record["step"], epoch="", text="", left="")
-            self._bar.start()
-
-    def on_step(self, record: Mapping[str, Any]) -> None:
-        step = record["step"]
-        figure = "top1" if "top1" in record else "explained"
-        text = (
-            f"loss {record['loss']:.3f}  {'top-1' if figure == 'top1' else figure} "
-            f"{100 * record[figure]:.0f} %  "
-            f"{record['clips_per_s']:.1f} clips/s  data wait {100 * record['data_wait']:.0f} %"
-        )
-        if self._bar is None or console().width >= _WIDE:
-            text += f"  lr {record['lr']:.2g}"
-        epoch = f"epoch {min(record['epoch'], self._epochs):.2f}/{self._epochs:g}"
-        left = self._clock.left(step)
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, text=text, left=left)
-        elif time.perf_counter() - self._last_plain > _PLAIN_SECONDS:
-            self._last_plain = time.perf_counter()
-            console().print(f"{epoch}  step {step}/{self._total}  {text}  {left}", markup=False)
-
-    def on_validation(self, record: Mapping[str, Any]) -> None:
-        self._last_plain = time.perf_counter()
-
-    def on_end(self, record: Mapping[str, Any]) -> None:
-        self.__exit__(None, None, None)
-
-
-class _Remaining:
+class RemainingTime:
     """How long a run still takes, by the steps of this call."""
 
     def __init__(self, total: int) -> None:
@@ -257,18 +196,3 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-
-
-def _bar() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
-
-    wide = console().width >= _WIDE
-    steps: list[ProgressColumn] = [BarColumn(bar_width=16), MofNCompleteColumn()] if wide else []
-    return Progress(
-        TextColumn("{task.fields[epoch]}"),
-        *steps,
-        TextColumn("{task.fields[text]}"),
-        TextColumn("{task.fields[left]}", style="dim"),
-        console=console(),
-        transient=True,
-    )

@@ -318,8 +318,7 @@ def _show_plan(timetable: MultigridTimetable, picture: Path, reporter: Reporter)
 
 def draw_plan(timetable: MultigridTimetable, path: Path) -> None:
     """Draw a multigrid plan."""
-    from saccade.visualize.charts import save_figure
-    from saccade.visualize.plan import plan_chart
+    from saccade.visualize.charts import plan_chart, save_figure
 
     save_figure(plan_chart(**chart_data(timetable)), path)
 

@@ -1,4 +1,4 @@
-"""What a transformer looks at in a clip: the attention of every head of a block, and the rollout of all.
+"""What a transformer attends to in a clip: the attention of every head of a block, and the rollout of all.
 
 Shape letters: T moments (frames or tubelets), P = h w patches of one moment, K classes. A moment of an MViT
 is a step of its patches' convolution.
@@ -6,11 +6,18 @@ is a step of its patches' convolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,15 +30,9 @@ from saccade.models.mvit import MViTTrunk
 from saccade.models.timesformer import TimeSformer
 from saccade.models.transformer import ClipTransformer
 from saccade.models.vivit import ViViT
+from saccade.visualize.charts import GREY, styled
 from saccade.visualize.gradcam import stride_of
-from saccade.visualize.rollout import (
-    Grid,
-    PooledBlock,
-    pool_between,
-    through_divided,
-    through_joint,
-    through_pooled,
-)
+from saccade.visualize.overlay import HEAT, MapRow
 
 Weights = Mapping[str, Tensor]
 
@@ -237,3 +238,203 @@ def _stride(pool: nn.Module | None) -> int:
 
 def _steps(clip: Tensor, grid: Sequence[int]) -> tuple[int, int]:
     return stride_of(clip.shape[2], grid[0]), stride_of(clip.shape[3], grid[1])
+
+
+# ---------------------------------------------------------------------------------------------------- rollout
+#
+# How much of what a transformer reads out comes from where. Abnar & Zuidema 2020, "Quantifying Attention
+# Flow in Transformers", arXiv 2005.00928: the output of a block is taken for half its input and half what
+# its heads, on average, attend to; the blocks' matrices are multiplied. Only the row of what is read out is
+# needed: it is carried back from block to block, and no matrix of all tokens by all tokens is made.
+#
+# Shape letters: N = 1 + T P tokens, the class token first.
+
+
+Grid = tuple[int, int, int]
+
+
+def through_joint(row: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Blocks in which all tokens meet: a row (..., N), weights (..., heads, N, N) block by block -> (..., N).
+
+    Also of blocks that look at moments one by one, with a row for each: (T, 1 + P).
+    """
+    for block in reversed(weights):
+        row = 0.5 * row + 0.5 * torch.einsum("...n,...nm->...m", row, block.mean(-3))
+    return row
+
+
+def through_divided(row: Tensor, in_time: Sequence[Tensor], in_space: Sequence[Tensor]) -> Tensor:
+    """Blocks with attention in time and then in space (`saccade.layers.transformer.DividedBlock`).
+
+    Each is two steps, one for either attention. The class token has no part in time; in space every moment
+    has a copy of it, and what becomes of them is averaged.
+
+    Shapes: row (N,); in time (P, heads, T, T) and in space (T, heads, 1 + P, 1 + P), block by block -> (N,).
+    """
+    num_times = len(in_space[0])
+    for time, space in zip(reversed(in_time), reversed(in_space), strict=True):
+        frames = space.mean(1)
+        token, patches = row[:1], row[1:].unflatten(0, (num_times, -1))
+        rows = torch.cat((token.expand(num_times, 1) / num_times, patches), 1)
+        seen = torch.einsum("tn,tnm->tm", rows, frames)
+        token = 0.5 * token + 0.5 * seen[:, 0].sum(0, keepdim=True)
+        patches = 0.5 * patches + 0.5 * seen[:, 1:]
+        patches = 0.5 * patches + 0.5 * torch.einsum("tp,pts->sp", patches, time.mean(1))
+        row = torch.cat((token, patches.flatten()))
+    return row
+
+
+@dataclass(frozen=True, eq=False)
+class PooledBlock:
+    """A block whose queries and keys are pooled (`saccade.models.mvit.MViTBlock`).
+
+    Attributes:
+        weights: (heads, 1 + queries, 1 + keys).
+        grid: of the tokens it is given.
+        pool_q: from a map (1, 1, *grid) to that of its queries and of its shortcut, where every value is a
+            mean over patches; pool_k: the same to its keys.
+    """
+
+    weights: Tensor
+    grid: Grid
+    pool_q: Callable[[Tensor], Tensor]
+    pool_k: Callable[[Tensor], Tensor]
+
+    def looking_evenly(self) -> PooledBlock:
+        """The same block with heads that look at everything alike."""
+        return replace(self, weights=torch.full_like(self.weights, 1 / self.weights.shape[-1]))
+
+
+def through_pooled(row: Tensor, blocks: Sequence[PooledBlock]) -> Tensor:
+    """A row over the last block's tokens -> over the tokens (1 + t h w,) that the first one is given.
+
+    A pooled key, or a pooled shortcut, counts as a share of each patch that it is the mean of.
+    """
+    for block in reversed(blocks):
+        keys = row @ block.weights.mean(0)
+        token = 0.5 * row[:1] + 0.5 * keys[:1]
+        patches = 0.5 * spread_back(row[1:], block.pool_q, block.grid)
+        patches = patches + 0.5 * spread_back(keys[1:], block.pool_k, block.grid)
+        row = torch.cat((token, patches))
+    return row
+
+
+def spread_back(values: Tensor, pool: Callable[[Tensor], Tensor], grid: Grid) -> Tensor:
+    """Values of pooled cells, shared out to the patches they are the mean of: (cells,) -> (patches,)."""
+    with torch.enable_grad():
+        patches = torch.zeros(1, 1, *grid, dtype=values.dtype, device=values.device, requires_grad=True)
+        pooled = pool(patches)
+        (shares,) = torch.autograd.grad(pooled, patches, values.detach().reshape(pooled.shape))
+    return shares.flatten()
+
+
+def pool_between(stride: int) -> Callable[[Tensor], Tensor]:
+    """Pooling by ``stride`` in height and width, for rollout: each cell is the mean of the patches around the
+    one it stands on, with weights that fall linearly to 0 at the next cell's.
+
+    Whatever the window of a convolution: one with more stride than width would see spots of the clip alone.
+    """
+    if stride == 1:
+        return lambda x: x
+    ramp = 1 - torch.arange(1 - stride, stride).abs() / stride
+    kernel = (ramp[:, None] * ramp)[None, None, None]
+
+    def pool(x: Tensor) -> Tensor:
+        weights = kernel.to(x)
+        how: dict[str, Any] = {"stride": (1, stride, stride), "padding": (0, stride - 1, stride - 1)}
+        return F.conv3d(x, weights, **how) / F.conv3d(torch.ones_like(x), weights, **how)
+
+    return pool
+
+
+# --------------------------------------------------------------------------------------------------- pictures
+
+
+_LEFT, _TOP, _SIDE, _STEP = 0.9, 0.98, 1.16, 1.5  # inches
+
+
+def attention_rows(found: AttentionMaps, heads: str) -> list[MapRow]:
+    """The rollout, and of the block's heads ``all``, ``none``, their ``mean``, or numbers such as ``0,3,5``.
+
+    Raises:
+        UsageError: there are no such heads.
+    """
+    rows = [attention_row("rollout", found.rollout, found.steps)]
+    if heads == "none":
+        return rows
+    rows.append(attention_row("mean of heads", found.heads.mean(0), found.key_steps))
+    numbers = [] if heads == "mean" else range(len(found.heads)) if heads == "all" else _numbers(heads, found)
+    return rows + [
+        attention_row(f"head {number}", found.heads[number], found.key_steps) for number in numbers
+    ]
+
+
+def _numbers(text: str, found: AttentionMaps) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) < len(found.heads) for part in parts):
+        raise UsageError(f"heads {text}: all, none, mean, or numbers from 0 to {len(found.heads) - 1}")
+    return [int(part) for part in parts]
+
+
+def time_row(found: AttentionMaps) -> MapRow:
+    """The fraction of the rollout at each moment, for the chart below a sheet."""
+    shares = found.rollout.sum((1, 2))
+    return MapRow("rollout in time", np.asarray(shares / shares.sum())[:, None, None])
+
+
+def attention_row(title: str, weights: NDArray[Any], steps: tuple[int, int] | None) -> MapRow:
+    """Attention weights (T, h, w) as a row: from the least, 0, to the most, 1, with how many times the even
+    share the most is.
+    """
+    least, most = float(weights.min()), float(weights.max())
+    total = float(weights.sum())
+    spread = (weights - least) / (most - least) if most > least else np.zeros_like(weights)
+    times = most * weights.size / total if total > 0 else 1.0
+    return MapRow(title, np.asarray(spread, np.float32), f"≤ {times:.1f}× even", steps)
+
+
+def time_chart(
+    in_time: NDArray[Any], seconds: Sequence[float] | NDArray[Any], *, title: str, subtitle: str = ""
+) -> Figure:
+    """Which moment looks at which: a square for each head and one for their mean. Each row of a square is a
+    moment that looks; its weights add up to 1 where there is no class token.
+
+    Args:
+        in_time: (heads, T, T), the moment that looks first.
+        seconds: when the moments are.
+    """
+    panels = [("mean of heads", in_time.mean(0))]
+    panels += [(f"head {number}", weights) for number, weights in enumerate(in_time)]
+    columns = min(len(panels), 7)
+    rows = ceil(len(panels) / columns)
+    width, height = max(_LEFT + columns * _STEP + 0.8, 5.4), _TOP + rows * _STEP + 0.3
+    highest = float(in_time.max())
+    with styled():
+        figure = Figure(figsize=(width, height))
+
+        def box(x: float, y: float, wide: float, tall: float) -> tuple[float, float, float, float]:
+            return x / width, 1 - (y + tall) / height, wide / width, tall / height
+
+        figure.text(*box(0.12, 0.1, 0, 0)[:2], title, fontsize=14, fontweight="bold", va="top")
+        figure.text(*box(0.12, 0.37, 0, 0)[:2], subtitle, fontsize=11, color=GREY, va="top")
+        for place, (name, weights) in enumerate(panels):
+            row, column = divmod(place, columns)
+            axes = figure.add_axes(box(_LEFT + column * _STEP, _TOP + row * _STEP, _SIDE, _SIDE))
+            axes.imshow(weights, cmap=HEAT, vmin=0, vmax=highest, interpolation="nearest")
+            axes.set_title(name, fontsize=10.5, fontweight="normal", pad=4)
+            axes.grid(visible=False)
+            ends = [0, len(seconds) - 1]
+            names = [f"{seconds[end]:.1f} s" for end in ends] if place == 0 else ["", ""]
+            axes.set_xticks(ends, names, fontsize=9)
+            axes.set_yticks(ends, names, fontsize=9)
+            if place == 0:
+                axes.set_ylabel("looks", fontsize=10.5, labelpad=-14)
+                axes.set_xlabel("looked at", fontsize=10.5, labelpad=-1)
+        tall = rows * _STEP - (_STEP - _SIDE)
+        bar_axes = figure.add_axes(box(_LEFT + columns * _STEP - 0.06, _TOP, 0.13, tall))
+        bar: Any = figure.colorbar(ScalarMappable(Normalize(0, highest), HEAT), cax=bar_axes)
+        bar.locator = MaxNLocator(3)
+        bar.update_ticks()
+        bar.outline.set_visible(False)
+        bar_axes.tick_params(labelsize=9.5, pad=2)
+        return figure

@@ -17,7 +17,7 @@ from saccade.errors import UsageError
 from saccade.sampling.temporal import sample_test
 from saccade.sampling.views import crop_box
 from saccade.transforms import test_transform
-from saccade.video import open_video
+from saccade.video import Backend, VideoReader, open_video
 
 _SIDE = 320  # pixels of a picture's square at most, where the video has that many
 _BLOCK = 32  # frames read at a time
@@ -71,8 +71,7 @@ class SeenClip:
         """The square of every frame of `span`, also of those between two that the model sees."""
         span = self.span
         with open_video(self.path, short_side=self._display_short_side(), fps=self.frames_fps) as reader:
-            for start in range(span.start, span.stop, _BLOCK):
-                block = reader.frames(range(start, min(start + _BLOCK, span.stop))).numpy()
+            for block in read_blocks(reader, span.start, span.stop):
                 yield from _square(block, self.side)
 
     def _display_short_side(self) -> int:
@@ -86,6 +85,7 @@ def read_clip(
     rule: str = "saccade",
     start: float | None = None,
     frames_fps: float | None = None,
+    backend: Backend = "auto",
 ) -> SeenClip:
     """The clip in the middle of a video, or the one that begins ``start`` seconds into it.
 
@@ -93,21 +93,31 @@ def read_clip(
         rule: one of `saccade.sampling.temporal.RULES`; with ``start`` the frames are ``spec``'s stride apart
             whatever the rule.
 
+        backend: see `saccade.open_video`.
+
     Raises:
         VideoError: the video cannot be read.
         UsageError: the crop does not fit into the frames, or the video ends before ``start``.
     """
-    with open_video(path, short_side=spec.short_side, fps=frames_fps) as reader:
+    with open_video(path, backend, short_side=spec.short_side, fps=frames_fps) as reader:
         length, fps = len(reader), reader.fps
         indices = _indices(length, fps, spec, rule, start)
         seen = reader.frames(indices.tolist())
     inputs, pixels = test_transform(seen, spec), _square(seen.numpy(), spec.crop)
-    with open_video(path, fps=frames_fps) as reader:
+    with open_video(path, backend, fps=frames_fps) as reader:
         native = min(reader.size)
     side = max(spec.crop, min(_SIDE, native * spec.crop // spec.short_side))
-    with open_video(path, short_side=round(side * spec.short_side / spec.crop), fps=frames_fps) as reader:
+    with open_video(
+        path, backend, short_side=round(side * spec.short_side / spec.crop), fps=frames_fps
+    ) as reader:
         frames = _square(reader.frames(indices.tolist()).numpy(), side)
     return SeenClip(os.fspath(path), spec, inputs, pixels, frames, indices, fps, length, frames_fps)
+
+
+def read_blocks(reader: VideoReader, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
+    """Frames ``start`` to ``stop`` of a video, some (N, H, W, 3) at a time."""
+    for begin in range(start, stop, _BLOCK):
+        yield reader.frames(range(begin, min(begin + _BLOCK, stop))).numpy()
 
 
 def _indices(length: int, fps: float, spec: ClipSpec, rule: str, start: float | None) -> NDArray[np.int64]:

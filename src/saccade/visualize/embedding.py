@@ -1,4 +1,4 @@
-"""A map of clips: those that a network makes alike features of lie together.
+"""A map of clips by their features: similar ones lie together.
 
 `write_embedding` makes a page to look into, in a single file without anything from the network, and
 `embedding_chart` a picture to print.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import colorsys
 import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from saccade.errors import VideoError
+from saccade.errors import UsageError, VideoError
 from saccade.files import write_text
+from saccade.progress import Progress, ignore
 from saccade.video import open_video
 from saccade.visualize.charts import GREY, INK, shorten, styled
 from saccade.visualize.pages import render_page
-from saccade.visualize.strips import data_uri
-from saccade.visualize.tsne import principal_components, squared_distances, tsne
+from saccade.visualize.sheets import data_uri
 
 _FRAMES, _HEIGHT = 6, 72  # of a clip's film in the page: how many, pixels
 _NEIGHBOURS = 5
@@ -180,7 +182,7 @@ def write_embedding(
     *,
     title: str,
     subtitle: str = "",
-    on_clip: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write the page: hover a dot to see its clip, click to have it played with its nearest neighbours.
 
@@ -188,13 +190,13 @@ def write_embedding(
     at its place, seen from the page, and the browser can play it, it is played itself.
 
     Args:
-        on_clip: called after each clip is read.
+        progress: called with (clips read, clips in all).
 
     Raises:
         OSError: the page cannot be written.
     """
     target = Path(out)
-    data = page_data(found, target.parent, on_clip)
+    data = page_data(found, target.parent, progress)
     page = render_page(
         "saccade.visualize",
         "embedding.html",
@@ -208,9 +210,9 @@ def write_embedding(
     return target
 
 
-def page_data(found: Embedding, folder: Path, on_clip: Callable[[], None] | None = None) -> dict[str, Any]:
+def page_data(found: Embedding, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
     """All that the page shows, as plain values."""
-    clips = []
+    progress, clips = progress or ignore, []
     for place, path in enumerate(found.paths):
         clips.append(
             {
@@ -223,8 +225,7 @@ def page_data(found: Embedding, folder: Path, on_clip: Callable[[], None] | None
                 "near": found.neighbours[place].tolist(),
             }
         )
-        if on_clip is not None:
-            on_clip()
+        progress(place + 1, len(found.paths))
     return {
         "classes": list(found.class_names),
         "colours": class_colours(len(found.class_names)),
@@ -279,3 +280,115 @@ def _script_json(value: Any) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share == share else ""
+
+
+# ------------------------------------------------------------------------------------------------------ t-SNE
+#
+# Van der Maaten & Hinton 2008, "Visualizing Data using t-SNE", JMLR 9. This is the exact algorithm: all
+# pairs of points, at a cost that grows with their square. It starts from the principal components, as Kobak
+# & Berens 2019 ("The art of using t-SNE for single-cell transcriptomics") advise, so that every call gives
+# the same map and large distances keep some meaning.
+
+
+_EXAGGERATION = 12.0  # of closeness, at the beginning
+_EARLY = 250  # steps of it
+_SEARCH = 64  # halvings of the search for a width
+
+
+def principal_components(points: Tensor, num: int = 2) -> tuple[Tensor, Tensor]:
+    """The coordinates of points (N, D) on their first ``num`` principal axes, and each axis's share of the
+    variance: (N, num), (num,).
+
+    An axis points to where its largest coordinate is, so that the sign is no matter of chance. Where there
+    are fewer axes, coordinates are 0.
+    """
+    centred = points.double() - points.double().mean(0)
+    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    axes = u[:, :num] * s[:num]
+    signs = axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    axes = axes * torch.where(signs == 0, torch.ones_like(signs), signs)
+    shares = s[:num] ** 2 / (s**2).sum().clamp(min=1e-300)
+    missing = num - axes.shape[1]
+    pad = torch.nn.functional.pad
+    return pad(axes, (0, missing)), pad(shares, (0, missing))
+
+
+def tsne(points: Tensor, *, perplexity: float = 30.0, steps: int = 1000) -> Tensor:
+    """t-SNE of points (N, D) on a plane: float64 (N, 2), the same at every call.
+
+    Args:
+        perplexity: about how many neighbours count for each point; of few points at most a third of them.
+        steps: of gradient descent.
+
+    Raises:
+        UsageError: the perplexity is below 1, or there are no points.
+    """
+    if len(points) == 0:
+        raise UsageError("there are no points to map")
+    if perplexity < 1:
+        raise UsageError(f"perplexity must be at least 1, got {perplexity:g}")
+    places, _ = principal_components(points)
+    if len(points) < 4:
+        return places
+    closeness = joint_closeness(points, min(perplexity, (len(points) - 1) / 3))
+    y = places * (1e-4 / places[:, 0].std().clamp(min=1e-300))
+    speed, gain = torch.zeros_like(y), torch.ones_like(y)
+    rate = max(len(points) / _EXAGGERATION, 50.0)  # Belkina et al. 2019
+    for step in range(steps):
+        early = step < _EARLY
+        gradient = _gradient(y, closeness * (_EXAGGERATION if early else 1.0))
+        turned = speed.sign() != gradient.sign()
+        gain = torch.where(turned, gain + 0.2, gain * 0.8).clamp(min=0.01)
+        speed = (0.5 if early else 0.8) * speed - rate * gain * gradient
+        y = y + speed
+        y = y - y.mean(0)
+    return y
+
+
+def joint_closeness(points: Tensor, perplexity: float) -> Tensor:
+    """How close each pair of points (N, D) is, by equation 1 of the paper made symmetric: (N, N), of sum 1.
+
+    Around each point stands a Gaussian, just so wide that the entropy of what it gives the others is the
+    logarithm of ``perplexity``.
+    """
+    squares = squared_distances(points.double())
+    n = len(squares)
+    squares = squares / squares.mean().clamp(min=1e-300)
+    squares.fill_diagonal_(math.inf)  # nothing is close to itself
+    low, high = squares.new_zeros(n, 1), squares.new_full((n, 1), math.inf)
+    sharpness = squares.new_ones(n, 1)
+    nearest = squares.amin(1, keepdim=True)
+    for _ in range(_SEARCH):
+        shares = torch.exp(-(squares - nearest) * sharpness)
+        shares = shares / shares.sum(1, keepdim=True)
+        entropy = -(shares * shares.clamp(min=1e-300).log()).sum(1, keepdim=True)
+        wide = entropy > math.log(perplexity)
+        low, high = torch.where(wide, sharpness, low), torch.where(wide, high, sharpness)
+        sharpness = torch.where(high.isinf(), 2 * sharpness, (low + high) / 2)
+    return (shares + shares.T) / (2 * n)
+
+
+def squared_distances(points: Tensor) -> Tensor:
+    """Of every pair: (N, N), 0 on the diagonal."""
+    norms = (points**2).sum(1)
+    squares = (norms[:, None] + norms - 2 * points @ points.T).clamp(min=0)
+    return squares.fill_diagonal_(0)
+
+
+def divergence(y: Tensor, closeness: Tensor) -> Tensor:
+    """What t-SNE makes small: the Kullback-Leibler divergence of how close points are on the plane (N, 2)."""
+    near = _kernel(y)
+    on_plane = near / near.sum()
+    filled = closeness > 0
+    return (closeness[filled] * (closeness[filled] / on_plane[filled]).log()).sum()
+
+
+def _gradient(y: Tensor, closeness: Tensor) -> Tensor:
+    """Equation 5 of the paper."""
+    near = _kernel(y)
+    pull = (closeness - near / near.sum()) * near
+    return 4 * (pull.sum(1, keepdim=True) * y - pull @ y)
+
+
+def _kernel(y: Tensor) -> Tensor:
+    return (1 / (1 + squared_distances(y))).fill_diagonal_(0)

@@ -32,6 +32,7 @@ HEAT = LinearSegmentedColormap.from_list(
 )
 _LEAST, _MOST = 0.22, 0.66  # of the colour over the frame, where the map is 0 and 1
 _COLUMNS = 8  # frames of a sheet
+_VIDEO_WIDTH = 480  # pixels of a rendered video at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,6 +349,12 @@ def _columns_for(num: int) -> int:
 
 def _even(pixels: int) -> int:
     return pixels + pixels % 2
+
+
+def video_size(height: int, width: int) -> tuple[int, int]:
+    """The size (height, width) at which frames are rendered: at least 480 wide, and even for the encoder."""
+    scale = max(1.0, _VIDEO_WIDTH / width)
+    return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
 
 
 def fitting(text: str, pixels: int, font: ImageFont.FreeTypeFont) -> str:

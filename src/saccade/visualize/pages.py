@@ -9,8 +9,7 @@ from typing import Any
 def render_page(package: str, template: str, **values: Any) -> str:
     """The page that ``template``, a Jinja template among the files of ``package``, makes of ``values``.
 
-    Values are escaped. Templates include their style sheets from here: ``page.css``, and reports behind it
-    ``report.css``.
+    Values are escaped. Templates extend ``page.html`` of this package, which has the style sheet.
     """
     import jinja2
 

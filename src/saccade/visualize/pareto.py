@@ -15,8 +15,7 @@ from saccade.errors import DataError, UsageError
 from saccade.evaluation import load_result
 from saccade.evaluation.pareto import pareto_front
 from saccade.runs import Run
-from saccade.tasks import Result, TestResult
-from saccade.tasks.metrics import share_error
+from saccade.tasks import Result
 from saccade.visualize.frontier import Dot
 
 COSTS = ("gmacs", "params", "latency_ms")
@@ -321,13 +320,8 @@ def _entry(name: str, runs: Sequence[_Run], results: Sequence[Result]) -> Entry:
 
 
 def _of_the_videos(results: Sequence[Result]) -> float:
-    """Standard error of the mean score of several seeds, which were all tested on the same videos; 0: of this
-    task none is known.
-    """
-    if isinstance(results[0], TestResult):
-        error = share_error(fmean(result.score for result in results), results[0].num_videos)
-    else:
-        error = math.sqrt(fmean(result.standard_error**2 for result in results))
+    """Standard error of the mean score of several seeds on the same videos; 0 where none is known."""
+    error = type(results[0]).error_of_mean(results)
     return error if math.isfinite(error) else 0.0
 
 

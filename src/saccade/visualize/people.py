@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from saccade.video import open_video
 from saccade.video.write import write_video
 from saccade.visualize.charts import BLUE, GREY
+from saccade.visualize.clips import read_blocks
+from saccade.visualize.overlay import font_of, video_size
 
-_BLOCK = 32  # frames read at a time
-_WIDTH = 480  # pixels of the rendered video at least
 _MARGIN = 1.0  # seconds shown before the first keyframe and after the last
 _REACH = 0.5  # seconds before and after its keyframe that a box is shown
 
@@ -55,21 +54,20 @@ def render_people(
     target = Path(out)
     times = np.unique([person.time for person in people])
     with open_video(video, fps=frames_fps, threads=0) as reader:
-        (height, width), fps = _even_size(*reader.size), reader.fps
+        (height, width), fps = video_size(*reader.size), reader.fps
         start = max(0, round((times[0] - _MARGIN) * fps))
         stop = min(len(reader), round((times[-1] + _MARGIN) * fps) + 1)
 
         def frames() -> Iterator[NDArray[np.uint8]]:
-            for begin in range(start, stop, _BLOCK):
-                block = reader.frames(range(begin, min(begin + _BLOCK, stop))).numpy()
-                for number, frame in enumerate(block, start=begin):
-                    picture = Image.fromarray(frame).resize((width, height))
-                    nearest = times[np.abs(times - number / fps).argmin()]
-                    if abs(nearest - number / fps) <= _REACH:
-                        for person, lines in zip(people, captions, strict=True):
-                            if person.time == nearest:
-                                draw_person(picture, person.box, lines)
-                    yield np.asarray(picture)
+            all_frames = chain.from_iterable(read_blocks(reader, start, stop))
+            for number, frame in enumerate(all_frames, start=start):
+                picture = Image.fromarray(frame).resize((width, height))
+                nearest = times[np.abs(times - number / fps).argmin()]
+                if abs(nearest - number / fps) <= _REACH:
+                    for person, lines in zip(people, captions, strict=True):
+                        if person.time == nearest:
+                            draw_person(picture, person.box, lines)
+                yield np.asarray(picture)
 
         write_video(target, frames(), fps=fps, crf=20, options={"preset": "veryfast"})
     return target
@@ -82,7 +80,7 @@ def draw_person(picture: Image.Image, box: tuple[float, float, float, float], li
     corners = [share * size for share, size in zip(box, picture.size * 2, strict=True)]
     x1, y1, x2, y2 = corners
     draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(2, unit // 6))
-    font = _font(unit)
+    font = font_of(unit)
     for row, line in enumerate(lines):
         wide = font.getlength(line) + unit // 2
         left = min(max(0.0, x1), max(0.0, picture.width - wide))
@@ -90,15 +88,3 @@ def draw_person(picture: Image.Image, box: tuple[float, float, float, float], li
         top = max(top, 1.25 * unit * row)
         draw.rectangle((left, top, left + wide, top + 1.25 * unit), fill=colour)
         draw.text((left + unit // 4, top), line, fill="white", font=font)
-
-
-def _even_size(height: int, width: int) -> tuple[int, int]:
-    """At least `_WIDTH` wide, both even, as the encoder wants them."""
-    scale = max(1.0, _WIDTH / width)
-    return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of our charts, which comes with matplotlib."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

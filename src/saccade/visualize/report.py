@@ -1,4 +1,4 @@
-"""One page that tells a run: ``report.html``, in a single file, without anything from the network."""
+"""The report of a run: ``report.html``, a single file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -15,22 +15,15 @@ from saccade.evaluation import load_result
 from saccade.files import write_text
 from saccade.runs import Run
 from saccade.sampling.segments import SEGMENT_RULES
-from saccade.tasks import Result, TestResult, figure_name, get_task, list_tasks
+from saccade.tasks import Result, figure_name, figure_note, get_task, list_tasks
+from saccade.tasks.result import Example
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
 from saccade.visualize.pages import render_page
-from saccade.visualize.report_tasks import examples as examples_of_task
-from saccade.visualize.report_tasks import precision_rows
-from saccade.visualize.strips import data_uri, frame_strip
+from saccade.visualize.sheets import data_uri, frame_strip
+from saccade.visualize.timeline import timeline_chart
 
 Row = dict[str, Any]
 _WORST_CLASSES = 30
-_FIGURE_NOTES = {
-    "mean_class": "every class counts the same",
-    "explained": "of what was hidden; the same prediction everywhere would be 0 %",
-    "charades25": "25 moments a video, as the official evaluation of Charades",
-    "per_frame": "every frame, as X3D-Multigrid",
-    "repeated_charades25": "control: the scores of a whole video at each of its moments",
-}
 
 
 @dataclass
@@ -141,30 +134,34 @@ def _read_scores(records: RunRecords) -> None:
 
 def _headline(records: RunRecords) -> list[tuple[str, str, str]]:
     """(figure, what it is, its protocol)."""
-    found = []
+    found: list[tuple[str, str, str]] = []
     result = records.result
     if result is not None and result.num_videos:
-        kind = "" if result.views == "windows" else " views"
+        kind = "" if _whole_videos(result) else " views"
         note = f"{records.result_name}, {result.views}{kind}, {result.num_videos} videos"
         shown = {name: value for name, value in result.figures.items() if isfinite(value)}
         if len(result.class_names) <= 5:
             shown.pop("top5", None)
         for name, value in shown.items():
-            found.append((_percent(value), figure_name(name), _FIGURE_NOTES.get(name, note)))
+            text = f"{value:.4g}" if name in result.metrics else _percent(value)
+            own = [note] if not found else []
+            found.append((text, figure_name(name), "; ".join([*own, figure_note(name)]).strip("; ") or note))
         pairs = getattr(result, "pair_accuracy", float("nan"))
         if isfinite(pairs):
             found.append((_percent(pairs), "inside pairs", "50 % is chance"))
     key, name = _score(records)
     best = max((row for row in records.val if key in row), key=lambda row: row[key], default=None)
     if best is not None:
-        views = "" if result is not None and result.views == "windows" else f", {_val_views(records)} views"
+        views = records.config.get("val_views", "?")
+        views = "" if result is not None and _whole_videos(result) else f", {views} views"
         note = f"validation{views}, epoch {best.get('epoch', 0):.4g}"
         found.append((_percent(best[key]), f"best {name} in training", note))
     return found
 
 
-def _val_views(records: RunRecords) -> str:
-    return str(records.config.get("val_views", "?"))
+def _whole_videos(result: Result) -> bool:
+    """Whether the task has no view sets."""
+    return bool(get_task(result.task).fixed_views)
 
 
 def _score(records: RunRecords) -> tuple[str, str]:
@@ -251,10 +248,11 @@ def _charts(records: RunRecords) -> list[str]:
     """Curves against the epoch, as inline SVG."""
     train, val = records.train, records.val
     key, name = _score(records)
+    curve = get_task(records.config.get("task", "single-label")).train_figure
     charts = []
     for title, own, held, percent in (
         ("Loss", "loss", "val_loss", False),
-        (name[0].upper() + name[1:], key[4:] if key in ("val_top1", "val_explained") else "", key, True),
+        (name[0].upper() + name[1:], curve if key == f"val_{curve}" else "", key, True),
     ):
         series = {"training": _series(train, own), "validation": _series(val, held)}
         series = {name: points for name, points in series.items() if points[0]}
@@ -279,64 +277,54 @@ def _series(rows: list[Row], key: str) -> tuple[list[float], list[float]]:
 
 
 def _classes(records: RunRecords) -> Row | None:
-    """The confusion matrix and a bar for every class, worst first."""
+    """The confusion matrix, if there is one, and a bar for every class, worst first."""
     result = records.result
-    if result is None or not result.num_videos:
+    table = None if result is None or not result.num_videos else result.class_table()
+    if result is None or table is None:
         return None
-    if not isinstance(result, TestResult):
-        return precision_rows(result, _WORST_CLASSES)
-    rows = sorted((r for r in result.per_class if r.num_clips), key=lambda r: (r.recall, r.precision))
-    names = result.class_names
+    chart = ""
+    if table.confusion is not None:
+        figure = confusion_chart(table.confusion, result.class_names, title="")
+        chart = inline_svg(figure, label="Confusion matrix")
     return {
-        "note": "Rows of the matrix are true classes; the table has the worst first.",
-        "value": "right",
-        "count": "clips",
-        "confusion": inline_svg(confusion_chart(result.confusion, names, title=""), label="Confusion matrix"),
-        "wide": len(names) > 14,
-        "num_hidden": max(0, len(rows) - _WORST_CLASSES),
+        "value": table.value,
+        "columns": table.columns,
+        "confusion": chart,
+        "wide": len(result.class_names) > 14,
+        "num_hidden": max(0, len(table.rows) - _WORST_CLASSES),
         "rows": [
-            {
-                "name": names[row.label],
-                "percent": round(100 * row.recall, 1),
-                "clips": row.num_clips,
-                "taken_for": shorten(names[row.confused_with], 28) if row.num_confused else "",
-                "times": row.num_confused,
-            }
-            for row in rows[:_WORST_CLASSES]
+            (name, round(100 * value, 1), [shorten(cell, 28) for cell in cells])
+            for name, value, cells in table.rows[:_WORST_CLASSES]
         ],
     }
 
 
 def _examples(records: RunRecords, num: int, *, hardest: bool) -> list[Row]:
-    """The clips with the highest (lowest) loss, with a strip of frames where the file can still be read."""
-    result = records.result
-    if not isinstance(result, TestResult):
-        return [] if result is None else examples_of_task(result, num, hardest=hardest)
-    order = result.losses.argsort()
-    chosen = order[::-1][:num] if hardest else order[:num]
-    examples = []
-    for place in chosen:
-        scores, label = result.scores[place], int(result.labels[place])
-        best = scores.argsort()[::-1][:3]
-        try:
-            strip, why = data_uri(frame_strip(result.paths[place])), ""
-        except VideoError as error:
-            strip, why = "", error.cause
-        examples.append(
-            {
-                "file": Path(result.paths[place]).name,
-                "true": result.class_names[label],
-                "true_score": round(100 * float(scores[label]), 1),
-                "right": int(best[0]) == label,
-                "loss": f"{result.losses[place]:.2f}",
-                "guesses": [
-                    (result.class_names[i], round(100 * float(scores[i]), 1), int(i) == label) for i in best
-                ],
-                "strip": strip,
-                "why": why,
-            }
-        )
-    return examples
+    """The videos with the highest (lowest) loss, with a strip of frames where the file can still be read."""
+    found = [] if records.result is None else records.result.examples(num, hardest=hardest)
+    return [_example(number, example) for number, example in enumerate(found)]
+
+
+def _example(number: int, example: Example) -> Row:
+    try:
+        strip, why = data_uri(frame_strip(example.path)), ""
+    except VideoError as error:
+        strip, why = "", error.cause
+    name, chart = Path(example.path).name, ""
+    if example.timeline is not None:
+        figure = timeline_chart(example.timeline, truth=example.actions, most=6)
+        chart = inline_svg(figure, label=f"Timeline of {name} {number}, loss {example.loss:.2f}")
+    return {
+        "file": name,
+        "true": example.truth,
+        "true_score": None if example.true_score is None else round(100 * example.true_score, 1),
+        "right": example.is_correct,
+        "loss": f"{example.loss:.2f}",
+        "guesses": [(label, round(100 * score, 1), is_true) for label, score, is_true in example.best],
+        "strip": strip,
+        "why": why,
+        "chart": chart,
+    }
 
 
 def _embedding(folder: Path) -> str:

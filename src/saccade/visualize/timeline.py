@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cache
+from itertools import chain
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from saccade.data.types import Action
 from saccade.tasks.timeline import THRESHOLD, Timeline
 from saccade.video import open_video
 from saccade.video.write import write_video
 from saccade.visualize.charts import BLUE, GREY, INK, ORANGE, shorten, styled
+from saccade.visualize.clips import read_blocks
+from saccade.visualize.overlay import font_of, video_size
 
 _ROWS = 12  # classes drawn
-_BLOCK = 32  # frames read at a time
-_WIDTH = 480  # pixels of the rendered video at least
 _STRIP = LinearSegmentedColormap.from_list("strip", ["#f3f5f8", "#9dbcf2", BLUE])
 
 
@@ -99,26 +98,18 @@ def render_timeline(
     target = Path(out)
     labels = shown_labels(timeline, threshold=threshold, truth=truth, most=most)
     with open_video(timeline.path, threads=0) as reader:
-        height, width = _even_size(*reader.size)
+        height, width = video_size(*reader.size)
         panel = Panel(timeline, labels, width=width, threshold=threshold, truth=truth)
 
         def frames() -> Iterator[NDArray[np.uint8]]:
-            for start in range(0, len(reader), _BLOCK):
-                block = reader.frames(range(start, min(start + _BLOCK, len(reader)))).numpy()
-                for number, frame in enumerate(block, start=start):
-                    picture = Image.new("RGB", (width, height + panel.height), "white")
-                    picture.paste(Image.fromarray(frame).resize((width, height)), (0, 0))
-                    picture.paste(panel.at(number), (0, height))
-                    yield np.asarray(picture)
+            for number, frame in enumerate(chain.from_iterable(read_blocks(reader, 0, len(reader)))):
+                picture = Image.new("RGB", (width, height + panel.height), "white")
+                picture.paste(Image.fromarray(frame).resize((width, height)), (0, 0))
+                picture.paste(panel.at(number), (0, height))
+                yield np.asarray(picture)
 
         write_video(target, frames(), fps=timeline.fps, crf=20, options={"preset": "veryfast"})
     return target
-
-
-def _even_size(height: int, width: int) -> tuple[int, int]:
-    """At least `_WIDTH` wide, both even, as the encoder wants them."""
-    scale = max(1.0, _WIDTH / width)
-    return 2 * round(height * scale / 2), 2 * round(width * scale / 2)
 
 
 class Panel:
@@ -135,7 +126,7 @@ class Panel:
     ) -> None:
         self.timeline, self.labels, self.threshold = timeline, list(labels), threshold
         self.row = max(16, round(width / 30))
-        self.font = _font(round(0.68 * self.row))
+        self.font = font_of(round(0.68 * self.row))
         self.margin = self.row // 2
         self.left = self.margin + min(
             width // 2, max(round(self.font.getlength(self._name(label))) for label in labels) + self.row
@@ -186,9 +177,3 @@ class Panel:
 
     def _x(self, seconds: float) -> float:
         return self.left + (self.width - self.margin - self.left) * seconds / self.timeline.duration
-
-
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """The font of our charts, which comes with matplotlib."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)

@@ -63,7 +63,7 @@ def _summary(timetable: MultigridTimetable) -> list[str]:
 
 
 def chart_data(timetable: MultigridTimetable, points: int = 400) -> dict[str, Any]:
-    """The arguments of `saccade.visualize.plan.plan_chart`."""
+    """The arguments of `saccade.visualize.charts.plan_chart`."""
     plan = timetable.plan
     phases = [phase for phase in plan.phases if phase.cycle.num_steps]
     every = max(1, plan.total_steps // points)

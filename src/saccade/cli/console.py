@@ -116,8 +116,3 @@ def logs_on_console(level: int = logging.INFO) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(before)
-
-
-def warn(message: str) -> None:
-    """Log a warning; modules call their own logger instead."""
-    logging.getLogger("saccade").warning("%s", message)

@@ -1,19 +1,42 @@
-"""Bars and timelines of text, legible with colours and without."""
+"""Text for a terminal: aligned columns, bars and timelines, legible with colours and without."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 if TYPE_CHECKING:
     from saccade.inference import Window
+    from saccade.tasks.timeline import Timeline
 
 _COLOURS = ("#2f6fde", "#e8762d", "#149b84", "#b04fc4", "#c2a11a", "#d6425f", "#5b7f1e", "#7a6ff0")
 _OTHER = "#8a94a3"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+_SHADES = " ░▒▓█"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, num_left: int = 1) -> list[str]:
+    """Rows of cells as lines; the first ``num_left`` columns are left-aligned, the others right-aligned.
+
+    (rich would cut figures off in a narrow terminal.)
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < num_left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def percent(fraction: float) -> str:
+    """0.123 as ``12.3 %``; a dash for NaN."""
+    return "-" if isnan(fraction) else f"{100 * fraction:.1f} %"
 
 
 def bar(share: float, width: int = 24) -> str:
@@ -56,6 +79,13 @@ def timeline(windows: Sequence[Window], duration: float, *, width: int = 60) -> 
     if others:
         lines.append(Text(f"   ·  {others} windows of {len(counts) - len(signs)} other labels", style="dim"))
     return lines
+
+
+def shades(timeline: Timeline, name: str, width: int) -> str:
+    """The scores of a class over a video as a line of shades."""
+    scores = timeline.scores[:, timeline.class_names.index(name)]
+    columns = [int((column + 0.5) * len(scores) / width) for column in range(width)]
+    return "".join(_SHADES[min(int(scores[at] * len(_SHADES)), len(_SHADES) - 1)] for at in columns)
 
 
 def clock(seconds: float, duration: float) -> str:

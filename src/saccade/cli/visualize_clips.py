@@ -1,0 +1,381 @@
+"""``saccade visualize gradcam``, ``attention`` and ``hog``: maps over the frames of clips."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.cli.flags import (
+    Parser,
+    add_backend,
+    add_frames_fps,
+    add_model,
+    add_source,
+    add_videos,
+    check_folder,
+    find_videos,
+    load_from_flags,
+    output_names,
+    positive,
+    run_settings,
+    seconds,
+)
+from saccade.errors import UsageError, VideoError
+
+if TYPE_CHECKING:
+    from saccade.inference import LoadedModel
+    from saccade.training.config import MaskedConfig
+    from saccade.visualize.clips import SeenClip
+
+Draw = Callable[["SeenClip", Path], Iterable[Path]]
+
+
+def add_kind(kinds: Any, name: str, draw: Callable[[Namespace], int], summary: str, text: str) -> Parser:
+    """The parser of one kind of picture."""
+    parser: Parser = kinds.add_parser(name, help=summary, description=text)
+    parser.set_defaults(draw=draw)
+    return parser
+
+
+def _add_clip_flags(parser: Parser, *, columns: bool = True) -> None:
+    """The model and the videos, and how to draw them."""
+    add_source(parser)
+    add_videos(parser)
+    parser.add_argument(
+        "--out", metavar="FOLDER", default=".", help="folder of the pictures (default: the current one)"
+    )
+    parser.add_argument(
+        "--start", type=seconds, metavar="SECONDS", help="start of the clip (default: the middle clip)"
+    )
+    if columns:
+        parser.add_argument(
+            "--columns",
+            type=positive,
+            default=8,
+            metavar="N",
+            help="frames on the sheet (default %(default)s)",
+        )
+    parser.add_argument(
+        "--format",
+        default="png",
+        choices=("png", "pdf", "svg"),
+        help="format of the sheet (default %(default)s)",
+    )
+    parser.add_argument("--no-video", action="store_true", help="draw only the sheet, no mp4")
+    add_frames_fps(parser)
+    add_backend(parser)
+
+
+def _for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Draw) -> int:
+    """Read a clip of each video, draw it, and print what was written; 1 if a video could not be read."""
+    failures: list[VideoError] = []
+    paths = find_videos(options.videos)
+    for path, name in output_names(paths).items():
+        try:
+            clip = _read_clip(path, loaded, options, alone=len(paths) == 1)
+            for written in draw(clip, Path(options.out) / f"{name}.{what}"):
+                print(written)
+        except VideoError as error:
+            failures.append(error)
+    if failures:
+        print(f"saccade: {len(failures)} of {len(paths)} videos could not be drawn:", file=sys.stderr)
+        for failure in failures:
+            print(f"  {failure.path}: {failure.cause}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _read_clip(path: str, loaded: LoadedModel, options: Namespace, *, alone: bool) -> SeenClip:
+    """The clip of a video. A clip that one of several videos does not have is a failure of that video."""
+    from saccade.inference.predictor import rule_to_predict
+    from saccade.visualize.clips import read_clip
+
+    rule = rule_to_predict(loaded)
+    try:
+        return read_clip(
+            path,
+            loaded.clip,
+            rule=rule,
+            start=options.start,
+            frames_fps=options.fps,
+            backend=options.backend,
+        )
+    except UsageError as error:
+        if alone:
+            raise
+        raise VideoError(path, str(error)) from error
+
+
+def _write_maps(
+    options: Namespace,
+    clip: SeenClip,
+    rows: Sequence[Any],
+    stem: Path,
+    *,
+    title: str,
+    subtitle: str,
+    bar: str,
+    below: Any = None,
+) -> Iterator[Path]:
+    """The sheet and the video of some maps; their paths."""
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.overlay import map_sheet, map_video
+
+    sheet = Path(f"{stem}.{options.format}")
+    figure = map_sheet(
+        clip, rows, title=title, subtitle=subtitle, bar=bar, columns=options.columns, below=below
+    )
+    save_figure(figure, sheet)
+    yield sheet
+    if not options.no_video:
+        yield map_video(clip, rows, f"{stem}.mp4", title=f"{title}   {subtitle}")
+
+
+# ---------------------------------------------------------------------------------------------------- gradcam
+
+
+def add_gradcam(kinds: Any) -> None:
+    parser = add_kind(
+        kinds,
+        "gradcam",
+        _gradcam,
+        "where in a clip a convolutional model finds evidence for a class",
+        "Draw where in a clip X3D, VoV3D or RubiksNet finds evidence for a class: Grad-CAM over the frames,\n"
+        "as a sheet (NAME.gradcam.png) and a video (NAME.gradcam.mp4).",
+    )
+    _add_clip_flags(parser)
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="class to explain, by name or number; may be repeated (default: the predicted one)",
+    )
+    parser.add_argument("--top", type=positive, metavar="K", help="explain the K best classes")
+    parser.add_argument(
+        "--stage",
+        default="-1",
+        metavar="STAGE",
+        help="stage whose features are used, e.g. res4; earlier ones are finer but less specific "
+        "(default: the last)",
+    )
+    add_model(parser)
+
+
+def _gradcam(options: Namespace) -> int:
+    check_folder(options.out)
+    from saccade.inference.loading import task_of
+    from saccade.visualize.clips import on_device
+    from saccade.visualize.gradcam import grad_cam
+    from saccade.visualize.overlay import MapRow
+
+    if options.classes and options.top is not None:
+        raise UsageError("--class and --top cannot be combined")
+    loaded = load_from_flags(options.source, None, options)
+    model: Any = loaded.model
+    stage = _stage(model, options.stage)
+    labels = [label_of(text, loaded.class_names) for text in options.classes] or None
+
+    def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
+        inputs = on_device(clip, model)
+        found = grad_cam(model, inputs, labels, stage=stage)
+        scores = task_of(loaded).activation(found.logits)
+        if options.top is not None:
+            best = (-scores).argsort(kind="stable")[: options.top].tolist()
+            found = grad_cam(model, inputs, best, stage=stage)
+        rows = [
+            MapRow(
+                loaded.class_names[label],
+                maps,
+                f"{100 * scores[label]:.0f} %" + ("" if maps.any() else ", no evidence"),
+                found.steps,
+            )
+            for label, maps in zip(found.labels, found.scaled(), strict=True)
+        ]
+        best_label = int(scores.argmax())
+        subtitle = f"{loaded.name} predicts {loaded.class_names[best_label]} {100 * scores[best_label]:.0f} %"
+        title = f"Grad-CAM: {clip.name}"
+        yield from _write_maps(
+            options, clip, rows, stem, title=title, subtitle=subtitle, bar="fraction of peak"
+        )
+
+    return _for_each_clip(options, loaded, "gradcam", draw)
+
+
+def label_of(text: str, names: Sequence[str]) -> int:
+    """The class called ``text``, or of that number."""
+    if text in names:
+        return list(names).index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    close = difflib.get_close_matches(text, names, n=3)
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"it has {len(names)}: {', '.join(names[:5])}, ..."
+    )
+    raise UsageError(f"--class {text}: the model has no such class; {hint}")
+
+
+def _stage(model: Any, text: str) -> int:
+    """A stage by its name in the network or by its number."""
+    names = [
+        next((name for name, module in model.named_modules() if module is stage), "")
+        for stage in model.stages()
+    ]
+    if text in names:
+        return names.index(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = len(names)
+    if not -len(names) <= number < len(names):
+        raise UsageError(f"--stage {text}: {model.model_name} has stages {', '.join(names)}")
+    return number
+
+
+# -------------------------------------------------------------------------------------------------- attention
+
+
+def add_attention(kinds: Any) -> None:
+    parser = add_kind(
+        kinds,
+        "attention",
+        _attention,
+        "what the heads of a transformer attend to in a clip",
+        "Draw what TimeSformer, ViViT or MViT attends to: rollout over all blocks and the heads of one\n"
+        "block, as a sheet (NAME.attention.png) and a video (NAME.attention.mp4); with temporal attention\n"
+        "also which moment attends to which (NAME.attention-time.png).",
+    )
+    _add_clip_flags(parser)
+    parser.add_argument(
+        "--heads",
+        default="all",
+        metavar="HEADS",
+        help="all, none, mean, or numbers such as 0,3,5 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--block", type=int, default=-1, metavar="N", help="block of the heads (default: the last, -1)"
+    )
+    add_model(parser)
+
+
+def _attention(options: Namespace) -> int:
+    check_folder(options.out)
+    from saccade.visualize.attention import attention_maps, attention_rows, time_chart, time_row
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.clips import on_device
+
+    loaded = load_from_flags(options.source, None, options)
+    model: Any = loaded.model
+
+    def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
+        found = attention_maps(model, on_device(clip, model), block=options.block)
+        title, subtitle = f"Attention: {clip.name}", attention_subtitle(loaded, found, options.heads)
+        yield from _write_maps(
+            options,
+            clip,
+            attention_rows(found, options.heads),
+            stem,
+            title=title,
+            subtitle=subtitle,
+            bar="least to most",
+            below=time_row(found),
+        )
+        if found.in_time is not None:
+            path = Path(f"{stem}-time.{options.format}")
+            times = clip.seconds.reshape(found.in_time.shape[1], -1).mean(1)
+            save_figure(time_chart(found.in_time, times, title=title, subtitle=subtitle), path)
+            yield path
+
+    return _for_each_clip(options, loaded, "attention", draw)
+
+
+def attention_subtitle(loaded: LoadedModel, found: Any, heads: str) -> str:
+    """Model, prediction and what the rows are."""
+    from saccade.inference.loading import task_of
+
+    predicted = ""
+    if len(found.logits):
+        logits = found.logits.mean(-1) if found.logits.ndim == 2 else found.logits
+        scores = task_of(loaded).activation(logits)
+        best = int(scores.argmax())
+        predicted = f" predicts {loaded.class_names[best]} {100 * scores[best]:.0f} %"
+    if heads == "none":
+        return f"{loaded.name}{predicted}; rollout of {found.num_blocks} blocks"
+    return f"{loaded.name}{predicted}; heads of block {found.block + 1} of {found.num_blocks}"
+
+
+# -------------------------------------------------------------------------------------------------------- hog
+
+
+def add_hog(kinds: Any) -> None:
+    parser = add_kind(
+        kinds,
+        "hog",
+        _hog,
+        "what MaskFeat predicts of the hidden parts of a clip",
+        "Draw masked input, predicted HOG, target HOG and original of frames of a clip, as a sheet\n"
+        "(NAME.hog.png) and a video (NAME.hog.mp4). The clip is masked as in training.",
+    )
+    _add_clip_flags(parser, columns=False)
+    parser.add_argument(
+        "--rows", type=positive, default=4, metavar="N", help="frames on the sheet (default %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mask (default %(default)s)")
+    parser.add_argument("--ratio", type=float, help="fraction to hide (default: as trained)")
+    add_model(parser)
+
+
+def _hog(options: Namespace) -> int:
+    from dataclasses import replace
+
+    from saccade.models import MaskFeat
+    from saccade.tasks.masked import masking
+    from saccade.visualize.charts import save_figure
+    from saccade.visualize.hog import hog_sheet, hog_video, predict_masked
+
+    check_folder(options.out)
+    if options.ratio is not None and not 0 < options.ratio < 1:
+        raise UsageError(f"--ratio must lie between 0 and 1, got {options.ratio:g}")
+    loaded = load_from_flags(options.source, None, options)
+    model: Any = loaded.model
+    if not isinstance(model, MaskFeat):
+        raise UsageError(
+            f"{loaded.name} does not predict hidden parts; models that do: saccade models 'maskfeat_*'"
+        )
+    config = _masked_config(options.source, model.target_kind)
+    if options.ratio is not None:
+        config = replace(config, ratio=options.ratio)
+    generator = masking(config, model, loaded.clip.num_frames, loaded.clip.crop).generator
+
+    def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
+        found = predict_masked(model, clip, generator.of_clip(options.seed))
+        title, hidden = f"Masked prediction: {clip.name}", f"{100 * found.hidden.mean():.0f} % hidden"
+        subtitle = (
+            f"{loaded.name}, {hidden}; explains {100 * found.explained:.0f} % of the hidden {found.what}"
+        )
+        sheet = Path(f"{stem}.{options.format}")
+        save_figure(hog_sheet(found, title=title, subtitle=subtitle, rows=options.rows), sheet)
+        yield sheet
+        if not options.no_video:
+            yield hog_video(found, f"{stem}.mp4", title=f"{clip.name}   {subtitle}")
+
+    return _for_each_clip(options, loaded, "hog", draw)
+
+
+def _masked_config(source: str, kind: str) -> MaskedConfig:
+    """How the run masked its clips; of weights alone, as the code that its targets are of."""
+    from dataclasses import fields
+
+    from saccade.training.config import MaskedConfig
+
+    own = run_settings(source).get("masked")
+    if isinstance(own, dict):
+        known = {field.name for field in fields(MaskedConfig)}
+        return MaskedConfig(**{name: value for name, value in own.items() if name in known})
+    return MaskedConfig(rule="pyslowfast", scored="all") if kind == "hard" else MaskedConfig()

@@ -1,0 +1,162 @@
+"""The flags that commands share: fields of recipes, overrides of the model, booleans in every form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from saccade.cli import main
+from saccade.cli.fields import parse_fields, take_overrides
+from saccade.cli.flags import Parser, add_model, add_overrides, load_from_flags, not_negative, positive, score
+from saccade.errors import UsageError
+from saccade.models import create_model
+from saccade.recipes import get_recipe
+from saccade.training import TrainConfig
+
+OVERRIDES = {
+    "localization": True,
+    "gamma_d": 2,
+    "dropout": 0.5,
+    "pool": None,
+    "stages": [1, 2],
+    "head": "mean",
+}
+
+
+def parse(*args: str) -> TrainConfig:
+    config = parse_fields(get_recipe("x3d_ucf10"), args, prog="saccade train x3d_ucf10")
+    assert config is not None
+    return config
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "--model.overrides localization true gamma_d 2 dropout .5 pool null stages [1,2] head mean",
+        "--model.overrides localization=True gamma-d=2 dropout=0.5 pool=None stages=[1,2] head=mean",
+        "--model.overrides localization true gamma_d 2 --epochs 3 --model.overrides dropout 5e-1 pool None "
+        'stages [1,2] head "mean"',
+        "--model.overrides.localization --model.overrides.gamma-d=2 --model.overrides.dropout 0.5 "
+        "--model.overrides.pool null --model.overrides.stages [1,2] --model.overrides.head mean",
+        "--model.overrides=" + json.dumps(OVERRIDES, separators=(",", ":")),
+        "--model.overrides " + json.dumps(OVERRIDES, separators=(",", ":")),
+    ],
+)
+def test_overrides_of_the_model_in_every_form(args: str):
+    rest, found = take_overrides(args.split())
+    assert found == OVERRIDES
+    assert rest in ([], ["--epochs", "3"])
+    assert [type(value) for value in found.values()] == [type(value) for value in OVERRIDES.values()]
+    inherited = get_recipe("x3d_ucf10").model.overrides
+    assert parse(*args.split()).model.overrides == inherited | OVERRIDES
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["gamma_w"], ["gamma_w", "1", "x"], ["[1]"], ['{"gamma_w": 1'], ["a=1", "b"]]
+)
+def test_overrides_that_are_none(args: list[str]):
+    if args == ["a=1", "b"]:  # a pair: an option of that name, which no model has
+        assert take_overrides(["--model.overrides", *args])[1] == {"a=1": "b"}
+        return
+    with pytest.raises(UsageError, match=r"--model\.overrides"):
+        take_overrides(["--model.overrides", *args])
+
+
+def test_commands_read_overrides_as_training_does():
+    parser = Parser(prog="x")
+    parser.add_argument("pattern", nargs="?")
+    add_overrides(parser)
+    options = parser.parse_args(["x3d_s", "--model.overrides", "localization", "true", "gamma_w", "0.5"])
+    assert (options.pattern, options.overrides) == ("x3d_s", {"localization": True, "gamma_w": 0.5})
+    assert parser.parse_args([]).overrides == {}
+
+
+def test_models_are_counted_with_overrides(capsys: pytest.CaptureFixture[str]):
+    def record(*flags: str) -> dict[str, Any]:
+        assert main(["models", "x3d_xs", "--json", *flags]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        return found
+
+    plain, wide = record(), record("--model.overrides", "gamma_w", "2")
+    assert wide["params"] > 2 * plain["params"]
+    assert wide["gmacs"] > 2 * plain["gmacs"]
+    assert plain["top1"]
+    assert not wide["top1"]
+    assert main(["models", "x3d_xs", "--model.overrides", "gama_w", "2"]) == 2
+    assert "gamma_w" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "value"),
+    [
+        ("--people.full-validation", True),
+        ("--people.full-validation True", True),
+        ("--people.full_validation=true", True),
+        ("--people.full-validation false", False),
+        ("--people.full-validation=False", False),
+        ("--people.no-full-validation", False),
+        ("--people.no-full-validation true", False),
+    ],
+)
+def test_booleans_of_a_recipe_take_every_form(flags: str, value: bool):
+    assert parse(*flags.split()).people.full_validation is value
+
+
+@pytest.mark.parametrize("flags", ["--compile=maybe", "--compile none", "--no-channels-last=none"])
+def test_a_boolean_is_true_or_false(flags: str):
+    with pytest.raises(UsageError, match=flags.replace("=", " ").split()[0]):
+        parse(*flags.split())
+
+
+def test_a_boolean_may_be_left_to_the_model():
+    assert parse("--channels-last", "none").channels_last is None
+    assert parse("--channels-last", "--compile").channels_last is True
+    assert parse("--channels-last=false").channels_last is False
+
+
+def test_switches_of_every_command_take_a_value():
+    parser = Parser(prog="x")
+    parser.add_argument("videos", nargs="*")
+    parser.add_argument("--json", action="store_true")
+    for args, value in (
+        ("--json", True),
+        ("--json true", True),
+        ("--json=False", False),
+        ("--json false", False),
+    ):
+        options = parser.parse_args(["a.mp4", *args.split()])
+        assert (options.json, options.videos) == (value, ["a.mp4"])
+    assert parser.parse_args(["--json", "a.mp4"]).videos == ["a.mp4"]
+    with pytest.raises(UsageError, match="--json"):
+        parser.parse_args(["--json=maybe"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [(positive, "0"), (positive, "1.5"), (not_negative, "-1"), (score, "1.1"), (score, "nan"), (score, "x")],
+)
+def test_values_out_of_range_are_named(kind: Any, text: str):
+    parser = Parser(prog="saccade x")
+    parser.add_argument("--flag", type=kind)
+    with pytest.raises(UsageError, match=rf"--flag: .*{text}.*saccade x --help") as error:
+        parser.parse_args(["--flag", text])
+    assert str(error.value).startswith("--flag")
+
+
+def test_checkpoints_are_built_with_overrides(tmp_path: Path):
+    model = create_model("x2d", 4, gamma_w=0.5, head_width=32)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    parser = Parser(prog="x")
+    add_model(parser)
+    flags = ["--model", "x2d", "--num-classes", "4", "--device", "cpu", "--model.overrides"]
+    options = parser.parse_args([*flags, "gamma_w", "0.5", "head_width", "32"])
+    loaded = load_from_flags(str(tmp_path / "weights.pt"), None, options)
+    assert loaded.model.config.gamma_w == 0.5
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], value)
+    with pytest.raises(UsageError, match=r"model\.overrides"):  # weights of ours say how they are built
+        load_from_flags(str(tmp_path), None, parser.parse_args(["--model.overrides", "gamma_w", "0.5"]))
