@@ -7,6 +7,7 @@ import csv
 import inspect
 import re
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ def test_imports_go_in_one_direction(path: Path):
     assert not upward, f"{home} may not import {sorted(upward)}"
 
 
+@pytest.mark.parametrize("package", ["expansion", "recipes"])
+def test_modules_do_not_import_in_a_circle(package: str):
+    """Imports inside functions count too."""
+    names = {path.stem for path in (SOURCE / package).glob("*.py")} - {"__init__"}
+    imports = {
+        name: {
+            node.module.rpartition(".")[2]
+            for node in ast.walk(ast.parse((SOURCE / package / f"{name}.py").read_text(encoding="utf-8")))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"saccade.{package}.")
+        }
+        for name in names
+    }
+    assert tuple(TopologicalSorter(imports).static_order())
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
 def test_no_file_is_too_long(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
@@ -83,6 +99,8 @@ PUBLIC = {
     "load_dataset": ["path", "split"],
     "evaluate": ["model", "dataset", "clip", "views"],
     "register_dataset": ["name", "recognises"],
+    "get_recipe": ["name"],
+    "register_recipe": ["function"],
     "train": ["config", "model", "train_set", "val_set", "transform"],
 }
 

@@ -28,6 +28,7 @@ _PUBLIC = {
     "WeightsError": "saccade.errors",
     "create_model": "saccade.models",
     "evaluate": "saccade.evaluation",
+    "get_recipe": "saccade.recipes",
     "list_models": "saccade.models",
     "load_dataset": "saccade.data",
     "load_model": "saccade.models",
@@ -36,6 +37,7 @@ _PUBLIC = {
     "open_video": "saccade.video",
     "register_dataset": "saccade.data",
     "register_model": "saccade.models",
+    "register_recipe": "saccade.recipes",
     "train": "saccade.training.run",
 }
 
@@ -57,6 +59,7 @@ __all__ = [
     "__version__",
     "create_model",
     "evaluate",
+    "get_recipe",
     "list_models",
     "load_dataset",
     "load_model",
@@ -65,6 +68,7 @@ __all__ = [
     "open_video",
     "register_dataset",
     "register_model",
+    "register_recipe",
     "train",
 ]
 
@@ -83,6 +87,7 @@ if TYPE_CHECKING:
     from saccade.evaluation import evaluate
     from saccade.inference import Detector, Localizer, Predictor
     from saccade.models import create_model, list_models, load_model, load_weights, model_info, register_model
+    from saccade.recipes import get_recipe, register_recipe
     from saccade.runs import Run
     from saccade.training.config import TrainConfig
     from saccade.training.reporting import Callback

@@ -351,7 +351,7 @@ def test_a_job_trains_and_pauses_and_a_second_rung_goes_on(
     whole = tiny_job(clips, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("saccade.training.loop.validate_model", Lucky)
-        first = run_job(replace(whole, share=0.5))
+        first = run_job(replace(whole, fraction=0.5))
     assert first.status == "done", first.error
     assert first.epochs == 2
     assert weights_step(whole) == 4
@@ -362,12 +362,12 @@ def test_a_job_trains_and_pauses_and_a_second_rung_goes_on(
     assert load_checkpoint(tmp_path / "whole" / "last.pt")["progress"]["step"] == 8
     assert weights_step(whole) == 8, "the weights kept are those that were scored, however lucky the pause"
 
-    warm = run_job(tiny_job(clips, tmp_path / "warm", parent_run=second.run_dir, share=0.25))
+    warm = run_job(tiny_job(clips, tmp_path / "warm", parent_run=second.run_dir, fraction=0.25))
     assert warm.status == "done", warm.error
     report = json.loads((tmp_path / "warm" / "warm_start.json").read_text())
     assert report["exact"] is True
     (tmp_path / "warm").rename(tmp_path / "moved")
-    later = tiny_job(clips, tmp_path / "moved", parent_run=str(tmp_path / "gone"), rung=1, share=0.5)
+    later = tiny_job(clips, tmp_path / "moved", parent_run=str(tmp_path / "gone"), rung=1, fraction=0.5)
     moved = run_job(replace(later, config=later.config.replace(cache_mb=1, workers=1)))
     assert moved.status == "done", moved.error
 

@@ -10,7 +10,7 @@ from saccade.expansion.candidate import Candidate, Job, Trial
 from saccade.expansion.config import AXES, Complexity, Factors, SearchConfig, Target
 from saccade.expansion.criterion import score_all
 from saccade.expansion.halving import halve, rungs, savings
-from saccade.expansion.history import multigrid_share
+from saccade.expansion.history import multigrid_fraction
 from saccade.expansion.result import SearchResult, summary
 from saccade.recipes import get_recipe
 
@@ -47,15 +47,15 @@ class Trainings:
         axis = job.candidate.axis
         if axis in self.failing or (axis in self.late and job.rung > 0):
             return job.failed("no luck", seconds=1.0)
-        before = [j.share for j in self.jobs if j.name != job.name and j.candidate == job.candidate]
+        before = [j.fraction for j in self.jobs if j.name != job.name and j.candidate == job.candidate]
         return Trial(
             candidate=job.candidate,
             seed=job.seed,
             status="done",
             rung=job.rung,
-            accuracy=ACCURACY[axis] * job.share + 0.01 * job.seed,
-            seconds=80 * (job.share - max((s for s in before if s < job.share), default=0.0)),
-            epochs=8 * job.share,
+            accuracy=ACCURACY[axis] * job.fraction + 0.01 * job.seed,
+            seconds=80 * (job.fraction - max((s for s in before if s < job.fraction), default=0.0)),
+            epochs=8 * job.fraction,
         )
 
 
@@ -81,7 +81,7 @@ def test_the_worse_half_is_dropped_and_the_rest_goes_on_in_the_same_runs() -> No
         for rung in range(3)
     }
     assert by_rung == {0: list(AXES), 1: ["depth", "temporal", "width"], 2: ["depth", "temporal"]}
-    assert {job.share for job in trainings.jobs if job.rung == 1} == {0.5}
+    assert {job.fraction for job in trainings.jobs if job.rung == 1} == {0.5}
     assert {(o.candidate.axis, o.seed, o.epochs) for o in outcomes} == {
         (axis, seed, 8.0) for axis in ("depth", "temporal") for seed in (0, 1)
     }
@@ -128,5 +128,5 @@ def test_the_summary_of_a_search_has_the_savings() -> None:
 
 def test_multigrid_is_counted() -> None:
     recipe = get_recipe("x3d_motion")
-    assert multigrid_share(recipe, 600) == 1.0
-    assert 0.2 < multigrid_share(recipe.replace(multigrid="both"), 600) < 0.5
+    assert multigrid_fraction(recipe, 600) == 1.0
+    assert 0.2 < multigrid_fraction(recipe.replace(multigrid="both"), 600) < 0.5

@@ -252,7 +252,7 @@ def test_successive_halving_in_the_report(tmp_path: Path) -> None:
     folder = write_search(tmp_path / "halved", dropped=("spatial",), halving=2)
     history = read_history(folder)
     spatial = next(t for t in history.steps[2] if t.candidate.axis == "spatial")
-    assert (spatial.status, spatial.share, spatial.accuracy) == ("dropped", 0.25, 0.69)
+    assert (spatial.status, spatial.fraction, spatial.accuracy) == ("dropped", 0.25, 0.69)
     told = savings(history.trials, 8)
     assert (told["dropped"], told["seconds"], told["seconds_without"]) == (1, 925, 1000)
     page = write_report(folder).read_text()

@@ -93,8 +93,8 @@ class Job:
 
     Attributes:
         config: the whole training; its ``out`` is the run folder.
-        share: fraction of the config's training that is done when this job ends, 0..1; the next rung of
-            successive halving continues from there in the same run folder.
+        fraction: of the config's training that is done when this job ends, 0..1; the next rung of successive
+            halving continues from there in the same run folder.
         parent_run: run folder to take weights from by expansion (warm start); empty: from scratch.
     """
 
@@ -102,7 +102,7 @@ class Job:
     seed: int
     config: TrainConfig
     rung: int = 0
-    share: float = 1.0
+    fraction: float = 1.0
     parent_run: str = ""
     attempt: int = 1
 
@@ -120,7 +120,7 @@ class Job:
         return self._ended(status="failed", error=error, seconds=seconds, run_dir=self.config.run_dir)
 
     def _ended(self, **fields: Any) -> Trial:
-        epochs = self.share * self.config.epochs
+        epochs = self.fraction * self.config.epochs
         own = {"candidate": self.candidate, "seed": self.seed, "rung": self.rung, "attempt": self.attempt}
         return Trial(**{**own, "epochs": epochs, **fields})
 

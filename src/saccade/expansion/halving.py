@@ -59,10 +59,10 @@ def halve(
     candidate failed; those of all rounds are in the journal.
     """
     alive, trials = list(candidates), list[Trial]()
-    for number, (size, share) in enumerate(rungs(len(candidates), search.halving)):
+    for number, (size, fraction) in enumerate(rungs(len(candidates), search.halving)):
         alive = alive[:size]
         jobs = [make_job(candidate, seed) for candidate in alive for seed in range(search.seeds)]
-        trials = run([replace(job, rung=number, share=share) for job in jobs])
+        trials = run([replace(job, rung=number, fraction=fraction) for job in jobs])
         alive = _ranked(alive, trials, search)
         if not alive:
             break

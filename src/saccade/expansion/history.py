@@ -41,7 +41,7 @@ class Entry:
     Attributes:
         accuracy, error: mean over its seeds after the longest training, and its standard error; None: none.
         seeds: number of successful trainings.
-        share: fraction of the training that was done, 0..1.
+        fraction: of the training that was done, 0..1.
         seconds: of all its trainings.
         in_noise: it was not selected, but may be as good as the selected one.
         reason: why it failed.
@@ -52,7 +52,7 @@ class Entry:
     accuracy: float | None
     error: float
     seeds: int
-    share: float
+    fraction: float
     seconds: float
     in_noise: bool = False
     reason: str = ""
@@ -89,7 +89,7 @@ class History:
     def finished(self) -> list[Entry]:
         """The networks that trained to the end, in order."""
         every = [entry for step in self.steps for entry in step]
-        return [e for e in every if e.accuracy is not None and is_finished(e.share, 1.0)]
+        return [e for e in every if e.accuracy is not None and is_finished(e.fraction, 1.0)]
 
     @property
     def final(self) -> Entry | None:
@@ -179,7 +179,7 @@ def _entry(
 ) -> Entry:
     done = [trial for trial in trials if trial.status == "done"]
     longest = max((trial.epochs for trial in done), default=0.0)
-    share = longest / settings["epochs"] if settings["epochs"] else 1.0
+    fraction = longest / settings["epochs"] if settings["epochs"] else 1.0
     scored = score_all([trial for trial in done if is_finished(trial.epochs, longest)])
     accuracy, error = (scored[0].accuracy, scored[0].error) if scored else (None, 0.0)
     if choice and candidate.name in choice.get("scores", {}):  # as it was judged, the seeds of all pooled
@@ -190,14 +190,14 @@ def _entry(
     elif not done and (choice or any(trial.attempt > 1 for trial in trials)):
         status = "failed"
     elif done and choice:
-        status = "rejected" if is_finished(share, 1.0) else "dropped"
+        status = "rejected" if is_finished(fraction, 1.0) else "dropped"
     return Entry(
         candidate=candidate,
         status=status,
         accuracy=accuracy,
         error=error,
         seeds=len(scored[0].trials) if scored else 0,
-        share=min(share, 1.0),
+        fraction=min(fraction, 1.0),
         seconds=sum(trial.seconds for trial in trials),
         in_noise=choice is not None and candidate.name in choice.get("in_noise", ()),
         reason=next((trial.error for trial in reversed(trials) if trial.error), ""),
@@ -252,23 +252,23 @@ def options_text(settings: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def multigrid_shares(history: History) -> list[float]:
-    """`multigrid_share` of each training whose run folder is still there; empty without multigrid."""
+def multigrid_fractions(history: History) -> list[float]:
+    """`multigrid_fraction` of each training whose run folder is still there; empty without multigrid."""
     if history.settings.get("base", {}).get("multigrid", "off") == "off":
         return []
-    shares = []
+    fractions = []
     for trial in history.trials:
         run = Run(trial.run_dir)
         num_clips = _num_clips(run) if trial.status == "done" else 0
         if num_clips:
             try:
-                shares.append(multigrid_share(run.config, num_clips))
+                fractions.append(multigrid_fraction(run.config, num_clips))
             except SaccadeError:
                 continue
-    return shares
+    return fractions
 
 
-def multigrid_share(config: TrainConfig, num_clips: int) -> float:
+def multigrid_fraction(config: TrainConfig, num_clips: int) -> float:
     """Frames times pixels that a training with ``config.multigrid`` computes, as a fraction of those of the
     same training without: the most it can save, counted, not measured.
     """

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from saccade.expansion.config import Complexity, Factors, accuracy_name
 from saccade.expansion.halving import savings
-from saccade.expansion.history import Entry, History, compare, multigrid_shares, options_text, read_history
+from saccade.expansion.history import Entry, History, compare, multigrid_fractions, options_text, read_history
 from saccade.expansion.result import FRONT_PICTURE, PATH_PICTURE, RECIPE, REPORT, SUMMARY
 from saccade.expansion.worker import WARM_START
 from saccade.files import write_text
@@ -35,7 +35,7 @@ _STATUS = {
     "selected": "selected",
     "over target": "over the target, contracted",
     "rejected": "rejected",
-    "dropped": "dropped after {share:.0f} % of the training",
+    "dropped": "dropped after {fraction:.0f} % of the training",
     "failed": "failed: {reason}",
     "undecided": "not decided",
 }
@@ -258,11 +258,11 @@ def _notes(history: History) -> list[str]:
 def _step_rows(step: Sequence[Entry]) -> list[Row]:
     """The candidates of a step for the table, the best first."""
     on_top = ("selected", "over target")
-    order = sorted(step, key=lambda e: (e.status not in on_top, -e.share, -(e.accuracy or 0)))
+    order = sorted(step, key=lambda e: (e.status not in on_top, -e.fraction, -(e.accuracy or 0)))
     rows = []
     for entry in order:
         candidate, cost = entry.candidate, entry.candidate.complexity
-        status = _STATUS[entry.status].format(share=100 * entry.share, reason=entry.reason)
+        status = _STATUS[entry.status].format(fraction=100 * entry.fraction, reason=entry.reason)
         rows.append(
             {
                 "step": candidate.step,
@@ -302,11 +302,11 @@ def _savings(history: History) -> list[str]:
             f"{format_seconds(halved['seconds_without'])}, {100 * halved['share']:.1f} % less (the rest of "
             "each is estimated from its own speed)."
         )
-    shares = multigrid_shares(history)
-    if shares:
+    fractions = multigrid_fractions(history)
+    if fractions:
         lines.append(
-            f"Multigrid: {100 * fmean(shares):.0f} % of the frames times pixels of the same "
-            f"trainings without it (counted, mean of {len(shares)})."
+            f"Multigrid: {100 * fmean(fractions):.0f} % of the frames times pixels of the same "
+            f"trainings without it (counted, mean of {len(fractions)})."
         )
     starts = [_warm_start(Path(t.run_dir)) for t in history.trials if t.status == "done" and t.rung == 0]
     warm = [start for start in starts if start]

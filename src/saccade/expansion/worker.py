@@ -62,7 +62,7 @@ def _train(job: Job, start: float) -> Trial:
         config = _as_begun(job.config, run.config)
     else:
         config = _warm_started(job, run.folder) if job.parent_run else job.config
-    train(config, resume=resume, overwrite=not resume, fraction=job.share)
+    train(config, resume=resume, overwrite=not resume, fraction=job.fraction)
     result = load_result(run.val_scores)
     return job.done(
         result.score,
