@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import textwrap
 from pathlib import Path
@@ -51,3 +52,25 @@ def test_examples_in_python_are_python(page):
     text = page.read_text(encoding="utf-8")
     for block in re.findall(r"^ *```python\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
         ast.parse(textwrap.dedent(block))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_of_the_library_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = {name.rstrip(".") for name in re.findall(r"`(saccade\.[\w.]+)", text)}
+    for block in re.findall(r"^ *```python\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("saccade"):
+                named |= {f"{node.module}.{alias.name}" for alias in node.names}
+        named |= set(re.findall(r"\bsaccade(?:\.\w+)+", block))
+    missing = sorted(name for name in named if not exists(name))
+    assert not missing
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or can be reached from one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return bool(re.search(r"\.(safetensors|tasks|models|datasets|transforms|metrics|recipes)$", name))
+    return True
