@@ -13,6 +13,11 @@ class ClipSpec:
     A clip is ``num_frames`` frames taken every ``stride`` frames of a video resampled to ``target_fps``,
     resized so that its short side is ``short_side``, cropped to a ``crop`` × ``crop`` square, scaled to
     0..1 and normalised with ``mean`` and ``std`` (per RGB channel).
+
+    Example:
+        >>> clip = ClipSpec(num_frames=16, stride=5, crop=224, short_side=256)
+        >>> clip.num_frames * clip.stride / clip.target_fps  # seconds
+        2.6666666666666665
     """
 
     num_frames: int

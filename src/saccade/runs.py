@@ -68,11 +68,11 @@ class Run:
         seconds: wall time of the call of `saccade.train` that returned it, else None.
 
     Example:
-        >>> run = Run("runs/x3d_motion")      # doctest: +SKIP
-        >>> run.config.model.name, run.best_score, run.best_epoch
-        ('x3d_xs', 0.966, 12.0)
-        >>> run.test["10x1"]["top1"]
-        0.971
+        >>> run = Run("runs/x3d_motion")
+        >>> run.exists(), run.best.name  # nothing is there yet
+        (False, 'best.safetensors')
+        >>> run.config.model.name, run.best_score, run.test["10x1"]["top1"]  # doctest: +SKIP
+        ('x3d_xs', 0.966, 0.971)
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, seconds: float | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,10 +139,24 @@ def test_what_cannot_work_is_named(tiny_config: MakeConfig):
             model=network(),
             train_set=Ramps(16),
         )
+    named = config.replace(out=config.out + "1")
     with pytest.raises(UsageError, match=r"^train_set: .*class_names"):
-        train(config.replace(out=config.out + "2"), model=network(), train_set=Ramps(16, targets=False))
+        train(named, train_set=Ramps(16, targets=False))
     with pytest.raises(UsageError, match=r"^train_set: .*__getitem__"):
         train(config.replace(out=config.out + "2"), model=network(), train_set={1, 2})
-    frozen = config_for(tiny_config, "run2", "--model.backbone-lr", "0.5")
-    with pytest.raises(ConfigError, match=r"^model\.backbone_lr"):
-        train(frozen, model=network(), train_set=Ramps(16))
+    weights = config_for(tiny_config, "run2", "--model.weights", "some.pt")
+    with pytest.raises(ConfigError, match=r"^model\.weights"):
+        train(weights, model=network(), train_set=Ramps(16))
+    recomputed = config_for(tiny_config, "run3", "--checkpoint-activations")
+    with pytest.raises(ConfigError, match=r"^checkpoint_activations: Net has no method blocks"):
+        train(recomputed, model=network(), train_set=Ramps(16))
+
+
+def test_parts_of_any_network_can_be_frozen(tiny_config: MakeConfig):
+    config = config_for(tiny_config, "run", "--epochs", "1", "--model.weights", "scratch")
+    config = config.replace(model=replace(config.model, freeze=-1))
+    net = network()
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    train(config, model=net, train_set=Ramps(8))
+    changed = {name for name, value in net.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {"head.weight", "head.bias"}

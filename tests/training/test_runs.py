@@ -69,7 +69,7 @@ def test_an_old_run_is_tested_and_predicts(old: Run, tiny_clips: Path, capsys: p
     predictor = Predictor(old.folder, device="cpu")
     prediction = predictor(next((tiny_clips / "val" / "brightening").iterdir()))
     assert set(predictor.class_names) == {"brightening", "darkening"}
-    assert prediction.top[0].label in predictor.class_names
+    assert prediction.label in predictor.class_names
 
 
 def test_a_newer_format_is_refused(old: Run):

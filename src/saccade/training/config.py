@@ -203,7 +203,16 @@ class MaskedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """All that decides a training run. Each field is a flag of ``saccade train``."""
+    """All that decides a training run. Each field is a flag of ``saccade train``.
+
+    Example:
+        >>> from saccade.recipes import get_recipe
+        >>> config = get_recipe("x3d_ucf10").replace(data="ucf10", epochs=30)
+        >>> config.model.name, config.epochs, config.run_dir
+        ('x2d', 30, 'runs/x3d_ucf10')
+        >>> TrainConfig.from_dict(config.to_dict()) == config
+        True
+    """
 
     recipe: str
     """Name recorded with the run."""

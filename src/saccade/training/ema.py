@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from saccade.models import VideoModel
+from saccade.models import contract
 
 
 class WeightAverage:
@@ -35,7 +35,7 @@ class WeightAverage:
         """
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates)) ** num_updates
         self.num_updates += num_updates
-        copied: set[str] = model.not_averaged() if isinstance(model, VideoModel) else set()
+        copied = contract.not_averaged(model)
         averages: list[Tensor] = []
         values: list[Tensor] = []
         present = model.state_dict()

@@ -21,7 +21,7 @@ from saccade.data.loader import TrainLoader
 from saccade.data.tensors import ClipTensors
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
 from saccade.evaluation import evaluate
-from saccade.models import VideoModel, save_weights
+from saccade.models import contract, save_weights
 from saccade.runs import Run
 from saccade.tasks import Result, figure_name, get_task
 from saccade.training.checkpoint import save_checkpoint
@@ -94,7 +94,7 @@ class Trainer:
             objective=self.task.objective(config, model, train_set),
             transform=transform,
         )
-        shifts = model.lr_multipliers() if isinstance(model, VideoModel) else {}
+        shifts = contract.lr_multipliers(model)
         # the gradients of learned shifts have a scale of their own, which would dominate the global norm
         self._clipped = [p for name, p in model.named_parameters() if name not in shifts]
         self._failure_limit = self._new_failure_limit()
@@ -313,7 +313,7 @@ class Trainer:
                 processes=self.processes,
             )
         progress = self.progress
-        final = not isinstance(self.model, VideoModel) or self.model.in_final_form()
+        final = contract.in_final_form(self.model)
         pause = progress.step < self.total_steps and not self.timetable.validates(progress.step)
         better = progress.see_score(result.score, final=final, pause=pause)
         progress.plateau.see(result.loss, self.config.optim)
@@ -379,8 +379,7 @@ class Trainer:
         self.reporter.note(f"step {self.progress.step}: {phase}")
 
     def _set_model_progress(self, num_steps: int) -> None:
-        if isinstance(self.model, VideoModel):
-            self.model.on_train_progress(num_steps / self.total_steps)
+        contract.on_train_progress(self.model, num_steps / self.total_steps)
 
     def _new_failure_limit(self) -> FailureLimit:
         return FailureLimit(self.config.max_failures, self.timetable.clips_per_epoch, self.processes)

@@ -14,10 +14,10 @@ from saccade.errors import ConfigError, SaccadeError
 from saccade.models import (
     ImageReport,
     VideoModel,
+    contract,
     create_model,
     init_from_image,
     load_weights,
-    memory_format,
 )
 from saccade.models.registry import option_names
 from saccade.models.x3d import BASE_CROP
@@ -42,6 +42,8 @@ def _meta_model(name: str, overrides: str) -> VideoModel:
     try:
         with torch.device("meta"):
             return create_model(name, num_classes=2, **json.loads(overrides))
+    except ConfigError as error:
+        raise ConfigError(f"model.overrides: {error}") from error
     except SaccadeError:
         raise
     except Exception as error:  # an override of a wrong type may fail anywhere in the model's code
@@ -58,9 +60,7 @@ def has_batch_norm(config: TrainConfig, model: nn.Module | None = None) -> bool:
 def clip_multiple(config: TrainConfig, model: nn.Module | None = None) -> tuple[int, int]:
     """(frames, pixels) that clips must be multiples of."""
     network = meta_model(config) if model is None else model
-    multiple = getattr(network, "clip_multiple", (1, 1))
-    found: tuple[int, int] = get_task(config.task).clip_multiple(config, multiple)
-    return found
+    return get_task(config.task).clip_multiple(config, contract.clip_multiple(network))
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
@@ -116,4 +116,4 @@ def place_model(config: TrainConfig, model: nn.Module, device: torch.device) -> 
     """Freeze what is not to learn, and bring the model to its device and memory format."""
     freeze(model, config.model.freeze)
     model = model.to(device)
-    return model.to(memory_format=memory_format(model, config.channels_last))  # type: ignore[call-overload]
+    return model.to(memory_format=contract.memory_format(model, config.channels_last))  # type: ignore[call-overload]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from saccade.errors import ConfigError
+from saccade.models import contract
 from saccade.training.config import OptimConfig
 
 
@@ -25,22 +26,21 @@ def parameter_groups(
     decay. What it names in ``lr_multipliers()`` makes groups of its own; ``shift_lr`` replaces those factors.
     With a ``layer_decay`` below 1 there are groups for each depth of ``layer_ids()``: the rate of a layer is
     ``layer_decay`` times that of the next, the deepest have the full rate (Clark et al. 2020, ELECTRA, arXiv
-    2003.10555; Bao et al. 2021, BEiT, arXiv 2106.08254). A module that is not a `VideoModel` may have these
-    methods or not; without ``classifier_parameters()`` all of it is backbone.
+    2003.10555; Bao et al. 2021, BEiT, arXiv 2106.08254). Of a module that has
+    not these methods, see `saccade.models.contract`.
     Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty groups are
     left out.
 
     Raises:
         ConfigError: there is a ``shift_lr``, and the model has no shifts.
     """
-    spared: set[str] = _ask(model, "no_weight_decay", set())
-    classifier = set(_ask(model, "classifier_parameters", ()))
-    factors: dict[str, float] = _ask(model, "lr_multipliers", {})
+    spared, classifier = contract.no_weight_decay(model), set(contract.classifier_parameters(model))
+    factors = contract.lr_multipliers(model)
     if shift_lr is not None:
         if not factors:
             raise ConfigError("optim.shift_lr: the model has no learned shifts; leave it out")
         factors = dict.fromkeys(factors, shift_lr)
-    depths: dict[str, int] = _ask(model, "layer_ids", {}) if layer_decay != 1 else {}
+    depths = contract.layer_ids(model) if layer_decay != 1 else {}
     deepest = max(depths.values(), default=0)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -66,10 +66,6 @@ def parameter_groups(
         )
         group["params"].append(parameter)
     return list(groups.values())
-
-
-def _ask(model: nn.Module, method: str, otherwise: Any) -> Any:
-    return getattr(model, method)() if hasattr(model, method) else otherwise
 
 
 def create_optimizer(
@@ -103,11 +99,11 @@ def freeze(model: nn.Module, num_stages: int) -> None:
     if not num_stages:
         return
     if num_stages == -1:
-        classifier = set(_ask(model, "classifier_parameters", ()))
+        classifier = set(contract.classifier_parameters(model))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in classifier)
         return
-    stages = _ask(model, "stages", [])
+    stages = contract.stages(model)
     if num_stages > len(stages):
         raise ConfigError(f"model.freeze: {num_stages} stages to freeze, but the model has {len(stages)}")
     for stage in stages[:num_stages]:

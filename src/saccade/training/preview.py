@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from saccade.data.types import ClipBatch
 from saccade.errors import UsageError
 from saccade.tasks import get_task
-from saccade.training.config import TrainConfig
+from saccade.training.config import SCRATCH, TrainConfig
 from saccade.training.loop import make_loader
 from saccade.training.network import model_options
 from saccade.training.run import load_data, make_timetable
@@ -51,7 +51,8 @@ def preview_batch(config: TrainConfig, step: int = 0) -> Preview:
         ConfigError: a field cannot work.
         DataError: the data set cannot be used.
     """
-    validate(config)
+    model = replace(config.model, weights=config.model.weights or SCRATCH)  # none are read
+    validate(config.replace(model=model))
     # a cache changes how clips are resized, so the preview has a small one if the run has one
     config = config.replace(workers=0, cache_mb=min(config.cache_mb, _CACHE_MB), val_every=0, test_views="")
     train_set, _ = load_data(config)

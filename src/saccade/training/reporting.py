@@ -25,12 +25,13 @@ class Callback:
     Records are plain dictionaries. An exception ends the run.
 
     Example:
-        >>> class Tracker(saccade.Callback):
+        >>> import saccade
+        >>> class Losses(saccade.Callback):
+        ...     def __init__(self):
+        ...         self.losses = []
         ...     def on_step(self, record):
-        ...         wandb.log({"loss": record["loss"], "lr": record["lr"]}, step=record["step"])
-        ...     def on_validation(self, record):
-        ...         wandb.log({"val_top1": record["val_top1"]}, step=record["step"])
-        >>> saccade.train(config, callbacks=[Tracker()])    # doctest: +SKIP
+        ...         self.losses.append((record["step"], record["loss"]))
+        >>> saccade.train(config, callbacks=[Losses()])  # doctest: +SKIP
     """
 
     def on_start(self, record: Mapping[str, Any]) -> None:

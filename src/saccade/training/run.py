@@ -22,7 +22,7 @@ from saccade.data.tensors import ClipTensors
 from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.files import write_json
-from saccade.models import load_weights
+from saccade.models import contract, load_weights
 from saccade.runs import Run
 from saccade.tasks import figures_text, get_task
 from saccade.training.checkpoint import check_same_run, load_checkpoint
@@ -56,15 +56,6 @@ def train(
     ``saccade`` at level INFO and given to the callbacks. A script that uses worker processes
     (``config.workers``) needs the usual ``if __name__ == "__main__":``.
 
-    >>> config = saccade.get_recipe("x3d_motion").replace(data="data/motion", out="runs/mine")
-    >>> run = saccade.train(config)
-    >>> run.best_score, run.best
-    (0.966, PosixPath('runs/mine/best.safetensors'))
-
-    With a network and data of your own, ``config.model`` and ``config.data`` are not used:
-
-    >>> saccade.train(config, model=my_net, train_set=my_clips, val_set=my_other_clips)
-
     Args:
         model: trained in place of the one that ``config.model`` names: (B, 3, T, H, W) float32 -> logits
             (B, K). Its weights are changed in place.
@@ -95,6 +86,26 @@ def train(
         WeightsError: weights to start from cannot be loaded.
         TrainingError: the loss is not finite, or memory is short.
         RunInterrupted: stopped by SIGTERM or Ctrl-C after saving (a KeyboardInterrupt).
+
+    Example:
+        A recipe on a folder of clips:
+
+        >>> import saccade
+        >>> from saccade.recipes import get_recipe
+        >>> run = saccade.train(get_recipe("x3d_motion").replace(data="data/motion"))  # doctest: +SKIP
+
+        A network and clips of your own (here a linear classifier of the mean colour):
+
+        >>> import torch
+        >>> clips = [(torch.rand(3, 4, 32, 32) + label, label) for label in (0, 1) * 8]
+        >>> net = torch.nn.Sequential(
+        ...     torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+        >>> config = get_recipe("x3d_motion").replace(
+        ...     clip=saccade.ClipSpec(num_frames=4, stride=1, crop=32, short_side=32),
+        ...     epochs=10, batch_size=4, workers=0, out="runs/colours")
+        >>> run = saccade.train(config, model=net, train_set=clips, val_set=clips, overwrite=True)
+        >>> run.best_score, run.best.name
+        (1.0, 'best.safetensors')
     """
     start = time.perf_counter()
     if model is not None:
@@ -192,8 +203,8 @@ def _as_dataset(config: TrainConfig, given: Any, split: str) -> VideoDataset:
 
 def _numbered(config: TrainConfig, dataset: VideoDataset, model: nn.Module | None) -> tuple[str, ...]:
     """Class names where nothing says them: numbers, as many as the model has classes or the labels say."""
-    num_classes = getattr(model, "num_classes", None)
-    if not isinstance(num_classes, int):
+    num_classes = contract.num_classes(model) if model is not None else None
+    if not num_classes:
         labels = dataset.fingerprint()["labels"]
         if not labels or not all(isinstance(label, int) for label in labels):
             raise UsageError(

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from saccade.errors import ConfigError
-from saccade.models import VideoModel
+from saccade.models import contract
 from saccade.training.processes import Processes
 
 
@@ -33,17 +33,19 @@ class Shards:
     """
 
     def __init__(self, model: nn.Module, average: nn.Module | None, processes: Processes) -> None:
-        if not isinstance(model, VideoModel) or not model.in_final_form():
-            name = getattr(model, "model_name", type(model).__name__)
+        if not contract.blocks(model):
+            raise ConfigError(f"shard: {contract.model_name(model)} has no method blocks(); leave it off")
+        if not contract.in_final_form(model):
             raise ConfigError(
-                f"shard: {name} changes weights by a schedule, outside of its forward pass; leave it off"
+                f"shard: {contract.model_name(model)} changes weights by a schedule, outside of its forward "
+                "pass; leave it off"
             )
         self._device = processes.device
         self._whole = copy.deepcopy(model).cpu()
         mesh = init_device_mesh(processes.device.type, (processes.world_size,))
         for one in (model, average):
             if one is not None:
-                _shard_model(cast(VideoModel, one), mesh)
+                _shard_model(one, mesh)
         self._model, self._average = cast(FSDPModule, model), average
 
     def set_gradient_sync(self, now: bool) -> None:
@@ -92,10 +94,10 @@ def gathered(state: Any) -> Any:
     return state
 
 
-def _shard_model(model: VideoModel, mesh: DeviceMesh) -> None:
+def _shard_model(model: nn.Module, mesh: DeviceMesh) -> None:
     for parameter in model.parameters():  # only the contiguous layout can be sharded
         parameter.data = parameter.data.contiguous()
-    for block in model.blocks():
+    for block in contract.blocks(model):
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

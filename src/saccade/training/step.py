@@ -21,7 +21,7 @@ from saccade.data.classnames import has_left_right_classes, mirrored_labels
 from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import ConfigError, DataError, TrainingError, UsageError
 from saccade.layers import checkpoint_activations
-from saccade.models import VideoModel, memory_format
+from saccade.models import contract
 from saccade.tasks import Objective, get_task
 from saccade.tasks.base import ClipObjective
 from saccade.training.config import TrainConfig
@@ -55,7 +55,7 @@ class GradientStep:
         transform: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.config, self.processes, self.model = config, processes, model
-        layout = memory_format(model, config.channels_last)
+        layout = contract.memory_format(model, config.channels_last)
         self.transform = train_transform(config, class_names, channels_last=layout == torch.channels_last_3d)
         self.objective = objective or default_objective(config, model, class_names)
         self.last_transform = user_transform(config, transform)
@@ -113,7 +113,7 @@ class GradientStep:
             return self.last_transform(x_BCTHW) if self.last_transform else x_BCTHW
 
     def _regularization(self) -> Tensor | None:
-        return self.model.regularization() if isinstance(self.model, VideoModel) else None
+        return contract.regularization(self.model)
 
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
         """The processes exchange gradients in the last backward pass of a step alone."""
@@ -235,8 +235,7 @@ def _rand_augment(config: TrainConfig) -> RandAugment | None:
 
 def checkpoint_blocks(model: nn.Module) -> None:
     """Let the blocks of ``model`` compute again for the backward pass what they need not keep."""
-    blocks = model.blocks() if isinstance(model, VideoModel) else []
-    for block in blocks:
+    for block in contract.blocks(model):
         if any(block.children()):  # a single layer keeps little more than its input as it is
             checkpoint_activations(block)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from torch import nn
 
 from saccade.errors import ConfigError, SaccadeError, UsageError
+from saccade.models import contract
 from saccade.sampling.segments import check_num_clips
 from saccade.sampling.temporal import RULES
 from saccade.sampling.views import parse_views
@@ -62,8 +63,7 @@ def _problems(config: TrainConfig, world_size: int, model: nn.Module | None) -> 
             yield from _in_range(config, name, interval)
     yield from _clip(config)
     yield from _model(config, given=model is not None)
-    if model is None:
-        meta_model(config)
+    network = meta_model(config) if model is None else model
     yield from _optim(config)
     yield from _augment(config, world_size)
     yield from _task(config)
@@ -71,6 +71,9 @@ def _problems(config: TrainConfig, world_size: int, model: nn.Module | None) -> 
     yield from _batch(config, world_size, model)
     if config.multigrid != "off":
         yield from _grid(config)
+    if config.checkpoint_activations and not contract.blocks(network):
+        name = contract.model_name(network)
+        yield "checkpoint_activations", f"{name} has no method blocks(); leave it off"
     if config.checkpoint_activations and config.compile:
         yield "checkpoint_activations", "torch.compile plans memory itself; leave one of the two off"
     if config.shard:
@@ -171,11 +174,8 @@ def _model(config: TrainConfig, *, given: bool) -> Problems:
     model = config.model
     weights = model.start or model.image_weights
     if given:
-        for name, unchanged in (("freeze", 0), ("backbone_lr", 1), ("layer_decay", 1)):
-            if getattr(model, name) != unchanged:
-                yield f"model.{name}", "a model of your own does not say what its parts are; leave it off"
         if weights:
-            yield "model.weights", "load the weights into the model that you give"
+            yield "model.weights", "load them into the model that is given; leave it out"
         return
     if model.freeze and not weights:
         yield "model.freeze", "freezing untrained stages learns nothing; give model.weights too"
