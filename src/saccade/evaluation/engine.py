@@ -101,7 +101,7 @@ def evaluate(
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if distributed else (0, 1)
     scorer = Scorer(model, chosen, clip, device=home, batch_size=batch_size, precision=precision)
     source: Videos | Tensors
-    if isinstance(dataset, VideoDataset):
+    if isinstance(dataset, VideoDataset):  # ours: videos to decode
         if clip is None:
             raise UsageError("clip: videos are tested with clips of a size; give clip=ClipSpec(...)")
         _check_protocol(dataset, clip, temporal_rule, sets, chosen)

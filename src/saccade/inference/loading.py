@@ -127,19 +127,15 @@ def load_for_inference(
 
 def _prepared(model: nn.Module, device: torch.device) -> nn.Module:
     """A model that nobody else holds, in evaluation mode on its device, in the layout that it prefers."""
-    from saccade.models import memory_format
-
     model = model.eval().to(device)
     if device.type != "mps":
-        model = model.to(memory_format=memory_format(model))  # type: ignore[call-overload]
+        model = model.to(memory_format=contract.memory_format(model))  # type: ignore[call-overload]
     return model
 
 
 def _has_layout(model: nn.Module) -> bool:
     """Whether the weights are in the layout that the model prefers."""
-    from saccade.models import memory_format
-
-    layout = memory_format(model)
+    layout = contract.memory_format(model)
     return all(p.is_contiguous(memory_format=layout) for p in model.parameters() if p.ndim == 5)
 
 
@@ -260,8 +256,8 @@ def _from_module(
     """Any module; what it does not say of itself (``num_classes``, ``model_name``) the arguments do."""
     if weights is not None:
         _load_whole(model, weights)
-    said = getattr(model, "num_classes", None)
-    num_classes = said if isinstance(said, int) else num_classes or contract.num_classes(model) or 0
+    stated = getattr(model, "num_classes", None)
+    num_classes = stated if isinstance(stated, int) else num_classes or contract.num_classes(model) or 0
     if num_classes < 1:
         raise UsageError(
             "this module does not say how many classes it has; give labels=[...] or num_classes="
@@ -295,7 +291,7 @@ def _load_whole(model: nn.Module, weights: str | os.PathLike[str]) -> None:
 
 
 def own_clip(model: nn.Module) -> ClipSpec:
-    """The clip that a model of ours was built for, its overrides included.
+    """The clip that a model was built for, its overrides included.
 
     Raises:
         UsageError: the module does not say which clip it sees.

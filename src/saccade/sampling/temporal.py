@@ -15,7 +15,7 @@ accuracy belongs to its rule, so the rules of others can be chosen by name (docs
 Of the *segment rules* each cuts the whole video into ``num_frames`` equal segments and takes one frame of
 each, whatever the stride (`saccade.sampling.segments`):
 
-    segments              ours: segments that share the video out exactly
+    segments              ours: the video split exactly into equal segments
     tsm                   TSM and RubiksNet
     pyslowfast-ssv2       PySlowFast on Something-Something; all test clips are the same frames
     vov3d-ssv             VoV3D on Something-Something, with several test clips that are not drawn at random

@@ -61,10 +61,10 @@ def plan_windows(num_points: int, size: int, *, overlap: float = 0.5) -> Windows
     """Windows of ``size`` frames that share about ``overlap`` of them and cover ``num_points`` frames.
 
     Raises:
-        UsageError: the overlap is not a share of at least 0 and below 1.
+        UsageError: the overlap is not at least 0 and below 1.
     """
     if not 0 <= overlap < 1:
-        raise UsageError(f"overlap: is a share of a window, 0 to below 1 (is {overlap})")
+        raise UsageError(f"overlap: is a fraction of a window, 0 to below 1 (is {overlap})")
     if num_points < 1 or size < 1:
         raise ValueError(f"{num_points} frames and windows of {size} make no plan")
     hop = max(1, round(size * (1 - overlap)))

@@ -241,7 +241,7 @@ class Task(ABC):
 
     @classmethod
     def data_options(cls, config: Any, split: str) -> dict[str, Any]:
-        """What `load_split` is told for a training run."""
+        """The options of `load_split` for a training run."""
         return {
             "val_fraction": config.val_fraction,
             "allow_missing": config.allow_missing,

@@ -51,7 +51,7 @@ class TestResult(Result):
 
     @cached_property
     def top1(self) -> float:
-        """Share of 1, as all accuracies here."""
+        """Fraction of 1, as all accuracies here."""
         return metrics.top_k(self.scores, self.labels, 1)
 
     @cached_property
@@ -65,12 +65,12 @@ class TestResult(Result):
 
     @cached_property
     def top5(self) -> float:
-        """Share of videos whose class is among the five that scored highest."""
+        """Fraction of videos whose class is among the five that scored highest."""
         return metrics.top_k(self.scores, self.labels, 5)
 
     @cached_property
     def mean_class_accuracy(self) -> float:
-        """Mean over the classes of the share of their videos that is right."""
+        """Mean over the classes of the fraction of their videos that is right."""
         return metrics.mean_class_accuracy(self.scores, self.labels)
 
     @cached_property

@@ -44,7 +44,7 @@ class DetectionResult(Result):
     Attributes:
         moments: str (F,), ``video,0902``: the keyframes shown, then those annotated alone.
         people: int64 (P,), of each box the place of its keyframe in ``moments``.
-        boxes: float64 (P, 4): x1, y1, x2, y2 as shares of width and height.
+        boxes: float64 (P, 4): x1, y1, x2, y2 as fractions of width and height.
         scores: float32 (P, K), the sigmoid; column k is action k + 1.
         truth: float64 (M, 6): place in ``moments``, box, action.
         counted: int64, the actions that the evaluation counts.

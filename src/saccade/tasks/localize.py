@@ -63,7 +63,7 @@ class LocalizationResult(Result):
         num_points: int64 (N,), M of each video.
         num_frames, fps, durations: (N,) of the videos; seconds that the data set states, or last.
         actions: float64 (number of actions, 4): video, class, start, end.
-        overlap: share of a window that its neighbour has too.
+        overlap: fraction of a window that its neighbour has too.
     """
 
     task: ClassVar[str] = "localization"

@@ -92,13 +92,13 @@ class TokenErrors:
     places: Tensor
 
     def explained(self) -> Tensor:
-        """Share of the variance of the targets that is explained: 1 - squared error / squared distance of the
-        targets from their mean. 0 where there is nothing to explain.
+        """Fraction of the variance of the targets that is explained: 1 - squared error / squared distance of
+        the targets from their mean. 0 where there is nothing to explain.
         """
         hidden = self.targets[self.places]
         spread = (hidden - hidden.mean(0)).square().mean(-1).sum() if len(hidden) else hidden.sum()
-        share = 1 - self.errors.detach().sum() / spread
-        return torch.where(spread > 0, share, 0.0)
+        explained = 1 - self.errors.detach().sum() / spread
+        return torch.where(spread > 0, explained, 0.0)
 
 
 def token_errors(predictions: Tensor, tokens: MaskedTokens, pixels: Tensor, kind: TargetKind) -> TokenErrors:
@@ -136,7 +136,7 @@ class MaskedResult(Result):
 
     @property
     def explained(self) -> float:
-        """Share of the variance of the targets that the predictions explain: 1 is perfect, and the same
+        """Fraction of the variance of the targets that the predictions explain: 1 is perfect, and the same
         prediction for every token gives at best 0.
         """
         count = float(self.counts.sum())

@@ -1,8 +1,8 @@
 """Exact metrics on score matrices, in numpy.
 
 Scores have shape (num_videos, num_classes), labels (num_videos,) with values 0..num_classes-1. Where two
-classes have the same score the one with the lower index wins, as in ``argmax``. Every share lies in 0..1;
-a share of nothing is ``nan``.
+classes have the same score the one with the lower index wins, as in ``argmax``. Every fraction lies in 0..1;
+a fraction of nothing is ``nan``.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ Absent = Literal["left out", "zero"]
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class fared.
+    """The results of one class.
 
-    ``recall`` is the share of its clips that were recognised, ``precision`` the share of the clips called by
-    its name that are of it. ``confused_with`` is the class most of its missed clips were taken for, -1 if
-    there is none; ``num_confused`` how many.
+    Attributes:
+        recall: fraction of its clips that were recognised.
+        precision: fraction of the clips predicted as it that are of it.
+        confused_with: the class most of its missed clips were predicted as, -1 if there is none.
+        num_confused: how many those are.
     """
 
     label: int
@@ -39,7 +41,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """How one class of several fared: how many rows have it, and its average precision."""
+    """The results of one class of several: how many rows have it, and its average precision."""
 
     label: int
     num_positives: int
@@ -55,7 +57,7 @@ def ranks(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 
 
 def top_k(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
-    """Share of clips whose true class is among the ``k`` highest scores."""
+    """Fraction of clips whose true class is among the ``k`` highest scores."""
     hits = ranks(scores, labels) < k
     return float(hits.mean()) if len(hits) else float("nan")
 
@@ -69,7 +71,7 @@ def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 
 
 def mean_class_accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over classes of the share of their clips recognised. Classes without a clip are left out."""
+    """Mean over classes of the fraction of their clips recognised. Classes without a clip are left out."""
     table = confusion_matrix(scores, labels)
     totals = table.sum(axis=1)
     present = totals > 0
@@ -162,7 +164,7 @@ def mean_over_classes(each: ArrayLike, *, absent: Absent = "left out") -> float:
 
 def pair_preference(scores: ArrayLike, positives: ArrayLike, pairs: Sequence[tuple[int, int]]) -> float:
     """`pair_accuracy` where there may be several labels: among the rows that are of one class of a pair and
-    not of the other, the share that prefers the right one. Both arguments (num_rows, num_classes).
+    not of the other, the fraction that prefers the right one. Both arguments (num_rows, num_classes).
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     right, total = 0.0, 0
@@ -176,7 +178,7 @@ def pair_preference(scores: ArrayLike, positives: ArrayLike, pairs: Sequence[tup
 
 
 def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[int, int]]) -> float:
-    """Share of clips that prefer their class to its partner, among the clips of classes in ``pairs``.
+    """Fraction of clips that prefer their class to its partner, among the clips of classes in ``pairs``.
 
     Each pair holds two classes that differ in one thing alone (the direction of time, in `motion`), so that
     0.5 is chance whatever else a model has learnt. Equal scores count half.
@@ -200,9 +202,9 @@ def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[in
 _JACKKNIFE_GROUPS = 20
 
 
-def share_error(share: float, num: int) -> float:
+def share_error(fraction: float, num: int) -> float:
     """Standard error of a fraction of ``num`` independent videos."""
-    return math.sqrt(share * (1 - share) / num) if num else math.nan
+    return math.sqrt(fraction * (1 - fraction) / num) if num else math.nan
 
 
 def jackknife_error(figure: Callable[[NDArray[np.bool_]], float], num_videos: int) -> float:

@@ -1,4 +1,4 @@
-"""What a test yields, and the file its scores are kept in."""
+"""The result of a test, and the file of its scores."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ class Result(ABC):
 
     @property
     def score(self) -> float:
-        """The headline figure, a share of 1."""
+        """The headline figure, 0..1."""
         return self.figures[self.score_name]
 
     @cached_property
