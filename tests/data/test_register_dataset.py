@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 import saccade
 from data.ava_miniature import make_ava
+from saccade.cli import main
 from saccade.data import VideoDataset, VideoItem, check_data, datasets
 from saccade.data.ava import load_ava
 from saccade.data.datasets import load_dataset, read_entries
@@ -74,6 +77,25 @@ def test_a_reader_of_a_user_s_file(tmp_path: Path) -> None:
     unlabelled = load_dataset(path, "val", labelled=False)
     assert [item.label for item in unlabelled.items] == [-1, -1]
     assert unlabelled.class_names == ()
+
+
+def test_commands_read_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = rows(tmp_path)
+    (tmp_path / "my_command_reader.py").write_text(READER.format(name="tab_rows"))
+    data, run = f"{tmp_path / 'my_command_reader.py'}:{path}", str(tmp_path / "run")
+    settings = shlex.split("""
+        --model.name x2d --model.overrides gamma_w 0.3 head_width 32 --clip.num-frames 2 --clip.stride 2
+        --clip.crop 32 --clip.short-side 32 --augment.short-side 32 36 --epochs 1 --batch-size 2 --workers 0
+        --cache-mb 0 --threads 1 --device cpu --val-views 1x1 --test-views= --optim.warmup-epochs 0
+    """)
+    assert main(["train", "x3d_motion", "--data", data, "--out", run, *settings]) == 0
+    assert data in (tmp_path / "run" / "config.json").read_text()
+    capsys.readouterr()
+    # the test takes the data of the run; the reader is known by its name in this process
+    assert main(["test", run, "--views", "1x1", "--workers", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"] == str(path)
+    assert main(["test", run, "--data", f"tab_rows:{path}", "--views", "1x1", "--workers", "0"]) == 0
+    assert main(["data", "check", f"tab_rows:{path}", "--workers", "0"]) == 0
 
 
 def test_a_reader_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
