@@ -27,7 +27,7 @@ Build = Callable[[Factors], X3D]
 
 CHEAP_SECONDS = 120.0
 CHEAP_MB = 4000.0
-"""At the end of a search all its networks are timed if that takes no longer and no more memory than this,
+"""At the end of a search all its networks are timed if that takes at most this long and this much memory,
 otherwise only those on its path."""
 _WARMUP_PASSES = 2
 

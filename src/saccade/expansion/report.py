@@ -75,7 +75,7 @@ def write_report(folder: str | os.PathLike[str], *, against: Sequence[str | os.P
         figure=_figure_name(history),
         measured=_how_measured(history),
         savings=_savings(history),
-        rivals=_comparison_rows(history, others),
+        comparisons=_comparison_rows(history, others),
         recipe=str(recipe) if recipe.is_file() else "",
         settings=json.dumps(history.settings, indent=2, ensure_ascii=False),
         written=datetime.now().strftime("%d %B %Y, %H:%M"),

@@ -176,7 +176,7 @@ class Driver:
                 break
             candidates = self._make_candidates(step, partial(self._expansions, parent.candidate))
             if not candidates:
-                self._note(f"step {step}: no axis can be expanded by a step any more")
+                self._note(f"step {step}: no axis can be expanded by a step")
                 break
             best = self._select(candidates, strategy)
             if best is None:

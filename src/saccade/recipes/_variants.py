@@ -36,9 +36,9 @@ def variant(
         return build().replace(recipe=name)
 
     command = command or f"{launch} train {name} --data {data} {flags}".strip()
-    told = {"Command": f"``{command}``", "Hardware": hardware, "Expected": expected, "Source": source}
+    fields = {"Command": f"``{command}``", "Hardware": hardware, "Expected": expected, "Source": source}
     wrap = textwrap.TextWrapper(width=106, break_long_words=False, break_on_hyphens=False)
-    paragraphs = [summary, "", *(wrap.fill(f"{title}: {text}") for title, text in told.items())]
+    paragraphs = [summary, "", *(wrap.fill(f"{title}: {text}") for title, text in fields.items())]
     recipe.__name__ = recipe.__qualname__ = name
     recipe.__module__ = "saccade.recipes"
     recipe.__doc__ = "\n".join(paragraphs) + "\n"
