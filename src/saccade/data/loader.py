@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from saccade.data.cache import FrameCache
 from saccade.data.clips import ClipSettings, LabelKind, PackedBatch
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
-from saccade.data.workers import loader_options
+from saccade.data.workers import loader_options, workers_for
 from saccade.errors import ConfigError, DataError, SaccadeError
 from saccade.sampling.temporal import RULES
 from saccade.video import Backend
@@ -74,11 +74,13 @@ class TrainLoader:
             attempts=attempts,
             labels=labels,
         )
+        reader = dataset.train_clips(settings, cache)
+        workers = workers_for(getattr(reader, "source", None), workers)
         self.cache = cache
         self._workers = workers
         self._requests = _Requests()
         self._loader: DataLoader[PackedBatch | SaccadeError] | None = DataLoader(
-            dataset.train_clips(settings, cache),
+            reader,
             batch_size=None,
             sampler=self._requests,
             collate_fn=_identity,

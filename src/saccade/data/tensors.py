@@ -107,6 +107,7 @@ class TensorClips(Dataset["PackedBatch | SaccadeError"]):
 
     def __init__(self, clips: Clips, settings: ClipSettings) -> None:
         self.clips, self.settings = clips, settings
+        self.source = clips.source
 
     def __getitem__(self, requests: list[ClipRequest]) -> PackedBatch | SaccadeError:
         try:

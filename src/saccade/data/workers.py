@@ -7,8 +7,11 @@ the usual ``if __name__ == "__main__":``.
 
 from __future__ import annotations
 
+import logging
 import os
+import pickle
 import signal
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
@@ -19,6 +22,8 @@ from typing import Any
 import torch
 
 from saccade.errors import UsageError
+
+_log = logging.getLogger(__name__)
 
 
 def num_processes(workers: int | None) -> int:
@@ -35,6 +40,35 @@ def num_processes(workers: int | None) -> int:
 def process_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of ``workers`` processes."""
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+
+
+def workers_for(source: Any, workers: int) -> int:
+    """``workers``, or 0 with a warning if a data set of the user's cannot be handed to worker processes.
+
+    They start from a clean process, so it must be picklable and its class importable; one that a notebook
+    defines is not.
+    """
+    if not workers or source is None:
+        return workers
+    module = type(source).__module__
+    if module == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
+        problem = "its class is defined in a notebook or a console, which worker processes cannot import"
+    else:
+        try:
+            pickle.Pickler(_Discard()).dump(source)
+        except Exception as error:
+            problem = f"it cannot be pickled ({error})"
+        else:
+            return workers
+    _log.warning("%s is read in the main process, without workers: %s", type(source).__name__, problem)
+    return 0
+
+
+class _Discard:
+    """A file that keeps nothing."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
 
 
 def loader_options(

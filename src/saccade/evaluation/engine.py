@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset
-from saccade.data.workers import loader_options
+from saccade.data.workers import loader_options, workers_for
 from saccade.errors import DataError, UsageError, VideoError
 from saccade.evaluation.reading import Chunk, VideoSource, cut_views, prefetch_decode
 from saccade.evaluation.scorer import Precision, Scorer, evaluating, model_device
@@ -253,7 +253,7 @@ class Tensors:
             self.dataset,
             sampler=cast(Any, positions),
             batch_size=None,
-            **loader_options(min(workers, len(positions))),
+            **loader_options(workers_for(self.dataset, min(workers, len(positions)))),
             generator=torch.Generator(),  # its own: a test must not move the caller's random state
         )
         for count, (position, item) in enumerate(zip(positions, loader, strict=True), start=1):
