@@ -156,8 +156,8 @@ class GridConfig:
     long_crops: tuple[float, ...] = (0.5**0.5, 0.5**0.5, 1.0, 1.0)
     """Crops of the long cycle as multiples of the training crop, as many as long_frames. The last is 1."""
     cycle_ends: tuple[float, ...] = (0.4, 0.65, 0.85)
-    """Where long cycles end when the schedule has no steps (cosine, constant), as shares of the run without
-    multigrid; the rest trains at the base shape. A step schedule has one long cycle before each step."""
+    """Where long cycles end when the schedule has no steps (cosine, constant), as fractions of the run
+    without multigrid; the rest trains at the base shape. A step schedule has one before each step."""
     lr_scaling: Literal["auto", "linear", "sqrt", "none"] = "auto"
     """How the rate grows with the batch of a phase: linear for sgd, the square root for adamw."""
     bn_base_size: int = 8
@@ -225,7 +225,7 @@ class TrainConfig:
     by mAP. localization: which classes at every moment of a video; chosen by charades-25, the loss is that of
     X3D-Multigrid. The last two need a data set that says when actions happen, as Charades does. detection:
     what each person in a box does, as in AVA; chosen by frame-mAP. masked: pre-training without labels, on
-    clips of any data set or a plain folder of videos; chosen by the share of the targets' variance that is
+    clips of any data set or a plain folder of videos; chosen by the fraction of the targets' variance that is
     explained."""
     people: PeopleConfig = field(default_factory=PeopleConfig)
     masked: MaskedConfig = field(default_factory=MaskedConfig)
@@ -274,7 +274,7 @@ class TrainConfig:
     """Keep the input of each block alone and compute the rest again in the backward pass: less memory, about
     a third more time, the same gradients."""
     shard: bool = False
-    """With several processes: each keeps its share of weights, gradients and optimiser state (FSDP2), for
+    """With several processes: each keeps its shard of weights, gradients and optimiser state (FSDP2), for
     models that are large beside their activations."""
     sync_bn: bool = False
     """Batch statistics over all processes."""

@@ -108,12 +108,12 @@ class Trainer:
         was last gathered.
         """
         if self._shards:
-            return self._shards.whole
+            return self._shards.full_model
         return self.average.model if self.average else self.model
 
     @property
     def epoch(self) -> float:
-        """Epochs done, whole and parts."""
+        """Epochs done, as a fraction."""
         return self.timetable.epoch(self.progress.step)
 
     def state(self) -> dict[str, Any]:
@@ -443,7 +443,7 @@ def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool 
 def validate_model(
     model: nn.Module, dataset: VideoDataset, views: str, *, config: TrainConfig, processes: Processes
 ) -> Result:
-    """Test ``model`` on ``dataset`` over all processes, which all get the whole result."""
+    """Test ``model`` on ``dataset`` over all processes, which all get the result."""
     tested, views = (dataset.clips, "1x1") if isinstance(dataset, ClipTensors) else (dataset, views)
     results = evaluate(
         model,

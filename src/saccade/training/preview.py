@@ -98,9 +98,9 @@ def _network_view(
 def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[int]) -> list[str]:
     """The files of each mix, with their fractions."""
     found = []
-    for seed, own, partner in zip(part.seeds, files, mix.partners(len(part)), strict=True):
-        share = mix.draw(seed, size).share
-        found.append(own if share == 1 else f"{own} {_percent(share)} + {files[partner]}")
+    for seed, file, partner in zip(part.seeds, files, mix.partners(len(part)), strict=True):
+        fraction = mix.draw(seed, size).share
+        found.append(file if fraction == 1 else f"{file} {_percent(fraction)} + {files[partner]}")
     return found
 
 
@@ -114,12 +114,12 @@ def caption(labels: Tensor, names: Sequence[str]) -> str:
         return names[int(labels)]
     if not len(labels):
         return ""  # pre-training looks at none
-    shown = [(share, label) for label, share in enumerate(labels.tolist()) if share >= _LEAST]
+    shown = [(value, label) for label, value in enumerate(labels.tolist()) if value >= _LEAST]
     shown.sort(key=lambda pair: (-pair[0], pair[1]))
-    if all(share > 1 - _LEAST for share, _ in shown):
+    if all(value > 1 - _LEAST for value, _ in shown):
         return ", ".join(names[label] for _, label in shown) or "nothing"
-    return " + ".join(f"{names[label]} {_percent(share)}" for share, label in shown)
+    return " + ".join(f"{names[label]} {_percent(value)}" for value, label in shown)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}\u00a0%"  # kept in one line
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f}\u00a0%"  # does not break over lines

@@ -95,13 +95,13 @@ class Progress:
     def see_score(self, score: float, *, final: bool, pause: bool) -> bool:
         """Whether the weights just validated are the best so far.
 
-        A pause does not compete, so that a run that pauses keeps the weights it would have kept without: what
-        it is validated at stands in for the best only until a validation of the run's own.
+        The validation of a pause does not compete, so that a run that pauses ends with the same best weights
+        as one that does not: its score counts as the best only until the next regular validation.
 
         Args:
-            score: of the present step; nan, where the videos tell none, is less than any.
+            score: of the present step; nan, if no video has a label, is less than any.
             final: the model is in its final form.
-            pause: the validation is not one of the run's own: it is there because the run pauses.
+            pause: the validation is not a regular one, but there because the run pauses.
         """
         if math.isnan(score):
             score = -math.inf

@@ -21,7 +21,7 @@ from saccade.training.processes import Processes
 
 
 class Shards:
-    """Shards a model, and its average, and keeps a whole copy to test with.
+    """Shards a model, and its average, and keeps a full copy to test with.
 
     Each process keeps a part of every weight. Those of a block are gathered while it computes; gradients are
     averaged over the processes, as in DDP. Buffers are not sharded; those of rank 0 count, as in DDP. A
@@ -41,7 +41,7 @@ class Shards:
                 "pass; leave it off"
             )
         self._device = processes.device
-        self._whole = copy.deepcopy(model).cpu()
+        self._full_model = copy.deepcopy(model).cpu()
         mesh = init_device_mesh(processes.device.type, (processes.world_size,))
         for one in (model, average):
             if one is not None:
@@ -53,26 +53,26 @@ class Shards:
         self._model.set_requires_gradient_sync(now)
 
     def refresh(self) -> None:
-        """Give the whole copy the present weights, of the average where there is one."""
+        """Give the full copy the present weights, those of the average if there is one."""
         tested = self._average or cast(nn.Module, self._model)
-        self._whole.load_state_dict(gathered(tested.state_dict()))
+        self._full_model.load_state_dict(gathered(tested.state_dict()))
 
     @property
-    def whole(self) -> nn.Module:
-        """The whole copy, on the device of this process, with the weights it was last given."""
-        return self._whole.to(self._device)
+    def full_model(self) -> nn.Module:
+        """The full copy, on the device of this process, as of the last `refresh`."""
+        return self._full_model.to(self._device)
 
     def offload(self) -> None:
-        """Take the whole copy off the device."""
-        self._whole.cpu()
+        """Move the full copy to the CPU."""
+        self._full_model.cpu()
 
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A training state with whole tensors in place of shards."""
-        whole: dict[str, Any] = gathered(state)
-        return whole
+        """A training state with full tensors in place of shards."""
+        full: dict[str, Any] = gathered(state)
+        return full
 
     def scattered(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-        """A training state of whole tensors, sharded as the weights are."""
+        """A training state of full tensors, sharded as the weights are."""
         parts = {
             "model": _like(state["model"], cast(nn.Module, self._model)),
             "optimizer": _optimizer_like(state["optimizer"], optimizer),
@@ -84,7 +84,7 @@ class Shards:
 
 
 def gathered(state: Any) -> Any:
-    """``state``, nested dictionaries and lists, with a whole tensor in place of every sharded one."""
+    """``state``, nested dictionaries and lists, with a full tensor in place of every sharded one."""
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, Mapping):
@@ -123,6 +123,6 @@ def _optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[str, An
 def _shard(value: Tensor, target: Tensor | None) -> Tensor:
     if not isinstance(target, DTensor):
         return value
-    # every process has the whole tensor, so none needs to send anything
+    # every process has the full tensor, so none needs to send anything
     here = value.to(target.device)
     return distribute_tensor(here, target.device_mesh, target.placements, src_data_rank=None)

@@ -91,12 +91,10 @@ class Plan:
     @property
     def cost(self) -> float:
         """Frames times pixels of the whole run, as a multiple of the run without multigrid."""
-        whole = (
-            self.config.epochs * self.num_clips * _volume(base_shape(self.config)) / self.config.batch_size
-        )
+        base = self.config.epochs * self.num_clips * _volume(base_shape(self.config)) / self.config.batch_size
         cycles = [phase.cycle for phase in self.phases]
         used = (zip(cycle.uses(cycle.num_steps), cycle.shapes, strict=True) for cycle in cycles)
-        return sum(count * _volume(shape) for pairs in used for count, shape in pairs) / whole
+        return sum(count * _volume(shape) for pairs in used for count, shape in pairs) / base
 
     def phase_at(self, step: int) -> Phase:
         """The phase of a step; at the end of the run, the last."""
@@ -110,17 +108,17 @@ class Plan:
         """The learning rate of step ``step``, which begins at ``epoch``."""
         config, optim = self.config, self.config.optim
         scale = config.batch_size / optim.reference_batch
-        share = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
+        warmed = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
         if not self.warmup_steps and optim.warmup_epochs:
-            share = epoch / optim.warmup_epochs
-        if share >= 1:
+            warmed = epoch / optim.warmup_epochs
+        if warmed >= 1:
             return scale * self._after_warmup(self.phase_at(step), epoch)
         if self.warmup_steps:
             after = self.phase_at(self.warmup_steps)
             end = self._after_warmup(after, after.start_epoch)
         else:
             end = self._after_warmup(self.phase_at_epoch(optim.warmup_epochs), optim.warmup_epochs)
-        return scale * (optim.warmup_lr + (end - optim.warmup_lr) * share)
+        return scale * (optim.warmup_lr + (end - optim.warmup_lr) * warmed)
 
     def _after_warmup(self, phase: Phase, epoch: float) -> float:
         optim = self.config.optim

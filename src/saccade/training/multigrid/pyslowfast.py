@@ -37,12 +37,12 @@ class LongPhase:
 
 def long_shapes(config: TrainConfig, multiple: tuple[int, int] = (1, 1)) -> list[LongShape]:
     """The shapes of the long cycle."""
-    whole = config.clip.num_frames * config.train_crop**2
+    base_volume = config.clip.num_frames * config.train_crop**2
     shapes = []
     for frames_factor, crop_factor in zip(config.grid.long_frames, config.grid.long_crops, strict=True):
         frames = rounded(config.clip.num_frames * frames_factor, multiple[0])
         crop = rounded(config.train_crop * crop_factor, multiple[1])
-        shapes.append(LongShape(max(1, round(whole / (frames * crop**2))), frames, crop))
+        shapes.append(LongShape(max(1, round(base_volume / (frames * crop**2))), frames, crop))
     return shapes
 
 
@@ -55,8 +55,8 @@ def long_schedule(
         lr_steps: epochs of the run without multigrid at which the rate falls (the long cycles end).
         short: whether the short cycle runs within each phase: it makes the mean batch larger.
 
-    The epochs of a cycle are shared among its phases so that each has the same number of steps. Fine-tuning
-    saves as large a share of its steps as the cycles do.
+    The epochs of a cycle are divided among its phases so that each has the same number of steps. Fine-tuning
+    saves as large a fraction of its steps as the cycles do.
     """
     shapes = long_shapes(config, multiple)
     means = [_mean_factor(config, shape, short=short) for shape in shapes]
@@ -67,8 +67,8 @@ def long_schedule(
         for shape, mean in zip(shapes, means, strict=True)
     ]
     steps = len(shapes) * spans[-1] / sum(means)  # in units of the steps of a base epoch
-    kept = steps / spans[-1]
-    parts.append((len(spans) - 1, shapes[-1], (config.epochs - spans[-1]) * kept * means[-1]))
+    step_ratio = steps / spans[-1]
+    parts.append((len(spans) - 1, shapes[-1], (config.epochs - spans[-1]) * step_ratio * means[-1]))
     stretch = config.epochs * config.grid.epoch_factor / sum(epochs for *_, epochs in parts)
     schedule, end = [], 0.0
     for number, shape, epochs in parts:
@@ -144,7 +144,7 @@ def short_plan(config: TrainConfig, num_clips: int, num_devices: int, multiple: 
 def _mean_factor(config: TrainConfig, shape: LongShape, *, short: bool) -> float:
     """The mean batch of a phase as a multiple of B0, from the exact volumes of its shapes."""
     side = config.train_crop
-    whole = config.clip.num_frames * side**2
+    base_volume = config.clip.num_frames * side**2
     crops = [*(side * factor for factor in config.grid.short_factors if short), shape.crop]
-    factors = [max(1, round(whole / (shape.num_frames * crop**2))) for crop in crops]
+    factors = [max(1, round(base_volume / (shape.num_frames * crop**2))) for crop in crops]
     return sum(factors) / len(factors)

@@ -34,7 +34,7 @@ class ShapeCycle:
         """How often each shape is used in the first ``num_steps`` batches."""
         rounds, rest = divmod(num_steps, len(self.shapes))
         first = [(self.first + step) % len(self.shapes) for step in range(rest)]
-        return [rounds + (place in first) for place in range(len(self.shapes))]
+        return [rounds + (index in first) for index in range(len(self.shapes))]
 
     def num_clips(self, num_steps: int) -> int:
         """Clips in the first ``num_steps`` batches, over all processes."""
@@ -116,9 +116,9 @@ class CycleSampler(ClipSampler):
         clip = self.num_clips(start)
         for step in range(start, stop):
             shape = self.shape(step)
-            share = shape.batch_size // self.world_size
-            first = clip + self.rank * share
-            yield [self._clip(number, shape) for number in range(first, first + share)]
+            per_process = shape.batch_size // self.world_size
+            first = clip + self.rank * per_process
+            yield [self._clip(number, shape) for number in range(first, first + per_process)]
             clip += shape.batch_size
 
     def _clip(self, number: int, shape: BatchShape) -> ClipRequest:

@@ -27,7 +27,7 @@ def x3d_multigrid_plan(
     """
     iterations = int(config.epochs * (num_clips // config.batch_size))
     builder = PlanBuilder(config, num_clips, num_devices)
-    bounds = [int(iterations * share + 1e-6) for share in _MILESTONES]
+    bounds = [int(iterations * fraction + 1e-6) for fraction in _MILESTONES]
     start = 0
     for cycle, (low, high) in enumerate(pairwise(bounds)):
         if cycle == len(bounds) - 2:
