@@ -209,7 +209,7 @@ class TrainConfig:
         >>> from saccade.recipes import get_recipe
         >>> config = get_recipe("x3d_ucf10").replace(data="ucf10", epochs=30)
         >>> config.model.name, config.epochs, config.run_dir
-        ('x2d', 30, 'runs/x3d_ucf10')
+        ('x3d_xs', 30, 'runs/x3d_ucf10')
         >>> TrainConfig.from_dict(config.to_dict()) == config
         True
     """
