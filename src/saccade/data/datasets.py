@@ -210,17 +210,8 @@ def read_entries(
     for split, dataset in found.items():
         for item in dataset.items:
             actions = item.actions if item.label < 0 else None
-            entry = Entry(
-                item.path,
-                str(item.label),
-                reader.name,
-                split,
-                None,
-                item.num_frames,
-                item.fps,
-                actions,
-                item.duration,
-            )
+            entry = Entry(item.path, str(item.label), reader.name, split, actions=actions)
+            entry = replace(entry, num_frames=item.num_frames, fps=item.fps)
             entries.setdefault(item.path, entry)
     return next(iter(found.values())).class_names, list(entries.values())
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -203,13 +204,11 @@ class ClipBatch:
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch with clips and labels on ``device``."""
-        return ClipBatch(
-            [clip.to(device, non_blocking=True) for clip in self.clips],
-            self.labels.to(device, non_blocking=True),
-            self.seeds,
-            self.indices,
-            self.crop,
-            self.failures,
-            None if self.inside is None else self.inside.to(device, non_blocking=True),
-            None if self.boxes is None else self.boxes.to(device, non_blocking=True),
+        move = partial(Tensor.to, device=device, non_blocking=True)
+        return replace(
+            self,
+            clips=[move(clip) for clip in self.clips],
+            labels=move(self.labels),
+            inside=None if self.inside is None else move(self.inside),
+            boxes=None if self.boxes is None else move(self.boxes),
         )
