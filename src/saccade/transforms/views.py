@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -11,8 +9,6 @@ from saccade.clip import ClipSpec
 from saccade.errors import UsageError
 from saccade.sampling.views import CropGrid, crop_box
 from saccade.transforms.normalize import affine, batch_layout
-from saccade.video.resize import resize_to
-from saccade.video.sizes import short_side_size
 
 
 def test_transform(  # not a test, whatever its name
@@ -59,28 +55,3 @@ def test_transform(  # not a test, whatever its name
 
 
 test_transform.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
-
-
-def cut_views(
-    frames: Tensor,
-    clip: ClipSpec,
-    crops: Iterable[int],
-    *,
-    short_side: int,
-    grid: CropGrid = "pyslowfast",
-    channels_last: bool = False,
-) -> Iterator[tuple[int, Tensor]]:
-    """(crop, view) for each of ``crops`` of one clip: views are normalised floats (3, T, crop, crop).
-
-    Args:
-        frames: uint8 (T, H, W, 3) on the device of the model.
-        crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait).
-        short_side: size in pixels that the frames are resized to before cutting.
-        grid: where the crops lie, see `saccade.sampling.views.crop_box`.
-        channels_last: deliver in the memory format channels-last-3d.
-    """
-    wanted = list(crops)
-    frames = resize_to(frames, *short_side_size(frames.shape[1], frames.shape[2], short_side))
-    num = 1 if wanted == [1] else 3
-    views = test_transform(frames, clip, num, grid=grid, channels_last=channels_last)
-    yield from ((crop, views[crop if num == 3 else 0]) for crop in wanted)
