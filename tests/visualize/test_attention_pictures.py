@@ -222,7 +222,7 @@ def test_an_mvit():
 def test_a_look_is_scaled_and_says_by_how_much():
     row = attention_row("head", np.array([[[0.1, 0.1], [0.1, 0.5]]]), None)
     assert row.maps.ravel().tolist() == [0, 0, 0, 1]
-    assert row.note == "≤ 2.5× even"
+    assert row.note == "≤ 2.5× uniform"
     assert not attention_row("even", np.full((1, 2, 2), 0.25), None).maps.any()
 
 

@@ -282,7 +282,7 @@ def test_the_picture_has_a_dot_for_each_clip(tmp_path: Path):
     assert [len(dots.get_offsets()) for dots in axes.collections] == [6, 6, 1]  # a, b, the wrong one's ring
     np.testing.assert_allclose(axes.collections[2].get_offsets(), found.maps["PCA"][:1])
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["a", "b", "taken for another"]
+    assert legend == ["a", "b", "misclassified"]
     figure.canvas.draw()
     assert figure.legends[0].get_window_extent().x1 <= figure.bbox.x1
 

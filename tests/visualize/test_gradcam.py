@@ -157,7 +157,7 @@ def test_what_is_not_there_is_refused(labels: list[int] | None, stage: int, word
 
 
 def test_models_it_is_not_for_are_refused():
-    with pytest.raises(UsageError, match="finds what people do"):
+    with pytest.raises(UsageError, match="detection model"):
         grad_cam(tiny("x3d_xs", detection=True), torch.zeros(1, 3, 4, 32, 32))
     with pytest.raises(UsageError, match="for convolutional models, not Linear"):
         grad_cam(nn.Linear(1, 1), torch.zeros(1, 3, 4, 32, 32))  # type: ignore[arg-type]

@@ -99,7 +99,7 @@ def _dispatch(command: str, args: list[str]) -> int:
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
+    width = max(map(len, (*COMMANDS, "-v, --verbose")))
     commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
     codes = "\n".join(f"  {code:<{width}}  {meaning}" for code, meaning in EXIT_CODES.items())
     return (

@@ -1,4 +1,4 @@
-"""Pictures: charts, frame strips, and the report of a run."""
+"""Pictures of models and data, and the report of a run."""
 
 from __future__ import annotations
 

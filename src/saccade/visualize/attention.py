@@ -39,20 +39,18 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class AttentionMaps:
-    """What was looked at in one clip.
+    """The attention of one clip.
 
     Attributes:
         block: of the attention in ``heads`` and ``in_time``; num_blocks: of the network.
-        heads: (heads, T, h, w), the weights of one block's attention in space, by what is read out of it: the
-            class token, or, where that is not what is read, the mean over the patches that look. Of an MViT,
-            over its pooled keys.
-        rollout: (T, h, w), shares of the whole network's look; with the class token's own they are 1. Of an
-            MViT, whose patches are not all within reach alike, in proportion to what each would have if
-            every head looked evenly.
-        in_time: (heads, T, T) where the network has attention in time, the moment that looks first; the mean
-            over patches. Of a factorised ViViT that of the last block of its second encoder.
-        steps: (frames, pixels) between cells where the first stands on the first pixel, as strided
-            convolutions make them; None: they share the clip out.
+        heads: (heads, T, h, w), the spatial attention weights of one block: those of the class token, or,
+            where the head does not read it, the mean over all query patches; of an MViT over pooled keys.
+        rollout: (T, h, w), weights of the whole network; they and that of the class token add up to 1. For an
+            MViT, whose patches are not reached equally, relative to the rollout of uniform attention.
+        in_time: (heads, T, T) where the network has temporal attention, queries first; the mean over patches.
+            For a factorised ViViT that of the last block of its temporal encoder.
+        steps: (frames, pixels) between cells where the first is centred on the first pixel, as with strided
+            convolutions; None: cells divide the clip evenly.
         key_steps: the same of ``heads``.
         logits: (K,), or (0,) of a model without classes.
     """
@@ -68,7 +66,7 @@ class AttentionMaps:
 
 
 def attention_maps(model: VideoModel, clip: Tensor, *, block: int = -1) -> AttentionMaps:
-    """The attention of one clip.
+    """Compute the attention of one clip.
 
     What is read out of TimeSformer, of ViViT with joint or divided attention and of MViT is the class token
     (or the mean of the patches, where the network was built so). The first encoder of a factorised ViViT
@@ -151,7 +149,7 @@ def _spaces(model: ClipTransformer, weights: Weights) -> list[Tensor]:
 
 
 def _first_row(model: ClipTransformer, like: Tensor, num_tokens: int) -> Tensor:
-    """What the head reads: the class token, or all others alike."""
+    """What the head reads: the class token, or all others equally."""
     row = like.new_zeros(num_tokens)
     if model.config.head_pool == "class":
         row[0] = 1
@@ -217,7 +215,7 @@ def _of_pyramid(
     row = last.new_zeros(last.shape[1])
     row[:1], row[1:] = (1, 0) if reads_class else (0, 1 / (len(row) - 1))
     rollout = through_pooled(row, blocks)[1:]
-    even = through_pooled(row, [one.looking_evenly() for one in blocks])[1:]
+    even = through_pooled(row, [one.uniform() for one in blocks])[1:]
     rollout = rollout / even * even.mean()
     return AttentionMaps(
         block=block,
@@ -300,8 +298,8 @@ class PooledBlock:
     pool_q: Callable[[Tensor], Tensor]
     pool_k: Callable[[Tensor], Tensor]
 
-    def looking_evenly(self) -> PooledBlock:
-        """The same block with heads that look at everything alike."""
+    def uniform(self) -> PooledBlock:
+        """The same block with uniform attention."""
         return replace(self, weights=torch.full_like(self.weights, 1 / self.weights.shape[-1]))
 
 
@@ -320,7 +318,7 @@ def through_pooled(row: Tensor, blocks: Sequence[PooledBlock]) -> Tensor:
 
 
 def spread_back(values: Tensor, pool: Callable[[Tensor], Tensor], grid: Grid) -> Tensor:
-    """Values of pooled cells, shared out to the patches they are the mean of: (cells,) -> (patches,)."""
+    """Distribute values of pooled cells over the patches they are the mean of: (cells,) -> (patches,)."""
     with torch.enable_grad():
         patches = torch.zeros(1, 1, *grid, dtype=values.dtype, device=values.device, requires_grad=True)
         pooled = pool(patches)
@@ -383,24 +381,24 @@ def time_row(found: AttentionMaps) -> MapRow:
 
 
 def attention_row(title: str, weights: NDArray[Any], steps: tuple[int, int] | None) -> MapRow:
-    """Attention weights (T, h, w) as a row: from the least, 0, to the most, 1, with how many times the even
-    share the most is.
+    """Attention weights (T, h, w) as a row, scaled to 0..1, with the ratio of the largest to uniform
+    attention.
     """
     least, most = float(weights.min()), float(weights.max())
     total = float(weights.sum())
     spread = (weights - least) / (most - least) if most > least else np.zeros_like(weights)
     times = most * weights.size / total if total > 0 else 1.0
-    return MapRow(title, np.asarray(spread, np.float32), f"≤ {times:.1f}× even", steps)
+    return MapRow(title, np.asarray(spread, np.float32), f"≤ {times:.1f}× uniform", steps)
 
 
 def time_chart(
     in_time: NDArray[Any], seconds: Sequence[float] | NDArray[Any], *, title: str, subtitle: str = ""
 ) -> Figure:
-    """Which moment looks at which: a square for each head and one for their mean. Each row of a square is a
-    moment that looks; its weights add up to 1 where there is no class token.
+    """Which moment attends to which: a square for each head and one for their mean. Each row of a square is a
+    query; its weights add up to 1 where there is no class token.
 
     Args:
-        in_time: (heads, T, T), the moment that looks first.
+        in_time: (heads, T, T), queries first.
         seconds: when the moments are.
     """
     panels = [("mean of heads", in_time.mean(0))]
@@ -428,8 +426,8 @@ def time_chart(
             axes.set_xticks(ends, names, fontsize=9)
             axes.set_yticks(ends, names, fontsize=9)
             if place == 0:
-                axes.set_ylabel("looks", fontsize=10.5, labelpad=-14)
-                axes.set_xlabel("looked at", fontsize=10.5, labelpad=-1)
+                axes.set_ylabel("query", fontsize=10.5, labelpad=-14)
+                axes.set_xlabel("key", fontsize=10.5, labelpad=-1)
         tall = rows * _STEP - (_STEP - _SIDE)
         bar_axes = figure.add_axes(box(_LEFT + columns * _STEP - 0.06, _TOP, 0.13, tall))
         bar: Any = figure.colorbar(ScalarMappable(Normalize(0, highest), HEAT), cax=bar_axes)

@@ -68,7 +68,7 @@ class SeenClip:
         return range(int(self.indices.min()), int(self.indices.max()) + 1)
 
     def all_frames(self) -> Iterator[NDArray[np.uint8]]:
-        """The square of every frame of `span`, also of those between two that the model sees."""
+        """The square of every frame of `span`, including those that the model does not see."""
         span = self.span
         with open_video(self.path, short_side=self._display_short_side(), fps=self.frames_fps) as reader:
             for block in read_blocks(reader, span.start, span.stop):
@@ -115,7 +115,7 @@ def read_clip(
 
 
 def read_blocks(reader: VideoReader, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
-    """Frames ``start`` to ``stop`` of a video, some (N, H, W, 3) at a time."""
+    """Frames ``start`` to ``stop`` of a video in blocks (N, H, W, 3)."""
     for begin in range(start, stop, _BLOCK):
         yield reader.frames(range(begin, min(begin + _BLOCK, stop))).numpy()
 

@@ -42,14 +42,14 @@ _COLOURS = (
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Points of clips on planes.
+    """Clips as points of two-dimensional maps.
 
     Attributes:
         paths: the videos (N).
         labels: class of each, -1 for none; class_names: in label order.
         guesses: class that the model gives each, -1 for none; scores: of that class, 0..1.
         maps: name of a method -> float (N, 2).
-        notes: name of a method -> what is to be said of its axes.
+        notes: name of a method -> a note on its axes.
         neighbours: int (N, 5), the clips with the nearest features, nearest first, and by
             ``neighbour_accuracy`` the share of clips whose nearest one is of their own class.
     """
@@ -101,8 +101,8 @@ def embed(
         scores=scores.max(1) if has_scores and scores is not None else np.zeros(len(truth), np.float32),
         maps={"t-SNE": tsne(points, perplexity=own).numpy(), "PCA": axes.numpy()},
         notes={
-            "t-SNE": f"perplexity {own:.3g}: near means alike, far means little",
-            "PCA": f"the two axes hold {shares[0]:.0%} and {shares[1]:.0%} of the variance",
+            "t-SNE": f"perplexity {own:.3g}: near points are similar, large distances mean little",
+            "PCA": f"the two axes explain {shares[0]:.0%} and {shares[1]:.0%} of the variance",
         },
         neighbours=nearest,
         neighbour_accuracy=float(hits[known].mean()) if known.any() and nearest.size else float("nan"),
@@ -130,7 +130,7 @@ def class_colours(num: int) -> list[str]:
 
 
 def embedding_chart(found: Embedding, method: str = "t-SNE", *, title: str, subtitle: str = "") -> Figure:
-    """The map as a picture: a dot for each clip, ringed where the model takes it for another class."""
+    """The map as a picture: a dot for each clip, ringed where the predicted class is wrong."""
     places = found.maps[method]
     colours = class_colours(len(found.class_names))
     present = [label for label in range(len(found.class_names)) if (found.labels == label).any()]
@@ -151,7 +151,7 @@ def embedding_chart(found: Embedding, method: str = "t-SNE", *, title: str, subt
                 )
         if wrong.any():
             ring: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 1.1}
-            axes.scatter(places[wrong, 0], places[wrong, 1], 2.1 * size, label="taken for another", **ring)
+            axes.scatter(places[wrong, 0], places[wrong, 1], 2.1 * size, label="misclassified", **ring)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.grid(visible=False)
@@ -184,7 +184,7 @@ def write_embedding(
     subtitle: str = "",
     progress: Progress | None = None,
 ) -> Path:
-    """Write the page: hover a dot to see its clip, click to have it played with its nearest neighbours.
+    """Write the page: hover over a dot to see its clip, click to play it beside its nearest neighbours.
 
     The clips are in the page, as six small frames each, and play without the files. Where the file is still
     at its place, seen from the page, and the browser can play it, it is played itself.
@@ -376,7 +376,7 @@ def squared_distances(points: Tensor) -> Tensor:
 
 
 def divergence(y: Tensor, closeness: Tensor) -> Tensor:
-    """What t-SNE makes small: the Kullback-Leibler divergence of how close points are on the plane (N, 2)."""
+    """What t-SNE minimises: the Kullback-Leibler divergence of how close points are on the plane (N, 2)."""
     near = _kernel(y)
     on_plane = near / near.sum()
     filled = closeness > 0

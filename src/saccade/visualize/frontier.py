@@ -64,7 +64,7 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of a search: what was taken, and what else was tried from the same parent.
+    """One step of a search: the chosen network, and the other candidates of the same parent.
 
     Attributes:
         label: beside the chosen point; the axis.
@@ -145,7 +145,7 @@ def pareto_chart(
     named: Collection[str] | None = None,
     styles: Mapping[str, tuple[str, str]] | None = None,
 ) -> Figure:
-    """One panel a cost, each with all networks that have it and its Pareto front.
+    """One panel for each cost, with all networks that have it and the Pareto front.
 
     Args:
         panels: (a key of `COST_LABELS` or any words, the networks). Networks keep their group's colour and
@@ -341,7 +341,7 @@ def _label(
     obstacles: Sequence[Dot],
     lines: Sequence[Dot],
 ) -> None:
-    """Name the dots where names hide nothing."""
+    """Place the names of dots where they hide nothing."""
 
     def places(those: Sequence[Dot], *, bars: bool = False) -> list[tuple[float, float]]:
         ends = (-1.0, -0.5, 0.0, 0.5, 1.0) if bars else (0.0,)

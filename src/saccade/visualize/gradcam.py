@@ -1,4 +1,4 @@
-"""Where in a clip a convolutional network sees what it says: Grad-CAM.
+"""Grad-CAM: where in a clip a convolutional network finds evidence for a class.
 
 Paper: "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", Selvaraju et al.,
 ICCV 2017, arXiv 1610.02391. Equations 1 and 2, with the frames as one more axis of the map: a channel's
@@ -18,14 +18,13 @@ from torch import Tensor
 
 from saccade.errors import UsageError
 from saccade.models import X3D, RubiksNet, VideoModel, VoV3D
-from saccade.tasks.scores import sigmoid, softmax
 
 _CONVOLUTIONAL = (X3D, VoV3D, RubiksNet)
 
 
 @dataclass(frozen=True, eq=False)
 class ClassMaps:
-    """What speaks for each of some classes in one clip.
+    """Class activation maps of one clip.
 
     Attributes:
         labels: the classes (N,).
@@ -38,10 +37,6 @@ class ClassMaps:
     maps: NDArray[np.float32]
     steps: tuple[int, int]
     logits: NDArray[np.float32]
-
-    def scores(self, *, multi_label: bool = False) -> NDArray[np.float32]:
-        """The model's scores 0..1 of all classes: softmax, or the sigmoid of each."""
-        return sigmoid(self.logits) if multi_label else softmax(self.logits)
 
     def scaled(self) -> NDArray[np.float32]:
         """The maps with the largest value of each over all its frames at 1; a map of zeros stays."""
@@ -131,7 +126,7 @@ def _check(model: VideoModel, clip: Tensor, labels: Sequence[int] | None, stage:
         raise UsageError(f"Grad-CAM is for convolutional models, not {name}; try saccade visualize attention")
     if isinstance(model, X3D) and model.config.detection:
         raise UsageError(
-            f"this {model.model_name} finds what people do; Grad-CAM is for models of whole clips"
+            f"this {model.model_name} is a detection model; Grad-CAM is for models of whole clips"
         )
     if model.num_classes < 1:
         raise UsageError(f"this {model.model_name} has no classifier (num_classes is 0)")

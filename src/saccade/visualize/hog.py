@@ -1,4 +1,4 @@
-"""What MaskFeat predicts of what it was not shown: histograms of oriented gradients, drawn as strokes.
+"""What MaskFeat predicts of the hidden parts of a clip: histograms of oriented gradients, drawn as strokes.
 
 A stroke stands where a cell of 8x8 pixels is and runs along the edge that it speaks of, across the gradient;
 it is the darker the more of the cell's gradients have its direction. Dalal and Triggs, CVPR 2005, figure 6;
@@ -45,7 +45,7 @@ _COLUMNS = ("masked input", "predicted", "target", "original")
 
 @dataclass(frozen=True, eq=False)
 class MaskedPrediction:
-    """What was hidden of a clip, what was predicted and what is there.
+    """The hidden tokens of a clip, the prediction and the target.
 
     Attributes:
         clip: the clip; kind: ``soft``, ``hard`` or ``pixels``, of what is predicted.
@@ -78,9 +78,7 @@ def predict_masked(model: VideoModel, clip: SeenClip, cube: CubeMask) -> MaskedP
     """
     if not isinstance(model, MaskFeat):
         name = getattr(model, "model_name", type(model).__name__)
-        raise UsageError(
-            f"{name} does not predict what is hidden; those that do: saccade models 'maskfeat_*'"
-        )
+        raise UsageError(f"{name} does not predict hidden parts; models that do: saccade models 'maskfeat_*'")
     num_frames, side = clip.pixels.shape[:2]
     grid = model.grid_of(num_frames, side, side)
     if cube.mask.shape != grid:

@@ -1,4 +1,4 @@
-"""Maps of weight over the frames of a clip: as a sheet for a page, and as a video."""
+"""Heat maps over the frames of a clip, as a sheet and as a video."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MapRow:
         title: what it is of; a note in a second line.
         maps: (T', h, w) on any grid over the clip, 0..1.
         steps: (frames, pixels of the model's input) from cell to cell where the first stands on the first
-            frame and pixel, as strided convolutions of odd kernels make them; None: cells share the clip out.
+            frame and pixel, as with strided convolutions of odd kernels; None: cells divide the clip evenly.
     """
 
     title: str
@@ -180,7 +180,7 @@ def spread(length: int, most: int) -> list[int]:
 
 
 class _Page:
-    """Where things stand on a sheet, in inches."""
+    """The layout of a sheet, in inches."""
 
     left, right, top, foot = 1.62, 0.86, 0.92, 0.1
     cell_side, gap, chart_height = 1.16, 0.045, 0.72
@@ -321,7 +321,7 @@ class _Tiles:
         )
 
     def _drawn(self, title: str) -> Image.Image:
-        """All that stands still."""
+        """Everything that does not move."""
         picture = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(picture)
         font = font_of(self.unit)
@@ -342,7 +342,7 @@ class _Tiles:
 
 
 def _columns_for(num: int) -> int:
-    """Columns for ``num`` tiles, more than rows, that leave the fewest places over."""
+    """Columns for ``num`` tiles, more than rows, that leave the fewest empty."""
     least = ceil(num**0.5)
     return min(range(least, min(least + 2, num) + 1), key=lambda columns: (-num % columns, -columns))
 

@@ -1,4 +1,4 @@
-"""Our HTML pages: each a single file, without anything from the network."""
+"""HTML pages: each a single file that loads nothing from the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trained run folders say of accuracy against cost, checked to be comparable."""
+"""Accuracy and cost of trained runs, checked to be comparable."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class _Run:
 
 
 def find_runs(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
-    """The run folders among ``paths``, each once whatever links lead to it, and what is none.
+    """The run folders among ``paths``, each once whatever links lead to it, and the other paths.
 
     The folder of a search stands for the run that it found.
 
@@ -221,8 +221,8 @@ def _read(folder: Path) -> _Run:
 
 
 def _tests(folder: Path) -> dict[str, Result]:
-    """By protocol the final test of a training, and what ``saccade test`` left, which comes first of the two.
-    What is not of the validation split says so.
+    """Results by protocol: of the final test of training, and of ``saccade test``, which takes precedence.
+    Splits other than the validation split are part of the protocol's name.
     """
     results = {}
     run = Run(folder)

@@ -1,4 +1,4 @@
-"""What people do, drawn over the video: their boxes and the actions of each."""
+"""The boxes and actions of people, drawn over the video."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REACH = 0.5  # seconds before and after its keyframe that a box is shown
 
 
 class DrawnPerson(Protocol):
-    """Somebody at a moment of a video; ``box`` in shares of the frame, ``time`` in seconds."""
+    """A person in a frame; ``box`` as fractions of the frame, ``time`` in seconds."""
 
     @property
     def time(self) -> float: ...
@@ -39,7 +39,7 @@ def render_people(
     *,
     frames_fps: float | None = None,
 ) -> Path:
-    """Write the part of a video in which there are boxes as mp4, with the boxes and what they do.
+    """Write the part of a video that has boxes as mp4, with the boxes and their actions.
 
     A box is drawn on the frames that are nearer to its moment than to another, half a second at most; those
     without a caption are grey.

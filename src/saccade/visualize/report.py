@@ -28,7 +28,7 @@ _WORST_CLASSES = 30
 
 @dataclass
 class RunRecords:
-    """What a run folder holds; what it lacks is named in ``missing``."""
+    """The contents of a run folder; what it does not have is named in ``missing``."""
 
     folder: Path
     config: Row = field(default_factory=dict)
@@ -47,7 +47,7 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
     Pieces that are missing are named on the page; the rest is shown.
 
     Args:
-        num_examples: clips shown among the hardest, and as many of the surest.
+        num_examples: clips shown among the hardest, and half as many among the easiest.
 
     Raises:
         UsageError: there is no such folder, or nothing of a run in it.
@@ -62,7 +62,7 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
         charts=_charts(records),
         classes=_classes(records),
         hardest=_examples(records, num_examples, hardest=True),
-        surest=_examples(records, num_examples // 2, hardest=False),
+        easiest=_examples(records, num_examples // 2, hardest=False),
         failures=_failures(records),
         embedding=_embedding(records.folder),
         missing=records.missing,

@@ -1,4 +1,4 @@
-"""Where learned shifts point, layer by layer, in time and space."""
+"""The learned shifts of a RubiksNet, layer by layer, in time and space."""
 
 from __future__ import annotations
 

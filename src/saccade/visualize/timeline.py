@@ -1,4 +1,4 @@
-"""What happens when in a video: a chart, and the video itself with the chart running below it."""
+"""The timeline of a video: a chart, and the video with the chart running below it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def timeline_chart(
     truth: Sequence[Action] = (),
     most: int = _ROWS,
 ) -> Figure:
-    """A strip of scores for every class that is found, or is there; a bar below it shows where it truly is.
+    """A strip of scores for every class that is found or labelled; a bar below it shows the labelled times.
 
     Classes whose scores stay below ``threshold`` are left out, unless none is above it: then the best five
     are shown.
@@ -71,7 +71,7 @@ def timeline_chart(
 def shown_labels(
     timeline: Timeline, *, threshold: float = THRESHOLD, truth: Sequence[Action] = (), most: int = _ROWS
 ) -> list[int]:
-    """The classes worth a row, in the order in which they first come."""
+    """The classes to show, in order of their first appearance."""
     above = timeline.scores >= threshold
     first = {label: int(above[:, label].argmax()) for label in np.flatnonzero(above.any(axis=0)).tolist()}
     for action in truth:
@@ -90,7 +90,7 @@ def render_timeline(
     truth: Sequence[Action] = (),
     most: int = _ROWS,
 ) -> Path:
-    """Write the video as mp4 with its timeline below: a line moves along, and what happens now stands out.
+    """Write the video as mp4 with its timeline below: a line marks the time, current actions stand out.
 
     Raises:
         VideoError: the video cannot be read, or ``out`` not written.
