@@ -12,7 +12,7 @@ import torch
 from saccade.cli import main
 from saccade.cli.fields import parse_fields, take_overrides
 from saccade.cli.flags import Parser, add_model, add_overrides, load_from_flags, not_negative, positive, score
-from saccade.errors import UsageError
+from saccade.errors import UsageError, VideoError
 from saccade.models import create_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
@@ -160,3 +160,45 @@ def test_checkpoints_are_built_with_overrides(tmp_path: Path):
         assert torch.equal(loaded.model.state_dict()[name], value)
     with pytest.raises(UsageError, match=r"model\.overrides"):  # weights of ours say how they are built
         load_from_flags(str(tmp_path), None, parser.parse_args(["--model.overrides", "gamma_w", "0.5"]))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "test RUN --data RUN",
+        "predict a.mp4 --run RUN",
+        "predict a.mp4 --run RUN --localize",
+        "visualize gradcam RUN a.mp4",
+        "visualize attention RUN a.mp4",
+        "visualize hog RUN a.mp4",
+        "visualize embedding RUN",
+        "visualize timeline a.mp4 --run RUN",
+        "data check RUN",
+        "train x3d_motion --data RUN",
+    ],
+)
+def test_every_command_that_reads_video_chooses_the_decoder(command: str, capsys: pytest.CaptureFixture[str]):
+    args = [word.replace("RUN", "no such folder") for word in command.split()]
+    assert main([*args, "--backend", "vhs"]) == 2
+    error = capsys.readouterr().err
+    assert "--backend" in error
+    assert "vhs" in error
+    assert main([*args, "--backend", "torchcodec"]) in (1, 2)  # gets as far as the folder, or the decoder
+    error = capsys.readouterr().err
+    assert "no such folder" in error or "torchcodec" in error
+
+
+def test_the_decoder_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """`saccade data check` opens every file with it; the others hand it on in the same way."""
+    used = []
+
+    def open_video(path: str, backend: str = "auto", **options: Any) -> None:
+        used.append(backend)
+        raise VideoError(path, "is not read here")
+
+    monkeypatch.setattr("saccade.video.open_video", open_video)
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        (tmp_path / split / "a" / "1.mp4").write_text(split)
+    assert main(["data", "check", str(tmp_path), "--backend", "torchcodec", "--workers", "0"]) == 1
+    assert used == ["torchcodec", "torchcodec"]

@@ -88,6 +88,22 @@ def test_no_file_is_too_long(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.parent != SOURCE / "cli"],
+    ids=lambda p: str(p.relative_to(SOURCE)),
+)
+def test_only_the_command_line_prints(path: Path):
+    """The library logs and calls its caller's ``progress``; the application chooses what is shown."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"line {node.lineno}"
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            modules = [getattr(node, "module", None) or "", *(name.name for name in node.names)]
+            assert not any(module.split(".")[0] == "rich" for module in modules), f"line {node.lineno}"
+
+
 PUBLIC = {
     "list_models": ["pattern"],
     "create_model": ["name", "num_classes", "overrides"],

@@ -275,7 +275,7 @@ def test_the_command_draws_sheet_video_and_time(folder: Path, capsys: pytest.Cap
     ],
 )
 def test_the_line_below_the_title(logits: list[float], heads: str, said: str):
-    loaded: Any = SimpleNamespace(name="net", task="single-label", class_names=("down", "up"))
+    loaded: Any = SimpleNamespace(name="net", task="single-label", class_names=("down", "up"), metadata={})
     found: Any = SimpleNamespace(logits=np.array(logits), block=7, num_blocks=8)
     assert attention_subtitle(loaded, found, heads) == said
 
