@@ -39,7 +39,6 @@ from saccade.files import write_json
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from saccade.training.config import TrainConfig
 
@@ -209,17 +208,6 @@ class Run:
             text = (file.metadata() or {}).get("saccade", "{}")
         metadata: dict[str, Any] = json.loads(text)
         return metadata
-
-    def load_model(self) -> nn.Module:
-        """The model with the best weights, in eval mode on the CPU; of a module that is not ours
-        `saccade.load_weights` loads them instead.
-
-        Raises:
-            WeightsError: there are none yet, or the file does not say which model they are of.
-        """
-        from saccade.models import load_model
-
-        return load_model(self.best)[0]
 
     def _progress(self) -> dict[str, Any]:
         """Where last.pt stands. Its tensors are not read."""

@@ -87,6 +87,6 @@ def test_a_new_run_says_its_format(tiny_config, tmp_path: Path):
     assert run.seconds is not None
     assert list(run.test) == ["2x1"]
     assert [path.name for path in run.all_test_scores()] == ["test_scores_2x1.npz"]
-    assert run.load_model().num_classes == 2
+    assert load_model(run.best)[0].num_classes == 2
     assert newest_run(tmp_path).folder == run.folder
     assert newest_run(tmp_path / "elsewhere") is None

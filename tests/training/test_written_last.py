@@ -10,6 +10,7 @@ import torch
 
 from saccade.cli.train import parse_fields
 from saccade.errors import ConfigError, SaccadeError, UsageError
+from saccade.models import load_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig, train
 from saccade.training.config import parse_override
@@ -137,4 +138,4 @@ def test_the_rate_of_folders_of_images(tiny_config: MakeConfig, tmp_path: Path):
     assert {item.fps for item in dataset.items} == {15.0}
     run = train(config.replace(epochs=1.0, optim=config.optim))
     assert run.best_score is None
-    assert torch.isfinite(next(run.load_model().parameters())).all()
+    assert torch.isfinite(next(load_model(run.best)[0].parameters())).all()
