@@ -1,8 +1,10 @@
 """Builds the native operators; everything else about the package stands in pyproject.toml.
 
 The library has a plain C interface and is loaded with ctypes, so one build serves every version of Python and
-PyTorch. Each operator is compiled once per instruction set; which one runs is chosen at run time. Without a
-compiler the install still succeeds: the operators then run on PyTorch's own.
+PyTorch. Each operator is compiled once per instruction set; which one runs is chosen at run time. A wheel has
+all of them, an editable install those that this processor has. Without a compiler the install still succeeds:
+the operators then run on PyTorch's own. ``SACCADE_SANITIZE=1`` builds with AddressSanitizer and
+UndefinedBehaviorSanitizer (``make sanitize``).
 """
 
 from __future__ import annotations
@@ -32,6 +34,18 @@ if platform.machine().lower() in ("x86_64", "amd64"):
             "-mprefer-vector-width=512",
         ],
     }  # fmt: skip
+# What /proc/cpuinfo must list for each, as saccade_processor_level() in core.cpp asks.
+NEEDED = {
+    "baseline": set(),
+    "avx2": {"avx2", "fma"},
+    "avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
+}
+LINK_FLAGS = ["-pthread"]
+SANITIZE = bool(os.environ.get("SACCADE_SANITIZE"))
+if SANITIZE:
+    SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=null", "-fno-sanitize-recover=undefined"]
+    FLAGS += ["-O1", "-g1", "-fno-omit-frame-pointer", *SANITIZERS]
+    LINK_FLAGS += SANITIZERS
 
 
 class BuildNative(build_ext):
@@ -46,10 +60,11 @@ class BuildNative(build_ext):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(BUILT, target)
             return
+        sets = sets_of_this_processor() if self.editable_mode or SANITIZE else INSTRUCTION_SETS
         jobs = [
             (source, name, flags)
             for source in sorted(SOURCES.glob("*.cpp"))
-            for name, flags in ({"core": []} if source.stem == "core" else INSTRUCTION_SETS).items()
+            for name, flags in ({"core": []} if source.stem == "core" else sets).items()
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             futures = [pool.submit(self.compile_one, *job) for job in jobs]
@@ -61,7 +76,7 @@ class BuildNative(build_ext):
         self.compiler.link_shared_object(
             [path for paths in compiled for path in paths],
             str(target),
-            extra_postargs=["-pthread"],
+            extra_postargs=LINK_FLAGS,
             target_lang="c++",
         )
 
@@ -81,6 +96,16 @@ class BuildNative(build_ext):
             extra_postargs=[*FLAGS, *flags],
             depends=[str(header) for header in SOURCES.glob("*.h")],
         )
+
+
+def sets_of_this_processor() -> dict[str, list[str]]:
+    """All sets where there is no /proc/cpuinfo to say which."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return INSTRUCTION_SETS
+    found = {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
+    return {name: flags for name, flags in INSTRUCTION_SETS.items() if NEEDED[name] <= found}
 
 
 def is_current(library: Path) -> bool:

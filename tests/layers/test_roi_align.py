@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from saccade.errors import UsageError
-from saccade.layers.roi_align import roi_align
-from saccade.layers.roi_head import RoIHead, RoIPool, whole_frames
+from saccade.layers.roi_align import RoIPool, roi_align, whole_frames
 
 
 def sample(plane: Tensor, y: float, x: float) -> float:
@@ -150,22 +149,6 @@ def test_the_pool_takes_the_mean_of_time_and_the_highest_cell():
     torch.testing.assert_close(pooled, torch.tensor([[3.0]]))
     beside = RoIPool(1, resolution=2, sampling_ratio=2)(x, [torch.tensor([[0.0, 4.0, 4.0, 8.0]])])
     torch.testing.assert_close(beside, torch.zeros(1, 1))
-
-
-def test_the_head_joins_pathways_of_different_length():
-    torch.manual_seed(0)
-    head = RoIHead((6, 2), 80).eval()
-    slow, fast = torch.randn(2, 6, 1, 4, 5), torch.randn(2, 2, 8, 4, 5)
-    boxes = [
-        torch.tensor([[0.0, 0.0, 40.0, 64.0]]),
-        torch.tensor([[8.0, 8.0, 70.0, 60.0], [0.0, 0.0, 80.0, 64.0]]),
-    ]
-    logits = head([slow, fast], boxes)
-    assert logits.shape == (3, 80)
-    features = torch.cat([head.pool(slow, boxes), head.pool(fast, boxes)], dim=1)
-    torch.testing.assert_close(logits, head.classifier(features))
-    with pytest.raises(UsageError, match=r"have \(6,\) channels, the head takes \(6, 2\)"):
-        head(slow, boxes)
 
 
 def test_whole_frames():

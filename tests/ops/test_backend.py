@@ -295,7 +295,7 @@ def test_a_library_of_another_make(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """One that is none of ours, one that lacks an operator, and one whose operator fails."""
     source = """
         #include <stdint.h>
-        int saccade_processor_level(void) { return 0; }
+        int saccade_processor_level(void) { return 2; }
         void saccade_use_pool(void *pool) {}
         int saccade_baseline_shift3d_forward(int64_t code, int64_t threads) { return (int)code; }
     """

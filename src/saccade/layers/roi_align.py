@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from saccade.errors import UsageError
 
@@ -56,6 +56,42 @@ def roi_align(
         for map_CHW, boxes_N4 in zip(maps, boxes, strict=True)
     ]
     return torch.cat(own).to(kind)
+
+
+class RoIPool(nn.Module):
+    """Mean over time, RoIAlign, largest value over the cells: the pooling of SlowFast's head for AVA.
+
+    Source: arXiv 1812.03982, section 5, as in PySlowFast.
+
+    Shapes: (B, C, T, H, W) and for each clip boxes (N_i, 4) in its pixels -> (sum of N_i, C).
+
+    Args:
+        stride: of the map against the clip's pixels.
+        resolution: cells along a side.
+        sampling_ratio: see `roi_align`.
+    """
+
+    def __init__(self, stride: int, *, resolution: int = 7, sampling_ratio: int = 0) -> None:
+        super().__init__()
+        self.stride, self.resolution, self.sampling_ratio = stride, resolution, sampling_ratio
+
+    @torch.compiler.disable  # how many boxes, and how large, differs from clip to clip
+    def forward(self, x: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        side = self.resolution
+        cells = roi_align(
+            x.mean(dim=2),
+            boxes,
+            (side, side),
+            spatial_scale=1 / self.stride,
+            sampling_ratio=self.sampling_ratio,
+        )
+        return cells.amax(dim=(2, 3))
+
+
+def whole_frames(x: Tensor) -> list[Tensor]:
+    """One box around the whole of each clip (B, 3, T, H, W)."""
+    box = torch.tensor([[0.0, 0.0, x.shape[4], x.shape[3]]], device=x.device)
+    return [box] * len(x)
 
 
 def _of_one_map(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.layers import PointwiseConv3d, norm_act
-from saccade.layers.roi_head import RoIPool
+from saccade.layers.roi_align import RoIPool
 from saccade.models.base import NormLayer
 
 HeadPool = Literal["pyslowfast", "pytorchvideo", "global"]

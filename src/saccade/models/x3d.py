@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from saccade.errors import ConfigError, UsageError
 from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
 from saccade.layers.dilated_conv import DilatedDepthwiseConv3d
-from saccade.layers.roi_head import whole_frames
+from saccade.layers.roi_align import whole_frames
 from saccade.models.base import NormLayer, VideoModel, batch_norm
 from saccade.models.checks import check_choice, check_count, check_flag, check_number
 from saccade.models.heads import HeadPool, HeadScores, X3DHead, X3DRoIHead

@@ -46,7 +46,10 @@ class NativeLibrary:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._library = ctypes.CDLL(str(path))
-        self.isa = _chosen_isa(int(self._library.saccade_processor_level()))
+        level = int(self._library.saccade_processor_level())
+        while level and not any(hasattr(self._library, f"saccade_{ISAS[level]}_{f}") for f in SIGNATURES):
+            level -= 1  # an editable install has the instruction sets of the processor that built it
+        self.isa = _chosen_isa(level)
         pool = _openmp_pool()
         self.shares_pool = pool is not None
         if pool is not None:
