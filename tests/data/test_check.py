@@ -125,7 +125,7 @@ def test_bad_arguments(good: Path) -> None:
         check(good, workers=-1)
 
 
-def crashes_on_b(file: FileFacts) -> FileFacts:
+def crashes_on_b(file: FileFacts, backend: str) -> FileFacts:
     if "b" in file.path:
         os._exit(3)
     return file
@@ -134,7 +134,7 @@ def crashes_on_b(file: FileFacts) -> FileFacts:
 def test_a_crashing_decoder_is_pinned_to_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_module, "examine", crashes_on_b)
     files = [FileFacts(path=name, split="train", labels=(0,)) for name in "acbdef"]
-    found = {file.path: file.cause for file in check_module._examine_all(files, 2)}
+    found = {file.path: file.cause for file in check_module._examine_all(files, 2, "auto")}
     assert sorted(found) == list("abcdef")
     assert "decoder crashed" in str(found["b"])
     assert all(cause is None for name, cause in found.items() if name != "b")

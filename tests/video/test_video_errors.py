@@ -222,7 +222,7 @@ def test_broken_folders_of_frames(tmp_path: Path) -> None:
         with pytest.raises(VideoError, match=r"frame 3 .* is \(32, 48\), the first frame \(64, 96\)"):
             reader.frames([3])
         (tmp_path / "00001.jpg").unlink()
-        with pytest.raises(VideoError, match=r"frame 1 \(00001.jpg\) is gone"):
+        with pytest.raises(VideoError, match=r"frame 1 \(00001.jpg\) is missing"):
             reader.frames([1])
 
 
