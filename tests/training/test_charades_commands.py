@@ -173,7 +173,7 @@ def test_testing_in_time(localization_run: Path, tmp_path: Path, capsys: pytest.
     flags = ["--workers", "0", "--out", str(folder)]
     assert main(["test", str(localization_run), *flags]) == 0
     told = capsys.readouterr().out
-    assert "protocol: whole videos in windows of 4 frames x stride 3 at 24 fps that share 50 %" in told
+    assert "protocol: whole videos in windows of 4 frames x stride 3 at 24 fps, overlap 50 %" in told
     assert "charades-25: 25 moments a video, as the official evaluation of Charades" in told
     assert "per-frame: all frames, absent classes as zero, as X3D-Multigrid" in told
     lines = (folder / "val_submission_localize.txt").read_text().splitlines()

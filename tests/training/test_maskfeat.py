@@ -327,7 +327,7 @@ def test_a_preview_hides_tokens(pretraining: Make):
         ({"test_views": "1x1"}, "test_views: there are no classes to test"),
         ({"augment": {"mixup": 0.8}}, "augment.mixup: mixes clips and their labels"),
         ({"masked": {"scored": "centre"}}, "masked.scored: boxes of pyslowfast have no middle frame"),
-        ({"masked": {"ratio": 1.5}}, r"masked.ratio: must lie between 0 and 1 \(is 1.5\)"),
+        ({"masked": {"ratio": 1.5}}, r"masked.ratio: must be .*1.5"),
         ({"masked": {"coarse": 0}}, "masked.coarse: must be 1 or more"),
         ({"masked": {"min_patches": 0}}, "masked.min_patches: must be 1 or more"),
         ({"label_smoothing": 0.1}, "label_smoothing: is for labels of clips"),

@@ -82,7 +82,8 @@ def show_progress(description: str, *, unit: str, transient: bool = False) -> It
     try:
         yield update
     finally:
-        bar.stop()
+        if tasks:
+            bar.stop()
 
 
 class ConsoleHandler(logging.Handler):

@@ -282,7 +282,7 @@ def _loose_videos(place: Path) -> list[str]:
     return sorted(str(path) for path in place.iterdir() if is_video_name(path.name) and path.is_file())
 
 
-def _examine_all(files: list[FileFacts], workers: int, backend: Backend) -> Iterator[FileFacts]:
+def _examine_all(files: list[FileFacts], workers: int, backend: Backend = "auto") -> Iterator[FileFacts]:
     """The facts of all files, in the order they come."""
     if workers < 2 or len(files) < 4:
         yield from (examine(file, backend) for file in files)
