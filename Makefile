@@ -1,6 +1,7 @@
 # make quickstart   environment, clips, training, test, prediction, report
 # make test         environment, all quick tests
 # make test-avx2, make test-baseline   tests of ops and networks as an older processor
+# make sanitize     tests of the native operators under AddressSanitizer and UndefinedBehaviorSanitizer
 # PYTHON chooses the interpreter the environment is made from, VENV its folder.
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ NATIVE := $(wildcard src/saccade/ops/native/*)
 # PyTorch for CUDA brings a Triton along. With one for a CPU this one runs and compiles GPU kernels in the tests.
 TRITON = $(BIN)/pip install -q --disable-pip-version-check --no-deps triton==3.6.0
 
-.PHONY: quickstart test test-avx2 test-baseline test-slow test-gpu lint format bench bench-gpu docs clean
+.PHONY: quickstart test test-avx2 test-baseline test-slow test-gpu sanitize lint format bench bench-gpu docs clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.base
@@ -40,6 +41,19 @@ test-slow: $(VENV)/.dev
 
 test-gpu: $(VENV)/.dev
 	FAIL_WITHOUT_CUDA=1 $(BIN)/pytest -m gpu $(PYTEST_ARGS)
+
+# Every instruction set that this processor has, in one process: the sanitizers end it at the first finding.
+SANITIZED = build/sanitize/saccade/ops/_native.so
+PRELOAD   = $(shell for f in libasan.so libubsan.so libstdc++.so; do gcc -print-file-name=$$f; done)
+$(SANITIZED): setup.py $(NATIVE)
+	SACCADE_SANITIZE=1 $(BIN)/python setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/o
+
+sanitize: $(VENV)/.dev $(SANITIZED)
+	for isa in $$(nm -D $(SANITIZED) | sed -n 's/.* saccade_\(.*\)_shift3d_forward$$/\1/p'); do \
+		LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 SACCADE_NATIVE_LIBRARY=$(CURDIR)/$(SANITIZED) SACCADE_ISA=$$isa \
+		OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow and not gpu" -k "native and not compile and not export" \
+		tests/ops/test_batch_norm_act.py tests/ops/test_depthwise_conv3d.py tests/ops/test_shift.py || exit 1; \
+	done
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
