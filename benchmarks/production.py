@@ -9,6 +9,7 @@ Clips are `motion`-like noise; what they show does not matter.
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -85,21 +86,28 @@ def spawn(arguments: list[str]) -> tuple[float, float, str]:
     return finish(start_process(arguments), start)
 
 
-def start_process(arguments: list[str]) -> tuple[int, Path]:
-    out = Path(tempfile.mkstemp(dir=".")[1])
-    with out.open("w") as stream:
-        actions = [(os.POSIX_SPAWN_DUP2, stream.fileno(), 1)]
-        return os.posix_spawn(
-            sys.executable, [sys.executable, *arguments], os.environ, file_actions=actions
-        ), out
+# The memory of a process includes that of the one that started it, so a small one starts what is measured.
+LAUNCH = (
+    "import os, sys\n"
+    "pid = os.posix_spawn(sys.executable, [sys.executable, *sys.argv[2:]], os.environ)\n"
+    "_, status, usage = os.wait4(pid, 0)\n"
+    "open(sys.argv[1], 'w').write(str(usage.ru_maxrss))\n"
+    "sys.exit(status != 0)\n"
+)
 
 
-def finish(process: tuple[int, Path], start: float) -> tuple[float, float, str]:
-    pid, out = process
-    _, status, usage = os.wait4(pid, 0)
-    if status:
-        raise SystemExit(f"process ended with {status}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024, out.read_text()
+def start_process(arguments: list[str]) -> tuple[subprocess.Popen[str], Path]:
+    memory = Path(tempfile.mkstemp(dir=".")[1])
+    command = [sys.executable, "-S", "-c", LAUNCH, str(memory), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True), memory
+
+
+def finish(process: tuple[subprocess.Popen[str], Path], start: float) -> tuple[float, float, str]:
+    running, memory = process
+    output, _ = running.communicate()
+    if running.returncode:
+        raise SystemExit(f"{running.args} ended with {running.returncode}")
+    return time.perf_counter() - start, int(memory.read_text()) / 1024, output
 
 
 def throughput(name: str, processes: int, threads: int) -> tuple[float, float]:

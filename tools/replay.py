@@ -16,7 +16,7 @@ Recorded, all on one CPU thread with fixed seeds:
 
 The data are made from a seed. Both recordings must come from the same machine and versions of PyTorch and
 PyAV. Only names that stay are used: `saccade.create_model`, `list_models`, `open_video`, `Predictor`, the
-command line and the files of a run folder. Takes about five minutes of one core.
+command line and the files of a run folder. Takes some minutes of one core.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ def main() -> int:
         for part in options.only:
             start = time.perf_counter()
             facts.update(PARTS[part](videos))
+            out.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             print(f"{part}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-    out.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     print(f"{len(facts)} values in {out}")
     return 0
 
