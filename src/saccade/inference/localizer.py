@@ -35,8 +35,8 @@ class Localizer:
     length does not matter for memory.
 
     Args:
-        model, labels, device, weights, num_classes, clip, batch_size, precision, frames_fps,
-            backend: as for `Predictor`.
+        model, labels, device, weights, num_classes, clip: as for `Predictor`.
+        batch_size, precision, frames_fps, backend: as for `Predictor`.
         overlap: fraction of a window that its neighbour has too.
 
     Raises:
