@@ -332,8 +332,15 @@ def run_command(arguments: str) -> str:
 def scores_of(path: Path, prefix: str) -> dict[str, str]:
     import numpy as np
 
+    facts = {}
     with np.load(path) as arrays:
-        return {f"{prefix}/{path.name}/{key}": array_digest(arrays[key]) for key in arrays.files}
+        for key in arrays.files:
+            name = f"{prefix}/{path.name}/{key}"
+            if key == "info":  # JSON, with times
+                facts |= {f"{name}.{part}": value for part, value in flat(json.loads(str(arrays[key])))}
+            else:
+                facts[name] = array_digest(arrays[key])
+    return facts
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
