@@ -21,7 +21,15 @@ from saccade.cli import main
 from saccade.data.motion import make_untrimmed
 from saccade.errors import UsageError
 from saccade.models import create_model, list_models, save_weights
-from saccade.recipes import RECIPES, describe, get_recipe, list_recipes, register_recipe, summary
+from saccade.recipes import (
+    RECIPES,
+    describe,
+    get_recipe,
+    list_recipes,
+    recipe_groups,
+    register_recipe,
+    summary,
+)
 from saccade.training import TrainConfig, train
 from saccade.training.network import model_options
 from saccade.video import write_video
@@ -92,6 +100,25 @@ def test_a_recipe_of_a_table_can_be_imported():
 
     assert vov3d_m_k400().recipe == "vov3d_m_k400"
     assert x3d_m_k400() == get_recipe("x3d_m_k400")
+
+
+def test_help_begins_with_what_the_recipe_is(capsys: pytest.CaptureFixture[str]):
+    assert main(["train", "x3d_m_finetune", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(describe("x3d_m_finetune"))
+    assert TrainConfig.__doc__.splitlines()[0] not in shown
+    assert "--optim.lr" in shown
+
+
+def test_without_a_name_the_recipes_are_listed_in_groups(capsys: pytest.CaptureFixture[str]):
+    groups = recipe_groups()
+    assert [name for names in groups.values() for name in names] == list_recipes()
+    small, own, published = groups.values()
+    assert ("x3d_motion" in small, "x3d_m_finetune" in own, "vov3d_m_k400" in published) == (True,) * 3
+    main(["train"])
+    shown = capsys.readouterr().out
+    for title, names in groups.items():
+        assert f"{title}:\n  {names[0]} " in shown
 
 
 # ----------------------------------------------------------------------------------------------- registration

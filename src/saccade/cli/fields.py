@@ -40,7 +40,9 @@ def parse_fields(config: TrainConfig, args: Sequence[str], *, prog: str) -> Trai
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed = tyro.cli(type(config), default=shown, args=_plain_switches(rest, kinds), prog=prog)
+            parsed = tyro.cli(
+                type(config), default=shown, args=_plain_switches(rest, kinds), prog=prog, description=" "
+            )
     except SystemExit as end:
         if not end.code:
             return None

@@ -34,8 +34,8 @@ Train, fine-tune or resume a model from a recipe.
   --dry-run     print and draw the plan of the run, then exit; no clips are read. With [--num-clips N] instead
                 of --data, [--devices N], [--picture FILE.png]
 
-saccade train RECIPE --help lists every field of the recipe with its value. Booleans are set by --flag,
---no-flag or --flag true|false, options of the architecture by --model.overrides NAME VALUE ...
+saccade train RECIPE --help tells what the recipe is, and every field with its value. Booleans are set by
+--flag, --no-flag or --flag true|false, options of the architecture by --model.overrides NAME VALUE ...
 With several GPUs: torchrun --nproc_per_node N -m saccade train RECIPE ...
 """
 _PLAIN_SECONDS = 30.0  # between two lines where there is no bar
@@ -45,14 +45,16 @@ _WIDE = 110  # columns from which the bar also shows the step and the learning r
 def run(args: list[str]) -> int:
     """Train; returns the exit code."""
     if not args or args[0] in ("-h", "--help"):
-        print(f"{USAGE}\nrecipes:\n{_recipes()}")
+        print(f"{USAGE}\n{_recipes()}")
         return 0 if args else 2
-    from saccade.recipes import get_recipe
+    from saccade.recipes import describe, get_recipe
 
     if args[0].startswith("-"):
         raise UsageError(f"the recipe comes first: saccade train RECIPE {args[0]} ...")
     config, prog = get_recipe(args[0]), f"saccade train {args[0]}"
     options, rest = _parser(prog).parse_known_args(args[1:])
+    if {"-h", "--help"} & set(rest) and (about := describe(args[0])):
+        print(f"{about}\n")
     parsed = parse_fields(config, rest, prog=prog)
     if parsed is not None and options.resume:
         parsed = parse_fields(_settings_of_run(parsed), rest, prog=prog)
@@ -130,10 +132,15 @@ def _num_clips(config: TrainConfig) -> int:
 
 
 def _recipes() -> str:
-    from saccade.recipes import RECIPES, summary
+    """All recipes with the first line of what they say of themselves, in groups."""
+    from saccade.recipes import recipe_groups, summary
 
-    width = max(map(len, RECIPES))
-    return "\n".join(f"  {name:<{width}}  {summary(name)}" for name in RECIPES)
+    groups = recipe_groups()
+    width = max(len(name) for names in groups.values() for name in names)
+    return "\n\n".join(
+        "\n".join([f"{title}:", *(f"  {name:<{width}}  {summary(name)}" for name in names)])
+        for title, names in groups.items()
+    )
 
 
 # ----------------------------------------------------------------------------------------------- progress

@@ -25,9 +25,17 @@ from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.motion import x3d_motion, x3d_motion_loc, x3d_motion_multilabel
 from saccade.recipes.ucf import x3d_ucf10, x3d_ucf10_strong
 
-__all__ = ["RECIPES", "describe", "get_recipe", "list_recipes", "register_recipe", "summary"]
+__all__ = [
+    "RECIPES",
+    "describe",
+    "get_recipe",
+    "list_recipes",
+    "recipe_groups",
+    "register_recipe",
+    "summary",
+]
 
-for _recipe in (
+_SMALL = (
     x3d_motion,
     x3d_motion_multilabel,
     x3d_motion_loc,
@@ -41,8 +49,9 @@ for _recipe in (
     timesformer.timesformer_motion,
     timesformer.timesformer_ucf10,
     *maskfeat.SMALL,
-    x3d_m_finetune,
-    x3d_m_linear_probe,
+)
+_OWN_CLIPS = (x3d_m_finetune, x3d_m_linear_probe, rubiksnet.rubiksnet_tiny_finetune)
+_PUBLISHED = (
     *kinetics.PUBLISHED,
     x3d_m_charades,
     x3d_m_charades_loc,
@@ -53,8 +62,25 @@ for _recipe in (
     *vivit.PUBLISHED,
     *mvit.PUBLISHED,
     *maskfeat.PUBLISHED,
-):
+)
+for _recipe in (*_SMALL, *_OWN_CLIPS, *_PUBLISHED):
     register_recipe(_recipe)
+
+
+def recipe_groups() -> dict[str, list[str]]:
+    """Names of all recipes by what they are for; those of files and packages come last."""
+    groups = {
+        "small recipes, to run here": [recipe.__name__ for recipe in _SMALL],
+        "recipes for your own clips, starting from published weights": [
+            recipe.__name__ for recipe in _OWN_CLIPS
+        ],
+        "published recipes, on Kinetics, Something-Something, Charades and AVA": [
+            recipe.__name__ for recipe in _PUBLISHED
+        ],
+    }
+    own = set().union(*groups.values())
+    added = [name for name in RECIPES if name not in own]
+    return groups | ({"recipes from plug-ins": added} if added else {})
 
 
 def __getattr__(name: str) -> Recipe:

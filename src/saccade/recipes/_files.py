@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,12 @@ def read_recipe(path: Path) -> TrainConfig:
         UsageError: there is no such file, or no recipe in it.
         ConfigError: a field is unknown.
     """
-    if not path.is_file():
-        raise UsageError(f"recipe {str(path)!r}: no such file")
     return _from_json(path) if path.suffix == ".json" else _from_python(path)
 
 
 def _from_json(path: Path) -> TrainConfig:
+    if not path.is_file():
+        raise UsageError(f"recipe {str(path)!r}: no such file")
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         values = values.get("config", values)
@@ -46,7 +47,23 @@ def _from_json(path: Path) -> TrainConfig:
         raise UsageError(f"{path}: not readable as a recipe ({error})") from None
 
 
+def describe_file(path: Path) -> str:
+    """The docstring of the function in a .py file; "" for a .json file."""
+    return "" if path.suffix == ".json" else inspect.getdoc(_function_of(path)) or ""
+
+
 def _from_python(path: Path) -> TrainConfig:
+    chosen = _function_of(path)
+    config = chosen()
+    if not isinstance(config, TrainConfig):
+        raise UsageError(f"{path}: {chosen.__name__}() returned {type(config).__name__}, not a TrainConfig")
+    return config
+
+
+def _function_of(path: Path) -> Callable[[], Any]:
+    """The recipe's function in a .py file."""
+    if not path.is_file():
+        raise UsageError(f"recipe {str(path)!r}: no such file")
     try:
         names = runpy.run_path(str(path), run_name=path.stem)
     except Exception as error:
@@ -62,7 +79,4 @@ def _from_python(path: Path) -> TrainConfig:
     if chosen is None:
         found = f"has {', '.join(own)}" if own else "has no function without arguments"
         raise UsageError(f"{path}: {found}; name the recipe's function {path.stem}")
-    config = chosen()
-    if not isinstance(config, TrainConfig):
-        raise UsageError(f"{path}: {chosen.__name__}() returned {type(config).__name__}, not a TrainConfig")
-    return config
+    return chosen

@@ -10,7 +10,7 @@ from typing import Any
 
 from saccade.errors import UsageError
 from saccade.plugins import Registry
-from saccade.recipes._files import is_recipe_file, read_recipe
+from saccade.recipes._files import describe_file, is_recipe_file, read_recipe
 from saccade.training.config import TrainConfig
 
 Recipe = Callable[[], TrainConfig]
@@ -68,7 +68,13 @@ def get_recipe(name: str) -> TrainConfig:
 
 
 def describe(name: str) -> str:
-    """A recipe's docstring: what it trains, command, hardware, expected accuracy and source."""
+    """A recipe's docstring: what it trains, command, hardware, expected accuracy and source.
+
+    Args:
+        name: of a recipe, or its file; a .json file has no docstring.
+    """
+    if is_recipe_file(name):
+        return describe_file(Path(name))
     return inspect.getdoc(RECIPES[name]) or ""
 
 

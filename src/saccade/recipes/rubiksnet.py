@@ -211,6 +211,5 @@ def _motion(recipe: str, model: str) -> TrainConfig:
 PUBLISHED = (
     *map(_of_something, _SOMETHING),
     *map(_of_kinetics, ("tiny", "small", "medium", "large")),
-    rubiksnet_tiny_finetune,
 )
 globals().update({recipe.__name__: recipe for recipe in PUBLISHED})
