@@ -53,6 +53,7 @@ EVERY = sorted({(command, page.name) for page in PAGES for command in commands(p
 def parse_only(monkeypatch):
     """Commands stop once argparse has understood their arguments."""
     parse = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr("saccade.cli._import_plugins", lambda files: None)
 
     def understood(self, *args, **kwargs):
         parse(self, *args, **kwargs)

@@ -105,8 +105,7 @@ def test_a_foreign_network_on_foreign_clips(
     assert [label for label, _ in found["answer"]] == ["bright"]  # type: ignore[attr-defined]
 
 
-@pytest.fixture
-def plugin_site(tmp_path: Path) -> Path:
+def install(tmp_path: Path) -> Path:
     """A folder into which pip has installed the plug-in package."""
     source, site = tmp_path / "two-lights", tmp_path / "site"
     source.mkdir()
@@ -118,8 +117,18 @@ def plugin_site(tmp_path: Path) -> Path:
     return site
 
 
-def test_an_installed_plug_in_package(plugin_site: Path, tmp_path: Path) -> None:
-    """Its network, data set, recipe and metric by name, in every command, without a line of Python."""
+@pytest.mark.parametrize("given", ["package", "file"])
+def test_a_plug_in(given: str, tmp_path: Path) -> None:
+    """The network, data set, recipe and metric of a package that is installed, or of a file given by
+    ``--plugin``, are known by name in every command, without a line of Python.
+    """
+    flag, paths = [], [*filter(None, [os.environ.get("PYTHONPATH")])]
+    if given == "package":
+        paths = [str(install(tmp_path)), *paths]
+    else:
+        (tmp_path / "my").mkdir()
+        (tmp_path / "my" / "two_lights.py").write_text(PLUGIN)
+        flag = ["--plugin", "my/two_lights.py"]
     data = tmp_path / "data"
     data.mkdir()
     for number in range(8):
@@ -128,11 +137,11 @@ def test_an_installed_plug_in_package(plugin_site: Path, tmp_path: Path) -> None
     (data / "lights.txt").write_text("".join(f"{n}.mp4 {n % 2}\n" for n in range(8)))
 
     def saccade(*words: str) -> str:
-        path = os.pathsep.join([str(plugin_site), *filter(None, [os.environ.get("PYTHONPATH")])])
+        words = (*flag, *words) if words[0] == "models" else (*words, *flag)
         done = subprocess.run(
             [sys.executable, "-m", "saccade", *words],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
             check=False,
@@ -141,6 +150,7 @@ def test_an_installed_plug_in_package(plugin_site: Path, tmp_path: Path) -> None
         return done.stdout + done.stderr
 
     assert "mean_colour" in saccade("models", "mean_*")
+    assert saccade("train", "two_lights", "--help").startswith("A mean colour on lights.")
     saccade("train", "two_lights", "--data", "lights:data", "--out", "runs/lights")
     records = [json.loads(line) for line in (tmp_path / "runs/lights/metrics.jsonl").read_text().splitlines()]
     assert [record["val_error_rate"] for record in records if "val_error_rate" in record][-1] == 0.0

@@ -62,3 +62,23 @@ def test_a_file_is_imported_under_its_own_name(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "json.py").write_text("")
     with pytest.raises(UsageError, match="json"):
         import_file(tmp_path / "json.py")
+
+
+def test_an_entry_point_does_not_replace_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = "saccade.test.taken"
+    install(tmp_path, "plug_taken", "value = 7\n", group, {"one": "plug_taken:value"})
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry[int]("thing", group=group, adopt=lambda name, found: registry.add(name, found))
+    registry.add("one", 1, owner="here")
+    assert list(registry) == ["one"]
+    assert registry["one"] == 1
+    assert "plug_taken" in caplog.text
+
+
+def test_a_file_that_fails_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "broken_things.py").write_text("import no_such_module_at_all\n")
+    with pytest.raises(UsageError, match="no_such_module_at_all"):
+        import_file(tmp_path / "broken_things.py")

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from saccade.errors import UsageError
+from saccade.errors import SaccadeError, UsageError
 
 T = TypeVar("T")
 
@@ -93,10 +93,14 @@ class Registry(Generic[T]):
             if (point.name, point.value) in self._loaded:
                 continue
             self._loaded.add((point.name, point.value))
+            taken_by = self._owners.get(point.name)
             try:
                 found = point.load()
-                if self._adopt is not None and point.name not in self._entries:
-                    self._adopt(point.name, found)
+                if point.name not in self._entries:
+                    if self._adopt is not None:
+                        self._adopt(point.name, found)
+                elif taken_by is not None and not taken_by.startswith(point.module):
+                    raise UsageError(f"{self.kind} {point.name!r} is already registered by {taken_by}")
             except Exception as error:  # somebody else's code must not stop what does not need it
                 self._failed[point.name] = error
                 logger.warning("%s plug-in %s (%s) failed: %r", self.kind, point.name, point.value, error)
@@ -108,14 +112,21 @@ def import_file(path: str | os.PathLike[str]) -> ModuleType:
     Its folder is put on ``sys.path``, so that worker processes can import it too.
 
     Raises:
-        UsageError: there is no such file, or another module has its name.
+        UsageError: there is no such file, another module has its name, or it fails.
     """
     file = Path(path).resolve()
     if file.suffix != ".py" or not file.is_file():
         raise UsageError(f"{os.fspath(path)}: no such Python file")
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
-    module = importlib.import_module(file.stem)
+    try:
+        module = importlib.import_module(file.stem)
+    except SaccadeError:  # a registration that says itself what is wrong
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{os.fspath(path)}: importing it failed: {type(error).__name__}: {error}"
+        ) from error
     if Path(module.__file__ or "").resolve() != file:
         raise UsageError(f"{os.fspath(path)}: a module named {file.stem} exists already; rename the file")
     return module

@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 from saccade._version import __version__
 from saccade.cli.console import logs_on_console
@@ -37,6 +38,7 @@ EXIT_CODES = {
     USAGE: "wrong usage: unknown command, flag or name, or a value that cannot work",
     INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; train and expand continue with --resume",
 }
+_PLUGIN = "--plugin"
 _LOG_LEVELS = {
     "-q": logging.WARNING,
     "--quiet": logging.WARNING,
@@ -55,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else argv
     level = next((_LOG_LEVELS[arg] for arg in args if arg in _LOG_LEVELS), logging.INFO)
     args = [arg for arg in args if arg not in _LOG_LEVELS]
+    args, plugins = _take_plugins(args)
     if not args or args[0] in ("-h", "--help", "help"):
         print(_help())
         return OK
@@ -63,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         return OK
     try:
         with logs_on_console(level):
+            _import_plugins(plugins)
             return _dispatch(args[0], args[1:])
     except SaccadeError as error:
         print(f"saccade: error: {error}", file=sys.stderr)
@@ -88,6 +92,31 @@ def _limit_spinning() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
+def _take_plugins(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``args`` without ``--plugin FILE``, and the files; "" where none follows."""
+    rest, files = [], []
+    words = iter(args)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag == _PLUGIN:
+            files.append(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    return rest, files
+
+
+def _import_plugins(files: Sequence[str]) -> None:
+    """Import the user's files, whose registrations commands then find by name."""
+    if not files:
+        return
+    from saccade.plugins import import_file
+
+    for file in files:
+        if not file:
+            raise UsageError(f"{_PLUGIN} takes a Python file")
+        import_file(file)
+
+
 def _dispatch(command: str, args: list[str]) -> int:
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1)
@@ -103,12 +132,13 @@ def _help() -> str:
     commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items())
     codes = "\n".join(f"  {code:<{width}}  {meaning}" for code, meaning in EXIT_CODES.items())
     return (
-        "usage: saccade [-q | -v] COMMAND [ARGUMENTS]\n\n"
+        "usage: saccade [-q | -v] [--plugin FILE.py] COMMAND [ARGUMENTS]\n\n"
         "Efficient video recognition in PyTorch: train, search, test, explain and run small networks.\n\n"
         f"commands:\n{commands}\n\n"
         "options of every command:\n"
         f"  {'-q, --quiet':<{width}}  show warnings and errors only\n"
-        f"  {'-v, --verbose':<{width}}  show debug messages too\n\n"
+        f"  {'-v, --verbose':<{width}}  show debug messages too\n"
+        f"  {'--plugin FILE':<{width}}  import a Python file that registers models, data sets ...\n\n"
         f"exit codes:\n{codes}\n\n"
         "Messages go to stderr, results to stdout. See saccade COMMAND --help."
     )
