@@ -344,5 +344,5 @@ def test_command_refuses_flags_that_a_report_has_no_use_for(
 ) -> None:
     assert main(["expand", "--report", *flags, "--out", str(search)]) == 2
     error = capsys.readouterr().err
-    assert f"unknown flag {flags[0].split('=')[0]}; --report takes --out and --against alone" in error
+    assert f"unknown flag {flags[0].split('=')[0]}; --report takes only --out and --against" in error
     assert error.count("\n") == 1

@@ -75,7 +75,7 @@ def test_a_model_is_shown_the_clip_it_was_built_for(video: Path):
     clip = own_clip(model)
     assert (clip.num_frames, clip.stride) == (8, 6)
     named = saccade.model_info("x3d_xs")
-    assert clip.crop == 2 * round(named.test_crop * 64 / named.train_crop / 2)
+    assert abs(clip.crop - named.test_crop * 64 / named.train_crop) < 1
     shapes: list[tuple[int, ...]] = []
     model.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape)))
     saccade.Predictor(model)(video)

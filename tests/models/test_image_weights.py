@@ -272,7 +272,7 @@ def test_convert_makes_a_file_of_it(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*words, "--model", "vivit_base", *shape, "--time", "zero", "--inflate", "center_frame"]) == 0
     told = capsys.readouterr().out
     assert "an image network" in told
-    assert "vivit_base, its classifier of 400 classes is new" in told
+    assert "vivit_base, with a new classifier of 400 classes" in told
     model, metadata = load_model(tmp_path / "clips.safetensors")
     assert metadata["started_from"]["parameters"]["embed.cls_token"]["from"] == ["cls_token"]
     same = create_model("vivit_base", 400, **options)
@@ -339,8 +339,8 @@ def test_models_and_choices_that_cannot_be() -> None:
     ("changes", "words"),
     [
         ({"weights": "a.pyth"}, "model.image_weights: a model starts from one checkpoint"),
-        ({"image_inflate": "mean"}, "model.image_inflate: 'mean' is none of temporal_avg, center_frame"),
-        ({"image_time": "none"}, "model.image_time: 'none' is none of copy, zero"),
+        ({"image_inflate": "mean"}, "model.image_inflate: .*temporal_avg, center_frame.*'mean'"),
+        ({"image_time": "none"}, "model.image_time: .*copy, zero.*'none'"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict[str, str], words: str) -> None:

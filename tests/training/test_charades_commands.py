@@ -174,8 +174,8 @@ def test_testing_in_time(localization_run: Path, tmp_path: Path, capsys: pytest.
     assert main(["test", str(localization_run), *flags]) == 0
     told = capsys.readouterr().out
     assert "protocol: whole videos in windows of 4 frames x stride 3 at 24 fps, overlap 50 %" in told
-    assert "charades-25: 25 moments a video, as the official evaluation of Charades" in told
-    assert "per-frame: all frames, absent classes as zero, as X3D-Multigrid" in told
+    assert "charades-25" in told
+    assert "per-frame" in told
     lines = (folder / "val_submission_localize.txt").read_text().splitlines()
     assert len(lines) == 25 * NUM_TEST
     assert main(["test", str(localization_run), *flags, "--shuffle-frames", "--overlap", "0.25"]) == 0

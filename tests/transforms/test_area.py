@@ -73,12 +73,12 @@ def test_frames_of_the_size_are_not_resized() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"area": (0.5, 0.2)}, "augment.area: is a range of shares"),
-        ({"area": (0.0, 1.0)}, "augment.area: is a range of shares"),
-        ({"area": (0.1, 1.1)}, "augment.area: is a range of shares"),
-        ({"aspect": (0.0, 1.0)}, "augment.aspect: is a range"),
-        ({"aspect": (2.0, 1.0)}, "augment.aspect: is a range"),
-        ({"area": (math.nan, 1.0)}, "augment.area: is a range of shares"),
+        ({"area": (0.5, 0.2)}, "augment.area: must be"),
+        ({"area": (0.0, 1.0)}, "augment.area: must be"),
+        ({"area": (0.1, 1.1)}, "augment.area: must be"),
+        ({"aspect": (0.0, 1.0)}, "augment.aspect: must be"),
+        ({"aspect": (2.0, 1.0)}, "augment.aspect: must be"),
+        ({"area": (math.nan, 1.0)}, "augment.area: must be"),
     ],
 )
 def test_ranges_that_cannot_be(changes: dict, words: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from saccade.errors import ConfigError
 
@@ -75,6 +76,9 @@ class Processes:
             dist.barrier(group=self.control)
 
 
+_num_groups = 0  # that this process has joined so far
+
+
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
     """Join the processes that ``torchrun`` started (gloo on CPU, nccl on CUDA), or stand alone.
@@ -90,7 +94,16 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if world_size == 1:
         yield Processes(0, 1, chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    # A second run in the same processes would wait for the addresses that the first left in the store.
+    global _num_groups
+    _num_groups += 1
+    store, _, _ = next(rendezvous("env://"))
+    dist.init_process_group(
+        "nccl" if chosen.type == "cuda" else "gloo",
+        store=dist.PrefixStore(f"saccade {_num_groups}", store),
+        rank=rank,
+        world_size=world_size,
+    )
     try:
         yield Processes(rank, world_size, chosen, dist.new_group(backend="gloo"))
     finally:

@@ -217,7 +217,7 @@ def test_a_batch_too_large_for_memory_is_named(
     def fails(*_: Any) -> None:
         raise failure
 
-    monkeypatch.setattr(GradientStep, "_loss", fails)
+    monkeypatch.setattr(GradientStep, "inputs", fails)
     message = (
         r"out of memory with a batch of shape \(16, 3, 1, 16, 16\) \(clips, RGB, frames, height, width\); "
         r"raise --accumulate \(now 1\), lower --batch-size \(now 2, which multigrid multiplies\)"

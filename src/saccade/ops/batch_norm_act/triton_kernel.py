@@ -1,4 +1,4 @@
-"""The four passes over memory on a GPU, in Triton; stepwise.py makes the operator of them.
+"""The four passes over memory on a GPU, in Triton; triton.py makes the operator of them.
 
 Big tensors are as native.py says; the small ones are (B, C), contiguous, float32. Sums over nothing are 0.
 
