@@ -174,7 +174,7 @@ def test_a_killed_worker_is_a_clear_error(small_videos: VideoDataset) -> None:
         next(batches)
         for worker in multiprocessing.active_children():
             os.kill(worker.pid or 0, signal.SIGKILL)
-        with pytest.raises(DataError, match=r"decoding process ended unexpectedly.*lower workers"):
+        with pytest.raises(DataError, match=r"worker process ended unexpectedly.*lower workers"):
             collections.deque(batches, maxlen=0)
 
 

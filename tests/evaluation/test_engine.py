@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from torch.utils.data import Dataset
 import saccade
 from saccade.clip import ClipSpec
 from saccade.data.types import Action, VideoDataset, VideoItem
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, UsageError, VideoError
 from saccade.evaluation import reading
 from saccade.evaluation.reading import VideoSource
 from saccade.sampling.views import Views, parse_views
@@ -236,3 +239,106 @@ def test_plans_say_what_they_need(videos: VideoDataset):
         saccade.evaluate(OrderNet(), videos, CLIP, task="dance", workers=0)
     chunks = list(VideoSource(single(videos), Classify(), CLIP, (parse_views("3x1"),))(0))
     assert [len(chunk.clips) for chunk in chunks] == [3]
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("broken")
+
+
+def test_the_decoding_threads_end_with_an_error_that_is_still_looked_at(videos: VideoDataset):
+    with pytest.raises(ValueError, match="broken") as caught:
+        saccade.evaluate(Broken(), single(videos), CLIP, "10x3", workers=2, batch_size=1)
+    assert caught.tb is not None  # its frames are alive, as in a notebook
+    assert threading.active_count() == len([thread for thread in threading.enumerate() if not thread.daemon])
+
+
+def test_the_decoding_threads_end_when_no_more_predictions_are_wanted(videos: VideoDataset):
+    before = set(threading.enumerate())
+    predictions = saccade.Predictor(OrderNet(), list("abc"), clip=CLIP).predict_many(
+        [item.path for item in videos.items], workers=2
+    )
+    next(predictions)
+    predictions.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) == before
+
+
+def test_the_mode_of_a_module_comes_back_after_an_error(videos: VideoDataset):
+    model = nn.Sequential(nn.Dropout(0.5), Broken()).train()
+    with pytest.raises(ValueError, match="broken"):
+        saccade.evaluate(model, single(videos), CLIP, workers=0)
+    with pytest.raises(ValueError, match="broken"):
+        saccade.Predictor(model, list("abc"), clip=CLIP)(videos.items[0].path)
+    assert all(module.training for module in model.modules())
+
+
+def test_no_video_that_can_be_read_names_the_first(videos: VideoDataset, tmp_path: Path):
+    items = tuple(VideoItem(str(tmp_path / f"{name}.mp4"), 0) for name in "ba")
+    with pytest.raises(DataError, match=r"none of the 2 videos.*b\.mp4"):
+        saccade.evaluate(OrderNet(), VideoDataset(items, ("a", "b", "c"), "val", ""), CLIP, workers=2)
+    (tmp_path / "b.mp4").write_bytes(b"")
+    predict = saccade.Predictor(OrderNet(), list("abc"), clip=CLIP)
+    with pytest.raises(VideoError, match=r"b\.mp4"):
+        predict(items[0].path)
+    found = list(predict.predict_many([items[0].path, videos.items[1].path, items[1].path]))
+    assert [type(one).__name__ for one in found] == ["Failure", "Prediction", "Failure"]
+
+
+class Items(Dataset[Any]):
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+def test_items_and_labels_that_cannot_be_are_named():
+    clip = torch.zeros(3, 4, 16, 16)
+
+    def error(*items: Any, task: str = "single-label") -> str:
+        with pytest.raises(DataError) as caught:
+            saccade.evaluate(OrderNet(), Items(*items), task=task, workers=0)
+        return str(caught.value)
+
+    assert "empty" in error()
+    assert "item 0" in error(clip)
+    assert "item 1" in error((clip, 0), (clip[0], 0))
+    assert "label 3" in error((clip, 3))
+    assert "label -1" in error((clip, 0), (clip, -1))
+    assert "single-label" in error((clip, [0, 1, 0]))
+    for wrong in (1, [0, 1], [0, 1, 0, 1]):
+        assert "multi-label" in error((clip, wrong), task="multi-label")
+    with pytest.raises(UsageError, match="workers"):
+        saccade.evaluate(OrderNet(), Items((clip, 0)), workers=-1)
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    script = ModuleType("__main__")
+    script.__file__ = str(tmp_path / "script.py")
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    (tmp_path / "script.py").write_text("import saccade\n")
+    with pytest.raises(UsageError, match="__main__"):
+        saccade.evaluate(OrderNet(), Clips(), workers=2)
+    assert saccade.evaluate(OrderNet(), Clips(), workers=0)["1x1"].num_videos == 7
+
+
+@pytest.mark.parametrize("death", ["os._exit(3)", "raise ValueError('mine')"])
+def test_a_worker_that_dies_is_not_an_error_of_the_data_set(death: str):
+    error, text = (DataError, "worker process") if "exit" in death else (ValueError, "mine")
+    with pytest.raises(error, match=text):
+        saccade.evaluate(OrderNet(), Deadly(death), workers=1)
+
+
+class Deadly(Clips):
+    def __init__(self, death: str) -> None:
+        self.death = death
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        exec(self.death)
+        return super().__getitem__(index)

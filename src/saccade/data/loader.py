@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from saccade.data.cache import FrameCache
 from saccade.data.clips import ClipSettings, LabelKind, PackedBatch
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
-from saccade.data.workers import loader_options, workers_for
-from saccade.errors import ConfigError, DataError, SaccadeError
+from saccade.data.workers import loader_options, lost_worker, worker_died, workers_for
+from saccade.errors import ConfigError, SaccadeError
 from saccade.sampling.temporal import RULES
 from saccade.video import Backend
 
@@ -101,31 +101,24 @@ class TrainLoader:
         if self._loader is None:
             raise ValueError("the loader is closed")
         self._requests.current = requests
-        iterator = iter(self._loader)
+        iterator = None
         while True:
             begin = time.perf_counter()
             try:
+                if iterator is None:
+                    iterator = iter(self._loader)
                 item = next(iterator)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
-                if not self._lost_a_worker(error):
-                    raise
-                raise _worker_died(error) from error
+                if self._workers and lost_worker(error):
+                    raise worker_died(error) from error
+                raise
             finally:
                 self.wait_seconds += time.perf_counter() - begin
             if isinstance(item, SaccadeError):
                 raise item
             yield item.unpack()
-
-    def _lost_a_worker(self, error: Exception) -> bool:
-        """Whether a worker died: the loader says so, or its batches cannot be fetched."""
-        raised_inside = str(error).startswith("Caught ")
-        return (
-            self._workers > 0
-            and not raised_inside
-            and (not isinstance(error, RuntimeError) or "DataLoader worker" in str(error))
-        )
 
     def close(self) -> None:
         """Stop the workers and free the cache. May be called twice."""
@@ -153,10 +146,3 @@ class _Requests:
 
 def _identity(item: Any) -> Any:
     return item
-
-
-def _worker_died(error: Exception) -> DataError:
-    return DataError(
-        f"a decoding process ended unexpectedly ({error}). The usual cause is lack of memory: lower workers, "
-        "batch_size or cache_mb; workers 0 shows where a decoder crashes"
-    )

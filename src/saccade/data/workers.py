@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import torch
 
-from saccade.errors import UsageError
+from saccade.errors import DataError, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,12 @@ def num_processes(workers: int | None) -> int:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """A pool of ``workers`` processes."""
+    """A pool of ``workers`` processes.
+
+    Raises:
+        UsageError: the main script has no main guard.
+    """
+    _check_main_guard()
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 
@@ -80,9 +86,13 @@ def loader_options(
         prefetch: items that each worker prepares ahead.
         persistent: the workers live as long as the loader, not as one pass over it.
         preload: modules that the fork server imports once for all workers.
+
+    Raises:
+        UsageError: the main script has no main guard.
     """
     if not workers:
         return {}
+    _check_main_guard()
     context = get_context("forkserver")
     context.set_forkserver_preload(list(preload) or ["saccade.data.clips"])
     return {
@@ -92,6 +102,40 @@ def loader_options(
         "worker_init_fn": _start_worker,
         "multiprocessing_context": context,
     }
+
+
+def lost_worker(error: Exception) -> bool:
+    """Whether an error of a data loader with workers means that one of them died; else it was raised by the
+    data set.
+    """
+    raised_inside = str(error).startswith("Caught ")
+    return not raised_inside and (not isinstance(error, RuntimeError) or "DataLoader worker" in str(error))
+
+
+def worker_died(error: Exception) -> DataError:
+    """The error for a loader that lost a worker."""
+    return DataError(
+        f"a worker process ended unexpectedly ({error}). The usual cause is lack of memory: lower workers, "
+        "batch_size or cache_mb; workers 0 shows where a decoder crashes. In a script, keep the call under "
+        'if __name__ == "__main__":'
+    )
+
+
+def _check_main_guard() -> None:
+    """Raise `UsageError` if the main script would run as a whole in each worker, which imports it."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or getattr(main, "__spec__", None) is not None:  # a notebook, or python -m
+        return
+    try:
+        guarded = "__main__" in Path(file).read_text(encoding="utf-8", errors="ignore")
+    except OSError:
+        return
+    if not guarded:
+        raise UsageError(
+            f"{file}: worker processes import this script, so its calls must be under "
+            'if __name__ == "__main__":  (or use workers=0)'
+        )
 
 
 def _start_worker(_: int) -> None:

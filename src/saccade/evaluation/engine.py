@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset
-from saccade.data.workers import loader_options, workers_for
+from saccade.data.workers import loader_options, lost_worker, num_processes, worker_died, workers_for
 from saccade.errors import DataError, UsageError, VideoError
 from saccade.evaluation.reading import Chunk, VideoSource, cut_views, prefetch_decode
 from saccade.evaluation.scorer import Precision, Scorer, evaluating, model_device
@@ -96,6 +97,7 @@ def evaluate(
         WeightsError: the model's output has another shape or is not finite.
     """
     chosen = get_task(task)() if isinstance(task, str) else task
+    workers = num_processes(workers)
     sets = chosen.view_sets(views)
     home = torch.device(device) if device is not None else model_device(model)
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if distributed else (0, 1)
@@ -127,9 +129,12 @@ def evaluate(
         partial = run_pass(source, positions, scorer, workers, progress)
     whole = _gather(partial, world, group)
     if not whole.scores:
-        num = len(dataset)
-        first = next(iter(whole.failures.values()), Failure("", "the data set is empty"))
-        raise DataError(f"none of the {num} videos could be read; the first: {first.path}: {first.cause}")
+        if not whole.failures:
+            raise DataError(f"{type(dataset).__name__}: the data set is empty")
+        first = whole.failures[min(whole.failures)]
+        raise DataError(
+            f"none of the {len(dataset)} videos could be read; the first: {first.path}: {first.cause}"
+        )
     tested = source.labelled(whole, chosen)
     shape = source.input_shape(whole)
     common = {
@@ -185,10 +190,11 @@ def run_pass(
         return partial
     start = time.perf_counter()
     progress(0, len(positions))
-    for view, output in scorer.stream(source.views(positions, partial, workers, progress)):
-        before = partial.scores.get(view.position)
-        partial.scores[view.position] = scorer.task.merge(before, output, view, source.sets)
-        partial.num_clips += 1
+    with closing(source.views(positions, partial, workers, progress)) as views:  # ends the threads at errors
+        for view, output in scorer.stream(views):
+            before = partial.scores.get(view.position)
+            partial.scores[view.position] = scorer.task.merge(before, output, view, source.sets)
+            partial.num_clips += 1
     for position in partial.failures:  # a video may break after some of its views
         partial.scores.pop(position, None)
     partial.seconds = time.perf_counter() - start
@@ -208,15 +214,15 @@ class Videos:
 
     def views(
         self, positions: Sequence[int], partial: PartialScores, workers: int, progress: Progress
-    ) -> Iterator[View]:
-        stream = prefetch_decode(positions, self.source, min(workers, len(positions)))
-        for count, (position, chunks) in enumerate(stream, start=1):
-            try:
-                timed = self._timed(chunks, position, partial)
-                yield from cut_views(timed, self.source.clip, self.device, position)
-            except VideoError as error:
-                _note(partial, position, Failure(self.source.dataset.items[position].path, error.cause))
-            progress(count, len(positions))
+    ) -> Generator[View, None, None]:
+        with closing(prefetch_decode(positions, self.source, min(workers, len(positions)))) as stream:
+            for count, (position, chunks) in enumerate(stream, start=1):
+                try:
+                    timed = self._timed(chunks, position, partial)
+                    yield from cut_views(timed, self.source.clip, self.device, position)
+                except VideoError as error:
+                    _note(partial, position, Failure(self.source.dataset.items[position].path, error.cause))
+                progress(count, len(positions))
 
     def _timed(self, chunks: Iterator[Chunk], position: int, partial: PartialScores) -> Iterator[Chunk]:
         while True:
@@ -248,25 +254,46 @@ class Tensors:
 
     def views(
         self, positions: Sequence[int], partial: PartialScores, workers: int, progress: Progress
-    ) -> Iterator[View]:
+    ) -> Generator[View, None, None]:
+        items = self._items(positions, workers_for(self.dataset, min(workers, len(positions))))
+        for count, (position, item) in enumerate(zip(positions, items, strict=True), start=1):
+            if not isinstance(item, tuple | list) or len(item) != 2:
+                raise DataError(f"{self._name}: item {position} is no pair (clip, label)")
+            pixels, partial.labels[position] = item
+            view = self._view(position, torch.as_tensor(pixels).to(self.device))
+            shape = tuple(view.pixels.shape)
+            partial.shape = (3, *shape[:3]) if view.pixels.dtype == torch.uint8 else shape
+            yield view
+            progress(count, len(positions))
+
+    @property
+    def _name(self) -> str:
+        return type(self.dataset).__name__
+
+    def _items(self, positions: Sequence[int], workers: int) -> Iterator[Any]:
         loader = DataLoader(
             self.dataset,
             sampler=cast(Any, positions),
             batch_size=None,
-            **loader_options(workers_for(self.dataset, min(workers, len(positions)))),
+            **loader_options(workers),
             generator=torch.Generator(),  # its own: a test must not move the caller's random state
         )
-        for count, (position, item) in enumerate(zip(positions, loader, strict=True), start=1):
-            pixels, partial.labels[position] = item
-            view = self._view(position, torch.as_tensor(pixels).to(self.device))
-            partial.shape = tuple(view.pixels.shape)
-            yield view
-            progress(count, len(positions))
+        try:
+            yield from loader
+        except (RuntimeError, OSError, EOFError) as error:
+            if workers and lost_worker(error):
+                raise worker_died(error) from error
+            raise
 
     def _view(self, position: int, pixels: Tensor) -> View:
+        if pixels.ndim != 4:
+            raise DataError(
+                f"{self._name}: clips are floats (3, T, H, W) or uint8 frames (T, H, W, 3); item {position} "
+                f"is {tuple(pixels.shape)}"
+            )
         if pixels.dtype != torch.uint8:
             return View(position, 0, (1,), pixels.float())
-        if self.clip is None or pixels.ndim != 4 or pixels.shape[3] != 3:
+        if self.clip is None or pixels.shape[3] != 3:
             raise UsageError(
                 f"uint8 clips are frames (T, H, W, 3) and need clip=ClipSpec(...); got {tuple(pixels.shape)}"
             )
@@ -277,18 +304,25 @@ class Tensors:
     def labelled(self, whole: PartialScores, task: Task) -> VideoDataset:
         names = getattr(self.dataset, "class_names", None) or getattr(self.dataset, "classes", None)
         num_classes = len(next(iter(whole.scores.values()))[0])
-        labels = [whole.labels.get(i, 0) for i in range(len(cast(Any, self.dataset)))]
+        labels = [whole.labels[i] for i in range(len(cast(Any, self.dataset)))]
+        names = tuple(names or map(str, range(num_classes)))
+        try:
+            items = task.items_of(labels)
+            wrong = [len(label) for label in labels if len(label) != len(names)] if task.multi_label else []
+            if wrong:
+                raise ValueError(f"{wrong[0]} numbers, and there are {len(names)} classes")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{self._name}: its labels are none of task {task.name}: {error}") from error
         return VideoDataset(
-            items=task.items_of(labels),
-            class_names=tuple(names or map(str, range(num_classes))),
+            items=items,
+            class_names=names,
             split="val",
-            root=type(self.dataset).__name__,
+            root=self._name,
             multi_label=task.multi_label,
         )
 
     def input_shape(self, whole: PartialScores) -> tuple[int, ...]:
-        shape = whole.shape
-        return (3, *shape[:3]) if shape[-1] == 3 and shape[0] != 3 else shape
+        return whole.shape
 
 
 def _note(partial: PartialScores, position: int, failure: Failure) -> None:

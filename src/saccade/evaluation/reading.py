@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, Full, Queue
@@ -179,7 +180,7 @@ class _Pipe(Generic[Name, Item]):
             items = source(self.name)
             while not self._stop.is_set():
                 with self._slots:  # held while decoding, not while waiting for the consumer
-                    item = next(items, _END)
+                    item = _END if self._stop.is_set() else next(items, _END)
                 if not self._put(item) or item is _END:
                     return
         except BaseException as error:  # raised again where the items are taken out
@@ -216,7 +217,7 @@ _END = object()
 
 def prefetch_decode(
     names: Iterable[Name], source: Callable[[Name], Iterator[Item]], workers: int
-) -> Iterator[tuple[Name, Iterator[Item]]]:
+) -> Generator[tuple[Name, Iterator[Item]], None, None]:
     """``(name, items of source(name))`` in order; ``workers`` threads decode ahead, 0 decodes in this one.
 
     Threads, not processes: FFmpeg decodes outside of Python's lock, nothing is copied between processes, and
@@ -258,8 +259,10 @@ def map_videos(
     """What ``answer`` makes of each video's items, in order; a `Failure` with path and cause where one of
     ``failures`` is raised, and the next ones follow.
     """
-    for name, items in prefetch_decode(paths, source, workers):
-        try:
-            yield answer(name, items)
-        except failures as error:
-            yield Failure(name, error.cause if isinstance(error, VideoError) else str(error))
+    with closing(prefetch_decode(paths, source, workers)) as stream:  # also when an error leaves its frames
+        for name, items in stream:
+            try:
+                found: Answer | Failure = answer(name, items)
+            except failures as error:
+                found = Failure(name, error.cause if isinstance(error, VideoError) else str(error))
+            yield found

@@ -21,7 +21,7 @@ from saccade.sampling.views import Average, Views, parse_views
 from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, Problems, Task, View
 from saccade.tasks.result import ClassTable, Example, Result
-from saccade.tasks.scores import check_classes, mean_loss, softmax, summed
+from saccade.tasks.scores import check_classes, check_labels, mean_loss, softmax, summed
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -207,6 +207,7 @@ class Classify(Task):
     def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:
         check_classes(outcome.scores[outcome.order[0]].shape[1], dataset)
         labels = np.array([dataset.items[i].label for i in outcome.order], np.int64)
+        check_labels(labels, dataset)
         results = {}
         for number, (name, views) in enumerate(outcome.sets.items()):
             scores = np.stack([outcome.scores[i][number] for i in outcome.order]) / len(views)

@@ -28,7 +28,7 @@ from saccade.tasks.base import Outcome, Task, View, option_names
 from saccade.tasks.metrics import PrecisionRow
 from saccade.tasks.moments import CHARADES_POINTS, charades_times
 from saccade.tasks.result import ClassTable, Example, Result
-from saccade.tasks.scores import check_classes, mean_loss, sigmoid, summed
+from saccade.tasks.scores import check_classes, check_labels, mean_loss, sigmoid, summed
 
 Ensemble = Literal["max", "mean"]
 
@@ -241,6 +241,8 @@ class MultiLabel(Task):
         return sets
 
     def items_of(self, labels: Sequence[Any]) -> tuple[VideoItem, ...]:
+        if any(len(np.shape(present)) != 1 for present in labels):
+            raise ValueError("each must be a vector (num_classes,) of 0 and 1")
         return tuple(
             VideoItem(
                 str(number),
@@ -271,6 +273,7 @@ class MultiLabel(Task):
         check_classes(outcome.scores[outcome.order[0]].shape[1], dataset)
         num_classes = len(dataset.class_names)
         items = [dataset.items[i] for i in outcome.order]
+        check_labels(np.array([a.label for item in items for a in item.actions], np.int64), dataset)
         positives = np.zeros((len(items), num_classes), np.bool_)
         for row, item in zip(positives, items, strict=True):
             row[[action.label for action in item.actions]] = True

@@ -59,6 +59,14 @@ def check_classes(num_scores: int, dataset: VideoDataset) -> None:
         raise DataError(f"the model has {num_scores} classes, {dataset.root} has {len(dataset.class_names)}")
 
 
+def check_labels(labels: NDArray[np.int64], dataset: VideoDataset) -> None:
+    """Raise `DataError` unless every label is one of the classes of the data set."""
+    num_classes = len(dataset.class_names)
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise DataError(f"{dataset.root}: label {wrong[0]} is none of its classes 0..{num_classes - 1}")
+
+
 def mean_loss(losses: NDArray[np.float64]) -> float:
     """Their mean; NaN of none."""
     return float(losses.mean()) if len(losses) else math.nan
