@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import saccade
+from saccade import tasks
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
-from saccade.inference.loading import own_clip
+from saccade.inference.loading import load_for_inference, own_clip
+from saccade.tasks import Task
 from saccade.video import write_video
 
 CLIP = ClipSpec(num_frames=4, stride=2, crop=16, short_side=20)
@@ -87,3 +90,43 @@ def test_a_model_as_it_is_named_is_shown_its_published_clip(name: str):
     with torch.device("meta"):
         model = saccade.create_model(name, 5)
     assert own_clip(model) == saccade.model_info(name).clip_spec()
+
+
+def test_a_loaded_model_stays_where_it_is(video: Path):
+    loaded = load_for_inference(Plain(), labels=list("abcde"), clip=CLIP)
+    assert saccade.Predictor(loaded).loaded.model is loaded.model
+    moved = load_for_inference(loaded, device="meta")
+    assert {p.device.type for p in moved.model.parameters()} == {"meta"}
+    assert {p.device.type for p in loaded.model.parameters()} == {"cpu"}
+    assert moved.class_names == tuple("abcde")
+
+
+def test_a_task_of_ones_own_predicts(video: Path, monkeypatch: pytest.MonkeyPatch):
+    class Squared(Task):
+        """Derives from nothing that is there."""
+
+        name = "squared"
+
+        def activation(self, logits: Any) -> Any:
+            return logits**2
+
+        def merge(self, before: Any, output: Any, view: Any, sets: Any) -> Any:
+            raise NotImplementedError
+
+        def results(self, dataset: Any, outcome: Any) -> Any:
+            raise NotImplementedError
+
+    class Whole(Squared):
+        name = "whole"
+        fixed_views = "whole"
+
+    for table in ("_entries", "_owners"):
+        monkeypatch.setattr(tasks._TASKS, table, dict(getattr(tasks._TASKS, table)))
+    tasks.register_task(Squared)
+    tasks.register_task(Whole)
+    prediction = saccade.Predictor(Plain(), list("abcde"), clip=CLIP, task="squared")(video)
+    plain = saccade.Predictor(Plain(), list("abcde"), clip=CLIP)(video)
+    assert prediction.scores.shape == plain.scores.shape == (5,)
+    assert prediction.scores.sum() != pytest.approx(1)
+    with pytest.raises(UsageError, match="whole"):
+        saccade.Predictor(Plain(), list("abcde"), clip=CLIP, task="whole")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -111,7 +112,7 @@ class Detector:
         self,
         model: str | os.PathLike[str] | nn.Module | LoadedModel,
         labels: str | os.PathLike[str] | Sequence[str] | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         *,
         boxes: str | os.PathLike[str] | Sequence[BoxRow],
         weights: str | os.PathLike[str] | None = None,

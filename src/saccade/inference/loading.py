@@ -68,8 +68,8 @@ def load_for_inference(
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``.
         clip: overrides the clip that comes with the model.
-        device: ``auto`` is CUDA where there is one, or where a module is. A module is left as it is: a copy
-            is used on another device, and where another memory format is quicker.
+        device: ``auto`` is CUDA where there is one, or where a module or `LoadedModel` is. A module is left
+            as it is: a copy is used on another device, and where another memory format is quicker.
         task: of weights of another code base, or of a module; default ``single-label``. Weights of ours say
             it themselves.
         overrides: options of `saccade.create_model`, with the name of a model.
@@ -81,8 +81,8 @@ def load_for_inference(
     names = read_labels(labels)
     if overrides and not (isinstance(source, str) and _is_model_name(source)):
         raise UsageError(f"model.overrides: go with the name of a model (--model), and {source} is none")
-    if isinstance(source, nn.Module) and device == "auto":
-        home = model_device(source)
+    if isinstance(source, nn.Module | LoadedModel) and device == "auto":
+        home = model_device(source.model if isinstance(source, LoadedModel) else source)
     else:
         home = pick_device(device)
     if isinstance(source, LoadedModel):
@@ -101,10 +101,12 @@ def load_for_inference(
         raise UsageError(f"task is {task}, but {loaded.origin} was trained for {loaded.task}")
     model = loaded.model
     if isinstance(source, nn.Module):
-        if model_device(source) != home or not _has_layout(source):
+        if not _is_on(source, home) or not _has_layout(source):
             model = _prepared(copy.deepcopy(source), home)
-    elif not isinstance(source, LoadedModel) or model_device(model) != home:
+    elif not isinstance(source, LoadedModel):
         model = _prepared(model, home)
+    elif not _is_on(model, home):
+        model = _prepared(copy.deepcopy(model), home)
     if num_classes is not None and num_classes != len(loaded.class_names):
         raise UsageError(f"num_classes is {num_classes}, but {loaded.origin} has {len(loaded.class_names)}")
     if names and len(names) != len(loaded.class_names):
@@ -131,6 +133,13 @@ def _prepared(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "mps":
         model = model.to(memory_format=contract.memory_format(model))  # type: ignore[call-overload]
     return model
+
+
+def _is_on(model: nn.Module, device: torch.device) -> bool:
+    """Whether a model is on the device; ``cuda`` is the current one."""
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return model_device(model) == device
 
 
 def _has_layout(model: nn.Module) -> bool:

@@ -22,7 +22,7 @@ from saccade.sampling.plan import plan_clips
 from saccade.sampling.segments import SEGMENT_RULES, check_num_clips
 from saccade.sampling.temporal import RULES, sample_test
 from saccade.sampling.views import Views, parse_views
-from saccade.tasks import Classify, Failure, MultiLabel
+from saccade.tasks import Failure
 from saccade.tasks.base import VideoFacts
 from saccade.video import Backend, open_video
 
@@ -176,10 +176,9 @@ class Predictor:
             task=task,
         )
         self.task = task_of(self.loaded)
-        if not isinstance(self.task, Classify | MultiLabel):
-            raise UsageError(
-                f"{self.loaded.origin} was trained for {self.task.name}; {self.task.predict_hint}"
-            )
+        if self.task.fixed_views or not self.task.has_classes:
+            hint = self.task.predict_hint or "it has no scores of a whole video"
+            raise UsageError(f"{self.loaded.origin} was trained for {self.task.name}; {hint}")
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
         self.temporal_rule = temporal_rule or rule_to_predict(self.loaded)
