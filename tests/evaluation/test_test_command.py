@@ -126,3 +126,27 @@ def test_classes_must_be_those_of_the_weights(place: Path, capsys: pytest.Captur
     save_weights(model, place / "five.safetensors", {})
     assert main(["test", "five.safetensors", "--data", "clips", "--workers", "0"]) == 1
     assert "clips has 3 classes and five.safetensors 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], 12.0), (["--fps", "24"], 24.0)])
+def test_folders_of_images_have_the_rate_of_the_run(
+    flags: list[str], expected: float, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import saccade.evaluation
+
+    class Enough(Exception):
+        pass
+
+    def recorded(*args: object, **options: object) -> None:
+        assert options["frames_fps"] == expected
+        raise Enough
+
+    settings = place / "run" / "config.json"
+    before = settings.read_text()
+    settings.write_text(json.dumps({"config": {"data": "clips", "frames_fps": 12.0}}))
+    monkeypatch.setattr(saccade.evaluation, "evaluate", recorded)
+    try:
+        with pytest.raises(Enough):
+            main(["test", "run", *flags, "--workers", "0"])
+    finally:
+        settings.write_text(before)

@@ -15,6 +15,7 @@ from saccade.cli.flags import (
     Parser,
     add_data,
     add_decoding,
+    add_frames_fps,
     add_json,
     add_model,
     add_source,
@@ -76,6 +77,7 @@ def run(args: list[str]) -> int:
             seed=options.seed,
             precision=options.precision,
             backend=options.backend,
+            frames_fps=settings.get("frames_fps") if options.fps is None else options.fps,
             progress=progress,
         )
     record: dict[str, Any] = {
@@ -143,6 +145,7 @@ def _parser() -> Parser:
         help="detection: ignore detected people with a lower score (default: as trained)",
     )
     add_decoding(parser)
+    add_frames_fps(parser)
     parser.add_argument(
         "--precision",
         default="float32",
