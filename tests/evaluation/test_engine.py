@@ -328,6 +328,15 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path, monkeypatch: p
     assert saccade.evaluate(OrderNet(), Clips(), workers=0)["1x1"].num_videos == 7
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_that_cannot_be_read_is_a_failure(workers: int):
+    result = saccade.evaluate(OrderNet(), Deadly("if index in (0, 2): read()"), workers=workers)["1x1"]
+    assert [(failure.path, failure.cause) for failure in result.failures] == [("f", "is cut")] * 2
+    assert result.labels.tolist() == [1, 0, 1, 2, 0]
+    with pytest.raises(DataError, match="is cut"):
+        saccade.evaluate(OrderNet(), Deadly("read()"), workers=workers)
+
+
 @pytest.mark.parametrize("death", ["os._exit(3)", "raise ValueError('mine')"])
 def test_a_worker_that_dies_is_not_an_error_of_the_data_set(death: str):
     error, text = (DataError, "worker process") if "exit" in death else (ValueError, "mine")
@@ -335,10 +344,14 @@ def test_a_worker_that_dies_is_not_an_error_of_the_data_set(death: str):
         saccade.evaluate(OrderNet(), Deadly(death), workers=1)
 
 
+def broken_file() -> None:
+    raise VideoError("f", "is cut")
+
+
 class Deadly(Clips):
     def __init__(self, death: str) -> None:
         self.death = death
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        exec(self.death)
+        exec(self.death, {"index": index, "read": broken_file, "os": os})
         return super().__getitem__(index)

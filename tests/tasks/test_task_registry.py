@@ -95,6 +95,13 @@ def test_a_metric_of_ones_own_stands_beside_the_figures(tmp_path: Path):
     assert again.figures == result.figures
 
 
+def test_a_metric_does_not_take_the_name_of_a_figure():
+    figures = saccade.evaluate(Net(), Clips(), workers=0)["1x1"].figures
+    for name in (*figures, "map", "charades25", "per_frame", "frame_map", "explained"):
+        with pytest.raises(UsageError, match="another name"):
+            register_metric(name)
+
+
 def test_files_of_before_have_no_metrics(tmp_path: Path):
     result = saccade.evaluate(Net(), Clips(), workers=0)["1x1"]
     assert "metrics" not in result.summary()

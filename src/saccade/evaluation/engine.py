@@ -69,7 +69,8 @@ def evaluate(
         model: (B, 3, T, H, W) float -> (B, num_classes) logits, or what the task says.
         dataset: a `VideoDataset`, or any map-style data set of (clip, label): float clips (3, T, H, W) as the
             model takes them, or uint8 frames (T, H, W, 3), cut at the centre and normalised as ``clip`` says.
-            A label is a number, or of several labels a vector (num_classes,).
+            A label is a number, or of several labels a vector (num_classes,). An item that raises
+            `VideoError` is a video that cannot be read.
         clip: the clip of the test; not needed for float clips.
         views: ``CLIPSxCROPS`` or a protocol of `saccade.sampling.views.PROTOCOLS`, or several of them
             (``["1x1", "10x3", "ssv2-1clip"]``, or with commas). Tasks that test whole videos have none.
@@ -257,6 +258,10 @@ class Tensors:
     ) -> Generator[View, None, None]:
         items = self._items(positions, workers_for(self.dataset, min(workers, len(positions))))
         for count, (position, item) in enumerate(zip(positions, items, strict=True), start=1):
+            if isinstance(item, VideoError):
+                _note(partial, position, Failure(item.path, item.cause))
+                progress(count, len(positions))
+                continue
             if not isinstance(item, tuple | list) or len(item) != 2:
                 raise DataError(f"{self._name}: item {position} is no pair (clip, label)")
             pixels, partial.labels[position] = item
@@ -272,7 +277,7 @@ class Tensors:
 
     def _items(self, positions: Sequence[int], workers: int) -> Iterator[Any]:
         loader = DataLoader(
-            self.dataset,
+            _ItemOrError(self.dataset),
             sampler=cast(Any, positions),
             batch_size=None,
             **loader_options(workers),
@@ -304,7 +309,8 @@ class Tensors:
     def labelled(self, whole: PartialScores, task: Task) -> VideoDataset:
         names = getattr(self.dataset, "class_names", None) or getattr(self.dataset, "classes", None)
         num_classes = len(next(iter(whole.scores.values()))[0])
-        labels = [whole.labels[i] for i in range(len(cast(Any, self.dataset)))]
+        some = next(iter(whole.labels.values()))  # stands for those of items that could not be read
+        labels = [whole.labels.get(i, some) for i in range(len(cast(Any, self.dataset)))]
         names = tuple(names or map(str, range(num_classes)))
         try:
             items = task.items_of(labels)
@@ -323,6 +329,21 @@ class Tensors:
 
     def input_shape(self, whole: PartialScores) -> tuple[int, ...]:
         return whole.shape
+
+
+class _ItemOrError(Dataset[Any]):
+    """The items of a data set; of one that cannot be read the `VideoError`, which a loader with workers would
+    turn into a RuntimeError.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except VideoError as error:
+            return error
 
 
 def _note(partial: PartialScores, position: int, failure: Failure) -> None:

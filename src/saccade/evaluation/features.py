@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset, VideoItem
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.evaluation.engine import Videos, run_pass
 from saccade.evaluation.reading import VideoSource
 from saccade.evaluation.scorer import Scorer, evaluating
@@ -67,6 +67,7 @@ def clip_features(
 
     Raises:
         DataError: there are no videos, or none of them can be read.
+        UsageError: the model has no features.
     """
     if not len(dataset):
         raise DataError(f"{dataset.root}: no videos in split {dataset.split!r}")
@@ -102,6 +103,10 @@ class _Both(nn.Module):
         super().__init__()
         self.model = model
         self.num_classes = contract.num_classes(model) or 0
+        if contract.classifier(model) is None and not hasattr(model, "forward_features"):
+            raise UsageError(
+                f"{contract.model_name(model)} has no features: neither a classifier nor forward_features(x)"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         classifier = contract.classifier(self.model)

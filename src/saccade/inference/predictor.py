@@ -126,7 +126,7 @@ class Predictor:
             module, or what `load_for_inference` gave.
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``. Default: those that come with the weights, else numbers.
-        device: ``auto`` is CUDA where there is one.
+        device: ``auto`` is CUDA where there is one, and for a module or `LoadedModel` where it is.
         weights: a checkpoint of any code base `saccade.load_weights` knows, for a model name or a module.
         views: ``CLIPSxCROPS``; ``auto`` is as many clips, cut at the centre, as it takes to cover the video
             end to end.

@@ -31,7 +31,7 @@ from saccade.tasks.detect import Detect, DetectionResult
 from saccade.tasks.localize import LocalizationResult, Localize
 from saccade.tasks.masked import Masked, MaskedResult
 from saccade.tasks.multilabel import MultiLabel, MultiLabelResult
-from saccade.tasks.result import UNREADABLE, Failure, Result, figure_name, figure_note
+from saccade.tasks.result import UNREADABLE, Failure, Result, figure_name, figure_note, is_figure
 
 __all__ = [
     "Classify",
@@ -107,7 +107,12 @@ def register_metric(name: str) -> Callable[[_Metric], _Metric]:
     >>> @register_metric("error_rate")
     ... def error_rate(scores, labels):
     ...     return float((scores.argmax(1) != labels).mean())
+
+    Raises:
+        UsageError: another metric has the name, or a figure of a task.
     """
+    if is_figure(name):
+        raise UsageError(f"metric {name!r}: is a figure of a task already; choose another name")
 
     def add(metric: _Metric) -> _Metric:
         owner = f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', metric)}"

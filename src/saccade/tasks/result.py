@@ -43,6 +43,11 @@ def figure_name(name: str) -> str:
     return _FIGURE_NAMES.get(name, name)
 
 
+def is_figure(name: str) -> bool:
+    """Whether a task of ours has a figure of this name."""
+    return name in _FIGURE_NAMES
+
+
 UNREADABLE = (
     *(OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
