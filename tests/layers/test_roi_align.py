@@ -131,7 +131,7 @@ def test_maps_without_boxes_and_low_precision():
     ("change", "message"),
     [
         ({"features": torch.zeros(3, 4, 4)}, r"features: must be floats \(B, C, H, W\)"),
-        ({"boxes": [torch.zeros(1, 4)]}, "boxes: of 1 maps, but there are 2"),
+        ({"boxes": [torch.zeros(1, 4)]}, r"^boxes: .* got 1 for 2 maps"),
         ({"boxes": [torch.zeros(1, 5)] * 2}, r"each must be \(N, 4\)"),
         ({"spatial_scale": 0.0}, "the scale is above 0"),
     ],

@@ -72,7 +72,7 @@ def test_the_loss_of_a_mix_is_the_mix_of_the_losses(tiny_config: MakeConfig):
     logits = model(x)
     expected = 0.0
     for i, j in enumerate(partners):
-        share = step.mixing.draw(clips.seeds[i], (2, 32, 32)).share
+        share = step.mixing.draw(clips.seeds[i], (2, 32, 32)).lam
         for weight, label in ((share, clips.labels[i]), (1 - share, clips.labels[j])):
             log_p = logits[i].log_softmax(0)
             expected -= weight * (0.8 * log_p[label] + 0.2 * log_p.mean()).item()
@@ -90,7 +90,7 @@ def test_several_labels_mix_and_smooth_label_by_label(tiny_config: MakeConfig):
     logits = model(x)
     expected = 0.0
     for i, j in enumerate(step.mixing.partners(4)):
-        share = step.mixing.draw(clips.seeds[i], (2, 32, 32)).share
+        share = step.mixing.draw(clips.seeds[i], (2, 32, 32)).lam
         mixed = share * clips.labels[i] + (1 - share) * clips.labels[j]
         torch.testing.assert_close(targets[i], mixed)
         yes = 0.8 * mixed + 0.1  # a share of 0.2 evenly over yes and no

@@ -10,7 +10,7 @@ import torch
 
 from golden import rule
 from saccade.errors import ConfigError
-from saccade.transforms.masked_targets import scored_places, scored_predictions, scored_targets, token_targets
+from saccade.transforms.masked_targets import scored_mask, scored_predictions, scored_targets, token_targets
 from saccade.transforms.masking import (
     CubeMask,
     MaskGenerator,
@@ -97,11 +97,11 @@ def test_a_clip_s_mask_follows_from_its_seed(generator: MaskGenerator):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VideoTransformerCubes((2, 4, 4)), r"masked.ratio: 0.4 of 2 steps .* hides nothing"),
+        (lambda: VideoTransformerCubes((2, 4, 4)), r"masked.ratio: 0.4 of 2 steps .* masks nothing"),
         (lambda: VideoTransformerCubes((8, 4, 4), min_patches=16), "masked.min_patches: must be 1 to 6"),
         (lambda: VideoTransformerCubes((8, 4, 4), ratio=1.0), "masked.ratio: must lie between 0 and 1"),
         (lambda: PySlowFastCubes((8, 7, 7)), "masked.coarse: cells of 2 tokens do not fill 7x7"),
-        (lambda: PySlowFastCubes((8, 4, 4), coarse=4), r"masked.ratio: 0.4 of a window of 8x1x1 cells hides"),
+        (lambda: PySlowFastCubes((8, 4, 4), coarse=4), r"masked.ratio: 0.4 of a window of 8x1x1 cells masks"),
         (lambda: PySlowFastCubes((8, 4, 4), min_patches=9), "masked.min_patches: must be 0 to 4"),
     ],
 )
@@ -144,4 +144,4 @@ def test_targets_and_predictions_meet_in_frame_and_token(num_frames: int):
     found = scored_predictions(predictions, tokens)
     for own, (clip, step, second) in zip(found, tokens.scored.nonzero().tolist(), strict=True):
         assert own.equal(predictions[clip, step][..., 3 * second : 3 * second + 3])
-    assert scored_places(tokens)[0].equal(tokens.mask[0, 0])
+    assert scored_mask(tokens)[0].equal(tokens.mask[0, 0])

@@ -37,7 +37,7 @@ def test_mixup_blends_clip_and_label_by_one_share(memory_format: torch.memory_fo
     mix = mixing(mixup=0.8)
     mixed, targets = mix(x.to(memory_format=memory_format), labels, SEEDS)
     assert mixed.is_contiguous(memory_format=memory_format)
-    shares = torch.tensor([mix.draw(seed, (4, 16, 16)).share for seed in SEEDS])
+    shares = torch.tensor([mix.draw(seed, (4, 16, 16)).lam for seed in SEEDS])
     assert len(shares.unique()) == NUM  # each clip draws for itself
     partners = mix.partners(NUM)
     for i, (share, j) in enumerate(zip(shares, partners, strict=True)):
@@ -50,7 +50,7 @@ def test_mixup_blends_clip_and_label_by_one_share(memory_format: torch.memory_fo
 def test_shares_follow_the_beta_distribution() -> None:
     for alpha in (0.2, 0.8):
         mix = mixing(mixup=alpha)
-        shares = np.array([mix.draw(seed, (4, 16, 16)).share for seed in range(4000)])
+        shares = np.array([mix.draw(seed, (4, 16, 16)).lam for seed in range(4000)])
         assert shares.mean() == pytest.approx(0.5, abs=0.03)
         assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.06)
 
@@ -116,7 +116,7 @@ def test_both_are_switched_between_clip_by_clip() -> None:
     boxes = [mix.draw(seed, (4, 16, 16)).box is not None for seed in range(4000)]
     assert np.mean(boxes) == pytest.approx(0.25, abs=0.03)
     rare = mixing(mixup=0.8, cutmix=1.0, probability=0.3)
-    untouched = [rare.draw(seed, (4, 16, 16)).share == 1.0 for seed in range(4000)]
+    untouched = [rare.draw(seed, (4, 16, 16)).lam == 1.0 for seed in range(4000)]
     assert np.mean(untouched) == pytest.approx(0.7, abs=0.04)
 
 
@@ -126,7 +126,7 @@ def test_several_labels_mix_as_they_are() -> None:
     mix = mixing(mixup=0.8)
     _, targets = mix(x, labels, SEEDS)
     for i, j in enumerate(mix.partners(NUM)):
-        share = mix.draw(SEEDS[i], (4, 16, 16)).share
+        share = mix.draw(SEEDS[i], (4, 16, 16)).lam
         torch.testing.assert_close(targets[i], share * labels[i] + (1 - share) * labels[j])
 
 

@@ -53,7 +53,7 @@ def test_boxes_follow_the_pixels():
         boxes=torch.tensor(boxes),
     )
     transform = TrainTransform(CLIP, flip=0.5)
-    assert {flipped for *_, flipped in transform.places(batch)} == {True, False}
+    assert {flipped for *_, flipped in transform.crops(batch)} == {True, False}
     x, moved, labels = clips_with_people(transform, batch)
     kept = 0
     for number, own in enumerate(moved):

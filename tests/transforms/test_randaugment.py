@@ -154,7 +154,7 @@ def test_a_flat_picture_survives_what_stretches_its_values() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_ops": 0, "magnitude": 5}, "augment.rand_ops: 0 operations"),
+        ({"num_ops": 0, "magnitude": 5}, "^augment.rand_ops: "),
         ({"num_ops": 1, "magnitude": 11}, r"augment.rand_magnitude: 11 is not in 0..10"),
         ({"num_ops": 1, "magnitude": 5, "magnitude_std": -1}, "augment.rand_magnitude_std: -1 is negative"),
     ],

@@ -205,7 +205,7 @@ def test_test_views_are_normalised_in_both_formats() -> None:
 def test_frames_that_cannot_be_cut_are_refused() -> None:
     with pytest.raises(UsageError, match="crop of 8 × 8 does not fit into frames of 7 × 9"):
         transforms.test_transform(torch.zeros(3, 7, 9, 3, dtype=torch.uint8), CLIP, 3)
-    with pytest.raises(UsageError, match="4 frames do not make up clips of 3"):
+    with pytest.raises(UsageError, match=r"^4 frames do not divide"):
         transforms.test_transform(torch.zeros(4, 9, 9, 3, dtype=torch.uint8), CLIP)
-    with pytest.raises(UsageError, match="2 crops are not offered; choose 1 or 3"):
+    with pytest.raises(UsageError, match=r"^crops must be 1 or 3"):
         transforms.test_transform(torch.zeros(3, 9, 9, 3, dtype=torch.uint8), CLIP, 2)

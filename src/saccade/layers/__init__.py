@@ -1,4 +1,4 @@
-"""Building blocks that models share. Nothing here knows of a particular architecture."""
+"""Building blocks shared by the models; none belongs to one architecture."""
 
 from __future__ import annotations
 

@@ -16,16 +16,16 @@ from saccade.errors import UsageError
 
 
 class RecordableAttention(nn.Module):
-    """Base of every attention layer: `attend` computes it, and `record_attention` sees its weights.
+    """Base class of all attention layers, whose weights `record_attention` can record.
 
-    A layer makes its queries, keys and values as it likes (pooled, shifted, ...) and calls ``self.attend``.
+    A subclass computes queries, keys and values (pooled, shifted, ...) and calls ``self.attend``.
     """
 
     _keep: Callable[[Tensor], None] | None = None
 
     @property
     def keep_weights(self) -> bool:
-        """Whether the attention weights are computed in the open and recorded."""
+        """Whether the attention weights are computed explicitly and recorded."""
         return self._keep is not None
 
     def attend(
@@ -33,9 +33,9 @@ class RecordableAttention(nn.Module):
     ) -> Tensor:
         """softmax(q kᵀ / √D + bias) v.
 
-        Shapes: q (B, heads, N, D); k (B, heads, M, D); v (B, heads, M, E); ``bias`` as (B, heads, N, M) or
-        what broadcasts to it -> (B, heads, N, E). Weights are dropped with rate ``dropout`` while training.
-        The layer's own ``keep_weights`` has it computed step by step, which takes N x M numbers of memory.
+        Shapes: q (B, heads, N, D); k (B, heads, M, D); v (B, heads, M, E); ``bias`` broadcasts to (B,
+        heads, N, M) -> (B, heads, N, E). ``dropout`` is the rate on the weights in training. With
+        ``keep_weights`` the N x M weights are held in memory; else PyTorch's fused attention is used.
         """
         rate = dropout if self.training else 0.0
         if self._keep is None:
@@ -48,7 +48,7 @@ class RecordableAttention(nn.Module):
 
 
 class Attention(RecordableAttention):
-    """Multi-head self-attention: one linear layer to queries, keys and values, and one behind the heads.
+    """Multi-head self-attention: one linear layer for queries, keys and values, and one after the heads.
 
     Parameters: ``qkv`` (rows q, k, v; within each, head by head) and ``proj``, as in timm's ViT.
     Shapes: (B, N, dim) -> (B, N, dim).
@@ -90,9 +90,9 @@ class Attention(RecordableAttention):
 def record_attention(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Record the attention weights of every forward pass of ``model`` within the ``with`` block.
 
-    Yields a dict, empty at first: name of the attention layer -> its weights (B, heads, N, M), which sum to 1
-    over the M keys, without gradient; those of the layer's last call. B counts the sequences the layer saw: a
-    layer that attends frame by frame sees B x T of them.
+    Yields a dict, empty at first: name of the attention layer -> the weights of its last call (B, heads, N,
+    M), which sum to 1 over the M keys, without gradient. B counts sequences: a layer that attends frame by
+    frame has B x T of them.
 
     Raises:
         UsageError: the model has no attention.

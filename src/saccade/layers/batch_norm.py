@@ -1,6 +1,6 @@
-"""Batch normalisation over all processes, on any backend of torch.distributed.
+"""Synchronised batch norm on any backend of torch.distributed.
 
-`torch.nn.SyncBatchNorm` works on CUDA only; this one also joins processes on a CPU (gloo).
+`torch.nn.SyncBatchNorm` works on CUDA only; this one also works on CPUs (gloo).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _Module = TypeVar("_Module", bound=nn.Module)
 class SyncBatchNorm3d(nn.BatchNorm3d):
     """`nn.BatchNorm3d` whose batch statistics cover the clips of every process.
 
-    Output, input gradients and running statistics are those of one plain batch norm on the joined batch; the
-    processes may hold different numbers of clips. Gradients of weight and bias are the local ones, which DDP
-    then averages like any other. Without an initialised process group, with a single process and in eval mode
-    it is plain batch norm. State-dict keys are those of `nn.BatchNorm3d`.
+    Output, input gradients and running statistics equal those of a plain batch norm on the joined batch; the
+    processes may hold different numbers of clips. Gradients of weight and bias are local, and DDP averages
+    them like any other. Without an initialised process group, with a single process and in eval mode this is
+    plain batch norm. State-dict keys are the same as in `nn.BatchNorm3d`.
 
     Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
     """
@@ -50,10 +50,9 @@ class SyncBatchNorm3d(nn.BatchNorm3d):
 
 
 def convert_sync_batchnorm(model: _Module, process_group: Any = None) -> _Module:
-    """Replace every `nn.BatchNorm3d` in ``model`` by a `SyncBatchNorm3d` with the same parameters and
-    buffers.
+    """Replace every `nn.BatchNorm3d` in ``model`` by a `SyncBatchNorm3d` with the same tensors.
 
-    Returns the model; if it is itself a batch norm, its replacement.
+    Returns the model, or its replacement if it is a batch norm itself.
     """
 
     def synchronised(module: nn.Module) -> nn.Module | None:
@@ -71,13 +70,13 @@ def convert_sync_batchnorm(model: _Module, process_group: Any = None) -> _Module
 
 
 def replace_modules(model: _Module, replacement: Callable[[nn.Module], nn.Module | None]) -> _Module:
-    """Put in place of each module of ``model`` what ``replacement`` gives for it; None keeps it.
+    """Replace each module of ``model`` by the result of ``replacement``; None keeps the module.
 
-    Returns the model, or its own replacement.
+    Returns the model, or its replacement.
     """
-    own = replacement(model)
-    if own is not None:
-        return cast(_Module, own)
+    whole = replacement(model)
+    if whole is not None:
+        return cast(_Module, whole)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             new = replacement(child)
@@ -87,7 +86,7 @@ def replace_modules(model: _Module, replacement: Callable[[nn.Module], nn.Module
 
 
 def share_tensors(new: nn.BatchNorm3d, norm: nn.BatchNorm3d) -> nn.BatchNorm3d:
-    """``new`` with the very parameters and statistics of ``norm``, in its mode."""
+    """Give ``new`` the parameters, buffers (the same tensors) and mode of ``norm``."""
     new.weight, new.bias = norm.weight, norm.bias
     new.running_mean, new.running_var = norm.running_mean, norm.running_var
     new.num_batches_tracked = norm.num_batches_tracked
@@ -140,10 +139,10 @@ class _SyncBatchNorm(torch.autograd.Function):
 
 
 def _joined_statistics(x: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, biased variance (C,) and the count of values per channel, over all processes.
+    """Mean, biased variance (C,) and number of values per channel, over all processes.
 
-    Each process sends its count, mean and centred sum of squares; joining those loses no digits to
-    cancellation, as E[x²] - E[x]² would.
+    Each process sends its count, mean and centred sum of squares; unlike E[x²] - E[x]², joining these does
+    not cancel.
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     var, mean = torch.var_mean(x.to(dtype), (0, 2, 3, 4), correction=0)

@@ -1,4 +1,4 @@
-"""Blocks that forget what they computed and compute it again for the backward pass.
+"""Activation checkpointing: blocks recompute their activations in the backward pass.
 
 Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
 """
@@ -16,11 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_activations(block: nn.Module) -> None:
-    """Let ``block`` keep only its input while it trains; what else its gradients need is computed again.
+    """Make ``block`` save only its input in training and recompute its activations for the gradients.
 
-    Output, gradients, random numbers and running statistics are those of the block as it was: dropout and
-    stochastic depth draw the same the second time, and batch norm counts a batch once. Its class becomes a
-    subclass of its own; parameters, buffers and their names stay.
+    Output, gradients, random numbers and running statistics do not change: dropout and stochastic depth draw
+    the same numbers in the recomputation, and batch norm counts a batch once. The class of the block is
+    replaced by a subclass; parameters, buffers and their names do not change.
     """
     kind = type(block)
     if kind not in _CHECKPOINTED:
@@ -38,7 +38,7 @@ def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
                 return super().forward(*args)
 
             def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-                return nullcontext(), _statistics_kept(self)
+                return nullcontext(), _frozen_statistics(self)
 
             return checkpoint(super().forward, *args, use_reentrant=False, context_fn=contexts)
 
@@ -47,19 +47,19 @@ def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 @contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Let the batch norms of ``block`` move copies of their statistics.
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Let the batch norms of ``block`` update copies of their running statistics.
 
-    The statistics themselves are not touched: the graph of the first pass may hold them.
+    The original tensors are not modified: the graph of the first pass may hold them.
     """
-    kept: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
+    saved: list[tuple[nn.Module, dict[str, Tensor | None]]] = []
     for module in block.modules():
         if isinstance(module, _NormBase):
-            kept.append((module, dict(module._buffers)))
+            saved.append((module, dict(module._buffers)))
             for name, value in module._buffers.items():
                 module._buffers[name] = None if value is None else value.clone()
     try:
         yield
     finally:
-        for module, buffers in kept:
+        for module, buffers in saved:
             module._buffers.update(buffers)

@@ -10,7 +10,7 @@ from saccade.ops.depthwise_conv3d import depthwise_conv3d
 class DepthwiseConv3d(nn.Conv3d):
     """`nn.Conv3d` with one group per channel and no bias, on `saccade.ops.depthwise_conv3d`.
 
-    Parameter names and initialisation are those of `nn.Conv3d`.
+    Parameter names and initialisation are the same as in `nn.Conv3d`.
 
     Shapes: (B, C, T, H, W) -> (B, C, T', H', W').
     """

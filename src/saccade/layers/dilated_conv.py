@@ -1,4 +1,4 @@
-"""The depthwise convolution whose taps lie apart in space, as the last stage of a detector has it."""
+"""Depthwise convolution with spatial dilation, for the last stage of a detector."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from saccade.layers.depthwise_conv import DepthwiseConv3d
 
 
 class DilatedDepthwiseConv3d(DepthwiseConv3d):
-    """A depthwise 3x3x3 convolution of stride 1 with dilation (1, d, d): the shape stays as it is.
+    """A depthwise 3x3x3 convolution of stride 1 with dilation (1, d, d); it keeps the shape.
 
-    Pixels whose rows and columns agree modulo d see each other alone, so the map is taken apart into d x d
-    maps, on which the plain convolution works, and put together again. Parameters are those of the plain one.
+    Pixels interact only if their rows and columns are equal modulo d, so the map is split into d x d maps;
+    the plain convolution runs on these, and the results are interleaved. Parameters as in `DepthwiseConv3d`.
 
     Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
     """
@@ -34,8 +34,8 @@ class DilatedDepthwiseConv3d(DepthwiseConv3d):
         parts = parts.contiguous(memory_format=layout)
         y = super().forward(parts)
         y = y.reshape(batch, d, d, channels, frames, rows, columns).permute(0, 3, 4, 5, 1, 6, 2)
-        whole = y.reshape(batch, channels, frames, rows * d, columns * d)
-        return whole[..., :height, :width].contiguous(memory_format=layout)
+        y = y.reshape(batch, channels, frames, rows * d, columns * d)
+        return y[..., :height, :width].contiguous(memory_format=layout)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, spatial_dilation={self.spatial_dilation}"

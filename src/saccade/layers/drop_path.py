@@ -9,7 +9,7 @@ class DropPath(nn.Module):
     """Drop a residual branch for whole clips while training (stochastic depth, arXiv 1603.09382).
 
     Each clip of the batch keeps the branch with probability ``1 - rate``; kept branches are scaled by
-    ``1 / (1 - rate)`` so that the expectation stays. In eval mode it is the identity.
+    ``1 / (1 - rate)`` so that the expectation does not change. In eval mode it is the identity.
 
     Shapes: (B, ...) -> (B, ...).
     """
@@ -25,7 +25,7 @@ class DropPath(nn.Module):
         return x if scale is None else x * scale.view(-1, *(1,) * (x.ndim - 1))
 
     def draw(self, x: Tensor) -> Tensor | None:
-        """What each clip of ``x`` is to be multiplied by, (B,); None where that is 1 for all."""
+        """Random factors of the clips of ``x``, (B,); None if all are 1."""
         if self.rate == 0.0 or not self.training:
             return None
         keep = 1.0 - self.rate

@@ -1,4 +1,4 @@
-"""Norm, and what follows it in a block, as one operator where that can be."""
+"""Norm, squeeze-excitation, stochastic depth, residual and activation, fused where possible."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def norm_act(
     """activation(drop_path(squeeze_excite(norm(x))) + residual).
 
     With an `nn.BatchNorm3d` or `SubBatchNorm3d` this is one operator, `saccade.ops.batch_norm_act`. Other
-    norms, modules with hooks (which somebody wants to be called) and modules it does not know run one after
-    the other; the result is the same. The random numbers of `DropPath` are those that it would draw itself.
+    norms, modules with hooks and unknown modules run one after the other, with the same result. `DropPath`
+    draws the same random numbers either way.
 
     Args:
-        squeeze_excite, drop_path: left out if None or `nn.Identity`.
+        squeeze_excite, drop_path: skipped if None or `nn.Identity`.
 
     Shapes: x and residual (B, C, T, H, W) -> (B, C, T, H, W).
     """
@@ -94,14 +94,14 @@ def _can_be_fused(
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether it is a squeeze-excitation over whole clips, of convolutions with biases."""
+    """Whether it is a `SqueezeExcite` over whole clips whose convolutions have biases."""
     if type(module) is not SqueezeExcite or module.pooled != (2, 3, 4):
         return False
     return all(type(fc) is nn.Conv3d and fc.bias is not None for fc in (module.fc1, module.fc2))
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    # the same that nn.Module.__call__ looks at before it calls forward() straight away
+    # the conditions of nn.Module.__call__ for calling forward() directly
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -121,7 +121,7 @@ def _weights(module: SqueezeExcite) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _statistics(norm: nn.BatchNorm3d) -> dict[str, Any]:
-    """The running statistics and how they move. A batch of training is counted."""
+    """Running statistics and momentum; counts the batch in training."""
     if isinstance(norm, SubBatchNorm3d) and norm.training:
         return norm.begin_batch()
     return {
@@ -132,7 +132,7 @@ def _statistics(norm: nn.BatchNorm3d) -> dict[str, Any]:
 
 
 def _momentum(norm: nn.BatchNorm3d) -> float:
-    """As in nn.BatchNorm3d: None is the mean of all batches so far."""
+    """As in nn.BatchNorm3d: None means the cumulative average."""
     if norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     if norm.momentum is not None:

@@ -1,4 +1,4 @@
-"""The 1x1x1 convolution, which on one thread of a CPU is computed as a 2-D one over all frames."""
+"""1x1x1 convolution, computed as a 2-D convolution over all frames on one CPU thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# From this many clips on PyTorch hands a 3-D convolution to oneDNN however many threads there are.
+# From this batch size on, PyTorch uses oneDNN for 3-D convolutions with any number of threads.
 _CLIPS_FOR_ONEDNN = 16
 
 # With fewer input channels than a vector of AVX2 holds, the backward pass of oneDNN's strided 2-D convolution
@@ -16,11 +16,11 @@ _CHANNELS_FOR_STRIDED_IMAGES = 8
 
 
 class PointwiseConv3d(nn.Conv3d):
-    """`nn.Conv3d` with a 1x1x1 kernel; parameter names, initialisation and outputs are those of `nn.Conv3d`.
+    """`nn.Conv3d` with a 1x1x1 kernel; parameter names, initialisation and outputs are the same.
 
-    For few clips on one thread PyTorch takes a convolution of its own in place of oneDNN's, which is about
-    three times slower for X3D-S's layers. The frames of a channels-last clip lie in memory as a batch of
-    images does, and a batch of enough images is oneDNN's again.
+    For few clips on one thread PyTorch does not use oneDNN, and is about three times slower on the layers of
+    X3D-S. The frames of a channels-last clip have the memory layout of a batch of images, and for a batch of
+    that many images PyTorch uses oneDNN.
 
     Shapes: (B, C, T, H, W) -> (B, C', T, H', W').
     """

@@ -1,8 +1,8 @@
 """Attention whose queries, keys and values are pooled over space, as in Multiscale Vision Transformers.
 
 Fan et al. 2021, "Multiscale Vision Transformers", arXiv 2104.11227; Li et al. 2022, "MViTv2", arXiv
-2112.01526: relative positions and the residual connection of the pooled queries. Where the papers leave a
-choice, the facts are those of PySlowFast.
+2112.01526: relative positions and the residual connection of the pooled queries. Details that the papers
+do not give follow PySlowFast.
 
 Shape letters: B clips, N tokens (a class token, then the patches of a grid, time slowest), D channels of a
 head.
@@ -28,7 +28,7 @@ Kernel = tuple[int, int, int]
 class TokenPool(nn.Module):
     """A depthwise convolution over the patches, the same for every head, and a norm over all tokens.
 
-    The class token passes by the convolution. ``stride`` is of height and width; time keeps its length.
+    The class token skips the convolution. ``stride`` applies to height and width, not to time.
 
     Shapes: (B, heads, N, D) and its grid -> (B, heads, N', D) and its grid.
     """
@@ -47,13 +47,11 @@ class TokenPool(nn.Module):
 
 
 class RelativePositions(nn.Module):
-    """What a query adds to its score for a key by how far apart they are: a term each for time, height,
-    width.
+    """Decomposed relative position bias: one term each for the distance in time, height and width.
 
-    Each axis has a table with one row of D numbers a distance, 2 max(queries, keys) - 1 of them; the term is
-    the product of the query with the row. Where keys are coarser than queries, a distance is in query
-    positions. For other lengths than those it was made for, the table is interpolated. The class token has no
-    position.
+    Each axis has a table of 2 max(queries, keys) - 1 distances x D; the term is the dot product of the query
+    with the row of its distance to the key. Where keys are coarser than queries, distances are in query
+    positions. For other sizes the tables are interpolated. The class token has no position.
     """
 
     def __init__(self, head_dim: int, q_grid: Grid, k_grid: Grid) -> None:
@@ -62,9 +60,9 @@ class RelativePositions(nn.Module):
         self.time, self.height, self.width = (nn.Parameter(torch.zeros(n, head_dim)) for n in sizes)
 
     def forward(self, q: Tensor, q_grid: Grid, k_grid: Grid) -> Tensor:
-        """The terms of queries (B, heads, N, D), by key position along each axis: (B, heads, N, T + H + W).
+        """The terms of queries (B, heads, N, D) by key position: (B, heads, N, T + H + W), axis by axis.
 
-        They come one axis after the other; `key_marks` says which three belong to a key.
+        `key_marks` selects the three terms of each key.
         """
         patches = q[:, :, 1:].unflatten(2, q_grid)
         time, height, width = (
@@ -80,24 +78,24 @@ class RelativePositions(nn.Module):
 
 
 def rows_between(table: Tensor, num_queries: int, num_keys: int) -> Tensor:
-    """The row of ``table`` for the distance of every query to every key of an axis: (queries, keys, D)."""
+    """Rows of ``table`` by the distance of each query to each key on an axis: (queries, keys, D)."""
     table = resized_table(table, 2 * max(num_queries, num_keys) - 1)
     q_step, k_step = max(num_keys / num_queries, 1.0), max(num_queries / num_keys, 1.0)
-    q_places = torch.arange(num_queries, device=table.device)[:, None] * q_step
-    k_places = torch.arange(num_keys, device=table.device)[None] * k_step
-    distances = q_places - k_places + (num_keys - 1) * k_step
+    q_positions = torch.arange(num_queries, device=table.device)[:, None] * q_step
+    k_positions = torch.arange(num_keys, device=table.device)[None] * k_step
+    distances = q_positions - k_positions + (num_keys - 1) * k_step
     return table[distances.long()]
 
 
 def resized_table(table: Tensor, num_rows: int) -> Tensor:
-    """``table`` (rows, D) with another number of rows, linearly interpolated."""
+    """``table`` (rows, D), linearly interpolated to ``num_rows``."""
     return resize_time(table[None], num_rows)[0]
 
 
 def key_marks(grid: Grid, like: Tensor) -> Tensor:
-    """For each token, ones at its three positions among those of all axes: (N, T + H + W).
+    """Three-hot rows of the tokens, a one at the position on each axis: (N, T + H + W).
 
-    A row of terms times a row of marks is the sum of the three terms that belong to the key.
+    A query's terms times a key's row are the sum of the three terms of that key.
     """
     t, h, w = grid
     marks = like.new_zeros(t, h, w, t + h + w)
@@ -108,7 +106,7 @@ def key_marks(grid: Grid, like: Tensor) -> Tensor:
 
 
 class PooledAttention(RecordableAttention):
-    """Multi-head attention of tokens on a grid; keys and values are pooled, queries may be.
+    """Multi-head attention of tokens on a grid, with pooled keys and values and optionally pooled queries.
 
     Parameters: ``qkv`` (rows q, k, v; within each, head by head), ``pool_q``, ``pool_k``, ``pool_v``,
     ``relative`` and ``proj``.
@@ -131,11 +129,11 @@ class PooledAttention(RecordableAttention):
         norm_eps: float,
     ) -> None:
         """Args:
-        q_kernel, kv_kernel: of the pooling; None where there is none.
-        q_stride, kv_stride: of the pooling, in height and width.
-        residual: add the pooled queries to the output, class token aside.
-        relative_on: the grid of the tokens that tables of relative positions are made for; None: no tables.
-        norm_eps: of the norms behind the pooling.
+        q_kernel, kv_kernel: kernels of the pooling; None: no pooling.
+        q_stride, kv_stride: strides of the pooling in height and width.
+        residual: add the pooled queries to the output, except for the class token.
+        relative_on: grid of tokens for which relative positions are learned; None: no relative positions.
+        norm_eps: epsilon of the norms after the pooling.
         """
         super().__init__()
         self.num_heads, self.residual = num_heads, residual
@@ -166,22 +164,22 @@ class PooledAttention(RecordableAttention):
         return self.proj(x.transpose(1, 2).flatten(2)), q_grid
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, q_grid: Grid, k_grid: Grid) -> Tensor:
-        """The terms of relative positions are more channels of queries and keys.
+        """Attention with the relative position terms as additional channels of queries and keys.
 
-        So they need no matrix of N x N' numbers, and the fused kernels, of which some want as many channels
-        in the values, take them.
+        So the N x N' bias is never stored and fused kernels can be used, some of which need as many channels
+        in the values.
         """
         if self.relative is None:
             return self.attend(q, k, v)
         terms = self.relative(q, q_grid, k_grid)
         marks = key_marks(k_grid, k).expand(*k.shape[:2], -1, -1)
         head_dim, more = q.shape[-1], terms.shape[-1]
-        scale = (head_dim + more) ** 0.5  # undoes that of `attend`, for the terms are not scaled
+        scale = (head_dim + more) ** 0.5  # undoes the scale of `attend`: the terms are not scaled
         q = torch.cat([q * (scale * head_dim**-0.5), terms * scale], -1)
         return self.attend(q, torch.cat([k, marks], -1), F.pad(v, (0, more)))[..., :head_dim]
 
 
 def pooled_grid(grid: Grid, stride: int) -> Grid:
-    """The grid that pooling by ``stride`` in height and width makes: sizes are rounded up."""
+    """The grid after pooling by ``stride`` in height and width, rounded up."""
     t, h, w = grid
     return t, -(-h // stride), -(-w // stride)

@@ -1,4 +1,4 @@
-"""Learned position embeddings, resized where clips are larger, smaller, longer or shorter."""
+"""Learned position embeddings, interpolated for clips of other sizes and lengths."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def resize_space(embedding: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
-    """Embedding (1, H W, C) of a grid of patches, row by row, for another grid: bicubic interpolation.
+    """Resize the embedding (1, H W, C) of a grid of patches, row by row, by bicubic interpolation.
 
-    As in DINO's and VideoTransformer-pytorch's code, whose grid is off by a tenth of a patch; here the
+    DINO and VideoTransformer-pytorch do the same with a grid that is off by a tenth of a patch; here the
     borders of both grids coincide.
     """
     if from_size == to_size:
@@ -21,7 +21,7 @@ def resize_space(embedding: Tensor, from_size: tuple[int, int], to_size: tuple[i
 
 
 def resize_time(embedding: Tensor, num_times: int) -> Tensor:
-    """Embedding (1, T, C) of moments for another number of them: linear interpolation."""
+    """Resize the embedding (1, T, C) of time steps by linear interpolation."""
     if embedding.shape[1] == num_times:
         return embedding
     return F.interpolate(embedding.transpose(1, 2), size=num_times, mode="linear").transpose(1, 2)
@@ -30,10 +30,10 @@ def resize_time(embedding: Tensor, num_times: int) -> Tensor:
 def resize_loaded(
     embedding: Tensor, like: Tensor, *, num_class_tokens: int = 0, square: bool = False
 ) -> Tensor | None:
-    """A checkpoint's embedding (1, N, C) with as many positions as ``like``; None if that cannot be.
+    """Resize a checkpoint's embedding (1, N, C) to the number of positions of ``like``; None if impossible.
 
-    The first ``num_class_tokens`` are no positions and stay. ``square``: the others are a square grid of
-    patches, in the file and in the model; else they are moments.
+    The first ``num_class_tokens`` have no position and are unchanged. ``square``: the others are a square
+    grid of patches, in the file and in the model; else they are time steps.
     """
     if embedding.ndim != 3 or like.ndim != 3 or embedding.shape[::2] != like.shape[::2]:
         return None

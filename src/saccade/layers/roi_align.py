@@ -1,9 +1,9 @@
-"""RoIAlign: the features inside boxes, brought to one size by averages of bilinear samples.
+"""RoIAlign: features of boxes at a fixed size, as averages of bilinear samples.
 
 He et al., "Mask R-CNN", ICCV 2017, arXiv 1703.06870, section 3; with ``aligned`` as in Detectron2
-(github.com/facebookresearch/detectron2) and torchvision, whose result this equals. No compiled code: samples
-lie on a grid, and bilinear interpolation is a product of one factor for the rows and one for the columns, so
-a box is two small matrices, and its features are rows x map x columns.
+(github.com/facebookresearch/detectron2) and torchvision; results are equal to theirs. It needs no compiled
+code: samples lie on a grid and bilinear interpolation is separable, so each box is a matrix for the rows and
+one for the columns, and its features are rows x map x columns.
 
 Shape letters: C channels, H and W of the map, N boxes of one map, P rows and Q columns of the output, S
 samples along one side of an output cell.
@@ -30,20 +30,20 @@ def roi_align(
     sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> Tensor:
-    """Features of boxes, (sum of N_i, C, P, Q) in the order of ``boxes``.
+    """Features of boxes, (sum of N_i, C, P, Q), in the order of ``boxes``.
 
-    Gradients flow to the features. A sample more than a pixel outside of the map counts as 0. The result
-    has the type of the features; sums are made in float32 at least.
+    Differentiable with respect to the features. Samples more than a pixel outside the map count as 0. The
+    result has the dtype of the features; sums are accumulated in float32 or better.
 
     Args:
         features: (B, C, H, W).
         boxes: for each map (N_i, 4): x1, y1, x2, y2 in pixels of the input.
         output_size: (P, Q).
         spatial_scale: pixels of the map per pixel of the input, e.g. 1/16.
-        sampling_ratio: samples along each side of an output cell. 0: as many as it has pixels of the map,
-            rounded up, for each box by itself.
-        aligned: the centre of pixel i is at i + 0.5. False: Mask R-CNN's first version, half a pixel off,
-            with boxes of at least one pixel.
+        sampling_ratio: samples along each side of an output cell. 0: the side of a cell in pixels of the map,
+            rounded up, for each box.
+        aligned: the centre of pixel i is at i + 0.5. False: the first version of Mask R-CNN, half a pixel
+            off, with boxes of at least one pixel.
 
     Raises:
         UsageError: the shapes do not fit, or a number is out of range.
@@ -51,23 +51,23 @@ def roi_align(
     _check(features, boxes, output_size, spatial_scale, sampling_ratio)
     kind = features.dtype
     maps = features if kind == torch.float64 else features.float()
-    own = [
+    features_of_maps = [
         _of_one_map(map_CHW, boxes_N4, output_size, spatial_scale, sampling_ratio, aligned)
         for map_CHW, boxes_N4 in zip(maps, boxes, strict=True)
     ]
-    return torch.cat(own).to(kind)
+    return torch.cat(features_of_maps).to(kind)
 
 
 class RoIPool(nn.Module):
-    """Mean over time, RoIAlign, largest value over the cells: the pooling of SlowFast's head for AVA.
+    """Mean over time, RoIAlign, max over the cells: the RoI pooling of SlowFast's head for AVA.
 
     Source: arXiv 1812.03982, section 5, as in PySlowFast.
 
     Shapes: (B, C, T, H, W) and for each clip boxes (N_i, 4) in its pixels -> (sum of N_i, C).
 
     Args:
-        stride: of the map against the clip's pixels.
-        resolution: cells along a side.
+        stride: stride of the feature map relative to the clip, in pixels.
+        resolution: output cells along a side.
         sampling_ratio: see `roi_align`.
     """
 
@@ -75,7 +75,7 @@ class RoIPool(nn.Module):
         super().__init__()
         self.stride, self.resolution, self.sampling_ratio = stride, resolution, sampling_ratio
 
-    @torch.compiler.disable  # how many boxes, and how large, differs from clip to clip
+    @torch.compiler.disable  # the number and the sizes of boxes differ from clip to clip
     def forward(self, x: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         side = self.resolution
         cells = roi_align(
@@ -89,7 +89,7 @@ class RoIPool(nn.Module):
 
 
 def whole_frames(x: Tensor) -> list[Tensor]:
-    """One box around the whole of each clip (B, 3, T, H, W)."""
+    """One box per clip (B, 3, T, H, W), which covers the frame."""
     box = torch.tensor([[0.0, 0.0, x.shape[4], x.shape[3]]], device=x.device)
     return [box] * len(x)
 
@@ -121,7 +121,7 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def _weights(start_N: Tensor, length_N: Tensor, num_cells: int, size: int, ratio: int) -> Tensor:
-    """How much of each of ``size`` pixels along one side goes into each cell: (N, cells, size)."""
+    """Weight of each of ``size`` pixels along one side in each cell: (N, cells, size)."""
     cell_N = length_N / num_cells
     counts_N = torch.full_like(cell_N, ratio) if ratio else cell_N.ceil()
     most = ratio or _highest(counts_N, size)
@@ -132,12 +132,12 @@ def _weights(start_N: Tensor, length_N: Tensor, num_cells: int, size: int, ratio
     counted_NPS = (steps_S < counts_N[:, None])[:, None] & (at_NPS >= -1) & (at_NPS <= size)
     pixels = torch.arange(size, device=cell_N.device, dtype=cell_N.dtype)
     distance = (at_NPS.clamp(0, size - 1)[..., None] - pixels).abs()
-    share = (1 - distance).clamp(min=0) * counted_NPS[..., None]
-    return share.sum(dim=2) / counts_N.clamp(min=1)[:, None, None]
+    weights = (1 - distance).clamp(min=0) * counted_NPS[..., None]
+    return weights.sum(dim=2) / counts_N.clamp(min=1)[:, None, None]
 
 
 def _highest(counts_N: Tensor, size: int) -> int:
-    """The most samples of any cell; without values to look at (meta device) those of the whole map."""
+    """Largest number of samples of a cell; ``size`` on the meta device, which has no values."""
     if counts_N.is_meta or not len(counts_N):
         return size
     return int(counts_N.max().clamp(min=1))
@@ -151,7 +151,7 @@ def _check(
             f"features: must be floats (B, C, H, W), got {features.dtype} {tuple(features.shape)}"
         )
     if len(boxes) != len(features):
-        raise UsageError(f"boxes: of {len(boxes)} maps, but there are {len(features)}")
+        raise UsageError(f"boxes: must be one tensor per map, got {len(boxes)} for {len(features)} maps")
     wrong = next((box for box in boxes if box.ndim != 2 or box.shape[1] != 4), None)
     if wrong is not None:
         raise UsageError(f"boxes: each must be (N, 4): x1, y1, x2, y2; got {tuple(wrong.shape)}")

@@ -1,4 +1,4 @@
-"""Rounding channel counts to sizes that hardware likes."""
+"""Rounding of channel counts to multiples of 8."""
 
 from __future__ import annotations
 

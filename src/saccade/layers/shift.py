@@ -1,4 +1,4 @@
-"""Learnable shifts: layers that move every channel in time and space instead of convolving.
+"""Learnable shifts, layers that shift each channel in time and space instead of convolving.
 
 RubiksNet: Fan, Buch et al., ECCV 2020, github.com/StanfordVL/RubiksNet. The operators are in `saccade.ops`.
 Shape letters: B clips, C channels, T frames, H and W pixels.
@@ -21,15 +21,16 @@ SPACE_INITS = "uniform, group<K>"
 
 
 class RubiksShift3d(nn.Module):
-    """Move every channel by learnable real numbers of frames and pixels.
+    """Shift each channel by a learnable, fractional number of frames and pixels.
 
     ``shift`` (3, C) has the rows T, H, W; +1 reads the next frame, the pixel below, the pixel to the right.
 
     Args:
-        stride: of height and width; time is never strided.
-        quantize: round the shift to whole frames and pixels, halves up; its gradient is as without rounding.
-        normalize_grad: every channel's shift gradient has length 1, so that the learning rate is the step.
-        normalize_t_factor: multiplies the gradient's T row first; "auto" is T / H of the input.
+        stride: stride in height and width; time is never strided.
+        quantize: round the shift to integers, halves up, with a straight-through gradient.
+        normalize_grad: normalise the shift gradient of each channel to length 1, so that the learning rate is
+            the step size.
+        normalize_t_factor: factor on the gradient's T row before that; "auto" is T / H of the input.
         space_init, time_init: see `init_space_` and `init_time_`.
 
     Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)).
@@ -68,7 +69,7 @@ class RubiksShift3d(nn.Module):
 
 
 class RubiksShift2d(nn.Module):
-    """`RubiksShift3d` without time: ``shift`` (2, C) has the rows H and W, and every frame moves alike.
+    """`RubiksShift3d` in space only: ``shift`` (2, C) has the rows H and W, the same for all frames.
 
     Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)).
     """
@@ -95,7 +96,7 @@ class RubiksShift2d(nn.Module):
             stride=(1, self.stride, self.stride),
             quantize=self.quantize,
             normalize_grad=self.normalize_grad,
-            normalize_t_factor=0.0,  # the row that stands still has no share in the gradient's length
+            normalize_t_factor=0.0,  # the T row, always 0, must not count in the gradient's norm
         )
 
     def extra_repr(self) -> str:
@@ -103,14 +104,15 @@ class RubiksShift2d(nn.Module):
 
 
 class AttentionShift(nn.Module):
-    """Each channel chooses among the frame before, its own and the next: the temporal half of RubiksNet-AQ.
+    """Each channel selects the previous, the current or the next frame: the temporal part of RubiksNet-AQ.
 
-    While it learns, a channel is a blend of the three, ``taps()``: the softmax of its weights, divided by
-    their standard deviation and by the temperature. As that falls the blend becomes a choice, and `harden`
-    makes it final: each channel is then moved by the whole number of frames in ``offset``. Frames outside
-    count as zero.
+    In training a channel blends the three frames by ``taps()``, the softmax of its weights divided by their
+    standard deviation and the temperature. As the temperature falls the softmax approaches a choice; `harden`
+    makes it final, and each channel is then shifted by the integer ``offset``. Frames outside the clip count
+    as zero.
 
-    Temperature (0 when hard) and offset are part of the state dict: a saved model computes what it did.
+    Temperature (0 when hard) and offset are part of the state dict, so that a loaded model is in the same
+    state.
 
     Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
     """
@@ -124,34 +126,32 @@ class AttentionShift(nn.Module):
         self.register_buffer("offset", torch.zeros(channels, dtype=torch.int64))
 
     def logits(self) -> Tensor:
-        """(C, 3): the weights in units of their standard deviation, before any temperature."""
+        """(C, 3): the weights divided by their standard deviation, before the temperature."""
         return self.weight / (self.weight.std(dim=1, keepdim=True) + 1e-6)
 
     def taps(self) -> Tensor:
-        """(C, 3): shares of the frame before, the same and the next frame; each row adds up to 1."""
+        """(C, 3): weights of the previous, the current and the next frame; each row sums to 1."""
         # no branch on a tensor's value: torch.export keeps both, and the gradient of a hard choice is 0
         soft = (self.logits() / self.temperature.clamp(min=1e-3)).softmax(dim=1)
         hard = F.one_hot(self.offset + 1, 3).to(soft.dtype)
         return torch.where(self.temperature > 0, soft, hard)
 
     def moving(self) -> Tensor:
-        """(C,): 1 for each channel that prefers another frame, else 0; with the gradient of the softmax's
-        share of other frames (straight-through).
+        """(C,): 1 for each channel that prefers another frame, else 0. The gradient is that of the softmax
+        probability of the other frames (straight-through).
         """
         soft = 1 - self.logits().softmax(dim=1)[:, 1]
         return (self.preference() > 0).to(soft.dtype) + (soft - soft.detach())
 
     @torch.no_grad()
     def preference(self) -> Tensor:
-        """(C,): by how much the best other frame beats the own one; below 0 the channel prefers to stay."""
+        """(C,): logit of the better other frame minus that of the current frame."""
         logits = self.logits()
         return torch.maximum(logits[:, 0], logits[:, 2]) - logits[:, 1]
 
     @torch.no_grad()
     def harden(self, may_move: Tensor) -> None:
-        """Make the choice final: every channel takes its best frame, but stays where ``may_move`` (C,) is
-        false.
-        """
+        """Make the choice final: each channel takes its best frame where ``may_move`` (C,), else stays."""
         best = self.logits().argmax(dim=1) - 1
         self.offset.copy_(best.where(may_move, torch.zeros_like(best)))
         self.temperature.zero_()
@@ -168,7 +168,7 @@ class AttentionShift(nn.Module):
 
 
 def parse_space_init(how: str) -> int:
-    """K of ``group<K>``, 0 for ``uniform``; draws nothing.
+    """Parse ``how``: K of ``group<K>``, 0 for ``uniform``.
 
     Raises:
         ConfigError: ``how`` is neither, or K is not odd and at least 3.
@@ -183,10 +183,10 @@ def parse_space_init(how: str) -> int:
 
 
 def parse_time_init(how: str) -> tuple[str, float]:
-    """The kind of start and its number, 1 where it has none; draws nothing.
+    """Parse ``how`` into the kind of initialisation and its number, 1 by default.
 
     Raises:
-        ConfigError: ``how`` is no kind that `init_time_` knows, or its number is not above 0.
+        ConfigError: `init_time_` does not know ``how``, or its number is not above 0.
     """
     form = re.fullmatch(r"(uniform|tsm-g)(\d*\.?\d+(?:e-?\d+)?)", how)
     number = float(form[2]) if form else 1.0
@@ -200,8 +200,8 @@ def parse_time_init(how: str) -> tuple[str, float]:
 def init_space_(shift: Tensor, how: str) -> Tensor:
     """Fill the rows H and W of a shift (2, C).
 
-    ``uniform``: in [-1, 1]. ``group<K>``: the offsets of a K x K grid in turn, as a K x K convolution has
-    them; channels that do not fill a grid stay.
+    ``uniform``: in [-1, 1]. ``group<K>``: cycle through the offsets of a K x K kernel; the remaining
+    channels, fewer than K x K, get 0.
 
     Raises:
         ConfigError: ``how`` is neither, or K is not odd and at least 3.
@@ -211,10 +211,10 @@ def init_space_(shift: Tensor, how: str) -> Tensor:
         nn.init.uniform_(shift, -1, 1)
         return shift
     channels = shift.shape[1]
-    place = torch.arange(channels, device=shift.device)
-    inside = place < channels // size**2 * size**2
-    shift[0] = torch.where(inside, place % size - size // 2, 0)
-    shift[1] = torch.where(inside, place // size % size - size // 2, 0)
+    index = torch.arange(channels, device=shift.device)
+    inside = index < channels // size**2 * size**2
+    shift[0] = torch.where(inside, index % size - size // 2, 0)
+    shift[1] = torch.where(inside, index // size % size - size // 2, 0)
     return shift
 
 
@@ -224,7 +224,7 @@ def init_time_(shift: Tensor, how: str) -> Tensor:
 
     ``uniform``: in [-1, 1]; ``uniform<size>``: in [-size, size]. ``tsm``: an eighth of the channels +1, the
     next eighth -1, the others 0 (Temporal Shift Module, arXiv 1811.08383); ``tsm-g<std>``: the same plus
-    Gaussian noise. ``none``: 0, every frame by itself.
+    Gaussian noise. ``none``: 0, no shift in time.
 
     Raises:
         ConfigError: ``how`` is none of them, or its number is not above 0.

@@ -1,4 +1,4 @@
-"""Channel attention."""
+"""Squeeze-and-excitation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class SqueezeExcite(nn.Module):
     """Scale each channel by a gate computed from its mean over time and space (arXiv 1709.01507).
 
     Mean over T, H, W -> ``fc1`` to ``hidden`` -> ReLU -> ``fc2`` -> sigmoid -> multiply. With ``per_frame``
-    the mean is over H and W alone, and each frame has gates of its own.
+    the mean is over H and W only, and each frame has its own gates.
 
     Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
     """

@@ -1,6 +1,6 @@
-"""Batch norm over parts of a batch, so that many clips are normalised as a few would be.
+"""Batch norm over splits of a batch, so that a large batch is normalised like a small one.
 
-Wu et al. 2020, arXiv 1912.00998, section 3.3; the rules of PySlowFast (models/batchnorm_helper.py).
+Wu et al. 2020, arXiv 1912.00998, section 3.3; as in PySlowFast (models/batchnorm_helper.py).
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ class SubBatchNorm3d(nn.BatchNorm3d):
     """`nn.BatchNorm3d` whose batch statistics cover every ``num_splits``-th clip: clip j is in split
     j mod num_splits.
 
-    All splits share weight and bias. Each has running statistics of its own while training; what evaluation
-    normalises by, and all that the state dict knows, is one aggregate: the mean of their means, and the mean
-    of their variances plus the variance of their means. It is made by ``eval()`` and ``state_dict()``
-    themselves. So a checkpoint is that of an `nn.BatchNorm3d`, and loading one gives every split its
-    statistics.
+    All splits share weight and bias. In training each has its own running statistics. Evaluation and the
+    state dict use one aggregate: the mean of the means, and the mean of the variances plus the variance of
+    the means. ``eval()`` and ``state_dict()`` compute it. So a checkpoint is that of an `nn.BatchNorm3d`, and
+    loading one sets the statistics of every split.
 
-    A batch that the splits do not divide (a profiler's single clip, say) is one split.
+    A batch whose size is no multiple of ``num_splits`` (a profiler's single clip, say) is one split.
 
     Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
 
     Attributes:
         split_mean, split_var: (num_splits, C), not in the state dict.
-        moved: whether they did, since they were aggregated or set.
+        moved: whether they have changed since they were last aggregated or set.
     """
 
     split_mean: Tensor
@@ -49,7 +48,7 @@ class SubBatchNorm3d(nn.BatchNorm3d):
     ) -> None:
         """
         Raises:
-            ValueError: there are no splits.
+            ValueError: ``num_splits`` is below 1.
         """
         if num_splits < 1:
             raise ValueError(f"num_splits must be at least 1, got {num_splits}")
@@ -73,11 +72,11 @@ class SubBatchNorm3d(nn.BatchNorm3d):
         return batch_norm_act(x, self.weight, self.bias, training=True, eps=self.eps, **self.begin_batch())
 
     def divides(self, num_clips: int) -> bool:
-        """Whether the splits of a batch are equal."""
+        """Whether all splits of such a batch have the same size."""
         return num_clips % self.num_splits == 0
 
     def begin_batch(self) -> dict[str, Any]:
-        """Count a batch of training; what `saccade.ops.batch_norm_act` needs to know to normalise it."""
+        """Count a training batch; returns arguments for `saccade.ops.batch_norm_act`."""
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         self.moved = True
@@ -91,7 +90,7 @@ class SubBatchNorm3d(nn.BatchNorm3d):
 
     @torch.no_grad()
     def aggregate(self) -> None:
-        """Bring ``running_mean`` and ``running_var`` up to date with the splits."""
+        """Update ``running_mean`` and ``running_var`` from the splits."""
         if not self.moved:
             return
         assert self.running_mean is not None
@@ -103,7 +102,7 @@ class SubBatchNorm3d(nn.BatchNorm3d):
 
     @torch.no_grad()
     def spread(self) -> None:
-        """Give every split the aggregate."""
+        """Set every split to the aggregate."""
         assert self.running_mean is not None
         assert self.running_var is not None
         self.split_mean.copy_(self.running_mean.expand_as(self.split_mean))
@@ -132,10 +131,10 @@ class SubBatchNorm3d(nn.BatchNorm3d):
 def split_batch_norm(model: _Module, num_splits: int) -> _Module:
     """Give every 3-D batch norm of ``model`` (plain, split or synchronised) ``num_splits`` splits, in place.
 
-    Parameters and statistics are the very same tensors, so optimisers and state dicts do not notice. With
-    other numbers of splits than before, every split begins with the aggregate. One split is `nn.BatchNorm3d`.
+    Parameters and running statistics stay the same tensors, so that optimisers and state dicts remain valid.
+    If the number of splits changes, every split starts from the aggregate. One split is `nn.BatchNorm3d`.
 
-    Returns the model; if it is itself a batch norm, its replacement.
+    Returns the model, or its replacement if it is a batch norm itself.
     """
 
     def split(module: nn.Module) -> nn.Module | None:
@@ -161,7 +160,7 @@ def split_batch_norm(model: _Module, num_splits: int) -> _Module:
 def split_statistics(model: nn.Module) -> dict[str, Tensor]:
     """The running statistics of every split, by module: (2, num_splits, C), means and variances.
 
-    They are not in the state dict, and only who wants to go on with the same splits needs them.
+    They are not in the state dict; resuming a run with the same splits needs them.
     """
     return {
         name: torch.stack((module.split_mean, module.split_var))
@@ -172,7 +171,7 @@ def split_statistics(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_split_statistics(model: nn.Module, statistics: dict[str, Tensor]) -> None:
-    """Split the batch norms of ``model`` as those were that `split_statistics` is from, and go on there."""
+    """Split the batch norms of ``model`` and load what `split_statistics` returned."""
     for value in list(statistics.values())[:1]:
         split_batch_norm(model, value.shape[1])
     modules = dict(model.named_modules())
@@ -185,7 +184,7 @@ def load_split_statistics(model: nn.Module, statistics: dict[str, Tensor]) -> No
 
 
 def _num_splits(norm: nn.BatchNorm3d) -> int:
-    """0: statistics over several processes."""
+    """Number of splits; 0 for synchronised statistics."""
     if isinstance(norm, SubBatchNorm3d):
         return norm.num_splits
     return 0 if isinstance(norm, SyncBatchNorm3d) else 1

@@ -1,11 +1,11 @@
-"""What transformers for video are made of: clips to tokens, blocks, and the head.
+"""Parts of video transformers: embedding of clips, blocks and head.
 
 Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words", arXiv 2010.11929; Bertasius et al. 2021, "Is
 Space-Time Attention All You Need for Video Understanding?", arXiv 2102.05095 (`DividedBlock`).
 
-Shape letters: B clips, T moments (frames or tubelets), P patches of one moment, C width, N tokens, K classes.
-The first token is the class token. Tokens are laid out as (B, 1 + T P, C), the patches of a moment next to
-each other, or, where the moments do not meet, as (B, T, 1 + P, C), with a class token each.
+Shape letters: B clips, T time steps (frames or tubelets), P patches per time step, C width, N tokens, K
+classes. The first token is the class token. Tokens have shape (B, 1 + T P, C), time slowest, or, where time
+steps do not interact, (B, T, 1 + P, C) with a class token for each.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ HeadPool = Literal["class", "mean"]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockShape:
-    """What the blocks of a transformer have in common.
+    """Settings shared by all blocks of a transformer.
 
-    ``dropout`` is behind attention and within the MLP, ``attn_dropout`` on the attention weights.
+    ``dropout`` applies after attention and in the MLP, ``attn_dropout`` to the attention weights.
     """
 
     width: int
@@ -67,9 +67,9 @@ class Mlp(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention among all tokens, then an MLP; each behind a norm, each residual.
+    """Pre-norm block: attention among all tokens, then an MLP, both residual.
 
-    Shapes: (B, N, C) -> (B, N, C); (B, T, N, C) -> (B, T, N, C), every moment by itself.
+    Shapes: (B, N, C) -> (B, N, C); (B, T, N, C) -> (B, T, N, C), attention within each time step.
     """
 
     def __init__(self, shape: BlockShape, drop_path: float = 0.0) -> None:
@@ -89,11 +89,11 @@ class TransformerBlock(nn.Module):
 
 
 class DividedBlock(nn.Module):
-    """Attention in time, then in space, then an MLP; each behind a norm, each residual.
+    """Pre-norm block of divided attention: in time, then in space, then an MLP, all residual.
 
-    In time a patch meets the same patch of the other moments, without the class token. In space the patches
-    of a moment and a copy of the class token meet; its copies are averaged. ``time_fc`` starts at zero, so
-    that a block whose other weights are those of an image network begins as that network's.
+    In time, a patch attends to the same patch of all time steps, without the class token. In space, the
+    patches of a time step and a copy of the class token attend to each other; the copies are averaged.
+    ``time_fc`` starts at zero, so that a block with the weights of an image model starts as in that model.
 
     Shapes: (B, 1 + T P, C) and T -> (B, 1 + T P, C).
     """
@@ -135,12 +135,11 @@ class DividedBlock(nn.Module):
 
 
 class ClipEmbedding(nn.Module):
-    """Tubelets of a clip to tokens, with a class token and with learned positions in space and in time.
+    """Embed the tubelets of a clip, with a class token and learned positions in space and time.
 
     Parameters: ``patch.weight`` (C, 3, frames, side, side) and ``patch.bias``; ``cls_token`` (1, 1, C);
-    ``pos_embed`` (1, 1 + P, C), of the class token and then of the patches, row by row; ``time_embed``
-    (1, T, C), of the patches of a moment, where ``in_time``. Clips of other sizes than those it was made for
-    get interpolated positions.
+    ``pos_embed`` (1, 1 + P, C), for the class token, then the patches row by row; ``time_embed`` (1, T, C),
+    if ``in_time``. Positions are interpolated for clips of other sizes.
 
     Shapes: (B, 3, T frames, H, W) -> (B, 1 + T P, C), or (B, T, 1 + P, C) with ``per_moment``.
     """
@@ -158,8 +157,10 @@ class ClipEmbedding(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         """Args:
-        tubelet: its frames, and its side in pixels.
-        grid: moments, and patches along a side, of the clips whose positions are learned.
+        tubelet: (frames, side in pixels).
+        grid: (time steps, patches along a side) for which positions are learned.
+        in_time: learn positions in time.
+        per_moment: return a class token for every time step.
         """
         super().__init__()
         self.tubelet, self.grid, self.per_moment = tubelet, grid, per_moment
@@ -187,10 +188,10 @@ class ClipEmbedding(nn.Module):
         return output
 
     def token_grid(self, clips: Tensor) -> tuple[int, int, int]:
-        """Moments, rows and columns of the tokens of clips (B, 3, T, H, W).
+        """(time steps, rows, columns) of the tokens of clips (B, 3, T, H, W).
 
         Raises:
-            UsageError: the clips are not made of whole tubelets.
+            UsageError: the size is no multiple of the tubelet's.
         """
         frames, side = self.tubelet
         num_frames, height, width = clips.shape[2:]
@@ -198,13 +199,13 @@ class ClipEmbedding(nn.Module):
             parts = f"{frames}×{side}×{side}" if frames > 1 else f"{side}×{side}"
             multiples = f"frames must be a multiple of {frames}, " if frames > 1 else ""
             raise UsageError(
-                f"clips of {num_frames}×{height}×{width} (frames, height, width) are not made of whole "
+                f"clips of {num_frames}×{height}×{width} (frames, height, width) do not divide into "
                 f"{parts} patches: {multiples}height and width must be multiples of {side}"
             )
         return num_frames // frames, height // side, width // side
 
     def _patches(self, clips: Tensor) -> Tensor:
-        """The convolution, as the product with a matrix that it is where no patch overlaps another."""
+        """The patch convolution as a matrix product, as patches do not overlap."""
         frames, side = self.tubelet
         x = clips.unflatten(4, (-1, side)).unflatten(3, (-1, side)).unflatten(2, (-1, frames))
         x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)  # (B, T, rows, columns, 3, frames, side, side)
@@ -212,17 +213,17 @@ class ClipEmbedding(nn.Module):
 
 
 class MomentsToTokens(nn.Module):
-    """The mean of the patches of every moment, with the clip's class token and learned positions in time.
+    """Average the patches of each time step; add the class token and learned positions in time.
 
-    Parameter: ``time_embed`` (1, 1 + T, C), of the class token and then of the moments.
+    Parameter: ``time_embed`` (1, 1 + T, C), for the class token, then the time steps.
     Shapes: (B, T, 1 + P, C) -> (B, 1 + T, C).
     """
 
     def __init__(self, width: int, num_times: int, *, dropout: float = 0.0, leak: bool = False) -> None:
         """Args:
-        leak: take class tokens as VideoTransformer-pytorch does, for its published weights. There clip i gets
-            the class token of moment i of the first clip, as long as there are that many moments, instead of
-            that of its own first moment: what comes out depends on the batch.
+        leak: select class tokens as VideoTransformer-pytorch does, for its published weights: clip i gets
+            token i of all (clip, time step) pairs instead of that of its own first time step, so that the
+            output depends on the batch.
         """
         super().__init__()
         self.leak = leak
@@ -242,10 +243,9 @@ class MomentsToTokens(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Norm and classifier of the class token, or of the mean of the other tokens' norms.
+    """Norm and classifier, on the class token or on the mean of the other tokens after the norm.
 
-    Shapes: (B, N, C), or (B, T, N, C), which is averaged over the moments first, -> (B, K); without a
-    classifier, the C features.
+    Shapes: (B, N, C), or (B, T, N, C), averaged over T first -> (B, K), or (B, C) without a classifier.
     """
 
     def __init__(

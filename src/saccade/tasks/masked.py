@@ -29,7 +29,7 @@ from saccade.tasks.scores import not_finite
 from saccade.transforms import Mixing, TrainTransform
 from saccade.transforms.masked_targets import (
     TargetKind,
-    scored_places,
+    scored_mask,
     scored_predictions,
     scored_targets,
 )
@@ -84,18 +84,18 @@ class Masking:
 @dataclass(frozen=True)
 class TokenErrors:
     """Errors of the scored frames of a batch: ``errors`` (n, h, w), the mean of the squares over D, and 0
-    where nothing was hidden; ``targets`` (n, h, w, D); ``places`` bool (n, h, w), what was hidden.
+    where nothing was hidden; ``targets`` (n, h, w, D); ``masked`` bool (n, h, w), what was hidden.
     """
 
     errors: Tensor
     targets: Tensor
-    places: Tensor
+    masked: Tensor
 
     def explained(self) -> Tensor:
         """Fraction of the variance of the targets that is explained: 1 - squared error / squared distance of
         the targets from their mean. 0 where there is nothing to explain.
         """
-        hidden = self.targets[self.places]
+        hidden = self.targets[self.masked]
         spread = (hidden - hidden.mean(0)).square().mean(-1).sum() if len(hidden) else hidden.sum()
         explained = 1 - self.errors.detach().sum() / spread
         return torch.where(spread > 0, explained, 0.0)
@@ -104,9 +104,9 @@ class TokenErrors:
 def token_errors(predictions: Tensor, tokens: MaskedTokens, pixels: Tensor, kind: TargetKind) -> TokenErrors:
     """Errors of predictions (B, t, h, w, F D) about clips, uint8 (B, T, S, S, 3)."""
     targets = scored_targets(pixels, tokens, kind)
-    places = scored_places(tokens).to(targets.device)
+    masked = scored_mask(tokens).to(targets.device)
     squares = (scored_predictions(predictions.float(), tokens) - targets).square().mean(-1)
-    return TokenErrors(squares * places, targets, places)
+    return TokenErrors(squares * masked, targets, masked)
 
 
 # ------------------------------------------------------------------------------------------------ the result
@@ -374,7 +374,7 @@ class Masked(Task):
         outputs = []
         for number in range(len(views)):
             own = whose == number
-            hidden = found.targets[own][found.places[own]].double()
+            hidden = found.targets[own][found.masked[own]].double()
             outputs.append((float(found.errors[own].double().sum()), hidden))
         return outputs
 

@@ -99,7 +99,7 @@ def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[
     """The files of each mix, with their fractions."""
     found = []
     for seed, file, partner in zip(part.seeds, files, mix.partners(len(part)), strict=True):
-        fraction = mix.draw(seed, size).share
+        fraction = mix.draw(seed, size).lam
         found.append(file if fraction == 1 else f"{file} {_percent(fraction)} + {files[partner]}")
     return found
 

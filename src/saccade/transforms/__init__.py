@@ -1,4 +1,4 @@
-"""From decoded frames to the input of a network, in batches, on its device."""
+"""Transforms from decoded frames to the input of a model, on batches, on the model's device."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Crops that cover a random fraction of the frame with a random aspect ratio, for resizing to a square.
 
-Szegedy et al. 2015, "Going Deeper with Convolutions", arXiv 1409.4842, section 6; the draws are those of
-PySlowFast (datasets/transform.py, random_resized_crop) and of torchvision's RandomResizedCrop.
+Szegedy et al. 2015, "Going Deeper with Convolutions", arXiv 1409.4842, section 6; draws as in
+PySlowFast (datasets/transform.py, random_resized_crop) and torchvision's RandomResizedCrop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Range = tuple[float, float]
 
 
 def draw_area(seed: int, height: int, width: int, *, area: Range, aspect: Range) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the crop of the clip with this seed, in pixels.
+    """(top, left, height, width) in pixels of the crop of the clip with this seed.
 
     The fraction of the frame is drawn uniformly from ``area``, width / height log-uniformly from ``aspect``,
     the position uniformly. A crop that does not fit is drawn again; after ten attempts it is the largest

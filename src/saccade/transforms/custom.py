@@ -1,4 +1,4 @@
-"""Transforms of a user's own, by name: for ``augment.transform`` of a recipe."""
+"""Registry of custom transforms, for ``augment.transform`` of a recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from saccade.plugins import Registry
 
 BatchTransform = Callable[[Tensor], Tensor]
-"""From a training batch (B, 3, T, H, W), normalised and on the model's device, to one of as many clips."""
+"""Training batch (B, 3, T, H, W), normalised, on the model's device -> batch of as many clips."""
 
 _Transform = TypeVar("_Transform", bound=BatchTransform)
 
@@ -20,9 +20,9 @@ _TRANSFORMS = Registry[BatchTransform](
 
 
 def register_transform(name: str) -> Callable[[_Transform], _Transform]:
-    """Make a transform known by ``name``; packages use the entry-point group ``saccade.transforms``.
+    """Register a transform by ``name``; packages use the entry-point group ``saccade.transforms``.
 
-    It runs in the training process on the batch as it is after all other transforms, before clips are mixed.
+    It runs in the training process, after all other transforms and before MixUp and CutMix.
     Torch's global generator is seeded at every step, so that a resumed run draws the same.
 
     Example:
@@ -48,7 +48,7 @@ def get_transform(name: str) -> BatchTransform:
     """The transform of this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no transform has this name.
     """
     return _TRANSFORMS[name]
 

@@ -19,18 +19,18 @@ _ATTEMPTS = 100
 
 
 class RandomErasing:
-    """Paints noise over a random rectangle of a clip, the same rectangle and the same noise in every frame.
+    """Replace a random rectangle of a clip by noise, with the same rectangle and noise in every frame.
 
-    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv 1708.04896, algorithm 1: with a probability,
-    area and aspect are drawn uniformly until the rectangle fits; every value in it is replaced by one drawn
-    uniformly from 0..255 ("RE-R"). PySlowFast too keeps the rectangle, but draws new noise for each frame.
+    Zhong et al. 2017, "Random Erasing Data Augmentation", arXiv 1708.04896, algorithm 1: with the given
+    probability, area and aspect are drawn uniformly until the rectangle fits; every value in it is replaced
+    by one drawn uniformly from 0..255 ("RE-R"). PySlowFast draws new noise for each frame.
 
     Args:
-        probability: that a rectangle of a clip is erased.
-        clip: mean and std of the normalisation, which the noise gets too.
+        probability: probability that a clip is erased.
+        clip: mean and std by which the noise is normalised.
 
     Raises:
-        ConfigError: a probability outside 0..1.
+        ConfigError: the probability is outside 0..1.
     """
 
     def __init__(self, probability: float, clip: ClipSpec) -> None:
@@ -54,7 +54,7 @@ class RandomErasing:
         return None
 
     def __call__(self, x: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Erase in ``x``, normalised (B, 3, T, S, S), in place, clip by clip as ``seeds`` say; returns it."""
+        """Erase in ``x``, normalised (B, 3, T, S, S), in place, each clip by its seed; return ``x``."""
         for clip, seed in zip(x, seeds, strict=True):
             drawn = self.draw(seed, *clip.shape[2:])
             if drawn is None:

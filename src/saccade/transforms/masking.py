@@ -1,9 +1,9 @@
-"""Which tokens of a clip MaskFeat hides: the two published ways of drawing cubes.
+"""Cube masks for MaskFeat: the two published ways of choosing the tokens that are masked.
 
-MaskFeat: Wei et al., CVPR 2022, arXiv 2112.09133, section 3. A generator draws from a `random.Random` alone,
-so that a clip's mask follows from the clip's seed, in whatever batch, process or resumed run it is.
+MaskFeat: Wei et al., CVPR 2022, arXiv 2112.09133, section 3. A mask depends on the clip's seed alone, not on
+the batch, the process or whether the run was resumed.
 
-Shape letters: B clips, t h w the grid of tokens, F frames that are predicted for a token.
+Shape letters: B clips, t h w the grid of tokens, F predicted frames per token.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ Scored = Literal["centre", "all"]
 Grid = tuple[int, int, int]
 
 ASPECT = (0.3, 1 / 0.3)
-"""Height by width of the rectangles, in both."""
+"""Range of height / width of the rectangles, for both rules."""
 
 
 @dataclass(frozen=True)
 class CubeMask:
-    """What is hidden of one clip.
+    """The mask of one clip.
 
     Attributes:
-        mask: bool (t, h, w), true for hidden.
-        cubes: of each cube the first step in time and their number; empty where cubes have no order in time.
+        mask: bool (t, h, w), true where a token is masked.
+        cubes: (first time step, number of time steps) of each cube; empty if cubes may overlap in time.
     """
 
     mask: NDArray[np.bool_]
@@ -45,13 +45,13 @@ class CubeMask:
 
 
 class MaskGenerator(ABC):
-    """Draws masks of one grid of tokens."""
+    """Draws masks for one grid of tokens."""
 
     grid: Grid
 
     @abstractmethod
     def draw(self, rng: random.Random) -> CubeMask:
-        """One mask."""
+        """Draw one mask."""
 
     def of_clip(self, seed: int) -> CubeMask:
         """The mask of the clip with this seed."""
@@ -59,21 +59,21 @@ class MaskGenerator(ABC):
 
 
 class VideoTransformerCubes(MaskGenerator):
-    """VideoTransformer-pytorch's (mask_generator.py, CubeMaskGenerator): one shape for some steps in time.
+    """The rule of VideoTransformer-pytorch (mask_generator.py, CubeMaskGenerator): one spatial mask per cube.
 
-    Until ``int(t * ratio)`` steps are hidden, a mask of ``int(h * w * ratio)`` tokens is put together from
-    rectangles and laid on a stretch of steps drawn at random, as far as they are free. So ``ratio`` squared
-    of all tokens are hidden: 15 % of 8x14x14 at 0.4. A stretch may be drawn to start behind the last step;
-    nothing is hidden then, and another is drawn. Rectangles are at most as large as what is still to hide; if
-    ten in a row do not fit, a few tokens less are hidden.
+    Until ``int(t * ratio)`` time steps are masked, a spatial mask of ``int(h * w * ratio)`` tokens is built
+    from rectangles and applied to a random run of time steps that are still free. So the fraction of masked
+    tokens is ``ratio`` squared: 15 % of 8x14x14 at 0.4. A run that starts after the last time step masks
+    nothing, and another is drawn. No rectangle is larger than the number of tokens still to mask; if ten in a
+    row do not fit, slightly fewer tokens are masked.
 
     Args:
         grid: (t, h, w).
-        ratio: see above.
-        min_patches: tokens of the smallest rectangle that is tried first; None: 16 of 196, as published.
+        ratio: fraction of the time steps, and of the tokens of each, that are masked.
+        min_patches: tokens of the smallest rectangle; None: 16 of 196, as published.
 
     Raises:
-        ConfigError: nothing would be hidden.
+        ConfigError: nothing would be masked.
     """
 
     _attempts = 10
@@ -86,13 +86,13 @@ class VideoTransformerCubes(MaskGenerator):
         self.min_patches = min_patches
         if not self.num_steps or not self.num_patches:
             raise ConfigError(
-                f"masked.ratio: {ratio:g} of {grid[0]} steps in time of {grid[1]}x{grid[2]} tokens hides "
-                "nothing; raise it, or take longer or larger clips"
+                f"masked.ratio: {ratio:g} of {grid[0]} steps in time of {grid[1]}x{grid[2]} tokens masks "
+                "nothing; raise it, or use longer or larger clips"
             )
         if not 1 <= self.min_patches <= self.num_patches:
             raise ConfigError(
                 f"masked.min_patches: must be 1 to {self.num_patches}, the {ratio:g} of {grid[1]}x{grid[2]} "
-                f"tokens that are hidden (is {min_patches})"
+                f"tokens that are masked (is {min_patches})"
             )
 
     def draw(self, rng: random.Random) -> CubeMask:
@@ -101,7 +101,7 @@ class VideoTransformerCubes(MaskGenerator):
         cubes = []
         while (left := self.num_steps - int(taken.sum())) > 0:
             shape = self._shape(rng)
-            start = rng.randint(0, self.grid[0])  # may be behind the last
+            start = rng.randint(0, self.grid[0])  # may be after the last
             length = rng.randint(1, left)
             free = 0
             while free < length and start + free < self.grid[0] and not taken[start + free]:
@@ -116,9 +116,9 @@ class VideoTransformerCubes(MaskGenerator):
         shape = np.zeros(self.grid[1:], np.bool_)
         while (left := self.num_patches - int(shape.sum())) > 0:
             for _ in range(self._attempts):
-                place = self._rectangle(rng, left)
-                if place is not None and 0 < (~shape[place]).sum() <= left:
-                    shape[place] = True
+                box = self._rectangle(rng, left)
+                if box is not None and 0 < (~shape[box]).sum() <= left:
+                    shape[box] = True
                     break
             else:
                 break
@@ -134,22 +134,22 @@ class VideoTransformerCubes(MaskGenerator):
 
 
 class PySlowFastCubes(MaskGenerator):
-    """PySlowFast's (datasets/transform.py, MaskingGenerator3D): boxes until ``ratio`` of the tokens are
-    hidden.
+    """The rule of PySlowFast (datasets/transform.py, MaskingGenerator3D): draw boxes until ``ratio`` of the
+    tokens are masked.
 
-    It works on a window that is ``coarse`` times coarser than the tokens in height and width: [8, 7, 7] for
-    8x14x14 tokens. A box has 1 to t steps and, on one step, a fifth to the whole of the window's cells; it
-    must leave a row and a column of the window and may not hide more than is still to hide. If a hundred in a
-    row do not fit, a few cells less are hidden.
+    Boxes are drawn on a grid of cells that is ``coarse`` times coarser than the tokens in height and width:
+    8x7x7 for 8x14x14 tokens. A box spans 1 to t time steps and, on each, between a fifth and all of the
+    cells; it leaves at least one row and one column free and masks no more cells than are still to mask. If a
+    hundred in a row do not fit, slightly fewer cells are masked.
 
     Args:
         grid: (t, h, w) of the tokens.
-        ratio: share of the tokens that are hidden.
-        coarse: tokens a side of a cell.
-        min_patches: cells of the smallest box on one step; None: a fifth of the window's.
+        ratio: fraction of the tokens that are masked.
+        coarse: side of a cell in tokens.
+        min_patches: cells of the smallest box on one time step; None: a fifth of all.
 
     Raises:
-        ConfigError: cells do not fill the grid, or nothing would be hidden.
+        ConfigError: the grid is not made of whole cells, or nothing would be masked.
     """
 
     _attempts = 100
@@ -168,7 +168,7 @@ class PySlowFastCubes(MaskGenerator):
         self.num_cells = round(math.prod(self.window) * ratio)
         if min(self.window[1:]) < 2 or not self.num_cells:
             raise ConfigError(
-                f"masked.ratio: {ratio:g} of a window of {'x'.join(map(str, self.window))} cells hides "
+                f"masked.ratio: {ratio:g} of a window of {'x'.join(map(str, self.window))} cells masks "
                 "nothing; raise it, or lower masked.coarse"
             )
         if not 0 <= self.min_patches <= self.max_patches:
@@ -180,9 +180,9 @@ class PySlowFastCubes(MaskGenerator):
         mask = np.zeros(self.window, np.bool_)
         while (left := self.num_cells - int(mask.sum())) > 0:
             for _ in range(self._attempts):
-                place = self._box(rng)
-                if place is not None and 0 < (~mask[place]).sum() <= left:
-                    mask[place] = True
+                box = self._box(rng)
+                if box is not None and 0 < (~mask[box]).sum() <= left:
+                    mask[box] = True
                     break
             else:
                 break
@@ -200,7 +200,7 @@ class PySlowFastCubes(MaskGenerator):
 
 
 def _sides(rng: random.Random, least: float, most: float) -> tuple[int, int]:
-    """Height and width of a rectangle; drawn in this order: its area, the logarithm of its shape."""
+    """Height and width of a random rectangle: draws its area, then the logarithm of height / width."""
     area = rng.uniform(least, most)
     shape = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
     return round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
@@ -214,11 +214,11 @@ def _checked_ratio(ratio: float) -> float:
 
 @dataclass(frozen=True)
 class MaskedTokens:
-    """What is hidden of a batch and what is learned from it.
+    """The masks of a batch, and the frames on which predictions are scored.
 
     Attributes:
-        mask: bool (B, t, h, w), true for hidden.
-        scored: bool (B, t, F), the frames on which the hidden tokens are scored.
+        mask: bool (B, t, h, w), true where a token is masked.
+        scored: bool (B, t, F), true for the frames on which masked tokens are scored.
     """
 
     mask: Tensor
@@ -226,7 +226,7 @@ class MaskedTokens:
 
     @property
     def count(self) -> int:
-        """Scored tokens: each hidden one, as often as frames of it are scored."""
+        """Number of scored predictions: masked tokens times the scored frames of each."""
         return int((self.mask.sum((2, 3)) * self.scored.sum(2)).sum())
 
     def to(self, device: torch.device | str) -> MaskedTokens:
@@ -237,19 +237,19 @@ class MaskedTokens:
 
 
 def masked_tokens(masks: Sequence[CubeMask], *, scored: Scored, num_frames: int) -> MaskedTokens:
-    """The masks of clips as one batch.
+    """Stack the masks of clips to a batch.
 
     Args:
-        scored: ``centre``: the middle frame of each cube, number ``2 * start + length`` of the clip where a
-            token covers two (VideoTransformer-pytorch); ``all``: every predicted frame.
-        num_frames: F, frames predicted for a token: both (2), or its first (1).
+        scored: ``centre``: the middle frame of each cube, frame ``2 * start + length`` of the clip if a
+            token covers two frames (VideoTransformer-pytorch); ``all``: every predicted frame.
+        num_frames: F: 2 predicts both frames of a token, 1 only the first.
     """
     mask = np.stack([one.mask for one in masks])
     frames = np.ones((*mask.shape[:2], num_frames), np.bool_)
     if scored == "centre":
         frames[:] = False
-        for own, one in zip(frames, masks, strict=True):
+        for of_clip, one in zip(frames, masks, strict=True):
             for start, length in one.cubes:
                 step, second = divmod(2 * start + length, 2)
-                own[step, second if num_frames == 2 else 0] = True
+                of_clip[step, second if num_frames == 2 else 0] = True
     return MaskedTokens(torch.from_numpy(mask), torch.from_numpy(frames))

@@ -19,40 +19,42 @@ Box = tuple[slice, slice, slice]  # of frames, rows and columns
 
 @dataclass(frozen=True)
 class Mix:
-    """How one clip is mixed: λ, ``share``, of itself and 1 - λ of its partner. ``box`` is where the partner
-    is pasted (CutMix); None: blended everywhere (MixUp), or not mixed if λ is 1.
+    """How one clip is mixed with its partner.
+
+    ``lam`` is λ, the weight of the clip itself; its partner has 1 - λ. ``box`` is where the partner is pasted
+    (CutMix); None: the clips are blended (MixUp), or not mixed if λ is 1.
     """
 
-    share: float
+    lam: float
     box: Box | None = None
 
 
 class Mixing:
-    """Mixes the clips of a batch in pairs; each clip draws for itself, from its own seed.
+    """Mix the clips of a batch in pairs; the draws of each clip follow from its seed.
 
     MixUp (Zhang et al. 2017, arXiv 1710.09412, section 2) blends clip and partner with λ ~ Beta(α, α).
-    CutMix (Yun et al. 2019, arXiv 1905.04899, section 3.1) replaces a random rectangle of area 1 - λ by that
-    of the partner; λ is then the fraction of the clip that remains. Both mix the labels by λ.
+    CutMix (Yun et al. 2019, arXiv 1905.04899, section 3.1) pastes a random rectangle of area 1 - λ from the
+    partner; λ is the fraction of the clip that remains. Both mix the labels by λ.
 
-    ``tube``: the rectangle is cut from all frames alike, so its content keeps moving; the labels mix by
-    its area. That is PySlowFast's, and the one that "VideoMix" (Yun et al. 2020, arXiv 2012.03457) found
-    best. ``box``: the cut is limited in time too, a box with sides (1 - λ)^(1/3) of the clip's.
+    ``tube``: the rectangle is the same in all frames, and labels mix by its area. PySlowFast does this, and
+    "VideoMix" (Yun et al. 2020, arXiv 2012.03457) found it best. ``box``: the cut is limited in time too, a
+    box whose sides are (1 - λ)^(1/3) of the clip's.
 
-    The partner of a clip is ``repeats`` positions after it, within blocks of twice that size, in the random
-    order of the batch: a clip is never mixed with a repetition of itself, and the result does not depend on
-    how the batch is split among processes and passes, if each part holds complete blocks.
+    The partner of a clip is ``repeats`` positions after it in the batch, modulo a block of ``2 * repeats``
+    clips. So a clip is never mixed with a repetition of itself, and the result does not depend on how the
+    batch is split over processes and micro-batches, if each part holds complete blocks.
 
     Args:
         mixup: α of MixUp, 0 is off.
         cutmix: α of CutMix, 0 is off.
         shape: what CutMix cuts out.
         switch: probability of CutMix where both are on.
-        probability: that a clip is mixed at all.
-        num_classes: of the labels.
+        probability: probability that a clip is mixed at all.
+        num_classes: classes of the labels.
         repeats: consecutive clips of the same video in a batch.
 
     Raises:
-        ConfigError: neither is on, or a number is out of its range.
+        ConfigError: both are off, or a value is out of range.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Mixing:
         self.probability, self.num_classes, self.repeats = probability, num_classes, repeats
 
     def draw(self, seed: int, size: Sequence[int]) -> Mix:
-        """What the clip with this seed becomes; ``size`` is its frames, height and width."""
+        """How the clip with this seed is mixed; ``size`` is (frames, height, width)."""
         random = stream(seed, "mixing")
         applies, which, *centre = random.random(5).tolist()
         if applies >= self.probability:
@@ -93,17 +95,15 @@ class Mixing:
         else:
             sides = (cut ** (1 / 3),) * 3
         box = tuple(map(_cut, size, sides, centre))
-        kept = 1.0
+        area = 1.0
         for axis, length in zip(box, size, strict=True):
-            kept *= (axis.stop - axis.start) / length
-        return Mix(1.0 - kept, (box[0], box[1], box[2]))
+            area *= (axis.stop - axis.start) / length
+        return Mix(1.0 - area, (box[0], box[1], box[2]))
 
     def partners(self, num_clips: int) -> list[int]:
         """The partner of each clip of a batch."""
         block = 2 * self.repeats
-        last = max(
-            0, (num_clips // block - 1) * block
-        )  # where the last block starts, which takes the rest too
+        last = max(0, (num_clips // block - 1) * block)  # start of the last block, which takes the rest too
         tail = num_clips - last
         shift = self.repeats if tail > self.repeats else tail // 2
         return [
@@ -126,8 +126,8 @@ class Mixing:
         mixes = [self.draw(seed, x.shape[2:]) for seed in seeds]
         partners = self.partners(len(x))
         partner = torch.tensor(partners, device=x.device)
-        shares = torch.tensor([mix.share for mix in mixes], device=x.device)
-        blend = torch.tensor([1.0 if mix.box else mix.share for mix in mixes], device=x.device)
+        lam = torch.tensor([mix.lam for mix in mixes], device=x.device)
+        blend = torch.tensor([1.0 if mix.box else mix.lam for mix in mixes], device=x.device)
         clips = x.permute(0, 2, 3, 4, 1)  # the memory order of channels-last-3d
         if not clips.is_contiguous():
             clips = x
@@ -136,14 +136,14 @@ class Mixing:
             mixed = mixed.permute(0, 4, 1, 2, 3)
         for i, mix in enumerate(mixes):
             if mix.box:
-                place = (slice(None), *mix.box)
-                mixed[i][place] = x[partners[i]][place]
+                box = (slice(None), *mix.box)
+                mixed[i][box] = x[partners[i]][box]
         y = self.targets(labels)
-        return mixed, torch.lerp(y.index_select(0, partner), y, shares.view(-1, *(1,) * (y.ndim - 1)))
+        return mixed, torch.lerp(y.index_select(0, partner), y, lam.view(-1, *(1,) * (y.ndim - 1)))
 
 
 def _cut(length: int, side: float, centre: float) -> slice:
-    """``side`` of ``length`` around a position in it, clipped to its ends."""
+    """The slice of ``side * length`` around ``centre * length``, clipped to 0..length."""
     half = side * length / 2
     middle = 0.5 * length if side == 1.0 else centre * length
     return slice(max(0, round(middle - half)), min(length, round(middle + half)))

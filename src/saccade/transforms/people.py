@@ -1,6 +1,6 @@
 """Boxes of people under the transforms of training: cropped and flipped as the pixels are.
 
-Shape letters: B clips, L places for people in a clip, N people of a batch, K actions.
+Shape letters: B clips, L slots for people in a clip, N people of a batch, K actions.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from saccade.data.types import ClipBatch
 from saccade.errors import UsageError
 from saccade.transforms.train import TrainTransform
 
-_LEAST_SIDE = 1.0  # pixels of a box that must remain in the crop
+_MIN_SIDE = 1.0  # pixels; smaller boxes in the crop are dropped
 
 
 def boxes_in_crop(
     fractions_N4: Tensor, size: tuple[int, int], *, top: int, left: int, crop: int, flipped: bool
 ) -> tuple[Tensor, Tensor]:
-    """Where boxes lie in a crop, in its pixels.
+    """Boxes in the pixels of a crop.
 
     Args:
         fractions_N4: x1, y1, x2, y2 as fractions of width and height.
-        size: (height, width) of the frame that is cut.
-        top, left: corner of the crop; ``crop``: its side; ``flipped``: it is mirrored after it is cut.
+        size: (height, width) of the frame before the crop.
+        top, left: corner of the crop.
+        crop: its side.
+        flipped: whether it is flipped after the crop.
 
     Returns:
-        The boxes, clipped to the crop, (N, 4); and which of them keep more than a pixel in both directions,
-        bool (N,).
+        The boxes (N, 4), clipped to the crop; and bool (N,), which of them are wider and higher than a pixel.
     """
     height, width = size
     scale = fractions_N4.new_tensor([width, height, width, height])
@@ -36,16 +37,16 @@ def boxes_in_crop(
     if flipped:
         x1, y1, x2, y2 = boxes_N4.unbind(1)
         boxes_N4 = torch.stack((crop - x2, y1, crop - x1, y2), dim=1)
-    kept_N = ((boxes_N4[:, 2:] - boxes_N4[:, :2]) > _LEAST_SIDE).all(dim=1)
-    return boxes_N4, kept_N
+    inside_N = ((boxes_N4[:, 2:] - boxes_N4[:, :2]) > _MIN_SIDE).all(dim=1)
+    return boxes_N4, inside_N
 
 
 def clips_with_people(transform: TrainTransform, batch: ClipBatch) -> tuple[Tensor, list[Tensor], Tensor]:
-    """The input of a detector, with one draw per clip for pixels and boxes.
+    """The input of a detector: clips and boxes under the same random crop and flip.
 
     Returns:
-        The clips (B, 3, T, crop, crop); for each the boxes that remain in it, (N_i, 4) in pixels; and their
-        labels, float32 (sum of N_i, K).
+        Clips (B, 3, T, crop, crop); for each clip the boxes in the crop, (N_i, 4) in pixels; and the labels
+        of all boxes, float32 (sum of N_i, K).
 
     Raises:
         UsageError: the batch has no boxes, or a clip is smaller than the crop.
@@ -54,12 +55,12 @@ def clips_with_people(transform: TrainTransform, batch: ClipBatch) -> tuple[Tens
         raise UsageError("a batch without boxes cannot train a detector")
     x_BCTHW = transform(batch)
     boxes, labels = [], []
-    for number, (top, left, flipped) in enumerate(transform.places(batch)):
+    for number, (top, left, flipped) in enumerate(transform.crops(batch)):
         here_L = batch.inside[number]
         size = (int(batch.clips[number].shape[1]), int(batch.clips[number].shape[2]))
-        own_N4, kept_N = boxes_in_crop(
+        boxes_N4, inside_N = boxes_in_crop(
             batch.boxes[number][here_L], size, top=top, left=left, crop=batch.crop, flipped=flipped
         )
-        boxes.append(own_N4[kept_N])
-        labels.append(batch.labels[number].T[here_L][kept_N])
+        boxes.append(boxes_N4[inside_N])
+        labels.append(batch.labels[number].T[here_L][inside_N])
     return x_BCTHW, boxes, torch.cat(labels)

@@ -1,12 +1,12 @@
 """RandAugment for clips: a few random picture operations in a row, the same for all frames of a clip.
 
 Cubuk et al. 2019, "RandAugment: Practical automated data augmentation with a reduced search space", arXiv
-1909.13719, section 3: each operation is drawn uniformly from 14, all have one magnitude. Their ranges are
-those of AutoAugment (Cubuk et al. 2018, arXiv 1805.09501, table 6); as in PySlowFast and timm ("inc1") every
-operation grows stronger with the magnitude, in a direction drawn at random where it has two.
+1909.13719, section 3: each operation is drawn uniformly from 14, and all use the same magnitude. The ranges
+come from AutoAugment (Cubuk et al. 2018, arXiv 1805.09501, table 6). As in PySlowFast and timm ("inc1"),
+every operation grows stronger with the magnitude; an operation with two directions draws one at random.
 
-What an operation reads off the picture (extremes, histogram, mean grey) is read off the whole clip, so that
-it does the same to all frames. Everything works on batches of uint8 (B, T, S, S, 3) on their device.
+Image statistics (extremes, histogram, mean grey) are computed over the whole clip, so that all frames change
+alike. Every operation takes a batch of uint8 (B, T, S, S, 3) and runs on its device.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ MAX_MAGNITUDE = 10.0
 
 @dataclass(frozen=True)
 class Operation:
-    """One of the 14.
+    """One of the 14 operations.
 
     Attributes:
-        apply: batch (B, T, S, S, 3) in uint8, strength (B,) and fill -> batch in uint8.
-        strength: of a level in 0..1 and a direction, -1 or 1.
+        apply: (uint8 batch (B, T, S, S, 3), strength (B,), fill) -> uint8 batch.
+        strength: (level in 0..1, direction -1 or 1) -> strength.
     """
 
     apply: Callable[[Tensor, Tensor, float], Tensor]
@@ -40,24 +40,24 @@ class Operation:
 
 
 class RandAugment:
-    """Draws ``num_ops`` operations for each clip, from the clip's own seed, and applies them in turn.
+    """Draw ``num_ops`` operations for each clip from the clip's seed and apply them in turn.
 
     Args:
-        num_ops: N of the paper.
-        magnitude: M of the paper, 0..10.
-        magnitude_std: standard deviation of a normal distribution that each operation's magnitude is drawn
-            from around ``magnitude`` (kept within 0..10), timm's "mstd". 0: the paper's constant.
-        fill: value 0..255 of what moves into the picture from outside.
+        num_ops: operations per clip, N in the paper.
+        magnitude: M in the paper, 0..10.
+        magnitude_std: each operation draws its magnitude from a normal distribution around ``magnitude``
+            with this standard deviation, clipped to 0..10 (timm's "mstd"). 0: constant, as in the paper.
+        fill: value 0..255 of pixels outside the frame.
 
     Raises:
-        ConfigError: no operation, a magnitude outside its range, or a negative deviation.
+        ConfigError: ``num_ops`` is below 1, the magnitude is out of range, or the deviation is negative.
     """
 
     def __init__(
         self, num_ops: int, magnitude: float, *, magnitude_std: float = 0.0, fill: float = 128.0
     ) -> None:
         if num_ops < 1:
-            raise ConfigError(f"augment.rand_ops: {num_ops} operations are none; 0 switches it off")
+            raise ConfigError(f"augment.rand_ops: must be 0 (off) or more (is {num_ops})")
         if not 0 <= magnitude <= MAX_MAGNITUDE:
             raise ConfigError(f"augment.rand_magnitude: {magnitude} is not in 0..{MAX_MAGNITUDE:g}")
         if magnitude_std < 0:
@@ -77,15 +77,15 @@ class RandAugment:
         return drawn
 
     def __call__(self, pixels: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Augment ``pixels``, uint8 (B, T, S, S, 3), in place, each clip as its seed says; returns them."""
+        """Augment ``pixels``, uint8 (B, T, S, S, 3), in place, each clip by its seed; return them."""
         drawn = [self.draw(seed) for seed in seeds]
-        for place in range(self.num_ops):
+        for i in range(self.num_ops):
             groups: dict[str, list[int]] = {}
             for clip, operations in enumerate(drawn):
-                groups.setdefault(operations[place][0], []).append(clip)
+                groups.setdefault(operations[i][0], []).append(clip)
             groups.pop("identity", None)
             for name, clips in groups.items():
-                strength = torch.tensor([drawn[clip][place][1] for clip in clips], device=pixels.device)
+                strength = torch.tensor([drawn[clip][i][1] for clip in clips], device=pixels.device)
                 chosen = torch.stack([pixels[clip] for clip in clips])
                 changed = OPERATIONS[name].apply(chosen, strength, self.fill)
                 for clip, result in zip(clips, changed, strict=True):
@@ -94,7 +94,7 @@ class RandAugment:
 
 
 # ------------------------------------------------------------------------------------------------ operations
-# Each follows Pillow's operation of that name.
+# Each follows the Pillow operation of the same name.
 
 
 def identity(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
@@ -121,31 +121,31 @@ def equalize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
     """Give each channel a flat histogram."""
     batch = len(pixels)
     channel = torch.arange(3 * batch, device=pixels.device).view(batch, 1, 3)
-    places = pixels.flatten(1, 3).long().add_(channel * 256)
-    counts = torch.bincount(places.view(-1), minlength=3 * batch * 256).view(3 * batch, 256)
+    bins = pixels.flatten(1, 3).long().add_(channel * 256)
+    counts = torch.bincount(bins.view(-1), minlength=3 * batch * 256).view(3 * batch, 256)
     last = counts.gather(1, 255 - (counts.flip(1) > 0).int().argmax(1, keepdim=True).long())
     step = (counts.sum(1, keepdim=True) - last) // 255
     before = counts.cumsum(1) - counts
     table = ((before + step // 2) // step.clamp_min(1)).clamp_max(255)
     unchanged = torch.arange(256, device=pixels.device).expand_as(table)
     table = torch.where(step > 0, table, unchanged).to(torch.uint8)
-    return table.view(-1).gather(0, places.view(-1)).view_as(pixels)
+    return table.view(-1).gather(0, bins.view(-1)).view_as(pixels)
 
 
 def solarize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Invert all values from a threshold on."""
+    """Invert all values at or above a threshold."""
     inverted = pixels.to(torch.int16) >= _per_clip(strength.ceil().to(torch.int16))
     return pixels ^ inverted.to(torch.uint8).mul_(255)
 
 
 def posterize(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Keep the highest bits of each value."""
+    """Keep the most significant bits of each value."""
     mask = (256 - 2 ** (8 - strength.round())).to(torch.uint8)
     return pixels & _per_clip(mask)
 
 
 def color(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Away from (factor above 1) or towards (below) the grey picture."""
+    """Blend with the grey image: towards it with a factor below 1, away from it above 1."""
     x = _rows(pixels).float()
     red, green, blue = (x[..., channel::3] * GRAY[channel] for channel in range(3))
     gray = red.add_(green).add_(blue).repeat_interleave(3, dim=-1)
@@ -153,7 +153,7 @@ def color(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
 
 
 def contrast(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Away from or towards the mean grey."""
+    """Blend with the mean grey of the clip, as in `color`."""
     x = pixels.float()
     rows = _rows(pixels).flatten(1, 2).sum(1, dtype=torch.int64)  # exact, whatever the batch
     sums = rows.unflatten(1, (-1, 3)).sum(1).double()
@@ -162,12 +162,12 @@ def contrast(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
 
 
 def brightness(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Multiply all values."""
+    """Multiply all values by a factor."""
     return _rounded(pixels.float().mul_(_per_clip(strength)))
 
 
 def sharpness(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Away from or towards the picture smoothed over 3x3 pixels; the outermost pixels stay."""
+    """Blend with the image smoothed over 3x3 pixels, as in `color`; border pixels do not change."""
     x = pixels.float()
     rows = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
     inner = x[:, :, 1:-1, 1:-1]
@@ -179,28 +179,28 @@ def sharpness(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
 
 
 def rotate(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Turn counter-clockwise by an angle in degrees about the centre."""
+    """Rotate counter-clockwise about the centre, by an angle in degrees."""
     angle = strength * (math.pi / 180)
     return _warp(pixels, _maps((angle.cos(), -angle.sin(), 0), (angle.sin(), angle.cos(), 0)), fill)
 
 
 def shear_x(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Slant along the rows, about the centre."""
+    """Shear horizontally about the centre."""
     return _warp(pixels, _maps((1, strength, 0), (0, 1, 0)), fill)
 
 
 def shear_y(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Slant along the columns, about the centre."""
+    """Shear vertically about the centre."""
     return _warp(pixels, _maps((1, 0, 0), (strength, 1, 0)), fill)
 
 
 def translate_x(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Move along the rows by a share of the width."""
+    """Translate horizontally by a fraction of the width."""
     return _warp(pixels, _maps((1, 0, 2 * strength), (0, 1, 0)), fill)
 
 
 def translate_y(pixels: Tensor, strength: Tensor, fill: float) -> Tensor:
-    """Move along the columns by a share of the height."""
+    """Translate vertically by a fraction of the height."""
     return _warp(pixels, _maps((1, 0, 0), (0, 1, 2 * strength)), fill)
 
 
@@ -239,9 +239,7 @@ _NAMES = tuple(OPERATIONS)
 
 
 def _rows(pixels: Tensor) -> Tensor:
-    """(B, T, H, W, 3) as (B, T, H, W * 3): sums and factors along three values are slow where they are
-    innermost.
-    """
+    """View (B, T, H, W, 3) as (B, T, H, W * 3): an innermost dimension of 3 is slow."""
     return pixels.flatten(3)
 
 
@@ -260,7 +258,7 @@ def _blend(base: Tensor, x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _maps(*rows: tuple[Tensor | int, Tensor | int, Tensor | int]) -> Tensor:
-    """The affine maps (B, 2, 3) whose entries are numbers or (B,)."""
+    """Affine matrices (B, 2, 3) from entries that are numbers or (B,)."""
     like = next(entry for row in rows for entry in row if isinstance(entry, Tensor))
     return torch.stack(
         [
@@ -273,7 +271,7 @@ def _maps(*rows: tuple[Tensor | int, Tensor | int, Tensor | int]) -> Tensor:
 
 
 def _warp(pixels: Tensor, maps: Tensor, fill: float) -> Tensor:
-    """Each place of the result shows what ``maps`` (B, 2, 3; both run over -1..1) says, bilinearly."""
+    """Sample the clips bilinearly at the affine ``maps`` (B, 2, 3) of normalised coordinates, -1..1."""
     batch, length, height, width, _ = pixels.shape
     planes = pixels.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
     planes = planes.view(batch, length * 3, height, width).sub_(fill)

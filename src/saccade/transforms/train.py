@@ -1,9 +1,9 @@
-"""From decoded clips to the network's input while training: crop, flip, RandAugment, colour, erasing.
+"""Training transform, from decoded clips to the model's input: crop, flip, RandAugment, colour, erasing.
 
-It works on a batch at a time, on the model's device. Each clip has its own random draws, from its own seed
-(`ClipBatch.seeds`), so that it does not depend on the batch, the process or the device.
+It takes one batch at a time, on the model's device. The random draws of a clip follow from its seed
+(`ClipBatch.seeds`), so that they do not depend on the batch, the process or the device.
 
-Layout words: B clips, T frames, S side of the crop.
+Shape letters: B clips, T frames, S side of the crop.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from saccade.video.resize import resize_to
 
 
 class TrainTransform:
-    """Random crop, horizontal flip, colour jitter, normalisation; one draw per clip, the same for its frames.
+    """Random crop, horizontal flip, colour jitter and normalisation; all frames of a clip are treated alike.
 
-    Colour jitter is that of PySlowFast (brightness, then contrast, then saturation, always in this order;
+    Colour jitter follows PySlowFast (brightness, then contrast, then saturation, always in this order;
     values are not clamped): with a, b, c each drawn uniformly from 1-strength .. 1+strength, the frame is
     multiplied by a, then blended as ``b * frame + (1 - b) * mean of its grey``, then as
-    ``c * frame + (1 - c) * grey``. All of it is one linear map per frame, applied with the normalisation.
+    ``c * frame + (1 - c) * grey``. Together they are one linear map per frame, applied with the
+    normalisation.
 
     Args:
         clip: mean and std of the normalisation.
         flip: probability of a horizontal flip.
-        area: range of the fraction of the frame that a crop covers before it is resized, and ``aspect``, that
-            of its width / height; see `saccade.transforms.area`. None: squares of the crop's size.
-        mirrored: the label of each class's clips when they are flipped, see
-            `saccade.data.classnames.mirrored_labels`; None: the same.
+        area: range of the fraction of the frame that a crop covers before it is resized, see
+            `saccade.transforms.area`. None: squares of the crop's size.
+        aspect: range of the crop's width / height, with ``area``.
+        mirrored: label of each class after a flip, see `saccade.data.classnames.mirrored_labels`; None:
+            unchanged.
         brightness, contrast, saturation: strength of the jitter in 0..1, 0 is off.
         rand_augment: applied to the crop before the jitter.
         erasing: applied last.
-        channels_last: deliver in the memory format channels-last-3d (the faster way).
+        channels_last: return the memory format channels-last-3d (faster).
 
     Raises:
         ConfigError: a probability or strength outside 0..1.
@@ -77,7 +79,7 @@ class TrainTransform:
         self._std = torch.tensor(clip.std, dtype=torch.float64)
 
     def __call__(self, batch: ClipBatch) -> Tensor:
-        """The input of the network: float32 (B, 3, T, crop, crop), on the device of the batch.
+        """The input of the model: float32 (B, 3, T, crop, crop), on the device of the batch.
 
         Raises:
             UsageError: a clip is smaller than the crop, or the clips differ in length.
@@ -85,15 +87,15 @@ class TrainTransform:
         return self.with_labels(batch)[0]
 
     def with_labels(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """The input of the network and its labels, of the shape they have in the batch, swapped where the
-        clip was flipped and its class has another name in the mirror. Both come from one draw per clip.
+        """The input of the model and its labels, in the shape of ``batch.labels``. The label of a flipped
+        clip is swapped if its class has a mirrored one.
         """
         draws = self._draws(batch)
         return self._views(batch, draws)[0], self._labels(batch.labels, self._flipped(draws))
 
     def with_pixels(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """The input of the network and the frames it was made of, uint8 (B, T, S, S, 3): cut, flipped and
-        past RandAugment, but before colour jitter, normalisation and erasing.
+        """The input of the model and the frames it was made from, uint8 (B, T, S, S, 3): after crop, flip
+        and RandAugment, before colour jitter, normalisation and erasing.
         """
         return self._views(batch, self._draws(batch))
 
@@ -108,8 +110,8 @@ class TrainTransform:
         return x, pixels
 
     def _draws(self, batch: ClipBatch) -> Tensor:
-        """Six numbers in 0..1 for each clip, which follow from its seed: float64 (B, 6)."""
-        # Every draw is made, used or not: switching the jitter on leaves the crops as they were.
+        """Six uniform numbers in 0..1 for each clip, drawn from its seed: float64 (B, 6)."""
+        # All six are drawn, used or not, so that switching the jitter on does not change the crops.
         rows = [stream(seed, "transform").random(6).tolist() for seed in batch.seeds]
         return torch.tensor(rows, dtype=torch.float64)  # float32 would round the largest draws to 1
 
@@ -123,22 +125,22 @@ class TrainTransform:
         mirrored, flipped = self.mirrored.to(labels.device), flipped.to(labels.device)
         if labels.ndim == 1:
             return torch.where(flipped, mirrored[labels], labels)
-        places = mirrored.view(1, -1, *(1,) * (labels.ndim - 2)).expand_as(labels)
-        swapped = torch.zeros_like(labels).scatter_reduce(1, places, labels, "amax")
+        index = mirrored.view(1, -1, *(1,) * (labels.ndim - 2)).expand_as(labels)
+        swapped = torch.zeros_like(labels).scatter_reduce(1, index, labels, "amax")
         return torch.where(flipped.view(-1, *(1,) * (labels.ndim - 1)), swapped, labels)
 
-    def places(self, batch: ClipBatch) -> list[tuple[int, int, bool]]:
+    def crops(self, batch: ClipBatch) -> list[tuple[int, int, bool]]:
         """Top and left of each clip's crop, and whether it is flipped; not for crops by area."""
         draws = self._draws(batch)
-        places = []
+        crops = []
         rows = zip(draws[:, 0].tolist(), draws[:, 1].tolist(), self._flipped(draws).tolist(), strict=True)
         for clip, (down, right, flipped) in zip(batch.clips, rows, strict=True):
             height, width = clip.shape[1:3]
             check_crop(height, width, batch.crop)
             top = min(int(down * (height - batch.crop + 1)), height - batch.crop)
             left = min(int(right * (width - batch.crop + 1)), width - batch.crop)
-            places.append((top, left, flipped))
-        return places
+            crops.append((top, left, flipped))
+        return crops
 
     def _cut(self, batch: ClipBatch) -> Tensor:
         """Random crops, of one size, flipped or not: uint8 (B, T, S, S, 3)."""
@@ -155,11 +157,9 @@ class TrainTransform:
         return pixels
 
     def _windows(self, batch: ClipBatch) -> list[tuple[int, int, int, int, bool]]:
-        """Top, left, height and width of the part of each clip that becomes its crop; whether it is
-        flipped.
-        """
+        """(top, left, height, width, flipped) of each clip's crop, before it is resized."""
         if self.area is None:
-            return [(top, left, batch.crop, batch.crop, flip) for top, left, flip in self.places(batch)]
+            return [(top, left, batch.crop, batch.crop, flip) for top, left, flip in self.crops(batch)]
         flipped = self._flipped(self._draws(batch)).tolist()
         return [
             (*draw_area(seed, *clip.shape[1:3], area=self.area, aspect=self.aspect), flip)
@@ -169,7 +169,7 @@ class TrainTransform:
     def _linear_map(self, pixels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Scale (B or 1, 1, 3), offset (B or 1, T or 1, 3) and weight of grey (B, 1, 3) or None.
 
-        In float64, from sums of integers: exact, so that batch mates and devices do not matter.
+        Computed in float64 from integer sums, which are exact, so that batch and device do not matter.
         """
         brightness, contrast, saturation = (
             1.0 + strength * (2.0 * draws[:, 3 + i] - 1.0) for i, strength in enumerate(self.jitter)
