@@ -288,7 +288,7 @@ def test_clips_of_parts_of_patches_are_refused(name: str, size: tuple[int, ...],
         (
             "vivit_base_joint",
             {"class_token_leak": True},
-            r"class_token_leak is of factorised attention, got joi",
+            r"class_token_leak needs factorised attention, got joi",
         ),
     ],
 )

@@ -96,9 +96,9 @@ def test_the_named_shapes() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"widen_at": (0,)}, r"widen_at must be rising numbers of blocks from 1 to 2, .* got \(0,\)"),
+        ({"widen_at": (0,)}, r"widen_at must be ascending block indices from 1 to 2, .* got \(0,\)"),
         ({"widen_at": "2,1"}, "widen_at must be rising"),
-        ({"pool_q_at": (3,)}, "pool_q_at must be rising numbers of blocks from 1 to 2"),
+        ({"pool_q_at": (3,)}, "pool_q_at must be ascending block indices from 1 to 2"),
         ({"pool_q_at": "one"}, "pool_q_at must be rising"),
         ({"pool_q_at": 1}, "pool_q_at must be rising"),
         ({"depth": 0}, "depth must be a positive integer"),

@@ -98,7 +98,7 @@ def test_the_dilated_stage_costs_more():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ConfigError, match="leave localization out"):
+    with pytest.raises(ConfigError, match="detection and localization"):
         create_model("x2d", 80, detection=True, localization=True)
     with pytest.raises(ConfigError, match="roi_stride must be 16 or 32, got 8"):
         create_model("x2d", 80, detection=True, roi_stride=8)

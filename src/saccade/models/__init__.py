@@ -1,4 +1,4 @@
-"""Models: one file per architecture, a registry of names, and checkpoints of many code bases."""
+"""Models: one file per architecture, the model registry, and checkpoint formats of other libraries."""
 
 from __future__ import annotations
 

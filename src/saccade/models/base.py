@@ -1,4 +1,4 @@
-"""The base class of the architectures; `saccade.models.contract` answers for any other `nn.Module`."""
+"""Base class of the models of this package; `saccade.models.contract` covers any other `nn.Module`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class VideoModel(nn.Module, ABC):
 
     Attributes:
         config: the dataclass that describes its shape.
-        model_name: the name `create_model` knows it by: the variant whose config it is a variation of.
+        model_name: name for `create_model`: the variant that its config is derived from.
         num_classes: classes of the head; 0 means the head returns the features before the classifier.
         num_features: width of those features.
-        classifier_prefix: what the names of the classifier's parameters begin with.
+        classifier_prefix: prefix of the names of the classifier's parameters.
         clip_multiple: (frames, pixels): sizes of a clip must be multiples of these.
-        prefers_channels_last: whether it is faster with clips and weights in channels-last-3d.
+        prefers_channels_last: whether it runs faster in channels-last-3d.
     """
 
     classifier_prefix: ClassVar[str] = "head.classifier."
@@ -45,7 +45,7 @@ class VideoModel(nn.Module, ABC):
 
     @property
     def build_args(self) -> dict[str, Any]:
-        """Plain values with which ``create_model(**build_args)`` builds this architecture again."""
+        """Plain arguments with which ``create_model(**build_args)`` builds the same architecture."""
         named = asdict(model_entry(self.model_name).config)
         changed = {
             key: list(value) if isinstance(value, tuple) else value  # as JSON gives it back
@@ -56,10 +56,10 @@ class VideoModel(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> list[nn.Module]:
-        """The parts before the head in the order a clip passes them, the stem first; for freezing."""
+        """The modules before the head in order, the stem first; for freezing."""
 
     def blocks(self) -> list[nn.Module]:
-        """What the stages are made of: the units that activations are recomputed by and weights sharded by.
+        """The blocks of the stages: the units of activation checkpointing and of sharding.
         Each is called as a module, its parameters used in that call alone.
         """
         return [
@@ -75,7 +75,7 @@ class VideoModel(nn.Module, ABC):
         return contract.depth_by_stage(self, self.stages())
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a newly initialised one on the same device. 0 removes it."""
+        """Replace the classifier by a newly initialised one on the same device; 0 classes remove it."""
         self.num_classes = checked_num_classes(num_classes)
         self.head.classifier = nn.Identity()
         if num_classes:
@@ -158,10 +158,10 @@ class VideoModel(nn.Module, ABC):
 
 
 def batch_norm(config: Any, norm_layer: NormLayer | None) -> NormLayer:
-    """``norm_layer`` if given, else what makes `nn.BatchNorm3d` with the config's eps and momentum.
+    """``norm_layer``, or by default a function for `nn.BatchNorm3d` with the config's eps and momentum.
 
     Raises:
-        ConfigError: ``norm_layer`` cannot be called.
+        ConfigError: ``norm_layer`` is not callable.
     """
     if norm_layer is None:
         return lambda channels: nn.BatchNorm3d(channels, eps=config.bn_eps, momentum=config.bn_momentum)

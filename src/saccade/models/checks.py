@@ -1,4 +1,4 @@
-"""Checks of what a user gives an architecture, with the errors all of them raise."""
+"""Checks of config fields, shared by the architectures."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def checked_depths(depths: Any, *, num_stages: int = 4) -> tuple[int, ...]:
 
 
 def checked_num_classes(num_classes: int) -> int:
-    """``num_classes``, or `ConfigError` if it is no number of classes; 0 stands for no classifier."""
+    """Return ``num_classes``; raise `ConfigError` unless it is an integer of at least 0 (no classifier)."""
     if not isinstance(num_classes, int) or isinstance(num_classes, bool) or num_classes < 0:
         raise ConfigError(f"num_classes must be an integer of at least 0, got {num_classes!r}")
     return num_classes

@@ -1,25 +1,24 @@
-"""What training, testing and inference ask of a model, answered for any `nn.Module`.
+"""The model interface of training, testing and inference, with defaults for any `nn.Module`.
 
-A module answers a question by having the method or attribute of that name, as every `VideoModel` does. For
-one that does not, the functions below give the default. Nobody else needs to ask which kind of module it
-holds.
+A module overrides a default by defining the method or attribute of that name, as every `VideoModel` does.
+The rest of the library calls the functions below and never checks the type of a module.
 
-| question                        | default for a module that does not say                              |
+| method or attribute             | default                                                             |
 |---------------------------------|---------------------------------------------------------------------|
 | `model_name`                    | the name of its class                                               |
 | `num_classes`                   | outputs of its classifier                                           |
 | `classifier_prefix`             | timm's ``get_classifier()``, else its last linear layer             |
-| `classifier_parameters`         | those below the prefix                                              |
-| `build_args`                    | None: it cannot be rebuilt from a file                              |
-| `clip_spec`                     | that of its registered name; None without                           |
+| `classifier_parameters`         | all below the prefix                                                |
+| `build_args`                    | None: a checkpoint cannot rebuild it                                |
+| `clip_spec`                     | clip of its registered name; None if it has none                    |
 | `clip_multiple`                 | (1, 1)                                                              |
 | `memory_format`                 | channels-last-3d                                                    |
-| `stages`                        | its direct children that have parameters, but the classifier        |
+| `stages`                        | direct children with parameters, except the classifier              |
 | `blocks`                        | []: activations are not recomputed, weights not sharded             |
 | `layer_ids`                     | the index of its stage                                              |
 | `no_weight_decay`               | set(): norms and biases never decay                                 |
 | `lr_multipliers`                | {}: every parameter learns at the same rate                         |
-| `not_averaged`                  | set(): an average of the weights takes in all of them               |
+| `not_averaged`                  | set(): the average of the weights covers all                        |
 | `regularization`                | None: nothing is added to the loss                                  |
 | `on_train_progress`             | nothing                                                             |
 | `in_final_form`                 | True                                                                |
@@ -40,7 +39,7 @@ from saccade.models import registry
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside what `torch.compile` or `DistributedDataParallel` made of it."""
+    """The model inside the wrappers of `torch.compile` and `DistributedDataParallel`."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
@@ -51,7 +50,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def _ask(model: nn.Module, method: str, default: Any, *args: Any) -> Any:
-    """What the module's method gives; ``default`` if it has none (a submodule of that name is none)."""
+    """Call the method of that name; ``default`` if there is none (a submodule does not count)."""
     found = getattr(model, method, None)
     return found(*args) if inspect.ismethod(found) else default
 
@@ -60,19 +59,19 @@ def _ask(model: nn.Module, method: str, default: Any, *args: Any) -> Any:
 
 
 def model_name(model: nn.Module) -> str:
-    """The name it was created by, else that of its class; for messages and reports."""
+    """Registered name, else the name of the class; for messages and reports."""
     name = getattr(model, "model_name", None)
     return name if isinstance(name, str) and name else type(model).__name__
 
 
 def build_args(model: nn.Module) -> dict[str, Any] | None:
-    """The arguments of `create_model` that build it again; None if it does not say."""
+    """Arguments of `create_model` that build the same architecture; None if unknown."""
     args = getattr(model, "build_args", None)
     return args if isinstance(args, dict) else None
 
 
 def num_classes(model: nn.Module) -> int | None:
-    """Classes of its logits; 0 without a classifier, None if it does not say and has no linear layer."""
+    """Number of classes; 0 without a classifier, None if unknown and there is no linear layer."""
     number = getattr(model, "num_classes", None)
     if isinstance(number, int):
         return number
@@ -81,7 +80,7 @@ def num_classes(model: nn.Module) -> int | None:
 
 
 def classifier_prefix(model: nn.Module) -> str:
-    """What the names of the classifier's parameters begin with; "" if there is no telling."""
+    """Prefix of the names of the classifier's parameters; "" if unknown."""
     prefix = getattr(model, "classifier_prefix", None)
     if isinstance(prefix, str):
         return prefix
@@ -97,7 +96,7 @@ def classifier_prefix(model: nn.Module) -> str:
 
 
 def classifier(model: nn.Module) -> nn.Module | None:
-    """The layer that gives the logits, an `nn.Identity` in a model of 0 classes; None if it does not say."""
+    """The classifier, an `nn.Identity` with 0 classes; None if unknown."""
     try:
         prefix = classifier_prefix(model)
         return model.get_submodule(prefix[:-1]) if prefix else None
@@ -118,13 +117,13 @@ def classifier_parameters(model: nn.Module) -> list[str]:
 
 
 def clip_spec(model: nn.Module, *, train: bool = False) -> ClipSpec | None:
-    """The clip this very model sees, overrides included; None if it does not say.
+    """The input clip of this model, overrides included; None if unknown.
 
-    Frames, stride and training crop are those of its config, where it has one. Test crop and short side keep
-    their ratio to the training crop.
+    Frames, stride and training crop come from its config, if any. Test crop and short side keep their ratio
+    to the training crop.
 
     Args:
-        train: the training crop and smallest short side instead of the test side.
+        train: return the training crop and the smallest training short side.
     """
     own = getattr(model, "clip", None)
     if isinstance(own, ClipSpec):
@@ -152,8 +151,8 @@ def clip_multiple(model: nn.Module) -> tuple[int, int]:
 
 
 def memory_format(model: nn.Module, channels_last: bool | None = None) -> torch.memory_format:
-    """The layout for a model and its clips: as ``channels_last`` says; None: the one the model prefers, for a
-    module that does not say channels-last-3d.
+    """Memory format for a model and its clips; ``channels_last`` None: the model's preference, by default
+    channels-last-3d.
     """
     if channels_last is None:
         channels_last = getattr(model, "prefers_channels_last", True)
@@ -164,7 +163,7 @@ def memory_format(model: nn.Module, channels_last: bool | None = None) -> torch.
 
 
 def stages(model: nn.Module) -> list[nn.Module]:
-    """The parts before the head in the order a clip passes them, the stem first; for freezing."""
+    """The modules before the head in order, the stem first; for freezing."""
     found: list[nn.Module] | None = _ask(model, "stages", None)
     if found is not None:
         return found
@@ -177,7 +176,7 @@ def stages(model: nn.Module) -> list[nn.Module]:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The units that activations are recomputed by and weights sharded by, each called as a module."""
+    """The units of activation checkpointing and of sharding, each called as a module."""
     found: list[nn.Module] = _ask(model, "blocks", [])
     return found
 

@@ -19,8 +19,8 @@ def count_macs(model: nn.Module, shape: Sequence[int]) -> int:
     """Multiply-adds of one forward pass in eval mode on an input of ``shape``, batch included.
 
     Convolutions, linear layers and attention are counted, as `torch.utils.flop_counter` sees them; norms,
-    activations and pooling are not. It runs on the meta device: nothing is computed and the model stays as it
-    is. GMACs are this number / 10⁹; FLOPs, twice as many.
+    activations and pooling are not. It runs on the meta device: nothing is computed and the model is not
+    changed. GMACs are this number / 10⁹; FLOPs are twice as many.
     """
     meta = {
         name: tensor.to("meta")

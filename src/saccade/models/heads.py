@@ -1,4 +1,4 @@
-"""The heads of X3D: one logit per class of a clip, of every frame, or of people in boxes.
+"""The heads of X3D: logits of a clip, of every frame, or of people in boxes.
 
 Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 """
@@ -23,13 +23,13 @@ HeadScores = Literal["softmax", "sigmoid"]
 class X3DHead(nn.Module):
     """1x1x1 convolution, norm, ReLU, average pool, linear, ReLU, dropout, linear classifier.
 
-    A map not larger than the training window is pooled whole. For a larger one, as the test crop gives, the
-    code bases differ, and ``pool`` names the rule:
+    A map up to the size of the training window is pooled as a whole. For larger maps, as from the test crop,
+    implementations differ, and ``pool`` selects the rule:
 
     * ``pyslowfast``: windows of the training size slide over the map; the softmax of each, or the sigmoid
-      where ``scores`` says so, is averaged. In eval mode the result is the logarithm of that mean (of its
-      odds), so that ``softmax(logits)`` (``sigmoid(logits)``) is PySlowFast's output. In training mode, where
-      that would be no place to put a loss, the windows' logits are averaged.
+      if set by ``scores``, is averaged. In eval mode the result is the logarithm of that mean (of its odds),
+      so that ``softmax(logits)`` (``sigmoid(logits)``) equals PySlowFast's output. In training mode the
+      logits of the windows are averaged instead.
     * ``pytorchvideo``: the same windows; their logits are averaged.
     * ``global``: the whole map is pooled, whatever its size (X3D-Multigrid, MMAction2).
 
@@ -91,11 +91,11 @@ class X3DHead(nn.Module):
 
 
 class X3DRoIHead(X3DHead):
-    """What people do: the head's convolution on the whole map, the mean over time, RoIAlign to 7x7 cells, the
-    highest value over the cells, and then the head's linear layers for each person.
+    """Head for action detection: convolution, mean over time, RoIAlign to 7x7 cells, max over the cells, and
+    the linear layers for each person.
 
-    The pooling is that of the paper (section 4.4) and of PySlowFast's other networks, which has none for X3D.
-    The layers are those of `X3DHead`, so that Kinetics weights fit but for the classifier.
+    The pooling follows the paper (section 4.4) and PySlowFast's other models; PySlowFast has none for X3D.
+    The layers are the same as in `X3DHead`, so that Kinetics weights fit except for the classifier.
 
     Shapes: (B, C, T, H, W) and for each clip boxes (N_i, 4), x1, y1, x2, y2 in pixels of the clip ->
     (sum of N_i, K).

@@ -1,9 +1,8 @@
-"""MaskFeat: an MViT that learns without labels, by predicting features of patches it was not shown.
+"""MaskFeat: self-supervised pre-training of MViT by predicting features of masked patches.
 
 Paper: "Masked Feature Prediction for Self-Supervised Visual Pre-Training", Chen Wei, Haoqi Fan, Saining Xie,
-Chao-Yuan Wu, Alan Yuille, Christoph Feichtenhofer, CVPR 2022, arXiv 2112.09133. Two networks are published,
-and both are here: that of the authors (PySlowFast) and that of VideoTransformer-pytorch. Facts are theirs, no
-code is copied.
+Chao-Yuan Wu, Alan Yuille, Christoph Feichtenhofer, CVPR 2022, arXiv 2112.09133. Both published models
+are here: the authors' (PySlowFast) and the one of VideoTransformer-pytorch. No code is copied from either.
 
 Fine-tuning: `load_weights` of a checkpoint of `maskfeat_mvit_base` into `mvit_base_maskfeat`, or of
 `maskfeat_mvitv2_small` into `mvitv2_small_maskfeat`.
@@ -46,7 +45,7 @@ NUM_BINS = 9
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFeatConfig(MViTTrunkConfig):
-    """The shape of a MaskFeat network; the default is VideoTransformer-pytorch's."""
+    """Config of a MaskFeat model; the default is VideoTransformer-pytorch's."""
 
     pool_q_at: tuple[int, ...] = (1, 3)
     drop_path: float = 0.0
@@ -76,14 +75,12 @@ class MaskFeatConfig(MViTTrunkConfig):
 
     @property
     def token_pixels(self) -> int:
-        """Side in pixels of what a token of the last block covers."""
+        """Side in pixels of a token of the last block."""
         return self.clip_multiple[1]
 
     @property
     def num_targets(self) -> int:
-        """Numbers predicted a token: for each frame the three colours of its pixels, or the nine directions
-        of the three colours of its cells.
-        """
+        """Values predicted per token: for each frame 3 colours per pixel, or 9 bins of 3 colours per cell."""
         frames = PATCH_STRIDE[0] // self.predict_every
         if self.target_kind == "pixels":
             return frames * self.token_pixels**2 * 3
@@ -91,7 +88,7 @@ class MaskFeatConfig(MViTTrunkConfig):
 
 
 class MaskFeatStem(MViTStem):
-    """The stem of MViT, which can put a learned token in place of patches."""
+    """The stem of MViT, which replaces masked patches by a learned token."""
 
     def __init__(self, dim: int, grid: Grid, *, absolute: bool) -> None:
         super().__init__(dim, grid, absolute=absolute)
@@ -121,11 +118,11 @@ class MaskFeatHead(nn.Module):
 
 
 class MaskFeat(MViTTrunk):
-    """Clips (B, 3, T, H, W), normalised, and which tokens are masked, to predictions (B, t, h, w, D).
+    """Normalised clips (B, 3, T, H, W) and a mask of tokens -> predictions (B, t, h, w, D).
 
-    The D numbers of a token are those of each predicted frame of its tubelet, one frame after the other. For
-    one frame, "soft": cells down, cells across, colours, directions; "hard": colours, directions, cells down,
-    cells across; "pixels": rows, columns, colours. The slowest comes first.
+    The D values of a token are the predicted frames of its tubelet, frame by frame. For one frame, slowest
+    dimension first, "soft": (cell rows, cell columns, colours, bins); "hard": (colours, bins, cell rows, cell
+    columns); "pixels": (rows, columns, colours).
 
     It has no classes: ``num_classes`` is 0.
 
@@ -139,7 +136,7 @@ class MaskFeat(MViTTrunk):
 
     def __init__(self, config: MaskFeatConfig, *, model_name: str = "maskfeat_mvit_base") -> None:
         """Args:
-        model_name: the named shape this is a variation of.
+        model_name: the registered variant that ``config`` is derived from.
         """
         super().__init__(config, 0, model_name=model_name)
         self.target_kind, self.predict_every = config.target_kind, config.predict_every
@@ -165,7 +162,7 @@ class MaskFeat(MViTTrunk):
         """(t, h, w) for clips of another size.
 
         Raises:
-            UsageError: patches would be left over.
+            UsageError: the size is no multiple of the patches.
         """
         step, side = self.clip_multiple
         if frames % step or height % side or width % side:
@@ -179,13 +176,13 @@ class MaskFeat(MViTTrunk):
         return grid
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Predictions (B, t, h, w, D) of clips (B, 3, T, H, W) with the tokens of ``mask`` hidden.
+        """Predictions (B, t, h, w, D) of clips (B, 3, T, H, W) whose tokens are masked by ``mask``.
 
         Args:
-            mask: bool (B, t, h, w), true for masked; None hides nothing.
+            mask: bool (B, t, h, w), true for masked; None: nothing is masked.
 
         Raises:
-            UsageError: clips or mask of a wrong shape.
+            UsageError: the shape of clips or mask is wrong.
         """
         check_clips(x)
         grid = self.grid_of(x.shape[2], x.shape[3], x.shape[4])
@@ -198,7 +195,7 @@ class MaskFeat(MViTTrunk):
         return predictions
 
     def forward_masked(self, clips: Tensor, mask: Tensor) -> Tensor:
-        """Predictions (B, t, h, w, D) with the tokens of ``mask`` (B, t, h, w) hidden."""
+        """Predictions (B, t, h, w, D) with the tokens of ``mask`` (B, t, h, w) masked."""
         predictions: Tensor = self(clips, mask)
         return predictions
 

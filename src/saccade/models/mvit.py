@@ -1,10 +1,9 @@
-"""MViT and MViTv2: transformers whose maps grow coarser and wider from block to block, as in a pyramid.
+"""MViT and MViTv2: multiscale transformers, whose maps get coarser and wider with depth.
 
 Papers: "Multiscale Vision Transformers", Haoqi Fan, Bo Xiong, Karttikeya Mangalam, Yanghao Li, Zhicheng Yan,
 Jitendra Malik, Christoph Feichtenhofer, ICCV 2021, arXiv 2104.11227; "MViTv2: Improved Multiscale Vision
-Transformers for Classification and Detection", Li et al., CVPR 2022, arXiv 2112.01526. Where they leave a
-choice, this follows the facts of PySlowFast (github.com/facebookresearch/SlowFast) and of PyTorchVideo, of
-which no code is copied.
+Transformers for Classification and Detection", Li et al., CVPR 2022, arXiv 2112.01526. Details that
+they do not give follow PySlowFast (github.com/facebookresearch/SlowFast) and PyTorchVideo; no code is copied.
 
 Shape letters: B clips, T frames, H and W pixels, t h w the grid of patches, N = 1 + t h w tokens (the class
 token first, then the patches, time slowest), C channels, K classes.
@@ -40,7 +39,7 @@ TABLES = ("relative.time", "relative.height", "relative.width")
 
 
 class Tokens(NamedTuple):
-    """What goes from block to block: tokens (B, N, C), and the grid their patches make."""
+    """Tokens (B, N, C) and the grid of their patches, as passed from block to block."""
 
     x: Tensor
     grid: Grid
@@ -54,10 +53,10 @@ class Tokens(NamedTuple):
 
 
 class MViTStem(nn.Module):
-    """Overlapping patches by a strided convolution, a class token, and learned positions of both.
+    """Overlapping patches by a strided convolution, a class token, and learned positions.
 
-    Positions are the sum of one in space and one in time, interpolated (bicubic and linear) for clips
-    of other sizes than ``grid``. A network with relative positions has none here.
+    Positions are the sum of one in space and one in time, interpolated (bicubic and linear) for clips of
+    other sizes than ``grid``. Models with relative positions have none here.
 
     Shapes: (B, 3, T, H, W) -> N tokens of C channels.
     """
@@ -96,8 +95,8 @@ class MViTStem(nn.Module):
 class MViTBlock(nn.Module):
     """Norm, pooled attention, norm, two linear layers with GELU; both parts residual.
 
-    Where the queries are pooled, the shortcut is max-pooled alike. Where the network widens, the shortcut of
-    that part is a linear layer, of the normalised tokens.
+    Where queries are pooled, the shortcut is max-pooled with the same stride. Where the width changes, the
+    shortcut of that part is a linear layer on the normalised tokens.
 
     Shapes: (B, N, in) -> (B, N', out), and the grid.
     """
@@ -142,7 +141,7 @@ class MViTBlock(nn.Module):
 
 
 def max_pooled(x: Tensor, grid: Grid, stride: int) -> Tensor:
-    """Tokens (B, N, C) with their patches pooled over 3x3 neighbours, every ``stride``-th kept."""
+    """Tokens (B, N, C) with their patches max-pooled, kernel 3x3 and stride ``stride``."""
     if stride == 1:
         return x
     _, h, w = grid
@@ -154,7 +153,7 @@ def max_pooled(x: Tensor, grid: Grid, stride: int) -> Tensor:
 class MViTHead(nn.Module):
     """Norm, class token or mean of the patches, dropout, linear classifier: (B, N, C) -> (B, K).
 
-    The class token is taken behind the norm, the mean before it, as PySlowFast does.
+    The class token is selected after the norm, the mean is taken before it, as in PySlowFast.
     """
 
     def __init__(self, dim: int, num_classes: int, *, readout: Readout, dropout: float) -> None:
@@ -174,9 +173,9 @@ class MViTHead(nn.Module):
 
 
 class MViTTrunk(VideoModel):
-    """Stem and blocks, which MViT and MaskFeat share. A stage is the stem or a block.
+    """Stem and blocks of MViT and MaskFeat. A stage is the stem or a block.
 
-    A clip may have any size; sizes that are multiples of ``clip_multiple`` leave no patch over.
+    Clips may have any size; with multiples of ``clip_multiple`` no pixels are lost.
     """
 
     stem_type: ClassVar[type[MViTStem]] = MViTStem
@@ -218,11 +217,11 @@ class MViTTrunk(VideoModel):
         return tokens
 
     def forward_intermediates(self, x: Tensor, *, indices: Sequence[int] | None = None) -> list[Tensor]:
-        """Outputs of the stages as maps (B, C, t, h, w), class token left out; see `VideoModel`."""
+        """Outputs of the stages as maps (B, C, t, h, w) without the class token; see `VideoModel`."""
         return [tokens.to_map() for tokens in super().forward_intermediates(x, indices=indices)]  # type: ignore[attr-defined]
 
     def resize_positions(self, tensors: dict[str, Tensor]) -> list[str]:
-        """Interpolate positions and tables that are of another clip size; square grids are assumed."""
+        """Interpolate positions and tables for this clip size; grids are assumed to be square."""
         target = self.state_dict()
         changed = 0
         for name, table in tensors.items():
@@ -239,7 +238,7 @@ class MViTTrunk(VideoModel):
             else:
                 continue
             changed += 1
-        return [f"{changed} tensors of positions were interpolated for this clip size"] if changed else []
+        return [f"{changed} position tensors were interpolated to this clip size"] if changed else []
 
 
 def _is_table(name: str) -> bool:
@@ -247,7 +246,7 @@ def _is_table(name: str) -> bool:
 
 
 class MViT(MViTTrunk):
-    """The network of an `MViTConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K)."""
+    """The model of an `MViTConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K)."""
 
     config: MViTConfig
 
@@ -255,7 +254,7 @@ class MViT(MViTTrunk):
         self, config: MViTConfig, num_classes: int = 400, *, model_name: str = "mvit_base_16x4"
     ) -> None:
         """Args:
-        model_name: the named shape this is a variation of.
+        model_name: the registered variant that ``config`` is derived from.
         """
         super().__init__(config, num_classes, model_name=model_name)
         self.head: MViTHead = MViTHead(
@@ -279,13 +278,14 @@ _SCALED_POSITIONS = 0.5
 
 @torch.no_grad()
 def init_trunk(model: MViTTrunk) -> None:
-    """Linear layers, positions and tables from a normal distribution of deviation 0.02, cut off at 2.
+    """Linear layers, positions and tables from a normal distribution of std 0.02, truncated at +-2.
 
-    PySlowFast draws convolutions so too and starts biases of linear layers and norms at 0.02. PyTorchVideo
-    has biases at 0 and leaves convolutions; VideoTransformer-pytorch then draws that of the patches by
-    Xavier's rule. 0.02 suits hundreds of channels: in a network of 32 nothing comes through a layer, and
-    positions cannot be told beside the patches. "scaled" is VideoTransformer-pytorch's with 1 / sqrt(inputs)
-    for linear layers and 0.5 for positions and class token; it is this project's (docs/mvit.md).
+    PySlowFast also draws convolutions from it and sets the biases of linear layers and norms to 0.02.
+    PyTorchVideo sets biases to 0 and keeps PyTorch's convolutions; VideoTransformer-pytorch then draws the
+    patch convolution by Xavier's rule. A std of 0.02 suits hundreds of channels: with 32, activations vanish
+    and positions are negligible beside the patches. "scaled", an addition of this project (docs/mvit.md), is
+    VideoTransformer-pytorch's with std 1 / sqrt(inputs) for linear layers and 0.5 for positions and class
+    token.
     """
     init = model.config.init
     bias, all_alike, scaled = _BIAS[init], init == "pyslowfast", init == "scaled"
@@ -351,7 +351,7 @@ MASKFEAT_SLOWFAST = {
 }
 
 
-# All are tested at the training crop, the middle of 256 pixels.
+# All test at the training crop, the centre of 256 pixels.
 _FACTS: dict[str, Any] = {
     "config": CONFIGS,
     "train_short_side": (256, 320),
@@ -389,13 +389,11 @@ def mvitv2_base(num_classes: int = 400, **overrides: Any) -> MViT:
 
 @register_model(**_FACTS, **MASKFEAT_MX_MARK, params=36_607_888, gmacs=85.818691776)
 def mvit_base_maskfeat(num_classes: int = 400, **overrides: Any) -> MViT:
-    """What `maskfeat_mvit_base` is fine-tuned as: MViT-B that pools its queries twice, maps of 56 to 14."""
+    """For fine-tuning `maskfeat_mvit_base`: MViT-B that pools its queries twice, maps of 56 to 14."""
     return _create("mvit_base_maskfeat", num_classes, overrides)
 
 
 @register_model(**_FACTS, **MASKFEAT_SLOWFAST, params=36_475_120, gmacs=75.433932948, top1=(("10x1", 82.2),))
 def mvitv2_small_maskfeat(num_classes: int = 400, **overrides: Any) -> MViT:
-    """What `maskfeat_mvitv2_small` is fine-tuned as: MViTv2-S, wider in its MLPs, of which patches are
-    averaged.
-    """
+    """For fine-tuning `maskfeat_mvitv2_small`: MViTv2-S that widens in its MLPs and averages patches."""
     return _create("mvitv2_small_maskfeat", num_classes, overrides)

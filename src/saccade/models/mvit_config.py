@@ -1,4 +1,4 @@
-"""The shape of an MViT: fields, their checks, and what follows from them for every block."""
+"""Config of MViT: fields, their checks, and the resulting shapes of the blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Init = Literal["pyslowfast", "pytorchvideo", "scaled"]
 
 
 class BlockShape(NamedTuple):
-    """What differs from block to block; ``grid`` is that of the tokens it is given."""
+    """The shape of one block; ``grid`` is the grid of its input tokens."""
 
     in_dim: int
     attention_dim: int
@@ -36,9 +36,9 @@ class BlockShape(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MViTTrunkConfig:
-    """The shape of stem and blocks; the default is MViT-B 16x4.
+    """Config of stem and blocks; the default is MViT-B 16x4.
 
-    Whatever shape is chosen builds; a field that cannot work raises `ConfigError` naming it.
+    An invalid field raises `ConfigError` with its name.
     """
 
     num_frames: int = 16
@@ -117,13 +117,13 @@ class MViTTrunkConfig:
 
     @staticmethod
     def patches_of(frames: int, height: int, width: int) -> Grid:
-        """Patches of a clip; a beginning patch counts."""
+        """Patches of a clip, rounded up."""
         t, h, w = (-(-n // s) for n, s in zip((frames, height, width), PATCH_STRIDE, strict=True))
         return t, h, w
 
     @property
     def clip_multiple(self) -> tuple[int, int]:
-        """(frames, pixels): sizes of which all maps are whole."""
+        """(frames, pixels): sizes of clips must be multiples of these for whole maps."""
         return PATCH_STRIDE[0], PATCH_STRIDE[1] * 2 ** len(self.pool_q_at)
 
     def block_shapes(self) -> list[BlockShape]:
@@ -158,7 +158,7 @@ class MViTTrunkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MViTConfig(MViTTrunkConfig):
-    """The shape of an MViT; the default is MViT-B 16x4."""
+    """Config of an MViT; the default is MViT-B 16x4."""
 
     readout: Readout = "class"
     """What is classified: the class token, or the mean of the patches."""
@@ -175,7 +175,7 @@ class MViTConfig(MViTTrunkConfig):
 
 
 def _checked_blocks(name: str, blocks: Any, depth: int) -> tuple[int, ...]:
-    """Numbers of blocks in rising order as a tuple, from a sequence or from text; else `ConfigError`."""
+    """Ascending block indices as a tuple, from a sequence or from text; else `ConfigError`."""
     entries = [part for part in blocks.split(",") if part.strip()] if isinstance(blocks, str) else blocks
     try:
         numbers = tuple(int(entry) if isinstance(entry, str) else entry for entry in entries)
@@ -184,6 +184,6 @@ def _checked_blocks(name: str, blocks: Any, depth: int) -> tuple[int, ...]:
     whole = all(type(number) is int and 1 <= number < depth for number in numbers)
     if not whole or list(numbers) != sorted(set(numbers)):
         raise ConfigError(
-            f"{name} must be rising numbers of blocks from 1 to {depth - 1}, e.g. 1,3,14; got {blocks!r}"
+            f"{name} must be ascending block indices from 1 to {depth - 1}, e.g. 1,3,14; got {blocks!r}"
         )
     return numbers

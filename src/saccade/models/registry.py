@@ -1,7 +1,7 @@
-"""Models by name: how they are registered, listed and built, and what is known of each.
+"""The model registry: register, list, describe and build models by name.
 
-`register_model` on a function that builds a network is all it takes to add one, in this package, in a file of
-one's own or in an installed package (entry points of the group ``saccade.models``).
+Decorating a function that builds a model with `register_model` adds it, in this package, in a user's file or
+in an installed package (entry-point group ``saccade.models``).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ F = TypeVar("F", bound=Callable[..., nn.Module])
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo:
-    """What is known of a named model with 400 classes, without building it.
+    """Facts of a registered model with 400 classes, known without building it.
 
     Attributes:
-        frames: frames of a clip; stride: one is taken every so many at ``fps`` frames per second.
-        temporal_rule: how published clips were sampled; a segment rule has no stride.
-        train_crop, test_crop: side in pixels of the square the network sees.
-        test_short_side: that test frames are resized to; 0 is the test crop.
-        train_short_side: range in pixels the short side is resized to in training.
+        frames: frames of a clip; stride: sampling stride, at ``fps`` frames per second.
+        temporal_rule: how published results sampled clips; segment rules have no stride.
+        train_crop, test_crop: side of the square input in pixels.
+        test_short_side: short side of test frames in pixels; 0: the test crop.
+        train_short_side: range of the short side in training, in pixels.
         mean, std: per RGB channel, on values scaled to 0..1.
         params: number of parameters.
         gmacs, gmacs_test: multiply-adds of convolutions, linear layers and attention for one clip, in 10⁹, at
             the training and at the test crop; NaN if they cannot be counted.
-        top1: published top-1 accuracy in percent, as pairs of views and figure.
-        top1_data: the data set it is on; top1_source: where it is published. Not measured by us.
-        source: where the architecture comes from; licence: of that code.
+        top1: published top-1 accuracy in percent, as pairs (views, accuracy); not measured by this project.
+        top1_data: data set of ``top1``; top1_source: its publication.
+        source: publication of the architecture; licence: licence of the authors' code.
     """
 
     name: str
@@ -66,7 +66,7 @@ class ModelInfo:
     licence: str = ""
 
     def clip_spec(self, *, train: bool = False) -> ClipSpec:
-        """The clip this model sees: the test side, or the training crop and smallest short side."""
+        """Input clip: the test crop, or the training crop and the smallest training short side."""
         return ClipSpec(
             num_frames=self.frames,
             stride=self.stride,
@@ -84,10 +84,10 @@ class ModelEntry:
 
     Attributes:
         build: called with ``num_classes`` and the overrides.
-        config: the dataclass of the variant, if it has one; its fields are options.
-        options: the keyword arguments that ``build`` takes; None if it takes any.
-        plain_options: those that can be given as text or numbers.
-        info: its facts; ``params`` and GMACs are counted when asked for if they were not given.
+        config: config dataclass of the variant, if any; its fields are options.
+        options: keyword arguments of ``build``; None if it accepts any.
+        plain_options: the options that can be given as text or numbers.
+        info: its facts; missing ``params`` and GMACs are counted on first use.
     """
 
     build: Callable[..., nn.Module]
@@ -137,22 +137,22 @@ def register_model(
     options: tuple[str, ...] = (),
     **facts: Any,
 ) -> F | Callable[[F], F]:
-    """Make a model known by name: a decorator for a function (or class) that builds an `nn.Module`.
+    """Register a model: a decorator for a function (or class) that builds an `nn.Module`.
 
-    The function is called as ``build(num_classes=N, **overrides)``. Its network takes clips (B, 3, T, H, W),
-    normalised, and gives logits (B, num_classes). `create_model`, recipes, commands and `load_model` then
-    take its name. What else a model can tell training and inference is listed in `saccade.models.contract`.
+    The function is called as ``build(num_classes=N, **overrides)``. Its model takes normalised clips
+    (B, 3, T, H, W) and returns logits (B, num_classes). `create_model`, recipes, commands and
+    `load_model` accept its name. `saccade.models.contract` lists its optional methods.
 
     Args:
-        name: default is the function's name.
-        config: a dataclass whose fields the function takes as overrides, or several by the model's name.
-            Where it has ``num_frames``, ``stride`` and ``train_crop``, they are the clip's.
-        clip: the clip it sees when tested; by default 16 frames, stride 4, 224 of 256 pixels.
-        options: keyword arguments behind the function's ``**overrides``, beyond the config's fields.
-        facts: further fields of `ModelInfo`. Parameters and GMACs are counted if they are not given.
+        name: default: the function's name.
+        config: a dataclass whose fields the function accepts as overrides, or a dict of them by model name.
+            Its ``num_frames``, ``stride`` and ``train_crop``, if any, describe the clip.
+        clip: the test clip; default: 16 frames, stride 4, 224 of 256 pixels.
+        options: further keyword arguments accepted by the function's ``**overrides``.
+        facts: further fields of `ModelInfo`; parameters and GMACs are counted if missing.
 
     Raises:
-        UsageError: the name is taken, or the function does not take ``num_classes``.
+        UsageError: the name is taken, or the function has no ``num_classes``.
 
     Example:
         >>> import torch, saccade
@@ -185,7 +185,7 @@ def register_model(
 def _options(
     name: str, build: Callable[..., nn.Module], config: Any, more: tuple[str, ...]
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """The keyword arguments of a model's function (None: any), and those that are plain values."""
+    """Keyword arguments of a model's function (None: any), and those of plain types."""
     parameters = inspect.signature(build).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     named = tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
@@ -199,7 +199,7 @@ def _options(
 
 
 def _info(name: str, config: Any, clip: ClipSpec | None, facts: dict[str, Any]) -> ModelInfo:
-    """The facts of a model, those not given taken from its config and its clip."""
+    """Facts of a model; missing ones come from its config and clip."""
     clip = clip or ClipSpec(num_frames=16, stride=4, crop=224, short_side=256)
     of_clip: dict[str, Any] = {
         "frames": getattr(config, "num_frames", clip.num_frames),
@@ -214,7 +214,7 @@ def _info(name: str, config: Any, clip: ClipSpec | None, facts: dict[str, Any]) 
     }
     if "test_crop" in facts:
         of_clip["test_short_side"] = 0
-    if "gmacs" in facts:  # the crops are the same where no other figure is given
+    if "gmacs" in facts:  # test and training crop are equal unless given
         of_clip["gmacs_test"] = facts["gmacs"]
     if not facts.get("top1"):
         facts = {**facts, "top1_source": ""}
@@ -229,7 +229,7 @@ def _info(name: str, config: Any, clip: ClipSpec | None, facts: dict[str, Any]) 
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the models that match a shell pattern, smallest first within a family; plug-ins come last.
+    """Names of the models that match a shell pattern, smallest first within a family, plug-ins last.
 
     Example:
         >>> list_models("x3d_?")
@@ -239,7 +239,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def model_entry(name: str) -> ModelEntry:
-    """What was registered under a name. An unknown one raises `UsageError`."""
+    """The registered model of this name; raises `UsageError` if there is none."""
     return _MODELS[name]
 
 
@@ -249,7 +249,7 @@ def is_registered(name: object) -> bool:
 
 
 def model_info(name: str) -> ModelInfo:
-    """What is known of a model: clip, parameters, GMACs, published accuracy, source.
+    """Facts of a model: clip, parameters, GMACs, published accuracy, source.
 
     Raises:
         UsageError: unknown name.
@@ -266,11 +266,11 @@ def model_info(name: str) -> ModelInfo:
 
 
 def _counted(entry: ModelEntry) -> ModelInfo:
-    """The facts with parameters and GMACs counted on a network of 400 classes."""
+    """The facts with parameters and GMACs counted on a model with 400 classes."""
     name, info = entry.info.name, entry.info
     try:
         model = create_on_meta(name)
-    except Exception:  # a network that cannot be built without memory
+    except Exception:  # a model that the meta device cannot build
         model = create_model(name)
     gmacs = []
     for crop in (info.train_crop, info.test_crop):
@@ -282,28 +282,29 @@ def _counted(entry: ModelEntry) -> ModelInfo:
 
 
 def clip_spec(name: str, *, train: bool = False) -> ClipSpec:
-    """The clip a named model sees; for a model that is built, see `saccade.models.contract.clip_spec`.
+    """Input clip of a registered model; for a built model see `saccade.models.contract.clip_spec`.
 
-    The test side has a short side equal to the test crop, as upstream tests with one or three crops. With
-    ``train`` it is the training crop, and the smallest short side of its training range.
+    By default the test crop, with a short side of the same size, as upstream tests with one or three crops.
+    With ``train`` the training crop and the smallest training short side.
     """
     return _MODELS[name].info.clip_spec(train=train)
 
 
 def create_model(name: str, num_classes: int = 400, **overrides: Any) -> Any:
-    """Build a model with new weights: clips (B, 3, T, H, W), normalised, to logits (B, num_classes).
+    """Build a model with new weights: normalised clips (B, 3, T, H, W) -> logits (B, num_classes).
 
-    Models of this package are `VideoModel`s; one that others registered is whatever `nn.Module` its function
-    builds, with the attributes ``model_name``, ``num_classes`` and ``build_args`` added where it has none.
+    Models of this package are `VideoModel`s. A custom model is the `nn.Module` that its function builds; it
+    gets the attributes ``model_name``, ``num_classes`` and ``build_args`` if it does not define them.
 
     Args:
-        name: one that `list_models` gives.
+        name: a name from `list_models`.
         num_classes: 0 builds it without classifier.
-        overrides: options of the model, for ours the fields of the architecture's config, e.g.
+        overrides: options of the model; for models of this package the fields of the config, e.g.
             ``gamma_w=0.5`` or ``drop_path=0.1`` for an X3D.
 
     Raises:
-        UsageError: unknown name or override; `ConfigError` if the value of one cannot work.
+        UsageError: the name or an override is unknown.
+        ConfigError: the value of an override is invalid.
 
     Example:
         >>> model = create_model("x3d_s", num_classes=5, drop_path=0.1)
@@ -324,13 +325,13 @@ def create_model(name: str, num_classes: int = 400, **overrides: Any) -> Any:
 
 
 def create_on_meta(name: str, num_classes: int = 400, **overrides: Any) -> Any:
-    """The model on the meta device: its modules, names and shapes, without memory for weights."""
+    """Build the model on the meta device: modules, names and shapes without memory for weights."""
     with torch.device("meta"):
         return create_model(name, num_classes, **overrides)
 
 
 def _is_plain(values: Mapping[str, Any]) -> bool:
-    """Whether JSON gives these values back as they are."""
+    """Whether the values survive JSON unchanged."""
     try:
         return bool(json.loads(json.dumps(values)) == values)
     except (TypeError, ValueError):
@@ -338,19 +339,19 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
 
 
 def config_of(name: str, overrides: Mapping[str, Any]) -> Any:
-    """The config of a named variant with some fields changed. An unknown field raises `UsageError`."""
+    """Config of a variant with some fields changed; an unknown field raises `UsageError`."""
     entry = _MODELS[name]
     entry.check_options(overrides)
     return replace(entry.config, **overrides)
 
 
 def option_names(name: str) -> tuple[str, ...]:
-    """The options of a model that are numbers, text or flags, as a recipe or a command line can give them."""
+    """Options of a model that are numbers, text or flags, as in a recipe or on the command line."""
     return _MODELS[name].plain_options
 
 
 def clip_options(name: str, *, num_frames: int, stride: int, crop: int) -> dict[str, Any]:
-    """The options with which a model is built for training clips of this size; {} if it has none for it."""
+    """Options that build a model for training clips of this size; {} if it has none."""
     entry = _MODELS[name]
     for_clip = getattr(entry.config, "clip_options", None)
     if for_clip is not None:

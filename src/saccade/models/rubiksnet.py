@@ -1,8 +1,9 @@
-"""RubiksNet: pointwise convolutions and learnable shifts of every channel in time and space.
+"""RubiksNet: pointwise convolutions and learnable shifts of each channel in time and space.
 
 Paper: "RubiksNet: Learnable 3D-Shift for Efficient Video Action Recognition", Fan, Buch et al., ECCV 2020.
-This follows the authors' code, github.com/StanfordVL/RubiksNet (MIT). There is no spatial convolution but the
-stem. The variant "-AQ" (attention-quantised) learns for each channel to stay or to move by one frame.
+This follows the authors' code, github.com/StanfordVL/RubiksNet (MIT). The only
+spatial convolution is the stem. In the variant "-AQ" (attention-quantised) each channel learns to shift by
+one frame or not.
 
 Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 """
@@ -33,7 +34,7 @@ SHIFT_LR = 0.01  # the original's get_optim_policy: how much slower shifts learn
 
 @dataclass(frozen=True, kw_only=True)
 class RubiksNetConfig:
-    """The shape of a RubiksNet; a field that cannot work raises `ConfigError` naming it."""
+    """Config of a RubiksNet. An invalid field raises `ConfigError` with its name."""
 
     width: int = 54
     """Channels of the stem and the first two stages; the next three have 2, 4 and 8 times as many."""
@@ -107,9 +108,9 @@ class RubiksNetConfig:
 class RubiksBlock(nn.Module):
     """Pre-activation block: 1x1x1 convolution, shift with the stride, 1x1x1 convolution; residual.
 
-    Norm and ReLU stand before the first convolution and before the shift; squeeze-excitation, frame by frame,
-    after the shift. With ``attention`` the choice of frames stands before the first convolution. The
-    shortcut is a strided convolution of the activated input where width or size change, else the raw input.
+    Norm and ReLU precede the first convolution and the shift; squeeze-excitation per frame follows the shift.
+    With ``attention``, an `AttentionShift` precedes the first convolution. The shortcut is a strided
+    convolution of the activated input if width or size changes, else the input.
 
     Shapes: (B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride).
     """
@@ -170,8 +171,8 @@ def _shift(channels: int, stride: int, config: RubiksNetConfig) -> nn.Module:
 class RubiksHead(nn.Module):
     """Norm, ReLU, mean over space, dropout and classifier for every frame; the mean over frames.
 
-    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``; without a classifier, the features
-    in place of the K.
+    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``; without a classifier, C features
+    instead of K logits.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class RubiksHead(nn.Module):
         return norm_act(x, self.norm, "relu")
 
     def classify(self, x: Tensor) -> Tensor:
-        """What follows `activate`."""
+        """The head after `activate`."""
         logits: Tensor = self.classifier(self.dropout(x.mean((3, 4)).transpose(1, 2)))
         return logits.transpose(1, 2) if self.localization else logits.mean(1)
 
@@ -200,10 +201,9 @@ class RubiksHead(nn.Module):
 
 
 class RubiksNet(VideoModel):
-    """The network of a `RubiksNetConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+    """The model of a `RubiksNetConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K).
 
-    Any T, H and W will do. The planes of its shifts are quickest in the default memory layout, not in
-    channels-last.
+    Accepts any T, H and W. Its shifts are fastest in the default memory format, not in channels-last.
     """
 
     config: RubiksNetConfig
@@ -218,8 +218,8 @@ class RubiksNet(VideoModel):
         model_name: str = "rubiksnet_tiny",
     ) -> None:
         """Args:
-        norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
-        model_name: the named point this is a variation of.
+        norm_layer: number of channels -> norm; default `nn.BatchNorm3d`.
+        model_name: the registered variant that ``config`` is derived from.
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.widths[-1])
         norm = batch_norm(config, norm_layer)
@@ -237,7 +237,7 @@ class RubiksNet(VideoModel):
 
     @property
     def time_init(self) -> str:
-        """How the shifts in time begin; loading weights for images asks for it."""
+        """Initialisation of the temporal shifts; used when image weights are loaded."""
         return self.config.time_init
 
     def stages(self) -> list[nn.Module]:
@@ -249,11 +249,11 @@ class RubiksNet(VideoModel):
     # ------------------------------------------------------------------------------------- training traits
 
     def no_weight_decay(self) -> set[str]:
-        """The shifts, and the weights of the choice of frames, whose size means nothing."""
+        """The shifts, and the weights of `AttentionShift`, whose scale has no effect."""
         return {*self.lr_multipliers(), *(f"{name}.weight" for name, _ in self._choices())}
 
     def lr_multipliers(self) -> dict[str, float]:
-        """Every shift -> 0.01: how much slower it learns than the weights."""
+        """The learning rate of shifts is 0.01 of that of the weights."""
         kinds = (RubiksShift2d, RubiksShift3d)
         return {f"{name}.shift": SHIFT_LR for name, m in self.named_modules() if isinstance(m, kinds)}
 
@@ -261,9 +261,9 @@ class RubiksNet(VideoModel):
         return {f"{name}.temperature" for name, _ in self._choices()}
 
     def on_train_progress(self, fraction: float) -> None:
-        """-AQ: lower temperature and allowed fraction of moving channels; from `harden_at` on, `harden`.
+        """-AQ: lower the temperature and the budget of moving channels; `harden` from `harden_at` on.
 
-        Frozen layers, and a model that is hard already, stay as they are.
+        Frozen layers and a hard model do not change.
         """
         config = self.config
         choices = self._learning_choices()
@@ -279,11 +279,11 @@ class RubiksNet(VideoModel):
         self._allowed_fraction = 1 - (1 - config.shift_budget) * progress
 
     def regularization(self) -> Tensor | None:
-        """-AQ: a penalty on channels that move beyond what is allowed at this stage of training.
+        """-AQ: a penalty if more channels move than the present budget allows.
 
         ``budget_weight`` x channels x (moving fraction - allowed fraction)², where a channel moves if it
-        prefers another frame; 0 while the fraction is within what is allowed. Its gradient on a channel does
-        not depend on how many there are.
+        prefers another frame; 0 within the budget. The gradient of a channel does not depend on the number
+        of channels.
         """
         config = self.config
         choices = self._learning_choices()
@@ -294,8 +294,8 @@ class RubiksNet(VideoModel):
         return config.budget_weight * len(moving) * excess.square()
 
     def harden(self) -> None:
-        """-AQ: make each channel's choice of frame final. The channels that want to move most may, as many as
-        `shift_budget` allows over all layers; the others stay. Does nothing where no choice is left.
+        """-AQ: make each channel's choice of frame final. Over all layers, the channels with the strongest
+        preference move, as many as `shift_budget` allows. Does nothing if the model is hard already.
         """
         choices = self._learning_choices()
         if not choices:
@@ -348,10 +348,9 @@ def _stages(config: RubiksNetConfig, norm_layer: NormLayer) -> list[nn.Sequentia
 
 @torch.no_grad()
 def init_weights(model: nn.Module) -> None:
-    """As the original: convolutions from N(0, 2 / (k k C_out)), the classifier N(0, 0.01), norms 1 and 0.
+    """Initialise as the authors: convolutions N(0, 2 / (k k C_out)), classifier N(0, 0.01), norms 1 and 0.
 
-    The linear layers of squeeze-excitation, convolutions here, keep PyTorch's initialisation; so does the
-    classifier's bias.
+    The layers of squeeze-excitation and the classifier's bias keep PyTorch's initialisation.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv3d) and ".se." not in name:
@@ -433,7 +432,7 @@ def rubiksnet_large(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     return _create("rubiksnet_large", num_classes, **overrides)
 
 
-# -AQ costs more multiply-adds than the same tier while its choice of frames is soft: three a value.
+# -AQ costs three more multiply-adds per value than the plain variant while its choice of frames is soft.
 @register_model(**_FACTS, params=2_001_964, gmacs=3.755738880)
 def rubiksnet_tiny_aq(num_classes: int = 400, **overrides: Any) -> RubiksNet:
     """RubiksNet-Tiny-AQ: each channel stays or moves by one frame."""

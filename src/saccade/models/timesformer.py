@@ -1,15 +1,15 @@
-"""TimeSformer: an image transformer for clips, with attention in time and in space by turns.
+"""TimeSformer: an image transformer for clips with divided space-time attention.
 
 Paper: "Is Space-Time Attention All You Need for Video Understanding?", Gedas Bertasius, Heng Wang, Lorenzo
-Torresani, ICML 2021, arXiv 2102.05095. Where the paper leaves a choice, this follows the facts of
-VideoTransformer-pytorch (github.com/mx-mark/VideoTransformer-pytorch), of which no code is copied; those in
-which the authors' own code (github.com/facebookresearch/TimeSformer) differs are the eps of the norms in
-blocks (`norm_eps`) and the weight decay of positions in time.
+Torresani, ICML 2021, arXiv 2102.05095. Details that the paper does not give follow
+VideoTransformer-pytorch (github.com/mx-mark/VideoTransformer-pytorch); no code is copied. The authors' code
+(github.com/facebookresearch/TimeSformer) differs in the epsilon of the norms in blocks (`norm_eps`) and in
+the weight decay of temporal positions.
 
 Names of the parameters:
     embed.patch.{weight (C, 3, 1, 16, 16), bias}  embed.cls_token  embed.pos_embed  embed.time_embed
     layers.{i}.norm1  .attn.qkv  .attn.proj  .norm2  .mlp.fc1  .mlp.fc2       as in timm's ViT
-    layers.{i}.time_norm  .time_attn.qkv  .time_attn.proj  .time_fc           divided attention alone
+    layers.{i}.time_norm  .time_attn.qkv  .time_attn.proj  .time_fc           divided attention only
     head.norm  head.classifier
 """
 
@@ -27,7 +27,7 @@ TimeSformerAttention = Literal["divided", "joint", "space"]
 
 @dataclass(frozen=True, kw_only=True)
 class TimeSformerConfig(TransformerConfig):
-    """The shape of a TimeSformer; the default is TimeSformer-B with divided attention."""
+    """Config of a TimeSformer; the default is TimeSformer-B with divided attention."""
 
     num_frames: int = 8
     """Frames of a clip: there is a learned position for each. Others get interpolated ones."""
@@ -43,9 +43,9 @@ class TimeSformerConfig(TransformerConfig):
 
 
 class TimeSformer(ClipTransformer):
-    """The network of a `TimeSformerConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+    """The model of a `TimeSformerConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K).
 
-    Any T will do, and any H and W that are multiples of the patch.
+    Accepts any T, and any H and W that are multiples of the patch.
     """
 
     config: TimeSformerConfig
@@ -54,7 +54,7 @@ class TimeSformer(ClipTransformer):
         self, config: TimeSformerConfig, num_classes: int = 400, *, model_name: str = "timesformer_base"
     ) -> None:
         """Args:
-        model_name: the named shape this is a variation of.
+        model_name: the registered variant that ``config`` is derived from.
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.width)
         by_frame = config.attention == "space"
@@ -73,7 +73,7 @@ CONFIGS: dict[str, TimeSformerConfig] = {
 }
 
 
-# All are tested at the training crop.
+# All test at the training crop.
 _FACTS: dict[str, Any] = {
     "config": CONFIGS,
     "test_crop": 224,
@@ -91,17 +91,17 @@ def _create(name: str, num_classes: int, overrides: dict[str, Any]) -> TimeSform
 
 @register_model(**_FACTS, params=121_566_352, gmacs=195.830280192, top1=(("1x3", 77.9),))
 def timesformer_base(num_classes: int = 400, **overrides: Any) -> TimeSformer:
-    """TimeSformer-B, attention in time and in space by turns: 8 frames of 224 pixels."""
+    """TimeSformer-B with divided space-time attention: 8 frames of 224 pixels."""
     return _create("timesformer_base", num_classes, overrides)
 
 
 @register_model(**_FACTS, params=86_112_400, gmacs=179.562805248)
 def timesformer_base_joint(num_classes: int = 400, **overrides: Any) -> TimeSformer:
-    """TimeSformer-B, attention among all patches of a clip: 8 frames of 224 pixels."""
+    """TimeSformer-B with joint space-time attention: 8 frames of 224 pixels."""
     return _create("timesformer_base_joint", num_classes, overrides)
 
 
 @register_model(**_FACTS, params=86_106_256, gmacs=140.504788992)
 def timesformer_base_space(num_classes: int = 400, **overrides: Any) -> TimeSformer:
-    """TimeSformer-B, attention within each frame: 8 frames of 224 pixels."""
+    """TimeSformer-B with attention in space only: 8 frames of 224 pixels."""
     return _create("timesformer_base_space", num_classes, overrides)

@@ -1,4 +1,4 @@
-"""What TimeSformer and ViViT share: fields of their configs, and the way of tokens through them."""
+"""Base of TimeSformer and ViViT: common config fields and the forward pass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCALED_POSITIONS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """The shape of a transformer; a field that cannot work raises `ConfigError` naming it."""
+    """Config of a transformer. An invalid field raises `ConfigError` with its name."""
 
     num_frames: int
     """Frames of a clip: there is a learned position for each moment. Others get interpolated ones."""
@@ -87,12 +87,12 @@ class TransformerConfig:
 
     @property
     def tubelet_size(self) -> tuple[int, int]:
-        """Frames and pixels that make one token."""
+        """(frames, side in pixels) of one token."""
         return 1, self.patch
 
     @property
     def block_shape(self) -> BlockShape:
-        """What its blocks have in common."""
+        """Settings shared by the blocks."""
         return BlockShape(
             width=self.width,
             num_heads=self.num_heads,
@@ -103,7 +103,7 @@ class TransformerConfig:
         )
 
     def embedding(self, *, in_time: bool, per_moment: bool) -> ClipEmbedding:
-        """A new embedding of clips, with positions in time where ``in_time``."""
+        """A new clip embedding, with positions in time if ``in_time``."""
         frames, side = self.tubelet_size
         return ClipEmbedding(
             self.width,
@@ -115,7 +115,7 @@ class TransformerConfig:
         )
 
     def layers(self, *, divided: bool) -> nn.ModuleList:
-        """The blocks, with stochastic depth that grows."""
+        """New blocks, with increasing stochastic depth."""
         return blocks_of(DividedBlock if divided else TransformerBlock, self, self.depth)
 
     def head(self, num_classes: int) -> TokenHead:
@@ -132,19 +132,19 @@ class TransformerConfig:
 def blocks_of(
     kind: type[TransformerBlock] | type[DividedBlock], config: TransformerConfig, depth: int
 ) -> nn.ModuleList:
-    """``depth`` new blocks; their stochastic depth grows evenly from 0 to ``drop_path``."""
+    """``depth`` new blocks, with stochastic depth rates from 0 to ``drop_path``, linearly spaced."""
     rates = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()
     return nn.ModuleList(kind(config.block_shape, rate) for rate in rates)
 
 
 class ClipTransformer(VideoModel):
-    """A network whose clips become tokens once, at the start, and stay as many: see its subclasses.
+    """A transformer with a constant number of tokens; see its subclasses.
 
-    Its stages are the embedding and every single block; the norm behind them belongs to the head.
+    Its stages are the embedding and each block; the final norm belongs to the head.
     """
 
     config: TransformerConfig
-    prefers_channels_last: ClassVar[bool] = False  # clips are cut into patches once; tokens have no layout
+    prefers_channels_last: ClassVar[bool] = False  # clips are embedded once; tokens have no memory format
     embed: ClipEmbedding
     layers: nn.ModuleList
     head: TokenHead
@@ -167,8 +167,8 @@ class ClipTransformer(VideoModel):
         _init_linear(linear)
 
     def no_weight_decay(self) -> set[str]:
-        """The class token and the positions in space. Those in time decay, as in VideoTransformer-pytorch;
-        the code of TimeSformer's authors spares them too.
+        """The class token and the spatial positions. Temporal positions decay, as in
+        VideoTransformer-pytorch; the TimeSformer authors' code exempts them too.
         """
         return {"embed.cls_token", "embed.pos_embed"}
 
@@ -202,11 +202,11 @@ def _divided(block: nn.Module, num_times: int, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def init_weights(model: ClipTransformer) -> None:
-    """Linear layers, tokens and positions from a normal distribution of std 0.02 cut off at 2, biases 0;
-    patches from N(0, 2 / fan_in); the layer behind attention in time 0, so that each block begins without it.
+    """Linear layers, tokens and positions from a normal distribution of std 0.02 truncated at +-2, biases 0;
+    patches from N(0, 2 / fan_in); the layer after temporal attention is 0, so that blocks start without it.
 
-    "scaled" is this project's, for networks of a few dozen numbers a token: 1 / sqrt(inputs) for linear
-    layers, 0.5 for tokens and positions.
+    "scaled", an addition of this project for widths of a few dozen: std 1 / sqrt(inputs) for linear layers,
+    0.5 for tokens and positions.
     """
     scaled = model.config.init == "scaled"
     positions_std = SCALED_POSITIONS if scaled else INIT_STD

@@ -1,14 +1,14 @@
-"""ViViT: a transformer on tubelets, with one encoder for space and one for time.
+"""ViViT: a transformer on tubelets, with a spatial and a temporal encoder.
 
 Paper: "ViViT: A Video Vision Transformer", Anurag Arnab, Mostafa Dehghani, Georg Heigold, Chen Sun, Mario
 Lučić, Cordelia Schmid, ICCV 2021, arXiv 2103.15691: its models 2 (factorised encoder), 1 (joint) and 3
-(divided). Where the paper leaves a choice, this follows the facts of VideoTransformer-pytorch
-(github.com/mx-mark/VideoTransformer-pytorch), of which no code is copied: positions are split into space and
-time, the encoder for time has four blocks and is given the mean of each moment's patches.
+(divided). Details that the paper does not give follow VideoTransformer-pytorch
+(github.com/mx-mark/VideoTransformer-pytorch); no code is copied. Positions are split into space and time; the
+temporal encoder has four blocks, and its input is the mean of the patches of each time step.
 
-That code takes the class tokens of the factorised encoder from the wrong rows, so that clips of a batch see
-each other; with one clip both agree. Here every clip has its own. ``class_token_leak=True`` does as that code
-does, for weights that were trained with it.
+That code takes the class tokens of the factorised encoder from the wrong rows, so that outputs depend on the
+batch unless it has one clip. This is corrected here; ``class_token_leak=True`` reproduces it, for weights
+that were trained that way.
 
 Names of the parameters:
     embed.patch.{weight (C, 3, 2, 16, 16), bias}  embed.cls_token  embed.pos_embed
@@ -37,7 +37,7 @@ ViViTAttention = Literal["factorised", "joint", "divided"]
 
 @dataclass(frozen=True, kw_only=True)
 class ViViTConfig(TransformerConfig):
-    """The shape of a ViViT; the default is ViViT-B with a factorised encoder."""
+    """Config of a ViViT; the default is ViViT-B with a factorised encoder."""
 
     num_frames: int = 16
     """Frames of a clip: there is a learned position for each tubelet. Others get interpolated ones."""
@@ -61,7 +61,7 @@ class ViViTConfig(TransformerConfig):
         check_flag("class_token_leak", self.class_token_leak)
         check_choice("attention", self.attention, get_args(ViViTAttention))
         if self.class_token_leak and self.attention != "factorised":
-            raise ConfigError(f"class_token_leak is of factorised attention, got {self.attention}")
+            raise ConfigError(f"class_token_leak needs factorised attention, got {self.attention}")
 
     @property
     def tubelet_size(self) -> tuple[int, int]:
@@ -69,9 +69,9 @@ class ViViTConfig(TransformerConfig):
 
 
 class ViViT(ClipTransformer):
-    """The network of a `ViViTConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+    """The model of a `ViViTConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K).
 
-    Any T will do that is a multiple of the tubelet, and any H and W that are multiples of the patch.
+    T must be a multiple of the tubelet, H and W multiples of the patch.
     """
 
     config: ViViTConfig
@@ -80,7 +80,7 @@ class ViViT(ClipTransformer):
         self, config: ViViTConfig, num_classes: int = 400, *, model_name: str = "vivit_base"
     ) -> None:
         """Args:
-        model_name: the named shape this is a variation of.
+        model_name: the registered variant that ``config`` is derived from.
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.width)
         factorised = config.attention == "factorised"
@@ -100,18 +100,18 @@ class ViViT(ClipTransformer):
         init_weights(self)
 
     def stages(self) -> list[nn.Module]:
-        """The embedding and the blocks; of the factorised encoder, the step to time between them."""
+        """Embedding and blocks; with a factorised encoder, `MomentsToTokens` between its two parts."""
         between = [] if self.to_time is None else [self.to_time]
         return [self.embed, *self.layers, *between, *self.time_layers]
 
     def layer_ids(self) -> dict[str, int]:
-        """The embedding 0, every block one more, the head deepest; the positions in time of the factorised
-        encoder learn like the block that they are for.
+        """0 for the embedding, one more per block, the head deepest; temporal positions of the factorised
+        encoder have the depth of the block after them.
         """
         ids = super().layer_ids()
         if self.to_time is None:
             return ids
-        first = len(self.layers) + 1  # the number of the step to time, and of the block behind it
+        first = len(self.layers) + 1  # index of `MomentsToTokens`, and of the block after it
         return {name: number - (number > first) for name, number in ids.items()}
 
 
@@ -124,7 +124,7 @@ CONFIGS: dict[str, ViViTConfig] = {
 }
 
 
-# All are tested at the training crop.
+# All test at the training crop.
 _FACTS: dict[str, Any] = {
     "config": CONFIGS,
     "test_crop": 224,
@@ -147,11 +147,11 @@ def vivit_base(num_classes: int = 400, **overrides: Any) -> ViViT:
 
 @register_model(**_FACTS, params=86_702_224, gmacs=180.487649280)
 def vivit_base_joint(num_classes: int = 400, **overrides: Any) -> ViViT:
-    """ViViT-B, attention among all tokens of a clip: 16 frames of 224 pixels."""
+    """ViViT-B with joint space-time attention: 16 frames of 224 pixels."""
     return _create("vivit_base_joint", num_classes, overrides)
 
 
 @register_model(**_FACTS, params=122_156_176, gmacs=196.755124224)
 def vivit_base_divided(num_classes: int = 400, **overrides: Any) -> ViViT:
-    """ViViT-B, attention in time and in space by turns: 16 frames of 224 pixels."""
+    """ViViT-B with divided space-time attention: 16 frames of 224 pixels."""
     return _create("vivit_base_divided", num_classes, overrides)

@@ -1,9 +1,9 @@
-"""VoV3D: layers in series whose outputs, of growing reach in time, are aggregated once a block.
+"""VoV3D: layers in series, whose outputs of growing temporal receptive field are aggregated once per block.
 
 Paper: "Diverse Temporal Aggregation and Depthwise Spatiotemporal Factorization for Efficient Video
-Classification", Youngwan Lee, Hyung-Il Kim, Kimin Yun, Jinyoung Moon, arXiv 2012.00317. Where the paper
-leaves a choice, this follows the facts of the authors' code (github.com/youngwanLEE/VoV3D, CC BY-NC 4.0),
-of which none is copied. Stem and head are those of X3D.
+Classification", Youngwan Lee, Hyung-Il Kim, Kimin Yun, Jinyoung Moon, arXiv 2012.00317. Details that
+the paper does not give follow the authors' code (github.com/youngwanLEE/VoV3D, CC BY-NC 4.0); none is copied.
+Stem and head are those of X3D.
 
 Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 """
@@ -33,10 +33,7 @@ NUM_STAGES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class VoV3DConfig:
-    """The shape of a VoV3D; the default is VoV3D-M.
-
-    Whatever shape is chosen builds; a field that cannot work raises `ConfigError` naming it.
-    """
+    """Config of a VoV3D; the default is VoV3D-M. An invalid field raises `ConfigError` with its name."""
 
     num_frames: int = 16
     """Frames of a clip: sets the window of the head, no weight depends on it."""
@@ -85,17 +82,17 @@ class VoV3DConfig:
 
     @property
     def inner_widths(self) -> tuple[int, ...]:
-        """Channels of the depthwise convolutions of res2..res5; the last also of the head's convolution."""
+        """Channels of the depthwise convolutions of res2..res5; the last is also the head's."""
         return tuple(self.inner_channels << stage for stage in range(NUM_STAGES))
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Output channels of the layers and blocks of res2..res5; the stem has those of res2."""
+        """Output channels of res2..res5; the stem has the same as res2."""
         return tuple(inner // 2 for inner in self.inner_widths)
 
     @property
     def window(self) -> tuple[int, int, int]:
-        """The map (T, H, W) the head sees in training."""
+        """Size (T, H, W) of the head's input in training."""
         side = math.ceil(self.train_crop / TOTAL_STRIDE)
         return self.num_frames, side, side
 
@@ -104,11 +101,11 @@ class VoV3DConfig:
 
 
 class D2Plus1D(nn.Module):
-    """A bottleneck around a depthwise convolution that is split into space and time: D(2+1)D.
+    """A bottleneck with a depthwise convolution factorised into space and time: D(2+1)D.
 
-    1x1x1 convolution, norm, ReLU; depthwise 1x3x3 convolution, which carries the stride, and right behind it
-    a depthwise 3x1x1 one; norm, squeeze-excitation, Swish; 1x1x1 convolution, norm; ReLU. The input is added
-    before that ReLU if the shape stays.
+    1x1x1 convolution, norm, ReLU; strided depthwise 1x3x3 convolution, depthwise 3x1x1 convolution; norm,
+    squeeze-excitation, Swish; 1x1x1 convolution, norm; ReLU. The input is added before the last ReLU if the
+    shape does not change.
 
     Shapes: (B, C_in, T, H, W) -> (B, inner // 2, T, H/stride, W/stride).
     """
@@ -136,11 +133,11 @@ class D2Plus1D(nn.Module):
 
 
 class TOSABlock(nn.Module):
-    """Temporal one-shot aggregation: layers in series, their outputs joined by one convolution; residual.
+    """Temporal one-shot aggregation: layers in series, outputs concatenated and convolved; residual.
 
-    Each layer sees two frames more than the one before, so the joined map holds every temporal reach up to
-    ``2 * num_conv + 1`` frames. With stride 1 the block's input is joined too. The first layer carries the
-    stride. The shortcut is a strided 1x1x1 convolution with norm where the width or the size changes.
+    Each layer sees two more frames than the one before, so the aggregate has temporal receptive fields up to
+    ``2 * num_conv + 1`` frames. With stride 1 the block's input is aggregated too. The first layer has the
+    stride. The shortcut is a strided 1x1x1 convolution with norm if the width or the size changes.
 
     Shapes: (B, C_in, T, H, W) -> (B, inner // 2, T, H/stride, W/stride).
     """
@@ -192,9 +189,9 @@ class TOSABlock(nn.Module):
 
 
 class VoV3D(VideoModel):
-    """The network of a `VoV3DConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+    """The model of a `VoV3DConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K).
 
-    Any T, H and W will do, whatever the config's frames and crop: those only set the window of the head.
+    Accepts any T, H and W; frames and crop of the config only set the window of the head.
     """
 
     config: VoV3DConfig
@@ -208,8 +205,8 @@ class VoV3D(VideoModel):
         model_name: str = "vov3d_m",
     ) -> None:
         """Args:
-        norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
-        model_name: the named shape this is a variation of.
+        norm_layer: number of channels -> norm; default `nn.BatchNorm3d`.
+        model_name: the registered variant that ``config`` is derived from.
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
         norm = batch_norm(config, norm_layer)
@@ -263,7 +260,7 @@ def _stage(config: VoV3DConfig, index: int, in_channels: int, norm_layer: NormLa
 
 @torch.no_grad()
 def _init(model: VoV3D) -> None:
-    """As PySlowFast initialises X3D: the norm after an aggregation starts at 0, those in its layers at 1."""
+    """As PySlowFast initialises X3D: norms after an aggregation start at 0, those in its layers at 1."""
     init_weights(model, "pyslowfast")
     for module in model.modules():
         if isinstance(module, TOSABlock):

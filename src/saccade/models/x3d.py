@@ -1,8 +1,8 @@
-"""X2D and X3D: video networks expanded from a tiny image network along six axes.
+"""X2D and X3D: video models expanded from a tiny image model along six axes.
 
 Paper: "X3D: Expanding Architectures for Efficient Video Recognition", Christoph Feichtenhofer, CVPR 2020,
-arXiv 2004.04730. Where the paper leaves a choice, this follows the author's code, PySlowFast
-(github.com/facebookresearch/SlowFast, Apache-2.0), and names other code bases' choices as options.
+arXiv 2004.04730. Details that the paper does not give follow the author's code, PySlowFast
+(github.com/facebookresearch/SlowFast, Apache-2.0); the choices of other code bases are options.
 
 Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 """
@@ -42,9 +42,9 @@ TOTAL_STRIDE = 32  # of height and width, from the input to the last stage; time
 
 @dataclass(frozen=True, kw_only=True)
 class X3DConfig:
-    """A point in the space of X3D. With all six factors at 1 it is X2D.
+    """Config of an X3D by its six expansion factors; with all at 1 it is X2D.
 
-    Whatever point is chosen builds; a field that cannot work raises `ConfigError` naming it.
+    An invalid field raises `ConfigError` with its name.
     """
 
     gamma_tau: float = 1.0
@@ -98,7 +98,7 @@ class X3DConfig:
         check_flag("detection", self.detection)
         if self.detection and self.localization:
             raise ConfigError(
-                "detection: a model gives logits of people or of frames; leave localization out"
+                "detection and localization cannot both be set: logits are of people or of frames"
             )
         if self.roi_stride not in (TOTAL_STRIDE // 2, TOTAL_STRIDE):
             raise ConfigError(f"roi_stride must be 16 or 32, got {self.roi_stride!r}")
@@ -110,7 +110,7 @@ class X3DConfig:
 
     @staticmethod
     def clip_options(*, num_frames: int, stride: int, crop: int) -> dict[str, float]:
-        """The factors for training clips of this size."""
+        """Factors for training clips of this size."""
         return {"gamma_tau": stride, "gamma_t": num_frames, "gamma_s": crop / BASE_CROP}
 
     @property
@@ -130,24 +130,24 @@ class X3DConfig:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Output channels of res2..res5; the stem has those of res2."""
+        """Output channels of res2..res5; the stem has the same as res2."""
         factor = BASE_WIDTH_FACTOR * self.gamma_w
         return tuple(round_channels(width * factor) for width in BASE_WIDTHS)
 
     @property
     def inner_widths(self) -> tuple[int, ...]:
-        """Channels of the depthwise convolutions of res2..res5; the last also of the head's convolution."""
+        """Channels of the depthwise convolutions of res2..res5; the last is also the head's."""
         return tuple(max(1, int(self.gamma_b * width)) for width in self.widths)
 
     @property
     def depths(self) -> tuple[int, ...]:
         """Blocks of res2..res5."""
-        # rounded first: 5 * 2.2 must stay 11 whatever the last bit says
+        # rounded first, so that 5 * 2.2 is 11 despite floating-point error
         return tuple(math.ceil(round(self.gamma_d * depth, 6)) for depth in BASE_DEPTHS)
 
     @property
     def window(self) -> tuple[int, int, int]:
-        """The map (T, H, W) the head sees in training."""
+        """Size (T, H, W) of the head's input in training."""
         side = math.ceil(self.train_crop / TOTAL_STRIDE)
         return self.num_frames, side, side
 
@@ -156,7 +156,7 @@ class X3DConfig:
 
 
 class X3DStem(nn.Module):
-    """A 1x3x3 convolution of stride 2, a depthwise 5x1x1 convolution right after it, norm, ReLU.
+    """1x3x3 convolution of stride 2, depthwise 5x1x1 convolution, norm, ReLU.
 
     Shapes: (B, 3, T, H, W) -> (B, C, T, H/2, W/2).
     """
@@ -174,7 +174,7 @@ class X3DStem(nn.Module):
 class X3DBlock(nn.Module):
     """1x1x1 convolution, depthwise 3x3x3 convolution, squeeze-excitation, Swish, 1x1x1 convolution; residual.
 
-    The shortcut is a strided 1x1x1 convolution with norm where the width or the size changes.
+    The shortcut is a strided 1x1x1 convolution with norm if the width or the size changes.
 
     Shapes: (B, C_in, T, H, W) -> (B, C_out, T, H/stride, W/stride).
     """
@@ -221,10 +221,10 @@ class X3DBlock(nn.Module):
 
 
 class X3D(VideoModel):
-    """The network of an `X3DConfig`: clips (B, 3, T, H, W), normalised, to logits (B, K).
+    """The model of an `X3DConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K).
 
-    Any T, H and W will do, whatever the config's frames and crop: those only set the window of the head.
-    With ``detection`` it takes boxes too and gives logits of people.
+    Accepts any T, H and W; frames and crop of the config only set the window of the head. With ``detection``
+    it also takes boxes and returns logits of people.
     """
 
     config: X3DConfig
@@ -238,8 +238,8 @@ class X3D(VideoModel):
         model_name: str = "x2d",
     ) -> None:
         """Args:
-        norm_layer: makes a norm from its number of channels; default `nn.BatchNorm3d`.
-        model_name: the named point this is a variation of.
+        norm_layer: number of channels -> norm; default `nn.BatchNorm3d`.
+        model_name: the registered variant that ``config`` is derived from.
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
         norm = batch_norm(config, norm_layer)
@@ -264,8 +264,9 @@ class X3D(VideoModel):
         init_weights(self, config.init)
 
     def forward(self, x: Tensor, boxes: Sequence[Tensor] | None = None) -> Tensor:
-        """Logits (B, num_classes) of clips (B, 3, T, H, W). To detect, (sum of N_i, num_classes) of people in
-        boxes, for each clip (N_i, 4), x1, y1, x2, y2 in pixels. Without boxes a clip is all one person's.
+        """Logits (B, num_classes) of clips (B, 3, T, H, W). With ``detection``, logits of people,
+        (sum of N_i, num_classes); ``boxes`` has (N_i, 4) for each clip, x1, y1, x2, y2 in pixels;
+        default: the whole frame.
         """
         if not self.config.detection:
             if boxes is not None:
@@ -313,11 +314,11 @@ def _stage(config: X3DConfig, index: int, in_channels: int, norm_layer: NormLaye
 
 @torch.no_grad()
 def init_weights(model: nn.Module, init: Init) -> None:
-    """Initialise as the named code base does.
+    """Initialise as the named code base.
 
-    Both: convolutions, and the linear layer that upstream is one, from a normal distribution with variance
-    2 / fan-out, their biases 0, norms 1 and 0. ``pyslowfast`` also sets the scale of each block's last norm
-    to 0, so that a block starts as its shortcut, and the classifier to N(0, 0.01) with bias 0.
+    Both: convolutions, and the head's linear layer, a convolution upstream, from N(0, 2 / fan_out), biases 0,
+    norms 1 and 0. ``pyslowfast`` also sets the scale of each block's last norm to 0, so that a block starts
+    as its shortcut, and the classifier to N(0, 0.01) with bias 0.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv3d) or name.endswith("head.hidden"):
@@ -379,7 +380,7 @@ def _create(name: str, num_classes: int, norm_layer: NormLayer | None = None, **
     gmacs_test=0.025361024,
 )
 def x2d(num_classes: int = 400, **overrides: Any) -> X3D:
-    """X2D, the image network the expansion starts from: one frame of 112 pixels."""
+    """X2D, the image model from which the expansion starts: one frame of 112 pixels."""
     return _create("x2d", num_classes, **overrides)
 
 
