@@ -84,9 +84,9 @@ def test_the_registered_operator_is_sound_with_splits():
 @pytest.mark.parametrize(
     ("batch", "num_splits", "training", "rows", "message"),
     [
-        (6, 4, True, 4, "num_splits is 4: a divisor of the 6 clips is needed"),
+        (6, 4, True, 4, "num_splits is 4: it must divide"),
         (6, 0, True, 1, "num_splits is 0"),
-        (6, 2, False, 2, "num_splits is 2: only in training are there splits"),
+        (6, 2, False, 2, "num_splits is 2: it must be 1"),
         (6, 2, True, 3, r"running_mean has shape \(3, 5\): \(2, 5\) is needed"),
     ],
 )

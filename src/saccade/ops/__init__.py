@@ -1,4 +1,4 @@
-"""Operators that PyTorch lacks or is slow at, each with several backends."""
+"""Operators that PyTorch does not have or that are slow in PyTorch, each with several backends."""
 
 from __future__ import annotations
 

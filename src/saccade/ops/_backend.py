@@ -3,7 +3,7 @@
 ============  ==========================================================================================
 ``native``    C++ on the CPU, for the instruction set of the processor
 ``triton``    Triton on a CUDA device (on a CPU in Triton's interpreter, for checking)
-``torch``     PyTorch's own operators, on any device
+``torch``     PyTorch operators, on any device
 ``naive``     the definition, in plain PyTorch, on any device; slow
 ============  ==========================================================================================
 
@@ -147,7 +147,7 @@ def _missing(operator: str) -> str | None:
 
 @cache
 def triton_available() -> bool:
-    """Whether Triton is installed; it need not run here."""
+    """Whether Triton is installed, even if it cannot run here."""
     return importlib.util.find_spec("triton") is not None
 
 
@@ -167,10 +167,10 @@ def _say_once(missing: str) -> None:
 
 
 def backend_report() -> dict[str, Any]:
-    """What runs where on this machine: plain values, for ``saccade bench --info`` and bug reports.
+    """Backends on this machine as plain values, for ``saccade bench --info`` and bug reports.
 
     Raises:
-        UsageError: the override cannot work here.
+        UsageError: the override is not available here.
     """
     library = native_library()
     return {

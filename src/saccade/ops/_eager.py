@@ -1,4 +1,4 @@
-"""When an operator may run without the dispatcher, which costs more than the arithmetic of a small tensor."""
+"""When an operator may bypass the dispatcher, which costs more than the arithmetic of a small tensor."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def plain(x: Tensor) -> bool:
-    """Whether nothing but autograd looks on: no compiler, exporter, counter, fake tensor, function transform.
+    """Whether only autograd is active: no compiler, exporter, counter, fake tensor or function transform.
 
-    The registered operator is then a detour through PyTorch's dispatcher, a `torch.autograd.Function` of the
-    same kernels the short way.
+    Then a `torch.autograd.Function` with the same kernels is faster than the registered operator.
     """
     return (
         not torch.compiler.is_compiling()

@@ -1,6 +1,6 @@
-"""The shared library of native operators: finding it, choosing the instruction set, calling it.
+"""The shared library of native operators: find it, choose the instruction set, call it.
 
-Environment: ``SACCADE_ISA`` (baseline, avx2, avx512) takes a lesser instruction set than the processor's
+Environment: ``SACCADE_ISA`` (baseline, avx2, avx512) selects an instruction set below the processor's
 best; ``SACCADE_NATIVE_LIBRARY`` names another build of the library.
 """
 
@@ -19,7 +19,7 @@ from saccade.errors import UsageError
 
 ISAS = ("baseline", "avx2", "avx512")  # in the order of saccade_processor_level()
 
-# The same numbers stand in native/core.h.
+# Keep in step with native/core.h.
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 # The arguments of each function in order: d the data of a tensor or None, i an integer, f a float. The number
@@ -61,13 +61,13 @@ class NativeLibrary:
         return hasattr(self._library, f"saccade_{self.isa}_{name}")
 
     def call(self, name: str, *args: Tensor | int | float | None) -> None:
-        """Call ``saccade_<isa>_<name>`` with what `SIGNATURES` says, and with PyTorch's number of threads.
+        """Call ``saccade_<isa>_<name>`` with arguments as in `SIGNATURES`, and PyTorch's number of threads.
 
         Tensors pass as pointers to their data (None and empty ones as a null pointer). Shapes, dtypes and
         memory formats are up to the caller.
 
         Raises:
-            TypeError: an argument is not what the signature says, e.g. a tensor where an integer is needed.
+            TypeError: an argument does not match the signature, e.g. a tensor for an integer.
             RuntimeError: the function failed.
         """
         signature = SIGNATURES[name]
@@ -81,7 +81,7 @@ class NativeLibrary:
             raise TypeError(f"native operator {name}: {len(args)} arguments, {len(signature)} are needed")
         values: list[int | float | None] = []
         for i, arg in enumerate(args):
-            # ctypes itself takes a tensor of one value for an integer, and any integer for a pointer
+            # ctypes accepts a tensor of one value as an integer, and any integer as a pointer
             is_tensor = isinstance(arg, Tensor)
             if is_tensor is not (signature[i] == "d") and (is_tensor or arg is not None):
                 raise TypeError(

@@ -1,13 +1,13 @@
-"""The operator on the CPU: one call of C++ forward and one backward, arithmetic between the passes and all.
+"""The operator on the CPU: one C++ call forward and one backward, with the arithmetic between the passes.
 
-A PyTorch operator on tensors of (B, C) costs a hundred times its arithmetic, and there would be some forty.
-What `forward` and `backward` rely on, here and in triton.py:
+In PyTorch that arithmetic would be about forty operators on tensors (B, C), whose overhead is a hundred times
+their work. Conditions of `forward` and `backward`, here and in triton.py:
 
 * ``x`` is (B, C, T, H, W), dense, in channels-last-3d or in contiguous layout; the other big tensors
   (``grad_y``, ``residual``, ``extra``) have its shape, data type and layout, and so have the big results. All
   are on one device. The small ones given may be of any floating point type.
-* The small results are of data type `vector_dtype`: float32, or float64 where ``x`` is. All is reckoned in
-  that type or better, whatever ``x`` is stored in.
+* The small results have data type `vector_dtype`: float64 if ``x`` has, else float32. All is computed in
+  that type or better, whatever the type of ``x``.
 * ``activation`` is "none", "relu" or "silu". A NaN stays a NaN through all of them. relu's derivative at 0
   is 0.
 * No tensor need have elements: sums over nothing are 0, a mean of nothing may be anything.

@@ -1,4 +1,4 @@
-"""The public operator: arguments checked, backend chosen, running statistics moved."""
+"""The public operator: checks arguments, chooses the backend, updates running statistics."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def batch_norm_act(
     residual: Tensor | None = None,
     num_splits: int = 1,
 ) -> Tensor:
-    """Batch norm, and what follows it in a residual block, in as few passes over memory as there can be.
+    """Batch norm, squeeze-excitation, residual and activation in as few passes over memory as possible.
 
-    y = activation(clip_scale * gate * norm(x) + residual), where norm is that of `nn.BatchNorm3d` and gate is
+    y = activation(clip_scale * gate * norm(x) + residual), where norm is `nn.BatchNorm3d` and gate is
     sigmoid(fc2(relu(fc1(mean of norm(x) over T, H, W)))), one number per clip and channel.
 
     Args:
         x: (B, C, T, H, W), float32, bfloat16, float16 or float64. The output has its data type, and its
-            layout if that is channels-last-3d or contiguous. Reckoned in float32, or float64 where x is that.
+            layout if that is channels-last-3d or contiguous. Computed in float32, or float64 if x has it.
         weight, bias: (C,).
-        running_mean, running_var: (C,). In training they are moved, in place, towards the mean and the
-            unbiased variance of x by the share ``momentum``; else they take the place of these. An empty x
+        running_mean, running_var: (C,). In training they are updated in place, by ``momentum`` times the
+            difference to the mean and unbiased variance of x; else x is normalised by them. An empty x
             leaves them.
         squeeze_excite: weights and biases of the two layers: fc1 (H, C) and (H,), fc2 (C, H) and (C,). The
-            weights may have further axes of length 1, as those of 1x1x1 convolutions have.
-        clip_scale: (B,), no gradient is handed to it. Stochastic depth: 0, or 1 over the share kept.
+            weights may have further axes of length 1, as in 1x1x1 convolutions.
+        clip_scale: (B,), without gradient. For stochastic depth: 0, or 1 / (1 - rate).
         residual: like x.
         num_splits: in training, clip j is normalised by the statistics of the clips of split j mod S alone,
             and the running statistics are (S, C), a row for each. S divides the number of clips.
@@ -130,7 +130,7 @@ def _run_kernels(
 def _update_running(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: int, momentum: float
 ) -> None:
-    # outside of the registered operator, which so has no side effect that compilers need to know of
+    # outside the registered operator, which therefore has no side effects
     running_mean.lerp_(mean.view_as(running_mean).to(running_mean.dtype), momentum)
     running_var.lerp_((var.view_as(running_var) * (count / (count - 1))).to(running_var.dtype), momentum)
 
@@ -151,9 +151,9 @@ def _pytorch(
     residual: Tensor | None,
     num_splits: int,
 ) -> Tensor:
-    """Out of PyTorch's own operators."""
+    """Built from PyTorch operators."""
     if num_splits > 1 and training and x.numel():
-        # the splits become channels, which have statistics of their own
+        # the splits become channels, each with its own statistics
         groups = x.reshape(-1, num_splits * x.shape[1], *x.shape[2:])
         mean, var = running_mean.view(-1), running_var.view(-1)
         z = F.batch_norm(
@@ -205,19 +205,17 @@ def _check(
     if residual is not None:
         if residual.shape != x.shape or residual.device != x.device:
             got = f"{tuple(residual.shape)} on {residual.device}"
-            raise UsageError(
-                f"residual has shape {got}: that of x, {tuple(x.shape)} on {x.device}, is needed"
-            )
+            raise UsageError(f"residual has shape {got}: it must be {tuple(x.shape)} on {x.device}, as x is")
         if residual.dtype != x.dtype:
-            raise UsageError(f"residual is {residual.dtype}: the data type of x, {x.dtype}, is needed")
+            raise UsageError(f"residual is {residual.dtype}: it must have the data type of x, {x.dtype}")
 
 
 def _check_statistics(x: Tensor, statistics: tuple[Tensor, Tensor], training: bool, num_splits: int) -> None:
     batch, channels = x.shape[:2]
     if num_splits < 1 or batch % num_splits:
-        raise UsageError(f"num_splits is {num_splits}: a divisor of the {batch} clips is needed")
+        raise UsageError(f"num_splits is {num_splits}: it must divide the number of clips, {batch}")
     if num_splits > 1 and not training:
-        raise UsageError(f"num_splits is {num_splits}: only in training are there splits")
+        raise UsageError(f"num_splits is {num_splits}: it must be 1 in evaluation")
     shape = (channels,) if num_splits == 1 else (num_splits, channels)
     for name, tensor in zip(("running_mean", "running_var"), statistics, strict=True):
         _check_small(name, tensor, shape, x)

@@ -1,6 +1,6 @@
 """The operator on a GPU: the four passes of triton_kernel.py, and in PyTorch the arithmetic between them.
 
-`forward` and `backward` take and give what those of native.py do. README.md derives the arithmetic.
+`forward` and `backward` have the signatures of native.py. README.md derives the arithmetic.
 
 Shape letters: B clips, C channels, S splits, H hidden units of the squeeze-excitation.
 """
@@ -142,7 +142,7 @@ class _Layers(NamedTuple):
 
 
 def _batch_statistics(clip_mean: Tensor, m2: Tensor, count: int, num_splits: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (S, C) of the clips of each split together, from those of each clip, ``count``
+    """Mean and biased variance (S, C) of each split from those of its clips, ``count``
     values long.
     """
     clip_mean, m2 = _split(clip_mean, num_splits), _split(m2, num_splits)
@@ -153,7 +153,7 @@ def _batch_statistics(clip_mean: Tensor, m2: Tensor, count: int, num_splits: int
 def _by_statistics(
     x: Tensor, mean: Tensor, inv_std: Tensor, slope: Tensor, grad_weight: Tensor, grad_bias: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What of the gradient of x goes by way of mean and variance, (B, C): slant * x - flat is added to it."""
+    """The part of x's gradient through mean and variance, slant * x - flat, with slant and flat (B, C)."""
     num_values = x.shape[0] // mean.shape[0] * _count(x)
     slant = slope * inv_std * grad_weight / -num_values
     flat = slope * grad_bias / num_values + slant * mean
@@ -166,7 +166,7 @@ def _split(rows: Tensor, num_splits: int) -> Tensor:
 
 
 def _per_clip(values: Tensor, batch: int) -> Tensor:
-    """(S, C) -> (B, C): what belongs to the split of each clip."""
+    """(S, C) -> (B, C): the value of each clip's split."""
     return values.expand(batch, -1) if values.shape[0] == 1 else values.repeat(batch // values.shape[0], 1)
 
 
@@ -177,7 +177,7 @@ def _normalised(clip_mean: Tensor, mean: Tensor, slope: Tensor, bias: Tensor) ->
 
 
 def _factor(gate: Tensor | None, clip_scale: Tensor | None) -> Tensor | None:
-    """What norm(x) is multiplied by: (B, C), (B, 1), or None for 1."""
+    """The factor on norm(x): (B, C), (B, 1), or None for 1."""
     if clip_scale is None:
         return gate
     clip_scale = clip_scale[:, None]

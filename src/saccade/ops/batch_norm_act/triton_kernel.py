@@ -218,7 +218,7 @@ def _merge_stats(
     means, m2s, mean_out, m2_out, C, S, tiles,
     TILE_S: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """The statistics of a clip from those of its tiles: the mean first, then the distances from it."""
+    """The statistics of a clip from its tiles: the mean first, then the squared deviations."""
     c_blocks = tl.cdiv(C, BLOCK_C)
     b = (tl.program_id(0) // c_blocks).to(tl.int64)
     c = tl.program_id(0) % c_blocks * BLOCK_C + tl.arange(0, BLOCK_C)

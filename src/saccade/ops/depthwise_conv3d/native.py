@@ -59,7 +59,7 @@ def backward(
 
 
 def allocate(like: Tensor, shape: Sequence[int], layout: torch.memory_format) -> Tensor:
-    """Memory that nothing has written; tests fill it with NaN."""
+    """Uninitialised memory; tests fill it with NaN."""
     return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
 
 

@@ -1,7 +1,7 @@
-"""The public operator, and the operator as PyTorch's compiler sees it, with its gradient.
+"""The public operator and its registration with PyTorch, with the gradient.
 
-The kernels stand in native.py and triton_kernel.py, with equal functions ``forward`` and ``backward``;
-naive.py and PyTorch's own convolution are differentiated by autograd.
+The kernels are in native.py and triton_kernel.py, with the same functions ``forward`` and ``backward``;
+naive.py and PyTorch's convolution are differentiated by autograd.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AXES = ("T", "H", "W")
 def depthwise_conv3d(
     x: Tensor, weight: Tensor, *, stride: Sequence[int] = (1, 1, 1), padding: Sequence[int] = (0, 0, 0)
 ) -> Tensor:
-    """Convolve every channel over T, H and W with a kernel of its own; zeros outside of the clip, no bias.
+    """Depthwise 3-D convolution with zero padding and without bias.
 
     Under autocast it runs in autocast's data type, as PyTorch's convolutions do.
 
@@ -36,7 +36,7 @@ def depthwise_conv3d(
         x: (B, C, T, H, W), float32, bfloat16, float16 or float64; 16-bit types are summed in float32. Fastest
             in channels-last-3d memory; other layouts are converted.
         weight: (C, 1, KT, KH, KW), like x. Native and Triton kernels are for sizes of 1, 3 and 5 on each
-            axis; other sizes run on PyTorch's own convolution.
+            axis; other sizes run on PyTorch's convolution.
         stride, padding: on T, H and W.
 
     Returns:
@@ -75,9 +75,9 @@ def _autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pytorch(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
-    """PyTorch's own. Its bfloat16 backward on a CPU, channels-last-3d, reads memory that nothing has written.
+    """PyTorch's convolution. Its bfloat16 backward on a CPU, channels-last-3d, reads uninitialised memory.
 
-    Gradients are then now and then not finite (seen with torch 2.13 on an AVX-512 CPU), so 16-bit types train
+    Gradients are then sometimes not finite (seen with torch 2.13 on an AVX-512 CPU), so 16-bit types train
     in float32 there.
     """
     wanted = x.dtype
@@ -118,7 +118,7 @@ def _backward(
     need_weight: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of the weight; the one that is not needed is empty."""
+    """Gradients of x and of the weight; an unneeded one is empty."""
     grad_x, grad_weight = _kernels(backend).backward(
         grad, x, weight, stride, padding, need_input, need_weight
     )

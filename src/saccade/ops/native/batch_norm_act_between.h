@@ -1,7 +1,7 @@
 // Between the passes of batch_norm_act: arithmetic on (B, C) and smaller tensors.
 //
-// The same stands in ops/batch_norm_act/triton.py for the GPU. Clip b is in split b mod S. Per channel all is reckoned
-// in double, the layers of the squeeze-excitation in A.
+// ops/batch_norm_act/triton.py has the same for the GPU. Clip b is in split b mod S. Per-channel arithmetic is double,
+// the layers of the squeeze-excitation use A.
 #pragma once
 
 #include "vec_exp.h"
@@ -16,7 +16,7 @@ struct Sizes {
     double positions() const { return static_cast<double>(max_of(count, 1)); }
 };
 
-// What the caller gives, all of A: (C,), (C,), (H, C), (H,), (C, H), (C,), (B,).
+// The caller's parameters, all of type A: (C,), (C,), (H, C), (H,), (C, H), (C,), (B,).
 template <class A>
 struct Parameters {
     const A *weight, *bias, *fc1, *fc1_bias, *fc2, *fc2_bias, *clip_scale;
@@ -24,7 +24,7 @@ struct Parameters {
 
 template <class A> SACCADE_INLINE double wide(A x) { return static_cast<double>(x); }
 
-// Scratch memory handed out piece by piece.
+// Allocates pieces of scratch memory.
 class Pieces {
    public:
     explicit Pieces(int64_t values) : scratch_(values * 8), next_(0) {}
@@ -40,7 +40,7 @@ class Pieces {
     int64_t next_;
 };
 
-// Mean and biased variance (S, C) of each split's clips together, from those of each clip.
+// Mean and biased variance (S, C) of each split, from those of its clips.
 template <class A>
 void join_clips(const A* clip_mean, const A* m2, A* mean, A* var, double* work, const Sizes& n) {
     double *middle = work, *squares = work + n.channels;
@@ -72,7 +72,7 @@ void slopes(const A* weight, const A* var, double eps, double* inv_std, double* 
         }
 }
 
-// Scale and shift (B, C) that norm, gate and clip scale make together; `factor` becomes that of the last two.
+// Scale and shift (B, C) of norm, gate and clip scale combined; `factor` becomes gate times clip scale.
 template <class A>
 void affine(const Parameters<A>& p, const A* mean, const double* slope, const A* gate, A* factor, A* scale, A* shift,
             const Sizes& n) {
@@ -105,7 +105,7 @@ SACCADE_INLINE void add_times(A* sum, const A* values, A times, int64_t length) 
     for (int64_t i = 0; i < length; ++i) sum[i] += times * values[i];
 }
 
-// The mean of norm(x) over T, H, W, (B, C), and the hidden layer made of it, (B, H).
+// The mean of norm(x) over T, H, W, (B, C), and the hidden layer, (B, H).
 template <class A>
 void squeeze(const Parameters<A>& p, const A* clip_mean, const A* mean, const double* slope, A* squeezed, A* hidden,
              const Sizes& n) {
@@ -137,7 +137,7 @@ void excite(const Parameters<A>& p, const A* hidden, A* gate, const Sizes& n) {
     }
 }
 
-// From grad2 (B, C), the gradient before the sigmoid, those of the four parameters and of the squeezed means (B, C).
+// From grad2 (B, C), the gradient before the sigmoid: gradients of the four parameters and of the squeezed means (B, C).
 template <class A>
 void excite_backward(const Parameters<A>& p, const A* grad2, const A* squeezed, const A* hidden, A* grad1,
                      A* const (&grads)[4], A* grad_mean, const Sizes& n) {
@@ -166,7 +166,7 @@ void excite_backward(const Parameters<A>& p, const A* grad2, const A* squeezed, 
     }
 }
 
-// What the last pass needs, Q and R (B, C), and the gradients of weight and bias (C,), from the sums over each clip.
+// Q and R (B, C) for the last pass, and the gradients of weight and bias (C,), from the sums over each clip.
 template <class A>
 struct Finish {
     const A *sum_g, *sum_gx, *factor, *mean, *clip_mean, *grad_mean;  // the last two: null without a squeeze

@@ -1,7 +1,7 @@
-// What the four passes of batch_norm_act do with a few vectors of the big tensors.
+// The four passes of batch_norm_act on a few vectors of the big tensors.
 //
-// Each kernel names its coefficients, (B, C) each, and how many sums it makes. step() does U vectors: those at value i
-// of the big tensors, with c the tables at the place that belongs to it, `stride` apart, and so the sums.
+// Each kernel declares its coefficients, (B, C) each, and its number of sums. step() processes U vectors from value i of
+// the big tensors; c points to the tables at the matching offset, `stride` apart, and likewise the sums.
 #pragma once
 
 #include "vec_exp.h"
@@ -10,7 +10,7 @@ namespace {
 
 enum Activation { NONE = 0, RELU = 1, SILU = 2 };
 
-// A whole vector, or the first n values of one: the rest reads as 0 and must be kept out of sums.
+// A whole vector, or the first n values of one: the rest reads as 0 and must be excluded from sums.
 struct Whole {
     template <class T> SACCADE_INLINE typename Vec<Acc<T>>::V read(const T* p) const { return load(p); }
     template <class T> SACCADE_INLINE void write(T* p, typename Vec<Acc<T>>::V v) const { store(p, v); }

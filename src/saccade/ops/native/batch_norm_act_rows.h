@@ -1,12 +1,12 @@
-// Running a kernel of batch_norm_act over all of a tensor, and the sums that come of it.
+// Runs a kernel of batch_norm_act over a tensor and adds up its sums.
 //
 // A tensor is a number of rows of (positions x channels). In channels-last-3d layout a row is a clip; in contiguous
 // layout it is one channel of one clip, with a single "channel". A coefficient per channel repeats along the row: a
 // table holds it written out over a period that is a multiple of both the channels and the vector, so that all vectors
 // are whole.
 //
-// Rows are cut into chunks whose length depends on the shape alone. Within a chunk sums run in vectors of Acc<T>; those
-// of the chunks are joined in double, in order: the same bits whatever the number of threads.
+// Rows are cut into chunks whose length depends on the shape alone. Within a chunk sums run in vectors of Acc<T>; the
+// sums of chunks are added in double, in order: the same bits for any number of threads.
 #pragma once
 
 #include "batch_norm_act_kernels.h"
@@ -101,7 +101,7 @@ int run(const K& kernel, const Layout& l, int64_t threads, double* partial = nul
     return SACCADE_OK;
 }
 
-// Both sums of every row and channel, out of those of its chunks: finish(index, first sum, second sum).
+// Both sums of every row and channel, from its chunks: finish(index, first sum, second sum).
 template <class F>
 void join(const Layout& l, const double* partial, F&& finish) {
     for (int64_t row = 0; row < l.rows; ++row)

@@ -31,9 +31,9 @@ Parallel pool = nullptr;
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// Take part in PyTorch's own pool of threads: pass it the GOMP_parallel of the OpenMP runtime that PyTorch loaded. Two
+// Use PyTorch's thread pool: pass it the GOMP_parallel of the OpenMP runtime that PyTorch loaded. Two
 // pools would fight for the cores, since the idle threads of each keep spinning for a while. Without it, each call
-// starts threads of its own.
+// starts its own threads.
 EXPORT void saccade_use_pool(void* gomp_parallel) { pool = reinterpret_cast<Parallel>(gomp_parallel); }
 
 EXPORT void saccade_parallel(int64_t num_tasks, int num_threads, void (*task)(void*, int64_t, int),

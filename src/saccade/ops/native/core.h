@@ -1,12 +1,12 @@
-// What every operator's source shares: exported names, threads, scratch memory.
+// Shared by the sources of all operators: exported names, threads, scratch memory.
 //
 // Each operator is one .cpp file, compiled once per instruction set with -DSACCADE_ISA=<baseline|avx2|avx512>.
 // Functions for Python are declared with SACCADE_EXPORT(name), which names them saccade_<isa>_<name>; the loader
 // picks the instruction set and looks the names up. Rules that keep one library safe on every processor:
-//   * everything else stands in an anonymous namespace: a function with external linkage would exist once for all
+//   * everything else is in an anonymous namespace: a function with external linkage would exist once for all
 //     instruction sets, and the linker might keep the AVX-512 copy;
 //   * no std:: templates and no C++ exceptions, for the same reason; scratch memory comes from Scratch;
-//   * pointers, int64_t and double alone cross the border; the last argument is the number of threads, an int64_t.
+//   * arguments are pointers, int64_t and double only; the last one is the number of threads, an int64_t.
 #pragma once
 
 #include <stdint.h>
@@ -23,10 +23,10 @@
 // What an exported function returns; the loader turns all but OK into errors.
 enum { SACCADE_OK = 0, SACCADE_NO_MEMORY = 1, SACCADE_UNSUPPORTED = 2 };
 
-// The same numbers stand in _library.py.
+// Keep in step with _library.py.
 enum { SACCADE_FLOAT32 = 0, SACCADE_FLOAT64 = 1, SACCADE_BFLOAT16 = 2, SACCADE_FLOAT16 = 3 };
 
-// core.cpp: calls task(context, i, thread) for i in [0, num_tasks), tasks handed out in order to at most
+// core.cpp: calls task(context, i, thread) for i in [0, num_tasks), assigned in order to at most
 // num_threads threads (thread < num_threads). Which thread gets which task differs from run to run: results that must
 // be reproducible belong to the task, not to the thread.
 extern "C" void saccade_parallel(int64_t num_tasks, int num_threads, void (*task)(void*, int64_t, int),

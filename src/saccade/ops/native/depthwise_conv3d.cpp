@@ -1,18 +1,18 @@
 // Depthwise 3-D convolution on dense NDHWC memory (channels-last-3d): forward, and both gradients in one pass.
 //
 // Registers hold one vector of channels at BLOCK neighbouring positions of a row; rows of the kernel window that lie
-// outside the clip are left out, positions outside a row read zeros. The backward pass walks over the positions of x:
+// outside the clip are skipped, positions outside a row read zeros. The backward pass walks over the positions of x:
 // a vector of grad_y that has been loaded serves grad_x and grad_weight at once, and x, grad_y and grad_x each pass
-// through memory once. Work is dealt out in bands of rows, small enough that the window stays in the second-level
-// cache while it moves along T. Every task sums its share of grad_weight by itself; shares depend on the shape alone
-// and are added up in order, so the number of threads changes no bit.
+// through memory once. Work is divided into bands of rows, small enough that the window stays in the second-level
+// cache while it moves along T. Each task computes a partial sum of grad_weight; tasks depend on the shape only and
+// partial sums are added in order, so the bits do not depend on the number of threads.
 #include "vec.h"
 
 namespace {
 
 constexpr int BLOCK = VECTOR_BYTES == 64 ? 8 : 4;
-constexpr int64_t WINDOW_BYTES = 512 * 1024;  // what a band's window may take of the second-level cache
-constexpr int64_t MAX_TASKS = 64;             // shares of grad_weight
+constexpr int64_t WINDOW_BYTES = 512 * 1024;  // part of the second-level cache for a band's window
+constexpr int64_t MAX_TASKS = 64;             // partial sums of grad_weight
 constexpr int MAX_ROWS = 25;
 
 struct Shape {
@@ -49,7 +49,7 @@ void pack_weight(const T* weight, Acc<T>* packed, const Channels<Acc<T>>& channe
 template <class T>
 struct Row { const T* data; int64_t tap; };
 
-// What a row kernel needs to know. `length` positions of `rows` are there, `size` positions of the row to be written.
+// Arguments of a row kernel: `rows` have `length` positions, the row to be written `size`.
 template <class T>
 struct Line {
     Row<T> rows[MAX_ROWS];
@@ -340,18 +340,18 @@ int run_forward(const Shape& s, const T* x, const T* weight, T* y, int64_t threa
     return SACCADE_OK;
 }
 
-// Adds up the tasks' shares in order and puts the channels back: [task][vector][tap][N] to (C, taps).
+// Adds the tasks' partial sums in order and unpacks the channels: [task][vector][tap][N] to (C, taps).
 template <class T>
-void unpack_grad_weight(const Acc<T>* shares, int64_t tasks, const Channels<Acc<T>>& channels, int64_t taps,
+void unpack_grad_weight(const Acc<T>* partials, int64_t tasks, const Channels<Acc<T>>& channels, int64_t taps,
                         T* grad_weight, int64_t threads) {
     constexpr int N = Vec<Acc<T>>::N;
     using V = typename Vec<Acc<T>>::V;
-    const int64_t share = channels.vectors * taps * N;
+    const int64_t length = channels.vectors * taps * N;
     parallel(channels.vectors, threads, [&](int64_t v, int) {
         for (int64_t tap = 0; tap < taps; ++tap) {
-            const Acc<T>* first = shares + (v * taps + tap) * N;
+            const Acc<T>* first = partials + (v * taps + tap) * N;
             V sum = load(first);
-            for (int64_t task = 1; task < tasks; ++task) sum += load(first + task * share);
+            for (int64_t task = 1; task < tasks; ++task) sum += load(first + task * length);
             Acc<T> lanes[N];
             store(lanes, sum);
             for (int64_t c = channels.fresh(v); c < min_of(channels.count, (v + 1) * N); ++c)
@@ -364,19 +364,19 @@ template <class T>
 int run_backward(const Shape& s, const T* grad_y, const T* x, const T* weight, T* grad_x, T* grad_weight, int64_t threads) {
     const Channels<Acc<T>> channels(s.channels);
     const int64_t taps = s.taps(), row_in = s.in[2] * s.channels, row_out = s.out[2] * s.channels;
-    const int64_t share = channels.vectors * taps * channels.N;
+    const int64_t length = channels.vectors * taps * channels.N;
     const Bands bands = make_bands(s, s.in[1], row_out * static_cast<int64_t>(sizeof(T)), 1,
                                    (s.kernel[1] + s.stride[1] - 1) / s.stride[1]);
-    Scratch packed(share * static_cast<int64_t>(sizeof(Acc<T>)));
-    Scratch sums(share * bands.tasks * static_cast<int64_t>(sizeof(Acc<T>)));
+    Scratch packed(length * static_cast<int64_t>(sizeof(Acc<T>)));
+    Scratch sums(length * bands.tasks * static_cast<int64_t>(sizeof(Acc<T>)));
     if (!packed.ok() || !sums.ok()) return SACCADE_NO_MEMORY;
     Acc<T>* w = packed.as<Acc<T>>();
     pack_weight(weight, w, channels, taps);
     const auto kernel = kernels_for<T>(s).backward;
     alignas(64) T zeros[VECTOR_BYTES] = {};
     parallel(bands.tasks, threads, [&](int64_t task, int) {
-        Acc<T>* grad_w = sums.as<Acc<T>>() + task * share;
-        memset(grad_w, 0, static_cast<size_t>(share) * sizeof(Acc<T>));
+        Acc<T>* grad_w = sums.as<Acc<T>>() + task * length;
+        memset(grad_w, 0, static_cast<size_t>(length) * sizeof(Acc<T>));
         Line<T> line;
         line.length = s.out[2], line.size = s.in[2], line.channels = s.channels;
         line.stride = s.stride[2], line.padding = s.padding[2], line.zeros = zeros;

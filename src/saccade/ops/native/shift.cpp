@@ -1,12 +1,12 @@
 // shift3d: every channel of a clip moved by a real number of frames and pixels. The definition is in shift/naive.py.
 //
-// The shift is one for a whole channel, so whole rows or planes are blended with the same few weights. Backward goes by
+// The shift is constant per channel, so whole rows or planes are blended with the same few weights. Backward goes by
 // the input's positions: with the output's gradient g mixed in time and height to P, and its derivatives P_t and P_h,
 // the input gradient is P spread over the columns, and the shift gradient is the product of x with P_t and P_h spread,
 // and with the difference of P's neighbours. So g, x and grad_x pass once, whatever is wanted.
 //
-// Every channel of every clip leaves its part of the shift gradient in a place of its own, and the parts are summed in
-// the order of the clips: the result does not depend on the threads.
+// Each channel of each clip stores its own partial sum of the shift gradient, and these are added in the order of the
+// clips: the result does not depend on the threads.
 #include "shift_planes.h"
 #include "shift_strided.h"
 
@@ -14,8 +14,8 @@ namespace {
 
 constexpr int64_t GROUP = 8192;  // elements
 
-// Runs body(channel, rows, planes) for every channel of every clip, with scratch memory of the thread's own, zero at
-// first. Short ones go several at a time, so that handing them out costs little.
+// Runs body(channel, rows, planes) for every channel of every clip, with scratch memory per thread, zero at first.
+// Several short channels form one task, to keep the scheduling cost low.
 template <class A, class F>
 int for_channels(const Sizes& sizes, int64_t threads, F&& body) {
     int64_t rows = rows_bytes<A>(sizes), bytes = rows + round_up(max_of(planes_bytes<A>(sizes), strided_bytes<A>(sizes)), 64);

@@ -1,4 +1,4 @@
-// What both ways of shifting share: the geometry of one channel, and loops by vectors. See shift.cpp.
+// Shared by the paths of the shift: the geometry of one channel, and vector loops. See shift.cpp.
 #pragma once
 
 #include "vec.h"
@@ -41,7 +41,7 @@ bool read_shift(const A* shift, const Sizes& sizes, int64_t channel, bool quanti
     return finite;
 }
 
-// The positions on the other side, two at most, that have to do with a position: where, and as which neighbour.
+// The at most two positions on the other side that read a position, and as which neighbour.
 struct Taps {
     int count, which[2];
     int64_t at[2];
@@ -78,7 +78,7 @@ void zero(T* p, int64_t n) {
     if (n > 0) memset(static_cast<void*>(p), 0, static_cast<size_t>(n) * sizeof(T));
 }
 
-// Has n elements fetched that will be wanted a plane later: the processor's own prefetching ends with every page.
+// Prefetches n elements that are needed a plane later: hardware prefetching stops at every page.
 template <bool WRITE, class T>
 SACCADE_INLINE void fetch(const T* p, int64_t n) {
     const char* byte = reinterpret_cast<const char*>(p);

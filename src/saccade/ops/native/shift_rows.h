@@ -138,8 +138,8 @@ void forward_rows(const Sizes& sizes, const Axis<Acc<T>>* axes, const T* x, T* o
     }
 }
 
-// What backward mixes of the gradient's rows: for the input gradient (INPUT), and for the derivatives by the three
-// components of the shift. Without rounding the input gradient and the derivative by W share one mix.
+// Mixes of the gradient's rows in backward: for the input gradient (INPUT), and for the derivatives by the three
+// components of the shift. Without rounding, the input gradient and the derivative by W use the same mix.
 template <bool S, bool QUANTIZED>
 struct Mixes {
     static constexpr int INPUT = 0, BY_W = QUANTIZED ? 1 : 0, BY_H = BY_W + 1, BY_T = BY_W + 2;
@@ -194,7 +194,7 @@ void read_row(const Acc<T>* mixed, int64_t pitch, const Axis<Acc<T>>& axis, cons
     sums->flush_after((to - from) / Vec<A>::N + 1);
 }
 
-// What a row adds to the sums at any stride; x is a scratch row.
+// Adds a row to the sums at any stride; x is a scratch row.
 template <class A, bool QUANTIZED>
 void sum_row(const A* mixed, int64_t pitch, const Axis<A>& axis, Range range, const A* x, Sums<A>* sums) {
     using M = Mixes<true, QUANTIZED>;

@@ -56,7 +56,7 @@ void spread_pairs(const A* source, const Axis<A>& axis, Range range, A* to) {
     for (int64_t i = end; i < axis.in; ++i) to[i] = 0;
 }
 
-// What an output row adds to the sums: `by_fraction` and `by_difference` are its two input rows blended, and subtracted.
+// Adds an output row to the sums: `by_fraction` and `by_difference` are its two input rows blended, and subtracted.
 template <class A>
 void sum_pairs(const A* mixed, const A* derived, const Axis<A>& axis, Range range, const A* by_fraction,
                const A* by_difference, Sums<A>* sums) {

@@ -1,6 +1,6 @@
 // Vectors of the widest registers that the instruction set has, by the compiler's vector extension.
 //
-// Vec<float>::V is 16, 8 or 4 floats; Vec<double>::V as many bytes of doubles. Arithmetic is that of float or double;
+// Vec<float>::V is 16, 8 or 4 floats; Vec<double>::V as many bytes of doubles. Arithmetic is in float or double;
 // 16-bit types are only loaded and stored. Acc<T> is the type to compute in: double for double, else float. A C cast
 // between vectors of one size keeps the bits.
 #pragma once

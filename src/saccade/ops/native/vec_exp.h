@@ -1,4 +1,4 @@
-// exp and sigmoid of whole vectors, for float and double: within 2 units in the last place.
+// exp and sigmoid of whole vectors, for float and double, within 2 ulp.
 #pragma once
 
 #include "vec.h"
@@ -28,7 +28,7 @@ constexpr double INVERSE_FACTORIAL[] = {
     1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800.0,
 };
 
-// x * 2^n for the whole number n = shifted - ROUND, in two factors: the result may be subnormal where 2^n is no number.
+// x * 2^n for the whole number n = shifted - ROUND, in two factors: the result may be subnormal where 2^n underflows.
 template <class A>
 SACCADE_INLINE typename Vec<A>::V scaled(typename Vec<A>::V x, typename Vec<A>::V shifted) {
     using V = typename Vec<A>::V;

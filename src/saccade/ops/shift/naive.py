@@ -23,7 +23,7 @@ def shift3d(
     """Output o reads the input at o * stride - padding + shift[:, c]; outside the frame there are zeros.
 
     With ``quantize`` the shift is rounded half up. The gradient of x is then the exact adjoint of that, the
-    gradient of the shift that of the operator without rounding (straight-through).
+    gradient of the shift is computed without rounding (straight-through).
     """
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     values, shift = x.to(compute), shift.to(compute)

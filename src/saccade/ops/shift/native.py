@@ -58,7 +58,7 @@ def backward(
 
 
 def allocate(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Contiguous memory that nothing has written; tests fill it with NaN."""
+    """Uninitialised contiguous memory; tests fill it with NaN."""
     return like.new_empty(tuple(shape))
 
 

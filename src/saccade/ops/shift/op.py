@@ -1,7 +1,7 @@
-"""The public shift operators, and the operator as PyTorch's compiler sees it, with its gradient.
+"""The public shift operators, and their registration with PyTorch, with the gradient.
 
-The kernels know the 3-D form alone. They stand in native.py and triton_kernel.py, with equal functions
-``forward`` and ``backward``; pytorch.py and naive.py are differentiated by autograd.
+There are only 3-D kernels, in native.py and triton_kernel.py, with the same functions ``forward`` and
+``backward``; pytorch.py and naive.py are differentiated by autograd.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ def shift3d(
     normalize_grad: bool = False,
     normalize_t_factor: float | Literal["auto"] = 1.0,
 ) -> Tensor:
-    """Move every channel by a learnable real number of frames and pixels of its own (RubiksShift).
+    """Shift each channel by a learnable, fractional number of frames and pixels (RubiksShift).
 
     Output position o is the trilinear blend of the input around o * stride - padding + shift[:, c]; positions
     outside the clip count as zero. A positive shift reads later frames, lower rows, columns further right.
 
     Args:
         x: (B, C, T, H, W), float32, bfloat16, float16 or float64. The output has its data type.
-        shift: (3, C), the rows T (in frames), H and W (in pixels). It is reckoned with in float32, or in
+        shift: (3, C), the rows T (in frames), H and W (in pixels). It is used in float32, or in
             float64 where x is.
         stride: steps between the source positions of two outputs, on T, H and W.
         padding: how far before the clip the first source position lies.
-        quantize: round the shift to whole numbers, halves up. The gradient of x is the exact adjoint of that,
-            the gradient of the shift is that of the operator without rounding (straight-through).
+        quantize: round the shift to whole numbers, halves up. The gradient of x is the exact adjoint, the
+            gradient of the shift is computed without rounding (straight-through).
         normalize_grad: divide each channel's shift gradient, summed over the batch of this process, by its
-            length, so that the learning rate alone sets the step. A zero gradient stays zero.
+            length, so that the learning rate sets the step size. A zero gradient stays zero.
         normalize_t_factor: multiplies the T row before that. Negative: the T row alone, H and W become
             zero. "auto": T / H of the input.
 
@@ -141,7 +141,7 @@ def _backward(
     need_input: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x, (T, H, W) = ``in_size``, and of the shift; the one that is not needed is empty. That of
+    """Gradients of x, (T, H, W) = ``in_size``, and of the shift; an unneeded one is empty. The gradient of
     the shift is needed if and only if x is given.
     """
     grad_x, grad_shift = _kernels(backend).backward(

@@ -1,4 +1,4 @@
-"""The backend ``torch``: the shift operator out of PyTorch's own operators, for where there is no kernel.
+"""The backend ``torch``: the shift built from PyTorch operators, where no kernel is available.
 
 One axis after the other: the two neighbours are gathered, and blended by the channel's weight. Autograd
 differentiates it.
