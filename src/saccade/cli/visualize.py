@@ -25,6 +25,7 @@ from saccade.cli.flags import (
     dataset_from_flags,
     load_from_flags,
     positive,
+    run_settings,
     score,
 )
 from saccade.cli.tables import aligned
@@ -111,6 +112,7 @@ def _embedding(options: Namespace) -> int:
             workers=options.workers,
             batch_size=options.batch_size,
             backend=options.backend,
+            frames_fps=run_settings(options.source).get("frames_fps"),
             progress=progress,
         )
     same = loaded.named and loaded.class_names == dataset.class_names

@@ -54,6 +54,7 @@ def clip_features(
     workers: int = 2,
     batch_size: int | None = None,
     backend: Backend = "auto",
+    frames_fps: float | None = None,
     progress: Progress = ignore,
 ) -> ClipFeatures:
     """The features that the classifier of ``model`` is given, for the middle clip of each video.
@@ -63,6 +64,7 @@ def clip_features(
 
     Args:
         backend: what decodes, see `saccade.open_video`.
+        frames_fps: rate of folders of frames where the data set states none; None: 30.
         progress: called with (videos done, videos in all).
 
     Raises:
@@ -73,7 +75,15 @@ def clip_features(
         raise DataError(f"{dataset.root}: no videos in split {dataset.split!r}")
     both = _Both(model)
     scorer = Scorer(both, _Features(), clip, batch_size=batch_size)
-    source = VideoSource(dataset, scorer.task, clip, (Views(1, 1),), temporal_rule, backend=backend)
+    source = VideoSource(
+        dataset,
+        scorer.task,
+        clip,
+        (Views(1, 1),),
+        temporal_rule,
+        backend=backend,
+        frames_fps=frames_fps,
+    )
     positions = range(len(dataset))
     with evaluating(both):
         found = run_pass(Videos(source, scorer.device), positions, scorer, workers, progress)
