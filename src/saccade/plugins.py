@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
 import os
 import sys
@@ -97,9 +98,9 @@ class Registry(Generic[T]):
             try:
                 found = point.load()
                 if point.name not in self._entries:
-                    if self._adopt is not None:
+                    if self._adopt is not None and not inspect.ismodule(found):  # a module registers itself
                         self._adopt(point.name, found)
-                elif taken_by is not None and not taken_by.startswith(point.module):
+                elif taken_by and taken_by.split(".")[0] != point.module.split(".")[0]:
                     raise UsageError(f"{self.kind} {point.name!r} is already registered by {taken_by}")
             except Exception as error:  # somebody else's code must not stop what does not need it
                 self._failed[point.name] = error

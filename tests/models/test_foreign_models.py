@@ -246,6 +246,34 @@ def plain_net(num_classes=400):
     assert create_model("plug_net", num_classes=2, width=3).num_classes == 2
 
 
+def test_a_network_that_the_meta_device_cannot_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those that read their rates of stochastic depth from ``torch.linspace``."""
+    from saccade.models.checkpoints.load import guess_models
+    from saccade.recipes import get_recipe
+    from saccade.training import ModelConfig
+    from saccade.training.network import has_batch_norm
+
+    for field in ("_entries", "_owners"):
+        monkeypatch.setattr(registry._MODELS, field, dict(getattr(registry._MODELS, field)))
+
+    def add(norm: type[nn.Module], works: bool = True) -> None:
+        @register_model(name="test_linspace")
+        def build(num_classes: int = 400) -> nn.Module:
+            rates = [rate.item() for rate in torch.linspace(0, 0.1, 2)]
+            if not works:
+                raise RuntimeError("no such luck")
+            return nn.Sequential(nn.Conv3d(3, 4, 1), norm(4), nn.Dropout(rates[1]), nn.Linear(4, num_classes))
+
+    config = get_recipe("x3d_motion").replace(model=ModelConfig(name="test_linspace"))
+    add(nn.BatchNorm3d)
+    assert model_info("test_linspace").params
+    assert has_batch_norm(config)
+    add(nn.Identity)  # registered anew, as by a notebook's cell that is run again
+    assert not has_batch_norm(config)
+    add(nn.Identity, works=False)
+    assert guess_models(create_model("x2d", 5).state_dict()) == ["x2d"]
+
+
 @pytest.mark.parametrize(
     "module", ["registry", "checkpoints.formats", "checkpoints.load", "checkpoints.files"]
 )

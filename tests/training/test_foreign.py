@@ -152,6 +152,48 @@ def test_what_cannot_work_is_named(tiny_config: MakeConfig):
         train(recomputed, model=network(), train_set=Ramps(16))
 
 
+class Labelled(list):
+    classes = ("a", "b")
+
+
+def test_a_network_or_data_that_does_not_fit_is_refused_before_a_file_is_written(tiny_config: MakeConfig):
+    config = config_for(tiny_config, "run")
+    named = Labelled(Ramps(16)[index] for index in range(16))
+    for model, words in ((Net(3), r"\(1, 3\)"), (nn.Flatten(), "logits"), ("x3d_xs", r"nn\.Module")):
+        with pytest.raises(UsageError, match=rf"^model: .*{words}"):
+            train(config, model=model, train_set=named)
+    with pytest.raises(UsageError, match=r"^fraction"):
+        train(config, model=network(), train_set=named, fraction=2.0)
+    assert not Path(config.run_dir).exists()
+
+
+def test_labels_and_transforms_that_cannot_be_are_told(tiny_config: MakeConfig):
+    config = config_for(tiny_config, "run")
+    clip = Ramps(1)[0][0]
+    for label in (2, -1, "b"):
+        with pytest.raises(DataError, match=rf"^item \d+: .*{label}"):
+            train(config, model=network(), train_set=Labelled([(clip, label)] * 16), overwrite=True)
+    some = {"train_set": Labelled([(clip, 0)] * 16), "transform": lambda x_BCTHW: x_BCTHW[1:]}
+    with pytest.raises(UsageError, match=r"^transform"):
+        train(config, model=network(), overwrite=True, **some)
+
+
+def test_precise_statistics_of_any_batch_norm(tiny_config: MakeConfig):
+    """Norms of other dimensions are measured too; one that keeps no statistics is left alone."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv3d(3, 4, 1),
+        nn.BatchNorm3d(4, track_running_stats=False),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.BatchNorm1d(4, momentum=0.0),
+        nn.Linear(4, 2),
+    )
+    config = config_for(tiny_config, "run", "--precise-bn", "1", "--epochs", "1")
+    train(config, model=net, train_set=Ramps(16))
+    assert not net[4].running_mean.equal(torch.zeros(4))
+
+
 def test_parts_of_any_network_can_be_frozen(tiny_config: MakeConfig):
     config = config_for(tiny_config, "run", "--epochs", "1", "--model.weights", "scratch")
     config = config.replace(model=replace(config.model, freeze=-1))

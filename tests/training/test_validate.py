@@ -65,6 +65,8 @@ def test_every_recipe_is_valid_but_for_its_weights(name: str):
         ),
         ({"optim__schedule": "step"}, r"^optim\.steps: the step schedule needs"),
         ({"optim__steps": (5.0, 3.0)}, r"^optim\.steps: must go up"),
+        ({"optim__steps": (-1.0, 3.0)}, r"^optim\.steps: must be above 0"),
+        ({"seed": 2**64}, r"^seed: "),
         ({"optim__momentum": 1.0}, r"^optim\.momentum"),
         ({"epochs": 0.0, "optim__warmup_epochs": 0.0}, r"^epochs: must be above 0"),
         ({"batch_size": 0}, r"^batch_size: must be 1 or more"),

@@ -88,7 +88,7 @@ class ClipTensors(VideoDataset):
 
     def train_clips(self, settings: ClipSettings, cache: FrameCache | None = None) -> Any:
         """What the worker processes of `TrainLoader` read clips with. Nothing is cached."""
-        return TensorClips(self.clips, settings)
+        return TensorClips(self.clips, settings, len(self.class_names))
 
     def fingerprint(self) -> dict[str, Any]:
         """As that of `VideoDataset`; labels are the source's ``targets`` or ``labels``, if it has them."""
@@ -103,10 +103,12 @@ class ClipTensors(VideoDataset):
 
 
 class TensorClips(Dataset["PackedBatch | SaccadeError"]):
-    """Reads training batches of `Clips`, as `TrainClips` does of videos."""
+    """Reads training batches of `Clips`, as `TrainClips` does of videos. Labels are below ``num_classes``,
+    where that is known.
+    """
 
-    def __init__(self, clips: Clips, settings: ClipSettings) -> None:
-        self.clips, self.settings = clips, settings
+    def __init__(self, clips: Clips, settings: ClipSettings, num_classes: int = 0) -> None:
+        self.clips, self.settings, self.num_classes = clips, settings, num_classes
         self.source = clips.source
 
     def __getitem__(self, requests: list[ClipRequest]) -> PackedBatch | SaccadeError:
@@ -120,17 +122,29 @@ class TensorClips(Dataset["PackedBatch | SaccadeError"]):
         return PackedBatch(
             pixels=torch.cat([clip.reshape(-1) for clip in clips]),
             shapes=tuple(tuple(clip.shape) for clip in clips),
-            labels=torch.stack([torch.as_tensor(label) for _, label in read]),
+            labels=torch.stack([label for _, label in read]),
             seeds=tuple(request.seed for request in requests),
             indices=tuple(request.index for request in requests),
             crop=requests[0].crop,
             failures=(),
         )
 
-    def _clip(self, request: ClipRequest) -> tuple[Tensor, Any]:
-        clip, label = self.clips.item(request.index, request.num_frames)
+    def _clip(self, request: ClipRequest) -> tuple[Tensor, Tensor]:
+        clip, given = self.clips.item(request.index, request.num_frames)
+        label = self._label(request.index, given)
         if clip.is_floating_point():
             return clip, label
         rng = stream(request.seed, "clip")
         short_side = draw_short_side(request.short_side, rng, inverse=self.settings.inverse_uniform)
         return resize_short_side(clip, short_side), label
+
+    def _label(self, index: int, given: Any) -> Tensor:
+        try:
+            label = torch.as_tensor(given)
+        except (TypeError, ValueError, RuntimeError):
+            raise DataError(f"item {index}: a label is a number or a vector of them; got {given!r}") from None
+        if label.ndim == 0 and self.num_classes and not 0 <= label < self.num_classes:
+            raise DataError(
+                f"item {index}: label {given} is not among the {self.num_classes} classes, from 0 on"
+            )
+        return label

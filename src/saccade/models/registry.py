@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from saccade.clip import ClipSpec
-from saccade.errors import UsageError
+from saccade.errors import SaccadeError, UsageError
 from saccade.models.counts import count_macs, count_params
 from saccade.plugins import Registry
 
@@ -268,10 +268,7 @@ def model_info(name: str) -> ModelInfo:
 def _counted(entry: ModelEntry) -> ModelInfo:
     """The facts with parameters and GMACs counted on a model with 400 classes."""
     name, info = entry.info.name, entry.info
-    try:
-        model = create_on_meta(name)
-    except Exception:  # a model that the meta device cannot build
-        model = create_model(name)
+    model = create_on_meta(name)
     gmacs = []
     for crop in (info.train_crop, info.test_crop):
         try:
@@ -325,8 +322,16 @@ def create_model(name: str, num_classes: int = 400, **overrides: Any) -> Any:
 
 
 def create_on_meta(name: str, num_classes: int = 400, **overrides: Any) -> Any:
-    """Build the model on the meta device: modules, names and shapes without memory for weights."""
-    with torch.device("meta"):
+    """Build the model on the meta device: modules, names and shapes without memory for weights.
+
+    One that cannot be built there, since its code asks a tensor for its value, is built on the CPU.
+    """
+    try:
+        with torch.device("meta"):
+            return create_model(name, num_classes, **overrides)
+    except SaccadeError:
+        raise
+    except Exception:
         return create_model(name, num_classes, **overrides)
 
 

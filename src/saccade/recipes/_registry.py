@@ -39,9 +39,8 @@ def register_recipe(function: Recipe) -> Recipe:
 
 
 def _adopt(name: str, found: Any) -> None:
-    """Register what an entry point names, unless that is a module, which registers its recipes itself."""
-    if not inspect.ismodule(found):
-        RECIPES.add(name, found, owner=getattr(found, "__module__", ""))
+    """Register what an entry point names."""
+    RECIPES.add(name, found, owner=getattr(found, "__module__", ""))
 
 
 RECIPES: Registry[Recipe] = Registry("recipe", group="saccade.recipes", adopt=_adopt)

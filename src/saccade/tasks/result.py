@@ -176,7 +176,8 @@ class Result(ABC):
     @property
     def figures(self) -> dict[str, float]:
         """The figures by name; the first is the one that models are chosen by. ``nan``: there is none."""
-        return self.own_figures | dict(self.metrics)
+        own = self.own_figures
+        return own | {name: value for name, value in self.metrics.items() if name not in own}
 
     @property
     @abstractmethod

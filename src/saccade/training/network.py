@@ -19,7 +19,7 @@ from saccade.models import (
     init_from_image,
     load_weights,
 )
-from saccade.models.registry import option_names
+from saccade.models.registry import create_on_meta, model_entry, option_names
 from saccade.models.x3d import BASE_CROP
 from saccade.runs import describe_weights
 from saccade.tasks import get_task
@@ -34,14 +34,16 @@ def meta_model(config: TrainConfig) -> VideoModel:
         UsageError: there is no such model.
         ConfigError: an override cannot work.
     """
-    return _meta_model(config.model.name, json.dumps(config.model.overrides, sort_keys=True, default=str))
+    name, overrides = config.model.name, json.dumps(config.model.overrides, sort_keys=True, default=str)
+    return _meta_model(name, overrides, model_entry(name).build)
 
 
 @lru_cache(maxsize=8)
-def _meta_model(name: str, overrides: str) -> VideoModel:
+def _meta_model(name: str, overrides: str, _build: Any) -> VideoModel:
+    """``_build`` is the function, so that a model that was registered anew is built anew."""
     try:
-        with torch.device("meta"):
-            return create_model(name, num_classes=2, **json.loads(overrides))
+        model: VideoModel = create_on_meta(name, 2, **json.loads(overrides))
+        return model
     except ConfigError as error:
         raise ConfigError(f"model.overrides: {error}") from error
     except SaccadeError:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.layers import (
     SubBatchNorm3d,
@@ -141,7 +142,7 @@ def measure_batch_norm(
         model.eval()
     parts = processes.gather([moments[name].state() for name in measured])
     for place, module in enumerate(measured.values()):
-        assert isinstance(module, nn.BatchNorm3d)
+        assert isinstance(module, _BatchNorm)
         whole = _Moments()
         for part in parts:
             whole.add(*part[place])
@@ -149,11 +150,13 @@ def measure_batch_norm(
 
 
 def batch_norms(model: nn.Module) -> list[str]:
-    """Names of the batch norms that learn."""
+    """Names of the batch norms that learn and keep running statistics, of any number of dimensions."""
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.BatchNorm3d) and any(p.requires_grad for p in module.parameters())
+        if isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and any(p.requires_grad for p in module.parameters())
     ]
 
 
@@ -181,14 +184,15 @@ class _Moments:
 def _adds_to(moments: _Moments) -> Any:
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
-        var, mean = torch.var_mean(x if x.dtype == torch.float64 else x.float(), (0, 2, 3, 4), correction=0)
+        axes = [axis for axis in range(x.ndim) if axis != 1]
+        var, mean = torch.var_mean(x if x.dtype == torch.float64 else x.float(), axes, correction=0)
         count = x.numel() // x.shape[1]
         moments.add(count, mean.double(), var.double() * count)
 
     return hook
 
 
-def _set_statistics(norm: nn.BatchNorm3d, moments: _Moments) -> None:
+def _set_statistics(norm: _BatchNorm, moments: _Moments) -> None:
     if not moments.count:
         return
     assert norm.running_mean is not None

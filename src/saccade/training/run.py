@@ -108,7 +108,11 @@ def train(
         (1.0, 'best.safetensors')
     """
     start = time.perf_counter()
+    if not 0 < fraction <= 1:
+        raise UsageError(f"fraction: must be above 0 and at most 1 (is {fraction})")
     if model is not None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"model: must be an nn.Module, got {type(model).__name__}")
         config = config.replace(model=replace(config.model, name=_qualified_name(model), overrides={}))
     with _settings(config), processes(config.device) as group:
         if group.device.type == "cpu":
@@ -132,6 +136,8 @@ def train(
         network, notes, image = _network(config, model, train_clips, group, start_weights=state is None)
         sizes = {(shape.num_frames, shape.crop) for shape in timetable.shapes}
         get_task(config.task).check_model(config, network, sizes)
+        if model is not None:
+            _check_outputs(config, network, train_clips, group.device)
         trainer = Trainer(
             config,
             network,
@@ -228,6 +234,29 @@ def _network(
     if model is None:
         model, notes, image = build_model(config, len(dataset.class_names), start_weights=start_weights)
     return place_model(config, model, group.device), notes, image
+
+
+def _check_outputs(
+    config: TrainConfig, model: nn.Module, dataset: VideoDataset, device: torch.device
+) -> None:
+    """Show a foreign model one clip: it must give logits, one for each class."""
+    task = get_task(config.task)
+    if not task.has_classes or task.fixed_views:
+        return
+    size: tuple[int, ...] = (config.clip.num_frames, config.train_crop, config.train_crop)
+    if isinstance(dataset, ClipTensors):
+        clip, _ = dataset.clips.item(0, config.clip.num_frames)
+        size = tuple(clip.shape[1:]) if clip.is_floating_point() else size
+    with torch.no_grad():
+        logits = model.eval()(torch.zeros(1, 3, *size, device=device))
+    num_classes = len(dataset.class_names)
+    if not isinstance(logits, Tensor):
+        raise UsageError(f"model: must give logits (B, classes); gives a {type(logits).__name__}")
+    if tuple(logits.shape) != (1, num_classes):
+        raise UsageError(
+            f"model: must give logits (B, {num_classes}), one for each class of the data set; gives "
+            f"{tuple(logits.shape)} for one clip"
+        )
 
 
 def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:

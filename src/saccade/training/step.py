@@ -96,8 +96,7 @@ class GradientStep:
             x_BCTHW, labels = stacked(batch), batch.labels
         else:
             x_BCTHW, labels = self.transform.with_labels(batch)
-        if self.last_transform:
-            x_BCTHW = self.last_transform(x_BCTHW)
+        x_BCTHW = self._transformed(x_BCTHW)
         return self.mixing(x_BCTHW, labels, batch.seeds) if self.mixing else (x_BCTHW, labels)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -110,7 +109,17 @@ class GradientStep:
         with explained_memory(batch, self.config):
             batch = batch.to(self.processes.device)
             x_BCTHW = stacked(batch) if batch.clips[0].is_floating_point() else self.transform(batch)
-            return self.last_transform(x_BCTHW) if self.last_transform else x_BCTHW
+            return self._transformed(x_BCTHW)
+
+    def _transformed(self, x_BCTHW: Tensor) -> Tensor:
+        """The batch after the user's transform."""
+        if self.last_transform is None:
+            return x_BCTHW
+        out = self.last_transform(x_BCTHW)
+        if not isinstance(out, Tensor) or len(out) != len(x_BCTHW):
+            got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise UsageError(f"transform: must return a batch of {len(x_BCTHW)} clips; returned {got}")
+        return out
 
     def _regularization(self) -> Tensor | None:
         return contract.regularization(self.model)

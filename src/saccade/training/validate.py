@@ -208,6 +208,8 @@ def _optim(config: TrainConfig) -> Problems:
         yield "optim.schedule", "plateau follows the loss of validations, and val_every 0 makes none"
     if not _goes_up(optim.steps, strictly=True):
         yield "optim.steps", f"must go up (is {optim.steps})"
+    if optim.steps and optim.steps[0] <= 0:
+        yield "optim.steps", f"must be above 0 (is {optim.steps})"
 
 
 def _augment(config: TrainConfig, world_size: int) -> Problems:
@@ -239,6 +241,8 @@ def _task(config: TrainConfig) -> Problems:
 
 
 def _run(config: TrainConfig) -> Problems:
+    if config.seed >= 2**63:
+        yield "seed", f"must be below 2**63 (is {config.seed})"
     if config.test_views and not config.val_every:
         yield "test_views", "there is nothing to test on: val_every 0 means no validation"
     if config.temporal_rule not in RULES:

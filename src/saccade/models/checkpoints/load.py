@@ -16,7 +16,7 @@ from saccade.errors import SaccadeError, WeightsError
 from saccade.models import contract
 from saccade.models.checkpoints.files import read_weights, state_of
 from saccade.models.checkpoints.formats import Conversion, StateDict, by_reason, convert, native, shorten
-from saccade.models.registry import create_model, create_on_meta, list_models
+from saccade.models.registry import create_model, create_on_meta, list_models, model_entry
 from saccade.runs import BEST
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
     }
     resized = contract.resize_positions(model, tensors)
     classifier, counts = _other_classes(model, tensors, target)
-    left_out = conversion.left_out | {theirs[key]: counts for key in classifier if key in theirs}
+    left_out = conversion.left_out | {theirs[key]: counts for key in theirs if key in classifier}
     notes = [
         *conversion.notes,
         *resized,
@@ -173,7 +173,7 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
         mapped=mapped,
         left_out=left_out,
         filled=filled,
-        missing=(*missing, *shapes, *(key for key in classifier if key in target)),
+        missing=(*missing, *shapes, *(key for key in target if key in classifier)),
         notes=tuple(notes),
     )
 
@@ -202,7 +202,7 @@ def _num_unused(name: str, state: StateDict) -> int | None:
     try:
         model = _skeleton(name)
         conversion = convert(state, model, name)[1]
-    except WeightsError:
+    except SaccadeError:
         return None
     same = _trunk_shapes(conversion.tensors, model) == _trunk_shapes(model.state_dict(), model)
     return len(conversion.left_out) if same else None
@@ -218,10 +218,19 @@ def _trunk_shapes(tensors: StateDict, model: nn.Module) -> dict[str, tuple[int, 
     }
 
 
-@cache
 def _skeleton(name: str) -> nn.Module:
     """The model on the meta device, built once."""
-    model: nn.Module = create_on_meta(name)
+    return _built_once(name, model_entry(name).build)
+
+
+@cache
+def _built_once(name: str, _build: Any) -> nn.Module:
+    try:
+        model: nn.Module = create_on_meta(name)
+    except SaccadeError:
+        raise
+    except Exception as error:  # somebody else's code must not stop what does not need it
+        raise WeightsError(f"{name} cannot be built: {error!r}") from error
     return model
 
 
