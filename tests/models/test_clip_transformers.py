@@ -244,7 +244,7 @@ def test_positions_that_cannot_be_resized_are_an_error() -> None:
         (
             "timesformer_base",
             (4, 30, 32),
-            r"clips of 4×30×32 .* whole 8×8 patches: height and width must be mul",
+            r"clips of 4×30×32 .* 8×8 patches: height and width must be mul",
         ),
         ("timesformer_base_space", (4, 32, 36), r"height and width must be multiples of 8"),
         ("timesformer_base_joint", (0, 32, 32), r"clips of 0×32×32"),

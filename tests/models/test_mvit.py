@@ -97,10 +97,10 @@ def test_the_named_shapes() -> None:
     ("overrides", "message"),
     [
         ({"widen_at": (0,)}, r"widen_at must be ascending block indices from 1 to 2, .* got \(0,\)"),
-        ({"widen_at": "2,1"}, "widen_at must be rising"),
+        ({"widen_at": "2,1"}, "widen_at must be ascending"),
         ({"pool_q_at": (3,)}, "pool_q_at must be ascending block indices from 1 to 2"),
-        ({"pool_q_at": "one"}, "pool_q_at must be rising"),
-        ({"pool_q_at": 1}, "pool_q_at must be rising"),
+        ({"pool_q_at": "one"}, "pool_q_at must be ascending"),
+        ({"pool_q_at": 1}, "pool_q_at must be ascending"),
         ({"depth": 0}, "depth must be a positive integer"),
         ({"num_heads": 3}, "embed_dim must be a multiple of num_heads, got 8 for 3"),
         ({"positions": "sine"}, "positions must be one of absolute, relative"),
@@ -183,7 +183,7 @@ def test_clips_of_other_sizes(name: str, frames: int, side: int) -> None:
     resized = create_model(name, 5, **TINY | {"num_frames": frames, "train_crop": side}).eval()
     report = load_weights(resized, model.state_dict())
     same = (frames, side) == (4, 32)
-    assert any("interpolated for this clip size" in note for note in report.notes) == (not same)
+    assert any("position tensors were interpolated" in note for note in report.notes) == (not same)
     x = clips(2, frames, side)
     with torch.no_grad():
         torch.testing.assert_close(resized(x), model(x), rtol=1e-4, atol=1e-5)
