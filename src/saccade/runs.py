@@ -117,7 +117,7 @@ class Run:
             if not isinstance(values["config"], dict):
                 raise TypeError("config is not an object")
         except FileNotFoundError:
-            raise UsageError(f"{self.folder}: holds no run ({_CONFIG} is missing)") from None
+            raise UsageError(f"{self.folder}: is not a run folder ({_CONFIG} is missing)") from None
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path}: not readable as a run's config ({error})") from error
         found = values.setdefault("format", 0)
@@ -277,7 +277,7 @@ def describe_weights(weights: str | os.PathLike[str]) -> list[str]:
     """A line on the run whose folder is given as weights to start from; none for a file.
 
     Raises:
-        UsageError: the folder holds no run.
+        UsageError: it is not a run folder.
     """
     folder = Path(weights)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Metrics of several labels and of labels in time, against the figures of PySlowFast and X3D-Multigrid."""
+"""Metrics of the multi-label and localization tasks, against the figures of PySlowFast and X3D-Multigrid."""
 
 from __future__ import annotations
 

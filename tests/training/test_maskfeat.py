@@ -349,5 +349,5 @@ def test_models_and_tasks_that_do_not_go_together_are_refused(pretraining: Make)
     with pytest.raises(ConfigError, match="has no classes, it is pre-trained with --task masked alone"):
         model_options(config.replace(task="single-label"))
     weightless = config.replace(model=replace(config.model, weights=str(Path(config.out).parent)))
-    with pytest.raises(UsageError, match="holds no run"):
+    with pytest.raises(UsageError, match="is not a run folder"):
         train(weightless)

@@ -1,4 +1,4 @@
-"""Losses of several labels and of labels in time."""
+"""Losses of the multi-label and localization tasks."""
 
 from __future__ import annotations
 

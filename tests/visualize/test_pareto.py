@@ -170,7 +170,7 @@ def test_what_cannot_be_compared_is_refused(make_run: Callable[..., Path], tmp_p
     with pytest.raises(UsageError, match="no such run folder"):
         compare_runs([tmp_path / "nothing"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"holds no run \(config.json is missing\)"):
+    with pytest.raises(UsageError, match=r"is not a run folder \(config.json is missing\)"):
         compare_runs([tmp_path / "empty"])
     (tmp_path / "empty" / "config.json").write_text('{"config": {"model": 3}}')
     with pytest.raises(DataError, match="not readable as a run's config"):

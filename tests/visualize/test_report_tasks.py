@@ -1,4 +1,4 @@
-"""The report of runs of several labels and of labels in time."""
+"""The report of multi-label and localization runs."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def evaluate(
         model: (B, 3, T, H, W) float -> (B, num_classes) logits, or what the task says.
         dataset: a `VideoDataset`, or any map-style data set of (clip, label): float clips (3, T, H, W) as the
             model takes them, or uint8 frames (T, H, W, 3), cut at the centre and normalised as ``clip`` says.
-            A label is a number, or of several labels a vector (num_classes,). An item that raises
-            `VideoError` is a video that cannot be read.
+            A label is a class index, or for multi-label a vector (num_classes,). An item that raises
+            `VideoError` counts as an unreadable video.
         clip: the clip of the test; not needed for float clips.
         views: ``CLIPSxCROPS`` or a protocol of `saccade.sampling.views.PROTOCOLS`, or several of them
             (``["1x1", "10x3", "ssv2-1clip"]``, or with commas). Tasks that test whole videos have none.

@@ -56,8 +56,8 @@ class Prediction:
     Attributes:
         path: the video.
         class_names: in label order.
-        scores: float32 (num_classes,), the mean of the windows' softmax, which adds up to 1; or, of a model
-            of several labels, the largest sigmoid over the windows (or the mean: see `TrainConfig.ensemble`).
+        scores: float32 (num_classes,), the mean of the windows' softmax, which adds up to 1; for a
+            multi-label model, the maximum sigmoid over the windows (or the mean: see `TrainConfig.ensemble`).
         windows: the clips looked at, in order of time. With the default views they cover the video end to
             end.
         window_scores: float32 (num_windows, num_classes).

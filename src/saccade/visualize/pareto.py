@@ -141,12 +141,12 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") 
             else the last validation in training, if that was the same for all.
 
     Raises:
-        UsageError: a folder holds no run or no accuracy, or the runs were not tested in the same way.
+        UsageError: not a run folder, a run without accuracy, or runs that were not tested in the same way.
         DataError: scores are damaged, or of different tasks or data sets.
     """
     found, others = find_runs(folders)
     if others:
-        raise UsageError(f"{others[0]}: holds no run (config.json is missing)")
+        raise UsageError(f"{others[0]}: is not a run folder (config.json is missing)")
     runs = [_read(folder) for folder in found]
     protocol = _common_protocol(runs, views)
     results = [run.results[protocol] for run in runs]
