@@ -21,7 +21,7 @@ from saccade.data.types import VideoDataset
 from saccade.errors import SaccadeError, VideoError
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
 from saccade.sampling.views import Views, check_crop, crop_box
-from saccade.tasks.base import Task, VideoFacts, View
+from saccade.tasks.base import PlanRequest, Task, VideoFacts, View
 from saccade.tasks.result import Failure
 from saccade.video import Backend, VideoReader
 from saccade.video.resize import resize_to
@@ -136,19 +136,14 @@ class VideoSource:
 
     def __call__(self, position: int) -> Iterator[Chunk]:
         """Open and decode one video, once for each size that the view sets decode at."""
+        seed = None if self.shuffle_seed is None else (self.shuffle_seed, position)
         for size in self.task.decode_sizes(self.clip, self.sets):
             with self.dataset.open(
                 position, short_side=size, backend=self.backend, frames_fps=self.frames_fps
             ) as video:
                 plan = self.task.plan(
-                    self.dataset,
-                    position,
                     video,
-                    self.clip,
-                    self.sets,
-                    size=size,
-                    rule=self.rule,
-                    shuffle_seed=self.shuffle_seed,
+                    PlanRequest(self.dataset, position, self.clip, self.sets, size, self.rule, seed),
                 )
                 if any(WHOLE not in planned.crops for planned in plan.clips):
                     check_crop(*video.size, self.clip.crop)

@@ -100,6 +100,27 @@ class View:
 
 
 @dataclass(frozen=True)
+class PlanRequest:
+    """What a test wants of one video, for `Task.plan`.
+
+    Attributes:
+        dataset, position: the item that the video belongs to.
+        clip, sets: the clip of the test, and its view sets.
+        size: the short side that the video is decoded at.
+        rule: temporal rule of the view sets that do not bring their own.
+        shuffle_seed: the frames of every clip are permuted by it; None keeps their order.
+    """
+
+    dataset: VideoDataset
+    position: int
+    clip: ClipSpec
+    sets: Sequence[Views]
+    size: int
+    rule: str = "saccade"
+    shuffle_seed: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class VideoFacts:
     """Number of frames, frames per second and duration in seconds of a video."""
 
@@ -404,23 +425,19 @@ class Task(ABC):
         """The short sides at which a video is decoded, each once."""
         return decode_sizes(clip, sets)
 
-    def plan(
-        self,
-        dataset: VideoDataset,
-        position: int,
-        video: VideoReader,
-        clip: ClipSpec,
-        sets: Sequence[Views],
-        *,
-        size: int,
-        rule: str = "saccade",
-        shuffle_seed: int | None = None,
-    ) -> VideoPlan:
-        """Which frames of a video are decoded at the short side ``size``, and the views made of them. The tag
-        of each view reaches `forward` and `merge`; here: how often each view set has the view.
+    def plan(self, video: VideoReader, wanted: PlanRequest) -> VideoPlan:
+        """Which frames of a video are decoded, and the views made of them. The tag of each view reaches
+        `forward` and `merge`; here: how often each view set has the view.
         """
-        seed = None if shuffle_seed is None else (shuffle_seed, position)
-        return plan_video(len(video), video.fps, clip, sets, decode_size=size, rule=rule, shuffle_seed=seed)
+        return plan_video(
+            len(video),
+            video.fps,
+            wanted.clip,
+            wanted.sets,
+            decode_size=wanted.size,
+            rule=wanted.rule,
+            shuffle_seed=wanted.shuffle_seed,
+        )
 
     def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:
         """What the model gives for each view: here logits, float32 (K,).

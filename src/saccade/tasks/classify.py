@@ -21,7 +21,7 @@ from saccade.sampling.views import Average, Views, parse_views
 from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, Problems, Task, View
 from saccade.tasks.result import ClassTable, Example, Result
-from saccade.tasks.scores import check_classes, check_labels, mean_loss, softmax, summed
+from saccade.tasks.scores import check_classes, check_labels, softmax, summed
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,11 +93,6 @@ class TestResult(Result):
         """-log of the score of the true class, per video."""
         own = self.scores[np.arange(self.num_videos), self.labels].astype(np.float64)
         return -np.log(np.maximum(own, 1e-12))
-
-    @property
-    def loss(self) -> float:
-        """Mean of `losses`; NaN without videos."""
-        return mean_loss(self.losses)
 
     @property
     def combination_text(self) -> str:

@@ -25,10 +25,20 @@ from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
 from saccade.sampling.views import Views
-from saccade.tasks.base import Objective, Outcome, Preview, Problems, Step, Task, View, option_names
+from saccade.tasks.base import (
+    Objective,
+    Outcome,
+    PlanRequest,
+    Preview,
+    Problems,
+    Step,
+    Task,
+    View,
+    option_names,
+)
 from saccade.tasks.frame_map import BoxTable, FrameMap, box_iou, frame_map
 from saccade.tasks.result import ClassTable, Result
-from saccade.tasks.scores import check_classes, not_finite, sigmoid
+from saccade.tasks.scores import binary_cross_entropy, check_classes, not_finite, sigmoid
 from saccade.transforms import Mixing, TrainTransform
 from saccade.transforms.people import clips_with_people
 from saccade.video import VideoReader
@@ -129,8 +139,7 @@ class DetectionResult(Result):
     @property
     def loss(self) -> float:
         """Binary cross entropy, mean over boxes and actions."""
-        scores = self.scores.astype(np.float64).clip(1e-12, 1 - 1e-12)
-        each = -np.where(self.labels, np.log(scores), np.log1p(-scores))
+        each = binary_cross_entropy(self.scores, self.labels)
         return float(each.mean()) if each.size else float("nan")
 
     def protocol_text(self) -> str:
@@ -353,32 +362,21 @@ class Detect(Task):
     def decode_sizes(self, clip: ClipSpec, sets: Sequence[Views]) -> tuple[int, ...]:
         return (clip.short_side,)
 
-    def plan(
-        self,
-        dataset: VideoDataset,
-        position: int,
-        video: VideoReader,
-        clip: ClipSpec,
-        sets: Sequence[Views],
-        *,
-        size: int,
-        rule: str = "saccade",
-        shuffle_seed: int | None = None,
-    ) -> VideoPlan:
+    def plan(self, video: VideoReader, wanted: PlanRequest) -> VideoPlan:
         """The clip around a keyframe, not cropped, as PySlowFast tests; its tag is the boxes."""
-        keyframe = dataset.keyframes[position]
+        keyframe = wanted.dataset.keyframes[wanted.position]
         frames = keyframe_clip(
             keyframe,
             len(video),
             video.fps,
-            num_frames=clip.num_frames,
-            stride=clip.stride,
+            num_frames=wanted.clip.num_frames,
+            stride=wanted.clip.stride,
             cut=is_cut(len(video), video.fps),
         )
-        if shuffle_seed is not None:
-            frames = np.random.default_rng([shuffle_seed, position]).permutation(frames)
+        if wanted.shuffle_seed is not None:
+            frames = np.random.default_rng(wanted.shuffle_seed).permutation(frames)
         indices, places = np.unique(frames, return_inverse=True)
-        planned = PlannedClip(tuple(places.tolist()), size, "pyslowfast", {WHOLE: keyframe.boxes})
+        planned = PlannedClip(tuple(places.tolist()), wanted.size, "pyslowfast", {WHOLE: keyframe.boxes})
         return VideoPlan(indices, (planned,))
 
     def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:

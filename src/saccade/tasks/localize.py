@@ -35,7 +35,7 @@ from saccade.sampling.temporal import frame_grid
 from saccade.sampling.views import Views
 from saccade.sampling.windows import Blend, Windows, plan_windows
 from saccade.tasks import metrics
-from saccade.tasks.base import Outcome, Problems, Task, View, option_names
+from saccade.tasks.base import Outcome, PlanRequest, Problems, Task, View, option_names
 from saccade.tasks.metrics import PrecisionRow
 from saccade.tasks.moments import (
     CHARADES_POINTS,
@@ -46,7 +46,7 @@ from saccade.tasks.moments import (
 )
 from saccade.tasks.multilabel import best_classes, label_text, num_guessed, numbers, precision_table
 from saccade.tasks.result import ClassTable, Example, Result
-from saccade.tasks.scores import check_classes, finite, mean_loss, sigmoid
+from saccade.tasks.scores import check_classes, finite, sigmoid
 from saccade.tasks.timeline import Timeline
 from saccade.video import VideoReader
 
@@ -188,11 +188,6 @@ class LocalizationResult(Result):
         each = np.logaddexp(0.0, np.where(self.truth, -logits, logits))
         means: NDArray[np.float64] = each.reshape(self.num_videos, -1).mean(axis=1)
         return means
-
-    @property
-    def loss(self) -> float:
-        """Mean of `losses`."""
-        return mean_loss(self.losses)
 
     @property
     def per_class(self) -> list[PrecisionRow]:
@@ -411,20 +406,8 @@ class Localize(Task):
     def decode_sizes(self, clip: ClipSpec, sets: Sequence[Views]) -> tuple[int, ...]:
         return (clip.short_side,)
 
-    def plan(
-        self,
-        dataset: VideoDataset,
-        position: int,
-        video: VideoReader,
-        clip: ClipSpec,
-        sets: Sequence[Views],
-        *,
-        size: int,
-        rule: str = "saccade",
-        shuffle_seed: int | None = None,
-    ) -> VideoPlan:
-        seed = None if shuffle_seed is None else (shuffle_seed, position)
-        return self.plan_windows(video, clip, seed)
+    def plan(self, video: VideoReader, wanted: PlanRequest) -> VideoPlan:
+        return self.plan_windows(video, wanted.clip, wanted.shuffle_seed)
 
     def plan_windows(
         self, video: VideoReader, clip: ClipSpec, shuffle_seed: tuple[int, ...] | None = None

@@ -28,7 +28,7 @@ from saccade.tasks.base import Outcome, Task, View, option_names
 from saccade.tasks.metrics import PrecisionRow
 from saccade.tasks.moments import CHARADES_POINTS, charades_times
 from saccade.tasks.result import ClassTable, Example, Result
-from saccade.tasks.scores import check_classes, check_labels, mean_loss, sigmoid, summed
+from saccade.tasks.scores import binary_cross_entropy, check_classes, check_labels, sigmoid, summed
 
 Ensemble = Literal["max", "mean"]
 
@@ -91,13 +91,7 @@ class MultiLabelResult(Result):
     @cached_property
     def losses(self) -> NDArray[np.float64]:
         """Binary cross entropy of the scores, mean over the classes, per video."""
-        scores = self.scores.astype(np.float64).clip(1e-12, 1 - 1e-12)
-        return -np.where(self.positives, np.log(scores), np.log1p(-scores)).mean(axis=1)
-
-    @property
-    def loss(self) -> float:
-        """Mean of `losses`; NaN without videos."""
-        return mean_loss(self.losses)
+        return binary_cross_entropy(self.scores, self.positives).mean(axis=1)
 
     @property
     def per_class(self) -> list[PrecisionRow]:

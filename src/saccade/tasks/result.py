@@ -192,9 +192,14 @@ class Result(ABC):
         return None
 
     @property
-    @abstractmethod
+    def losses(self) -> NDArray[np.float64]:
+        """The loss of each video, without label smoothing; empty if the task defines `loss` alone."""
+        return np.empty(0)
+
+    @property
     def loss(self) -> float:
-        """The mean loss, without label smoothing."""
+        """The mean loss, without label smoothing: the mean of `losses`; NaN without videos."""
+        return float(self.losses.mean()) if len(self.losses) else math.nan
 
     def protocol_text(self) -> str:
         """The protocol in one line: an accuracy means nothing without it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,6 +66,8 @@ def check_labels(labels: NDArray[np.int64], dataset: VideoDataset) -> None:
         raise DataError(f"{dataset.root}: label {wrong[0]} is none of its classes 0..{num_classes - 1}")
 
 
-def mean_loss(losses: NDArray[np.float64]) -> float:
-    """Their mean; NaN of none."""
-    return float(losses.mean()) if len(losses) else math.nan
+def binary_cross_entropy(scores: NDArray[Any], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of each score in 0..1, in float64; scores of 0 and 1 count as 1e-12 and 1 - 1e-12."""
+    clipped = scores.astype(np.float64).clip(1e-12, 1 - 1e-12)
+    each: NDArray[np.float64] = -np.where(labels, np.log(clipped), np.log1p(-clipped))
+    return each
