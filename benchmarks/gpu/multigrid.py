@@ -31,10 +31,7 @@ def main(here: Setting) -> None:
     for phase in plan.phases:
         uses = phase.cycle.uses(phase.cycle.num_steps)
         for count, shape in zip(uses, phase.cycle.shapes, strict=True):
-            own_clips = phase.cycle.shapes[-1].batch_size
             splits = phase.norm.num if phase.norm.kind == "sub" else 1
-            if shape.batch_size % max(splits, 1) or not own_clips:
-                splits = 1
             key = (shape.batch_size, shape.num_frames, shape.crop, splits)
             shapes[key] = shapes.get(key, 0) + count
     base = (config.batch_size, config.clip.num_frames, config.train_crop, 1)
