@@ -37,6 +37,7 @@ from saccade.data.entries import (
     StrPath,
     files_by_id,
     folder_with_most,
+    has_own_list,
     read_json,
     read_text,
     same_but_for_split,
@@ -90,7 +91,7 @@ def find_lists(place: Path) -> CharadesLists | None:
 
 
 def _is_charades(path: Path) -> bool:
-    return (path.is_file() or not (path / "clips.csv").is_file()) and find_lists(path) is not None
+    return not has_own_list(path) and find_lists(path) is not None
 
 
 @register_dataset("charades", recognises=_is_charades)

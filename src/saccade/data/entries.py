@@ -41,6 +41,11 @@ ClassNames = StrPath | Sequence[str]
 """A shipped list of class names, a file of them, or the names."""
 
 
+def has_own_list(path: Path) -> bool:
+    """Whether ``path`` is a folder with a ``clips.csv``, which is read whatever else lies in the folder."""
+    return (path / "clips.csv").is_file()
+
+
 @dataclass(frozen=True)
 class Entry:
     """A video as a list or folder names it.

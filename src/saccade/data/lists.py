@@ -18,6 +18,7 @@ from saccade.data.entries import (
     Listing,
     Split,
     StrPath,
+    has_own_list,
     read_text,
     same_but_for_split,
     shorten,
@@ -82,7 +83,7 @@ def read_list(path: str | os.PathLike[str], *, root: StrPath | None = None) -> l
 
 
 def _is_listed(path: Path) -> bool:
-    if path.is_file() or (path / "clips.csv").is_file():
+    if path.is_file() or has_own_list(path):
         return True
     return not any(has_videos(folder) for folder in split_folders(path).values()) and bool(_split_lists(path))
 
@@ -96,7 +97,7 @@ def read_lists(
     """
     if path.is_file():
         return Listing(_read_list_and_siblings(path, split, root))
-    if (path / "clips.csv").is_file():
+    if has_own_list(path):
         return Listing(read_list(path / "clips.csv", root=root))
     return Listing(_read_splits(_split_lists(path), root))
 

@@ -29,6 +29,7 @@ from saccade.data.entries import (
     StrPath,
     files_by_id,
     folder_with_most,
+    has_own_list,
     read_json,
     read_text,
     shorten,
@@ -99,7 +100,7 @@ def find_lists(place: Path) -> SomethingLists | None:
 
 
 def _is_something(path: Path) -> bool:
-    return (path.is_file() or not (path / "clips.csv").is_file()) and find_lists(path) is not None
+    return not has_own_list(path) and find_lists(path) is not None
 
 
 @register_dataset("something", recognises=_is_something)
