@@ -85,6 +85,18 @@ def test_fine_tuning_needs_weights(tiny_config: MakeConfig):
     train(tiny_config("run", "--model.backbone-lr", "0.1", "--epochs", "1", "--model.weights", "scratch"))
 
 
+def test_a_fine_tuning_run_that_began_without_weights_is_resumed(tiny_config: MakeConfig):
+    """As d3891ba began one without a word: its settings ask for no weights, and last.pt has some."""
+    flags = ("run", "--epochs", "2", "--val-every", "1")
+    train(tiny_config(*flags), fraction=0.5)
+    last = Path(tiny_config(*flags).out) / "last.pt"
+    state = torch.load(last, weights_only=True)
+    state["config"]["model"]["backbone_lr"] = 0.1
+    torch.save(state, last)
+    run = train(tiny_config(*flags, "--model.backbone-lr", "0.1"), resume=True)
+    assert run.num_steps == 2 * state["progress"]["step"]
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

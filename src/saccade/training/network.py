@@ -66,7 +66,7 @@ def clip_multiple(config: TrainConfig, model: nn.Module | None = None) -> tuple[
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
-    """What `create_model` is told: the overrides, regularisation, and the training clip.
+    """The options of `create_model`: overrides, regularisation, and the training clip.
 
     The heads of X3D and VoV3D pool over the map of the training clip, so the fields that say for which clip
     a model is (gamma_tau, gamma_t, gamma_s; stride, num_frames, train_crop) follow it unless overridden.

@@ -117,7 +117,7 @@ def train(
     with _settings(config), processes(config.device) as group:
         if group.device.type == "cpu":
             keep_freed_memory()
-        validate(config, world_size=group.world_size, model=model)
+        validate(config, world_size=group.world_size, model=model, resume=resume)
         run_folder = Run(config.run_dir)
         run_folder.check_free(resume=resume, overwrite=overwrite)
         group.barrier()  # nobody writes before all have looked

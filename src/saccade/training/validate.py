@@ -42,27 +42,30 @@ _RANGES: dict[str, str] = {
 """Intervals of the numbers; None, where a field may be None, is in all of them."""
 
 
-def validate(config: TrainConfig, *, world_size: int = 1, model: nn.Module | None = None) -> None:
+def validate(
+    config: TrainConfig, *, world_size: int = 1, model: nn.Module | None = None, resume: bool = False
+) -> None:
     """Check every field of ``config`` for a run of ``world_size`` processes.
 
     Args:
         model: trained in place of the one that ``config.model`` names.
+        resume: the run has weights already, so a fine-tuning run needs none to start from.
 
     Raises:
         ConfigError: one line that begins with the name of the first field that cannot work.
         UsageError: there is no model of this name.
     """
-    for field, problem in _problems(config, world_size, model):
+    for field, problem in _problems(config, world_size, model, resume):
         raise ConfigError(f"{field}: {problem}")
 
 
-def _problems(config: TrainConfig, world_size: int, model: nn.Module | None) -> Problems:
+def _problems(config: TrainConfig, world_size: int, model: nn.Module | None, resume: bool) -> Problems:
     yield from _types(config, "")
     for interval, names in _RANGES.items():
         for name in names.split():
             yield from _in_range(config, name, interval)
     yield from _clip(config)
-    yield from _model(config, given=model is not None)
+    yield from _model(config, given=model is not None, resume=resume)
     network = meta_model(config) if model is None else model
     yield from _optim(config)
     yield from _augment(config, world_size)
@@ -170,7 +173,7 @@ def _clip(config: TrainConfig) -> Problems:
         )
 
 
-def _model(config: TrainConfig, *, given: bool) -> Problems:
+def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
     model = config.model
     weights = model.start or model.image_weights
     if given:
@@ -181,7 +184,7 @@ def _model(config: TrainConfig, *, given: bool) -> Problems:
         yield "model.freeze", "freezing untrained stages learns nothing; give model.weights too"
     if model.start and model.image_weights:
         yield "model.image_weights", "a model starts from one checkpoint; leave out model.weights"
-    if model.backbone_lr < 1 and not weights and model.weights != SCRATCH:
+    if model.backbone_lr < 1 and not weights and model.weights != SCRATCH and not resume:
         yield (
             "model.weights",
             f"fine-tuning needs weights to start from: an untrained backbone would learn at "
