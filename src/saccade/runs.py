@@ -327,7 +327,7 @@ def git_revision() -> dict[str, Any] | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's as far as the system tells it."""
+    """The GPU's name, or the processor's where the system reports it."""
     if device.type == "cuda":
         import torch
 

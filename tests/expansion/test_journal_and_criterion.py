@@ -144,7 +144,7 @@ def test_the_most_accurate_wins_and_noise_is_told():
     assert choice.in_noise == ("01-spatial",)
     assert choice.note == (
         "depth 51.0 ± 1.0 %, then spatial 50.0 ± 1.0 %; the difference to spatial is within noise "
-        "(one seed: how far seeds lie apart is not known; --seeds 3 tells)"
+        "(one seed: the spread between seeds is unknown; use --seeds 3)"
     )
     assert apart(scores[1], scores[2])
 

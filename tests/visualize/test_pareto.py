@@ -115,9 +115,9 @@ def test_a_search_is_the_run_that_it_found(
         "expand": 0.6,
         "plain": 0.5,
     }
-    assert told.err == f"saccade: skipped, because they hold no run: {everything[0]}, {everything[3]}\n"
+    assert told.err == f"saccade: skipped, not run folders: {everything[0]}, {everything[3]}\n"
     assert main(["pareto", everything[0], everything[3]]) == 2
-    assert "no run there (config.json is missing)" in capsys.readouterr().err
+    assert "not a run folder (config.json is missing)" in capsys.readouterr().err
 
 
 def test_mean_average_precision_has_an_error_too(make_run: Callable[..., Path]) -> None:

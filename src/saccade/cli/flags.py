@@ -275,7 +275,7 @@ def _changed_clip(clip: ClipSpec, options: Namespace) -> ClipSpec:
         "short_side": options.short_side,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    if "crop" in given and "short_side" not in given:  # the same share of the frame as before
+    if "crop" in given and "short_side" not in given:  # the same fraction of the frame as before
         given["short_side"] = round(given["crop"] * clip.short_side / clip.crop)
     return clip.replace(**given)
 

@@ -89,11 +89,11 @@ def _runs(paths: list[str]) -> list[Path]:
     from saccade.visualize.pareto import find_runs
 
     runs, others = find_runs(paths)
-    told = ", ".join(map(str, others))
+    names = ", ".join(map(str, others))
     if not runs:
-        raise UsageError(f"{told}: no run there (config.json is missing)")
+        raise UsageError(f"{names}: not a run folder (config.json is missing)")
     if others:
-        print(f"saccade: skipped, because they hold no run: {told}", file=sys.stderr)
+        print(f"saccade: skipped, not run folders: {names}", file=sys.stderr)
     return runs
 
 

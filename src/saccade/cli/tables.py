@@ -40,7 +40,7 @@ def percent(fraction: float) -> str:
 
 
 def bar(share: float, width: int = 24) -> str:
-    """A bar for a share of 1, in eighths of a character."""
+    """A bar for a fraction in 0..1, in eighths of a character."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     whole, rest = divmod(eighths, 8)
     return "█" * whole + (_EIGHTHS[rest] if rest else "")

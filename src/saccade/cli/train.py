@@ -34,7 +34,7 @@ Train, fine-tune or resume a model from a recipe.
   --dry-run     print and draw the plan of the run, then exit; no clips are read. With [--num-clips N] instead
                 of --data, [--devices N], [--picture FILE.png]
 
-saccade train RECIPE --help tells what the recipe is, and every field with its value. Booleans are set by
+saccade train RECIPE --help describes the recipe and lists every field with its value. Booleans are set by
 --flag, --no-flag or --flag true|false, options of the architecture by --model.overrides NAME VALUE ...
 With several GPUs: torchrun --nproc_per_node N -m saccade train RECIPE ...
 """

@@ -148,7 +148,7 @@ def _note(best: Scored, others: Sequence[Scored], close: Sequence[str], parent: 
         axes = [one.candidate.axis for one in others if one.candidate.name in close]
         text += f"; the difference to {', '.join(axes)} is within noise"
         if len(best.trials) == 1:
-            text += " (one seed: how far seeds lie apart is not known; --seeds 3 tells)"
+            text += " (one seed: the spread between seeds is unknown; use --seeds 3)"
     if best.accuracy < parent.accuracy:
         text += f"; no expansion scored as well as its parent ({parent})"
     return text

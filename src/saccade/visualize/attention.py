@@ -306,7 +306,7 @@ class PooledBlock:
 def through_pooled(row: Tensor, blocks: Sequence[PooledBlock]) -> Tensor:
     """A row over the last block's tokens -> over the tokens (1 + t h w,) that the first one is given.
 
-    A pooled key, or a pooled shortcut, counts as a share of each patch that it is the mean of.
+    A pooled key, or a pooled shortcut, counts as a fraction of each patch that it is the mean of.
     """
     for block in reversed(blocks):
         keys = row @ block.weights.mean(0)

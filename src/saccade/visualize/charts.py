@@ -176,7 +176,7 @@ def sparse_view_chart(
     """The sparse-view curve of the X3D paper: accuracy against GMACs per video on a logarithmic axis.
 
     Args:
-        points: (views as CLIPSxCROPS, GMACs per video, accuracy as a share of 1), any order.
+        points: (views as CLIPSxCROPS, GMACs per video, accuracy in 0..1), any order.
         label: the model.
         figure_name: what kind of accuracy it is.
     """

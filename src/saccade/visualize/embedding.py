@@ -51,7 +51,7 @@ class Embedding:
         maps: name of a method -> float (N, 2).
         notes: name of a method -> a note on its axes.
         neighbours: int (N, 5), the clips with the nearest features, nearest first, and by
-            ``neighbour_accuracy`` the share of clips whose nearest one is of their own class.
+            ``neighbour_accuracy`` the fraction of clips whose nearest clip is of the same class.
     """
 
     paths: tuple[str, ...]
@@ -76,8 +76,8 @@ def embed(
 ) -> Embedding:
     """Map features (N, D) by t-SNE and by their principal components.
 
-    Distances are those of features of length 1: their direction tells what a clip shows, their length rather
-    how sure the network is.
+    Distances are those of features of length 1: the direction depends on what a clip shows, the length
+    rather on how confident the network is.
 
     Args:
         scores: the model's, float (N, num_classes), if it has classes.
@@ -296,7 +296,7 @@ _SEARCH = 64  # halvings of the search for a width
 
 
 def principal_components(points: Tensor, num: int = 2) -> tuple[Tensor, Tensor]:
-    """The coordinates of points (N, D) on their first ``num`` principal axes, and each axis's share of the
+    """The coordinates of points (N, D) on their first ``num`` principal axes, and each axis's fraction of the
     variance: (N, num), (num,).
 
     An axis points to where its largest coordinate is, so that the sign is no matter of chance. Where there

@@ -50,8 +50,8 @@ class Dot:
 
     Attributes:
         cost: in the unit of the chart's axis; `COST_LABELS` counts parameters in millions.
-        accuracy: share of 1.
-        spread: standard error of the accuracy, share of 1; 0 draws no bar.
+        accuracy: in 0..1.
+        spread: standard error of the accuracy, in 0..1; 0 draws no bar.
         group: what it is coloured by: an axis of expansion, or a family of models.
     """
 
@@ -92,7 +92,7 @@ def expansion_chart(
     beyond: Sequence[Dot] = (),
     result: str = "",
 ) -> Figure:
-    """The search's path: chosen networks joined by a line and labelled by what was expanded, the rejected
+    """The search's path: chosen networks joined by a line and shown by what was expanded, the rejected
     ones faint and joined to the network they were expanded from.
 
     Args:
@@ -168,11 +168,11 @@ def pareto_chart(
         for axes, (_, dots) in zip(figure.axes, panels, strict=True):
             front = pareto_front([d.cost for d in dots], [d.accuracy for d in dots])
             if named is not None:
-                told = [dot for dot in dots if dot.name in named]
+                shown = [dot for dot in dots if dot.name in named]
             else:
-                told = list(dots) if len(dots) <= MOST_LABELS else [dots[i] for i in front]
+                shown = list(dots) if len(dots) <= MOST_LABELS else [dots[i] for i in front]
             steps = _staircase(dots, front, axes.get_xlim()[1])
-            _label(figure, axes, told, [shorten(d.name, 26) for d in told], obstacles=dots, lines=steps)
+            _label(figure, axes, shown, [shorten(d.name, 26) for d in shown], obstacles=dots, lines=steps)
         return figure
 
 

@@ -53,7 +53,7 @@ class MaskedPrediction:
         hidden: bool (N, h, w).
         predicted, target: float32; of HOG (N, cells down, cells across, 9), the mean over colours; of pixels
             (N, S, S, 3), 0..1, where the mean and deviation of each token are the true ones.
-        explained: share of the variance of the hidden tokens' targets.
+        explained: fraction of the variance of the hidden tokens' targets.
     """
 
     clip: SeenClip

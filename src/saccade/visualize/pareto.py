@@ -45,8 +45,8 @@ class Entry:
 
     Attributes:
         folders: its run folders.
-        accuracy: mean over them of the headline figure, share of 1.
-        spread: standard error of the accuracy, from the seeds and the videos; 0 where neither tells.
+        accuracy: mean over them of the headline figure, in 0..1.
+        spread: standard error of the accuracy, from the seeds and the videos; 0 where neither is known.
         gmacs: per clip, nan if unknown; params: number of parameters; latency_ms: of one clip, if measured.
     """
 
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """Models that are told apart by colour."""
+        """Models that have a colour of their own."""
         return _FAMILIES.get(self.model.split("_")[0], self.model)
 
     def cost(self, kind: str) -> float | None:
@@ -258,11 +258,11 @@ def _common_protocol(runs: Sequence[_Run], views: str) -> str:
     for protocol in common:
         if all(protocol in run.results for run in runs):
             return protocol
-    told = "; ".join(f"{run.folder}: {', '.join(run.results)}" for run in runs)
+    tested = "; ".join(f"{run.folder}: {', '.join(run.results)}" for run in runs)
     asked = f"with {views}" if views else "in the same way"
     raise UsageError(
-        f"not all runs were tested {asked} ({told}); test them alike, e.g. saccade test RUN --views 10x1, or "
-        "name a common view set with --views"
+        f"not all runs were tested {asked} ({tested}); test them alike, e.g. saccade test RUN --views 10x1, "
+        "or name a common view set with --views"
     )
 
 

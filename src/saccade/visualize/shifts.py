@@ -142,7 +142,7 @@ def _time_panel(figure: Any, layers: Sequence[LayerShifts], furthest: float) -> 
     axes.set(title="Shift in time by depth", ylabel="frames")
     bar = figure.colorbar(mesh, ax=axes, pad=0.015, aspect=14)
     bar.outline.set_visible(False)
-    bar.set_label("share of channels")
+    bar.set_label("fraction of channels")
 
 
 def _space_panel(axes: Axes, layer: LayerShifts, norm: Normalize) -> None:

@@ -126,7 +126,7 @@ def _by_tap(weight: Tensor) -> Tensor:
 def _constants(
     channels: int, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
 ) -> dict[str, int]:
-    # The number of channels is a constant because it tells the compiler how addresses are aligned.
+    # The number of channels is a constant because the compiler derives the alignment of addresses from it.
     narrow, wide = triton.cdiv(channels, 32) * 32, triton.cdiv(channels, 64) * 64
     constants = {
         "C": channels,
