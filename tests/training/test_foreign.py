@@ -81,6 +81,18 @@ def test_any_network_and_any_data(tiny_config: MakeConfig, form: str):
     assert again(torch.zeros(1, 3, 4, 32, 32)).shape == (1, 2)
 
 
+def test_a_config_of_few_fields(tmp_path: Path):
+    config = TrainConfig(
+        clip=ClipSpec(num_frames=4, stride=1, crop=32, short_side=32), epochs=2, workers=0, out=str(tmp_path)
+    )
+    run = train(config, model=network(), train_set=Ramps(16, "floats"), val_set=Ramps(6, "floats"))
+    assert run.best.is_file()
+    assert run.config.augment.short_side is None
+    assert run.config.train_short_side == (32, 40)
+    with pytest.raises(ConfigError, match=r"^model\.name: "):
+        train(config, train_set=Ramps(16), overwrite=True)
+
+
 def test_it_resumes_with_the_same_objects(tiny_config: MakeConfig):
     parts = {"train_set": Ramps(16), "val_set": Ramps(6)}
     whole = train(config_for(tiny_config, "whole"), model=network(), **parts)

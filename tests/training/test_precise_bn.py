@@ -62,3 +62,17 @@ def test_norms_that_do_not_learn_keep_their_statistics():
         key.partition(".")[0] for key, value in model.state_dict().items() if not value.equal(before[key])
     }
     assert changed == {"res3", "res4", "res5", "head"}
+
+
+def test_norms_without_weights_are_measured_unless_their_stage_is_frozen():
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv3d(3, 3, 1), nn.BatchNorm3d(3, affine=False)),
+        nn.BatchNorm3d(3, affine=False),
+        nn.Conv3d(3, 3, 1),
+    )
+    assert batch_norms(model) == ["0.1", "1"]
+    model[0].requires_grad_(False)
+    assert batch_norms(model) == ["1"]
+    measure_batch_norm(model, [torch.randn(4, 3, 2, 8, 8)], norms=batch_norms(model), processes=ALONE)
+    assert model[0][1].running_mean.equal(torch.zeros(3))
+    assert model[1].running_mean.ne(0).all()

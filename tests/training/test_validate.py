@@ -52,6 +52,7 @@ def test_every_recipe_is_valid_but_for_its_weights(name: str):
         ({"augment__short_side": (50, 60)}, r"^augment\.short_side: its smallest value 50 is less than"),
         ({"augment__short_side": (300, 200)}, r"^augment\.short_side: the range must go up"),
         ({"augment__flip": 2.0}, r"^augment\.flip: "),
+        ({"model__name": ""}, r"^model\.name: give a name"),
         ({"model__dropout": 1.0}, r"^model\.dropout: "),
         ({"model__freeze": 1}, r"^model\.freeze: freezing untrained stages"),
         ({"model__freeze": -2}, r"^model\.freeze: "),

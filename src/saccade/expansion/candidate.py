@@ -178,7 +178,7 @@ def derive(base: TrainConfig, factors: Factors) -> TrainConfig:
         return max(1, round(pixels * scale))
 
     crop = factors.crop if base.train_crop == base.clip.crop else 2 * round(base.clip.crop * scale / 2)
-    low, high = (max(factors.crop, side(pixels)) for pixels in base.augment.short_side)
+    low, high = (max(factors.crop, side(pixels)) for pixels in base.train_short_side)
     others = {name: value for name, value in base.model.overrides.items() if name not in _FACTORS}
     return base.replace(
         model=replace(base.model, name="x2d", overrides={**others, **factors.network}),

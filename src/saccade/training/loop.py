@@ -434,7 +434,7 @@ def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool 
         backend=config.backend,
         frames_fps=config.frames_fps,
         cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
-        cache_short_side=config.augment.short_side[1],
+        cache_short_side=config.train_short_side[1],
         pin_memory=pin_memory,
         labels=get_task(config.task).label_kind,
     )

@@ -21,6 +21,7 @@ from saccade.layers import (
     split_batch_norm,
     split_statistics,
 )
+from saccade.training.optim import frozen_modules
 from saccade.training.processes import Processes
 
 NormKind = Literal["as built", "none", "plain", "sub", "sync"]
@@ -64,7 +65,7 @@ class BatchNorms:
         sync: build it with statistics over all processes.
 
     Attributes:
-        names: the batch norms that learn.
+        names: the batch norms that `measure` sets.
         choice: what statistics are taken over at present.
     """
 
@@ -150,13 +151,12 @@ def measure_batch_norm(
 
 
 def batch_norms(model: nn.Module) -> list[str]:
-    """Names of the batch norms that learn and keep running statistics, of any number of dimensions."""
+    """Names of the batch norms (1-D to 3-D) that keep running statistics and are not frozen."""
+    frozen = {inner for module in frozen_modules(model) for inner in module.modules()}
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
-        and module.running_mean is not None
-        and any(p.requires_grad for p in module.parameters())
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module not in frozen
     ]
 
 

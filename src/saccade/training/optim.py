@@ -110,13 +110,22 @@ def freeze(model: nn.Module, num_stages: int) -> None:
         stage.requires_grad_(False)
 
 
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
+    """The modules that have parameters of which none learns. A layer without parameters is as the module
+    around it.
+    """
+    return [
+        module
+        for module in model.modules()
+        if any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters())
+    ]
+
+
 def set_train_mode(model: nn.Module) -> None:
-    """``model.train()``, except that wholly frozen parts stay in eval mode.
+    """``model.train()``, except that frozen modules stay in eval mode.
 
     So a frozen batch norm keeps its running statistics, and a frozen stage drops no paths.
     """
     model.train()
-    for module in model.modules():
-        parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
-            module.eval()
+    for module in frozen_modules(model):
+        module.eval()

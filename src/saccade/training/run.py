@@ -100,8 +100,9 @@ def train(
         >>> clips = [(torch.rand(3, 4, 32, 32) + label, label) for label in (0, 1) * 8]
         >>> net = torch.nn.Sequential(
         ...     torch.nn.AdaptiveAvgPool3d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
-        >>> config = get_recipe("x3d_motion").replace(
+        >>> config = saccade.TrainConfig(
         ...     clip=saccade.ClipSpec(num_frames=4, stride=1, crop=32, short_side=32),
+        ...     optim=saccade.training.OptimConfig(lr=0.2, reference_batch=16),
         ...     epochs=10, batch_size=4, workers=0, out="runs/colours")
         >>> run = saccade.train(config, model=net, train_set=clips, val_set=clips, overwrite=True)
         >>> run.best_score, run.best.name
@@ -424,7 +425,7 @@ def make_timetable(
         seed=config.seed,
         num_frames=config.clip.num_frames,
         stride=config.clip.stride,
-        short_side=config.augment.short_side,
+        short_side=config.train_short_side,
         crop=config.train_crop,
         rank=rank,
         world_size=world_size,

@@ -158,17 +158,17 @@ def _goes_up(values: tuple[float, ...], *, strictly: bool) -> bool:
 
 
 def _clip(config: TrainConfig) -> Problems:
-    clip, augment = config.clip, config.augment
+    clip, short_side = config.clip, config.train_short_side
     if min(clip.std) <= 0:
         yield "clip.std", f"every value must be above 0 (is {clip.std})"
     if clip.crop > clip.short_side:
         yield "clip.crop", f"{clip.crop} does not fit into clip.short_side {clip.short_side}"
-    if not _goes_up(augment.short_side, strictly=False):
-        yield "augment.short_side", f"the range must go up (is {augment.short_side})"
-    if config.train_crop > augment.short_side[0]:
+    if not _goes_up(short_side, strictly=False):
+        yield "augment.short_side", f"the range must go up (is {short_side})"
+    if config.train_crop > short_side[0]:
         yield (
             "augment.short_side",
-            f"its smallest value {augment.short_side[0]} is less than the training crop {config.train_crop}; "
+            f"its smallest value {short_side[0]} is less than the training crop {config.train_crop}; "
             "raise it or lower augment.crop",
         )
 
@@ -180,6 +180,11 @@ def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
         if weights:
             yield "model.weights", "load them into the model that is given; leave it out"
         return
+    if not model.name:
+        yield (
+            "model.name",
+            "give a name that `saccade models` lists, or pass an nn.Module to saccade.train",
+        )
     if model.freeze and not weights:
         yield "model.freeze", "freezing untrained stages learns nothing; give model.weights too"
     if model.start and model.image_weights:

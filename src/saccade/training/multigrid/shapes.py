@@ -12,7 +12,7 @@ def base_shape(config: TrainConfig) -> BatchShape:
         batch_size=config.batch_size,
         num_frames=config.clip.num_frames,
         stride=(config.clip.stride, config.clip.stride),
-        short_side=config.augment.short_side,
+        short_side=config.train_short_side,
         crop=config.train_crop,
     )
 
