@@ -66,7 +66,7 @@ def test_nothing_given_changes_nothing():
         (["--optim.bogus", "3"], "unknown flag --optim.bogus; see saccade train x3d_ucf10 --help$"),
         (["--optim.lr", "fast"], "--optim.lr: could not convert string to float: 'fast'"),
         (["--optim.name", "lion"], "invalid choice 'lion' for argument '--optim.name'.*'sgd', 'adamw'"),
-        (["--augment.short-side", "120"], "--augment.short-side'. Expected 2 values"),
+        (["--augment.short-side", "120"], "--augment.short-side takes None or INT INT, got 120"),
         (["clips"], "Unrecognized options: clips"),
         (["--epochs"], "--epochs"),
         (["--model.overrides", "gamma_w"], "--model.overrides takes names and values"),

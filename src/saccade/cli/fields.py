@@ -174,7 +174,16 @@ def condensed(message: str) -> str:
             body.append(words)
         elif body:
             break
-    return " ".join(body).rstrip(".") or " ".join(message.split())
+    text = " ".join(body).rstrip(".") or " ".join(message.split())
+    union = re.fullmatch(
+        r"Error parsing (\S+): no type matching (.+) could be instantiated from (\[.*\])", text
+    )
+    if union is None:
+        return text
+    flag, kinds, values = union.groups()
+    kinds = re.sub("[{}]", "", kinds).replace("|", " or ")
+    given = " ".join(re.findall("'([^']*)'", values))
+    return f"{flag} takes {kinds}, got {given}"
 
 
 def dashed(name: str) -> str:
