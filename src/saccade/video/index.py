@@ -6,7 +6,6 @@ unknown codec, fields), the file is decoded once and the frames are counted.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from saccade.errors import VideoError
 from saccade.video.nal import PacketFacts, packet_reader
+from saccade.video.source import Source
 
 # Compressed packets up to this many bytes a file stay in memory while the reader that made the index is open.
 KEEP_BYTES = 48 << 20
@@ -72,22 +72,22 @@ class VideoIndex:
         return np.arange(self.num_frames) / self.fps
 
 
-def open_container(path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_container(source: Source) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The open container and its first video stream that is not a cover picture."""
     try:
-        container = av.open(os.path.abspath(path))
+        container = av.open(source.open(), "r")
     except UnicodeDecodeError:
-        container = av.open(os.path.abspath(path), metadata_errors="replace")
+        container = av.open(source.open(), "r", metadata_errors="replace")
     streams = container.streams.video
     moving = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
     if not moving:
         others = sorted({s.type for s in container.streams if s not in streams})
         container.close()
         cause = "has no video stream"
-        raise VideoError(path, f"{cause}, only {' and '.join(others)}" if others else cause)
+        raise VideoError(source.name, f"{cause}, only {' and '.join(others)}" if others else cause)
     if moving[0].codec_context is None:
         container.close()
-        raise VideoError(path, "is in a codec for which there is no decoder here")
+        raise VideoError(source.name, "is in a codec for which there is no decoder here")
     return container, moving[0]
 
 
@@ -127,29 +127,26 @@ _cache = _Cache()
 clear_index_cache = _cache.clear
 
 
-def file_key(path: str) -> tuple[Any, ...]:
-    """What changes when the file does: its path, inode, size and time of change."""
-    status = os.stat(path)
-    return os.path.abspath(path), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def cached_index(path: str) -> VideoIndex | None:
+def cached_index(source: Source) -> VideoIndex | None:
     """The index of an unchanged file that was indexed before in this process, else None."""
-    return _cache.get(file_key(path))
+    key = source.key()
+    return None if key is None else _cache.get(key)
 
 
 def build_index(
-    path: str, container: av.container.InputContainer, stream: av.VideoStream
+    source: Source, container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[VideoIndex, list[av.Packet] | None]:
     """The index, and the packets themselves if they are few enough to keep in memory.
 
     Afterwards the container is at its end and the decoder must be flushed.
     """
-    kept, table = _read_packets(path, container, stream)
-    index = _index_by_stamps(path, stream, table, kept)
+    kept, table = _read_packets(source, container, stream)
+    index = _index_by_stamps(source, stream, table, kept)
     if index is None:
-        index = _index_by_decoding(path, stream, table)
-    _cache.put(file_key(path), index)
+        index = _index_by_decoding(source, stream, table)
+    key = source.key()
+    if key is not None:
+        _cache.put(key, index)
     return index, kept
 
 
@@ -169,7 +166,7 @@ class _Table:
 
 
 def _read_packets(
-    path: str, container: av.container.InputContainer, stream: av.VideoStream
+    source: Source, container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[list[av.Packet] | None, _Table]:
     read = packet_reader(stream.codec_context.name, stream.codec_context.extradata)
     kept: list[av.Packet] | None = []
@@ -194,7 +191,7 @@ def _read_packets(
             if total > KEEP_BYTES:
                 kept = None
     if not table.pts:
-        raise VideoError(path, "holds no video packets")
+        raise VideoError(source.name, "holds no video packets")
     return kept, table
 
 
@@ -216,51 +213,51 @@ def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
 
 
 def _index_by_stamps(
-    path: str, stream: av.VideoStream, table: _Table, kept: list[av.Packet] | None
+    source: Source, stream: av.VideoStream, table: _Table, kept: list[av.Packet] | None
 ) -> VideoIndex | None:
     if not _trustworthy(stream, table):
         return None
     pts = np.array(table.pts, dtype=np.int64)
-    first = _first_frame(path, stream, kept)
+    first = _first_frame(source, stream, kept)
     order = np.argsort(pts)
     when = np.empty(len(pts), dtype=np.int32)
     when[order] = np.arange(len(pts))
     packet_of = order[~np.array(table.hidden)[order]].astype(np.int32)
     if not len(packet_of):
-        raise VideoError(path, "marks all its frames as not to be shown")
+        raise VideoError(source.name, "marks all its frames as not to be shown")
     frame_of = np.full(len(pts), -1, dtype=np.int32)
     frame_of[packet_of] = np.arange(len(packet_of))
     seconds = pts[packet_of] * float(stream.time_base or 0)
     return _assemble(stream, table, first, "packets", packet_of, frame_of, when, seconds, len(packet_of))
 
 
-def _first_frame(path: str, stream: av.VideoStream, kept: list[av.Packet] | None) -> av.VideoFrame:
+def _first_frame(source: Source, stream: av.VideoStream, kept: list[av.Packet] | None) -> av.VideoFrame:
     """The first decoded frame, for size and rotation; the decoder must be flushed afterwards."""
     decoder = stream.codec_context
     if kept is None:
         # A fresh container rather than a seek: the file may not be seekable.
-        other, source = open_container(path)
+        other, other_stream = open_container(source)
         with other:
-            for packet in other.demux(source):
+            for packet in other.demux(other_stream):
                 for frame in decoder.decode(packet if packet.size else None):
                     return frame
     else:
         for kept_packet in [*kept, None]:
             for frame in decoder.decode(kept_packet):
                 return frame
-    raise VideoError(path, "gives no frame when decoded")
+    raise VideoError(source.name, "gives no frame when decoded")
 
 
-def _index_by_decoding(path: str, stream: av.VideoStream, table: _Table) -> VideoIndex:
+def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table) -> VideoIndex:
     tags: list[int | None] = []
     first: av.VideoFrame | None = None
-    container, source = open_container(path)
+    container, again = open_container(source)
     failure = ""
     with container:
-        decoder = source.codec_context
+        decoder = again.codec_context
         decoder.thread_count = 1
         number = 0
-        for packet in container.demux(source):
+        for packet in container.demux(again):
             if packet.size:
                 packet.pts = number
                 number += 1
@@ -273,7 +270,7 @@ def _index_by_decoding(path: str, stream: av.VideoStream, table: _Table) -> Vide
                 first = first or frame
                 tags.append(frame.pts)
     if first is None:
-        raise VideoError(path, f"gives no frame when decoded ({failure or 'no error reported'})")
+        raise VideoError(source.name, f"gives no frame when decoded ({failure or 'no error reported'})")
     num_packets = len(table.pts)
     known = [tag for tag in tags if tag is not None and 0 <= tag < num_packets]
     by_tag = len(set(known)) == len(tags)

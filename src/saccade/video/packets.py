@@ -8,6 +8,7 @@ import av
 
 from saccade.errors import VideoError
 from saccade.video.index import UNKNOWN, VideoIndex, open_container
+from saccade.video.source import Source
 
 
 class PacketSource:
@@ -20,7 +21,7 @@ class PacketSource:
 
     def __init__(
         self,
-        path: str,
+        file: Source,
         index: VideoIndex,
         container: av.container.InputContainer,
         stream: av.VideoStream,
@@ -28,7 +29,7 @@ class PacketSource:
         *,
         unread: bool,
     ) -> None:
-        self._path = path
+        self._file = file
         self._index = index
         self._container = container
         self._stream = stream
@@ -56,7 +57,7 @@ class PacketSource:
                 packet.pts = number
                 return packet
         raise VideoError(
-            self._path, f"ends before packet {number} of {len(self._index.when)}: changed since opened?"
+            self._file.name, f"ends before packet {number} of {len(self._index.when)}: changed since opened?"
         )
 
     def close(self) -> None:
@@ -101,7 +102,7 @@ class PacketSource:
 
     def _reopen(self) -> Iterator[av.Packet]:
         """All packets of the file, opened again: some containers cannot seek back to their start."""
-        container, stream = open_container(self._path)
+        container, stream = open_container(self._file)
         with container:
             yield from container.demux(stream)
 
@@ -122,7 +123,7 @@ class PacketSource:
             _close(packets)
         if number < len(sizes):
             if not after_seek:
-                raise VideoError(self._path, f"packet {number} is not as indexed: changed since opened?")
+                raise VideoError(self._file.name, f"packet {number} is not as indexed: changed since opened?")
             self._seekable = False  # what follows a seek is not what follows in the file
             yield from (found for found in self._numbered(self._reopen(), 0) if found[0] >= number)
 

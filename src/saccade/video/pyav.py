@@ -15,6 +15,7 @@ from saccade.video.index import VideoIndex, build_index, cached_index, open_cont
 from saccade.video.packets import PacketSource
 from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized
+from saccade.video.source import Source
 
 av.logging.set_level(None)  # no messages from FFmpeg; the VideoError has the cause
 
@@ -22,15 +23,15 @@ av.logging.set_level(None)  # no messages from FFmpeg; the VideoError has the ca
 class PyAVReader(VideoReader):
     """A video file, any frame of it by number. See `VideoReader`; open it with `open_video`."""
 
-    def __init__(self, path: str, *, short_side: int | None = None, threads: int = 1) -> None:
-        self.path = path
+    def __init__(self, file: Source, *, short_side: int | None = None, threads: int = 1) -> None:
+        self.path = file.name
         self._container: av.container.InputContainer | None = None
         self._source: PacketSource | None = None
         try:
-            self._open(threads)
+            self._open(file, threads)
         except (av.FFmpegError, OSError, MemoryError) as error:
             self.close()
-            raise VideoError(path, f"is not a video FFmpeg can read: {_reason(error)}") from error
+            raise VideoError(self.path, f"is not a video FFmpeg can read: {_reason(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -42,19 +43,19 @@ class PyAVReader(VideoReader):
         self._stored_size = self.size[::-1] if turned else self.size
         self._reformatter = av.video.reformatter.VideoReformatter()
 
-    def _open(self, threads: int) -> None:
-        index = cached_index(self.path)
-        self._container, stream = open_container(self.path)
+    def _open(self, file: Source, threads: int) -> None:
+        index = cached_index(file)
+        self._container, stream = open_container(file)
         decoder = stream.codec_context
         decoder.thread_count = threads
         if threads != 1:
             decoder.thread_type = "AUTO"
         packets, unread = None, index is not None
         if index is None:
-            index, packets = build_index(self.path, self._container, stream)
+            index, packets = build_index(file, self._container, stream)
         self.index: VideoIndex = index
         self._stream = stream
-        self._source = PacketSource(self.path, index, self._container, stream, packets, unread=unread)
+        self._source = PacketSource(file, index, self._container, stream, packets, unread=unread)
         self._decoder = FrameDecoder(index, self._source, decoder)
 
     @property

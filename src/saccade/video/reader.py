@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
 
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.errors import UsageError, VideoError
+from saccade.video.source import VideoInput, find_source, is_frames, source_name
 
 Backend = Literal["auto", "pyav", "torchcodec", "frames"]
 
@@ -22,7 +22,7 @@ class VideoReader(ABC):
     """An open video whose frames can be read by index; open one with `open_video`.
 
     Attributes:
-        path: the file or folder.
+        path: the file or folder, or the name of what is not a path.
         fps: frames per second (the mean rate where the rate varies).
         size: height and width of the frames in pixels, after rotation and resizing.
         times: presentation time of each frame in seconds as the file states it, float64 (len,), rising; where
@@ -72,30 +72,44 @@ class VideoReader(ABC):
 
 
 def open_video(
-    source: str | os.PathLike[str],
+    source: VideoInput,
     backend: Backend = "auto",
     *,
     short_side: int | None = None,
     fps: float | None = None,
     num_frames: int | None = None,
     threads: int = 1,
+    name: str | None = None,
 ) -> VideoReader:
-    """Open a video file, or a folder of JPEG or PNG frames.
+    """Open a video: a file, a folder of JPEG or PNG frames, bytes, a file object, a URL, or frames in memory.
 
     Args:
-        source: a file in any container FFmpeg reads, or a folder of images (natural order of their names).
-        backend: ``pyav``; ``torchcodec`` (extra); ``frames`` (a folder); ``auto``: folders as frames,
-            files with PyAV.
+        source: one of
+
+            - the path of a file in any container FFmpeg reads, or of a folder of images (natural order of
+              their names);
+            - the bytes of such a file, or a binary file object, read from its start (one that cannot seek is
+              copied to a temporary file first); it must not be used elsewhere while the reader is open;
+            - a URL that fsspec reads, such as ``s3://bucket/clip.mp4`` (extra ``s3``), copied to a temporary
+              file first;
+            - frames: a NumPy array or tensor, uint8 (T, H, W, 3) RGB ((T, 3, H, W) where that is clear); a
+              list of such frames (H, W, 3) or of PIL images; or a pair ``(frames, fps)``.
+        backend: ``pyav``; ``torchcodec`` (extra); ``frames`` (a folder, or frames in memory); ``auto``:
+            folders as frames, files with PyAV.
         short_side: resize so that the shorter side has this many pixels; the longer one keeps the aspect,
             rounded down. None: the size of the file.
-        fps: frames per second of a *folder* of images, which does not say it (default 30).
+        fps: frames per second of a *folder* of images or of frames in memory, which do not say it (default
+            30).
         num_frames: how many images of a *folder* belong to the video, from the first on (default all); fewer
             in it is an error.
         threads: decoder threads. 1 suits worker processes.
+        name: what messages and results call the video; default: its path or URL, the name of a file object,
+            ``<bytes>`` or ``<frames>``.
 
     Raises:
         VideoError: nothing there, not a video, no picture in it, or damaged beyond use.
-        UsageError: an unknown backend, or an option out of range.
+        UsageError: a source of another type, an array of another shape or dtype, an unknown backend, or an
+            option out of range.
 
     Example:
         >>> import numpy as np
@@ -116,28 +130,29 @@ def open_video(
         raise UsageError(f"num_frames must be at least 1, got {num_frames}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (one per core) or more, got {threads}")
-    name = os.fspath(source)
-    place = Path(name)
-    if not place.exists():
-        raise VideoError(name, "no such file or folder")
-    if place.is_dir() and backend in ("pyav", "torchcodec"):
-        raise VideoError(name, f"is a folder; backend {backend!r} reads files")
-    if backend == "frames" and not place.is_dir():
-        raise VideoError(name, "is a file; backend 'frames' reads folders of images")
-    if place.is_dir():
+    if is_frames(source):
+        from saccade.video.array import ArrayReader
+
+        name = name or source_name(source)
+        if backend in ("pyav", "torchcodec"):
+            raise UsageError(f"{name}: backend {backend!r} reads files, not frames in memory")
+        return ArrayReader(source, name=name, fps=fps, short_side=short_side)
+    file = find_source(source, name)
+    is_folder = isinstance(file.file, str) and os.path.isdir(file.file)
+    if is_folder and backend in ("pyav", "torchcodec"):
+        raise VideoError(file.name, f"is a folder; backend {backend!r} reads files")
+    if backend == "frames" and not is_folder:
+        raise VideoError(file.name, "is a file; backend 'frames' reads folders of images")
+    if is_folder:
         from saccade.video.frames import FrameFolderReader
 
         return FrameFolderReader(
-            name, short_side=short_side, fps=fps or 30.0, num_frames=num_frames, threads=threads
+            str(file.file), short_side=short_side, fps=fps or 30.0, num_frames=num_frames, threads=threads
         )
-    if not place.is_file():
-        raise VideoError(name, "is neither a file nor a folder")
-    if place.stat().st_size == 0:
-        raise VideoError(name, "is empty (0 bytes)")
     if backend == "torchcodec":
         from saccade.video.torchcodec import TorchCodecReader
 
-        return TorchCodecReader(name, short_side=short_side, threads=threads)
+        return TorchCodecReader(file, short_side=short_side, threads=threads)
     from saccade.video.pyav import PyAVReader
 
-    return PyAVReader(name, short_side=short_side, threads=threads)
+    return PyAVReader(file, short_side=short_side, threads=threads)

@@ -19,12 +19,13 @@ from saccade.video.pyav import PyAVReader
 from saccade.video.reader import VideoReader
 from saccade.video.resize import resize_short_side
 from saccade.video.sizes import check_indices, resized
+from saccade.video.source import Source
 
 
 class TorchCodecReader(VideoReader):
     """A video file read by torchcodec in its exact mode. See `VideoReader`; open it with `open_video`."""
 
-    def __init__(self, path: str, *, short_side: int | None = None, threads: int = 1) -> None:
+    def __init__(self, file: Source, *, short_side: int | None = None, threads: int = 1) -> None:
         try:
             from torchcodec.decoders import VideoDecoder
         except (ImportError, RuntimeError, OSError) as error:
@@ -33,11 +34,11 @@ class TorchCodecReader(VideoReader):
                 f"backend 'torchcodec' cannot be loaded ({reason}); install saccade[torchcodec] and FFmpeg, "
                 "or use backend 'pyav'"
             ) from error
-        self.path = path
+        self.path, self._file = file.name, file
         self._short_side, self._threads = short_side, threads
         self._pyav: PyAVReader | None = None
         # Opening with PyAV first builds the index, and gives the same errors for the same files.
-        with PyAVReader(path, short_side=short_side, threads=threads) as reader:
+        with PyAVReader(file, short_side=short_side, threads=threads) as reader:
             self.index: VideoIndex = reader.index
             self.fps, self.size = reader.fps, reader.size
         self._decoder = None
@@ -45,7 +46,7 @@ class TorchCodecReader(VideoReader):
         if self.index.method == "packets" and len(self.index.entries) == self.index.num_marked:
             try:
                 decoder = VideoDecoder(
-                    path, dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
+                    file.open(), dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
                 )
                 self._decoder = decoder if len(decoder) == len(self) else None
             except (RuntimeError, ValueError):
@@ -89,7 +90,7 @@ class TorchCodecReader(VideoReader):
 
     def _fallback(self) -> PyAVReader:
         if self._pyav is None:
-            self._pyav = PyAVReader(self.path, short_side=self._short_side, threads=self._threads)
+            self._pyav = PyAVReader(self._file, short_side=self._short_side, threads=self._threads)
         return self._pyav
 
     def close(self) -> None:
