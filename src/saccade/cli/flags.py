@@ -127,7 +127,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_videos(parser: argparse.ArgumentParser) -> None:
     """The videos; `find_videos` resolves them."""
     parser.add_argument(
-        "videos", nargs="+", metavar="VIDEO", help="video file, folder (searched recursively) or quoted glob"
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help="video file, folder (searched recursively), quoted glob or URL",
     )
 
 
@@ -317,7 +320,7 @@ def dataset_from_flags(
 
 
 def find_videos(patterns: Sequence[str]) -> list[str]:
-    """The videos that files, folders and globs name, each once.
+    """The videos that files, folders, globs and URLs name, each once.
 
     A folder is searched recursively for video files; a folder that holds images is one video. A file that
     does not exist stays in the list: it is reported when its turn comes.
@@ -327,10 +330,14 @@ def find_videos(patterns: Sequence[str]) -> list[str]:
     """
     from glob import glob, has_magic
 
+    from saccade.video.source import is_url
+
     found: dict[str, None] = {}
     for pattern in patterns:
         path = Path(pattern)
-        if has_magic(pattern) and not path.exists():
+        if is_url(pattern):
+            found[pattern] = None
+        elif has_magic(pattern) and not path.exists():
             matches = [match for match in sorted(glob(pattern, recursive=True)) if _is_video(Path(match))]
             if not matches:
                 raise UsageError(f"{pattern}: no video matches")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset
-from saccade.errors import SaccadeError, VideoError
+from saccade.errors import SaccadeError, UsageError, VideoError
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
 from saccade.sampling.views import Views, check_crop, crop_box
 from saccade.tasks.base import PlanRequest, Task, VideoFacts, View
@@ -26,6 +27,7 @@ from saccade.tasks.result import Failure
 from saccade.video import Backend, VideoReader
 from saccade.video.resize import resize_to
 from saccade.video.sizes import short_side_size
+from saccade.video.source import VideoInput, source_name
 
 _CHUNK_BYTES = 32 << 20  # of decoded frames; a clip that is larger is a chunk of its own
 _WAITING_CHUNKS = 2  # decoded and not yet used, per video
@@ -244,18 +246,24 @@ def prefetch_decode(
 
 
 def map_videos(
-    paths: Iterable[str],
-    source: Callable[[str], Iterator[Item]],
+    videos: Iterable[VideoInput],
+    source: Callable[[VideoInput], Iterator[Item]],
     answer: Callable[[str, Iterator[Item]], Answer],
     workers: int,
     *,
     failures: tuple[type[SaccadeError], ...] = (VideoError,),
 ) -> Iterator[Answer | Failure]:
-    """What ``answer`` makes of each video's items, in order; a `Failure` with path and cause where one of
-    ``failures`` is raised, and the next ones follow.
+    """What ``answer`` makes of the name and the items of each video, in order; a `Failure` with name and
+    cause where one of ``failures`` is raised, and the next ones follow.
+
+    Raises:
+        UsageError: ``videos`` is a single video.
     """
-    with closing(prefetch_decode(paths, source, workers)) as stream:  # also when an error leaves its frames
-        for name, items in stream:
+    if isinstance(videos, str | os.PathLike | bytes | bytearray | memoryview | np.ndarray | Tensor):
+        raise UsageError(f"{source_name(videos)}: is a single video; give a list of videos")
+    with closing(prefetch_decode(videos, source, workers)) as stream:  # also when an error leaves its frames
+        for video, items in stream:
+            name = source_name(video)
             try:
                 found: Answer | Failure = answer(name, items)
             except failures as error:

@@ -23,6 +23,7 @@ from saccade.inference.loading import LoadedModel, load_for_task
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
 from saccade.tasks import Detect, Failure
 from saccade.video import Backend, VideoReader, open_video
+from saccade.video.source import VideoInput, source_name
 
 THRESHOLD = 0.5
 MIN_SCORE = 0.9
@@ -87,7 +88,7 @@ class PeopleActions:
 
 
 class Detector:
-    """A trained model of people's actions as a function from a video file to `PeopleActions`.
+    """A trained model of people's actions as a function from a video to `PeopleActions`.
 
     >>> detect = saccade.Detector("runs/x3d_m_ava", boxes="people.csv")
     >>> found = detect("film.mp4")
@@ -144,45 +145,52 @@ class Detector:
             raise DataError(f"{self._boxes_from}: no boxes with a score of at least {min_score:g}")
         self._scorer = Scorer(self.loaded.model, Detect(), self.clip, batch_size=1, precision=precision)
 
-    def check(self, paths: Iterable[str | os.PathLike[str]]) -> None:
+    def check(self, sources: Iterable[VideoInput]) -> None:
         """Raise `DataError` unless there are boxes for every one of these videos."""
-        for path in paths:
-            self._of_video(os.fspath(path))
+        for source in sources:
+            self._of_video(source_name(source))
 
-    def __call__(self, path: str | os.PathLike[str]) -> PeopleActions:
+    def __call__(self, source: VideoInput, *, name: str | None = None) -> PeopleActions:
         """What people do in one video.
 
+        Args:
+            source: a path, bytes, a file object, a URL or frames in memory, see `saccade.open_video`.
+            name: what the result calls it, and what its boxes are found by; default: its path or URL, or the
+                name of a file object.
+
         Raises:
-            VideoError: the file cannot be read; names it and the cause.
+            VideoError: the video cannot be read; names it and the cause.
             DataError: there are no boxes for it, or they lie beyond its end.
+            UsageError: the source is of a type that is not taken.
         """
-        return self._detect(os.fspath(path), self._decode(os.fspath(path), threads=0))
+        name = name or source_name(source)
+        return self._detect(name, self._decode(source, name, threads=0))
 
     def detect_many(
-        self, paths: Iterable[str | os.PathLike[str]], *, workers: int = 2
+        self, sources: Iterable[VideoInput], *, workers: int = 2
     ) -> Iterator[PeopleActions | Failure]:
         """What people do in many videos, in order; ``workers`` threads decode ahead.
 
-        A file that cannot be read, or has boxes beyond its end, yields a `Failure` with its path and the
+        A video that cannot be read, or has boxes beyond its end, yields a `Failure` with its name and the
         cause, and the next ones follow.
         """
         yield from map_videos(
-            [os.fspath(path) for path in paths],
-            lambda name: self._decode(name, threads=1),
+            sources,
+            lambda source: self._decode(source, source_name(source), threads=1),
             self._detect,
             workers,
             failures=(VideoError, DataError),
         )
 
-    def _decode(self, path: str, *, threads: int) -> Iterator[tuple[Chunk, int, float]]:
+    def _decode(self, source: VideoInput, name: str, *, threads: int) -> Iterator[tuple[Chunk, int, float]]:
         """The clip around each second that has boxes, the second as the boxes call it, and its time."""
-        moments, clip = self._of_video(path), self.clip
+        moments, clip = self._of_video(name), self.clip
         with open_video(
-            path, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
+            source, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            cut = self._begins_late(path, moments, len(reader) / reader.fps)
+            cut = self._begins_late(name, moments, len(reader) / reader.fps)
             seconds = sorted(moments)
-            clips = np.stack([self._frames(path, second, reader, cut) for second in seconds])
+            clips = np.stack([self._frames(name, second, reader, cut) for second in seconds])
             indices, places = np.unique(clips, return_inverse=True)
             planned = tuple(
                 PlannedClip(tuple(rows.tolist()), clip.short_side, "pyslowfast", {WHOLE: moments[second]})

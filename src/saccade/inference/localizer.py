@@ -20,12 +20,13 @@ from saccade.tasks.moments import stretch
 from saccade.tasks.scores import sigmoid
 from saccade.tasks.timeline import Timeline
 from saccade.video import Backend, open_video
+from saccade.video.source import VideoInput, source_name
 
 _CHUNK_WINDOWS = 8  # windows decoded, and held, at a time
 
 
 class Localizer:
-    """A trained model that localises as a function from a video file to a `Timeline`.
+    """A trained model that localises as a function from a video to a `Timeline`.
 
     >>> locate = saccade.Localizer("runs/my_run")
     >>> [(segment.label, segment.start, segment.end) for segment in locate("video.mp4").segments()]
@@ -81,27 +82,32 @@ class Localizer:
             self.loaded.model, self.task, self.clip, batch_size=batch_size, precision=precision
         )
 
-    def __call__(self, path: str | os.PathLike[str]) -> Timeline:
+    def __call__(self, source: VideoInput, *, name: str | None = None) -> Timeline:
         """Localise in one video.
 
-        Raises:
-            VideoError: the file cannot be read; names it and the cause.
-        """
-        return self._locate(os.fspath(path), self._decode(os.fspath(path), threads=0))
+        Args:
+            source: a path, bytes, a file object, a URL or frames in memory, see `saccade.open_video`.
+            name: what the result calls it; default: its path or URL, the name of a file object, ``<bytes>``
+                or ``<frames>``.
 
-    def locate_many(
-        self, paths: Iterable[str | os.PathLike[str]], *, workers: int = 2
-    ) -> Iterator[Timeline | Failure]:
+        Raises:
+            VideoError: the video cannot be read; names it and the cause.
+            UsageError: the source is of a type that is not taken.
+        """
+        name = name or source_name(source)
+        return self._locate(name, self._decode(source, threads=0))
+
+    def locate_many(self, sources: Iterable[VideoInput], *, workers: int = 2) -> Iterator[Timeline | Failure]:
         """Localise in many videos, in order; ``workers`` threads decode ahead.
 
-        A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
+        A video that cannot be read yields a `Failure` with its name and the cause, and the next ones follow.
+        A rate goes with frames in memory as a pair ``(frames, fps)``.
         """
-        names = [os.fspath(path) for path in paths]
-        yield from map_videos(names, lambda name: self._decode(name, threads=1), self._locate, workers)
+        yield from map_videos(sources, lambda source: self._decode(source, threads=1), self._locate, workers)
 
-    def _decode(self, path: str, *, threads: int) -> Iterator[Chunk]:
+    def _decode(self, source: VideoInput, *, threads: int) -> Iterator[Chunk]:
         with open_video(
-            path, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
+            source, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
             plan = self.task.plan_windows(reader, self.clip)
             yield from read_chunks(reader, plan, max_clips=_CHUNK_WINDOWS)

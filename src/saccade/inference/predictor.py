@@ -25,6 +25,7 @@ from saccade.sampling.views import Views, parse_views
 from saccade.tasks import Failure
 from saccade.tasks.base import VideoFacts
 from saccade.video import Backend, open_video
+from saccade.video.source import VideoInput, source_name
 
 _CHUNK_CLIPS = 8  # clips decoded, and held, at a time
 _SHORTEST_WINDOW = 0.5  # seconds
@@ -111,7 +112,7 @@ class _Clips:
 
 
 class Predictor:
-    """A trained model as a function from a video file to a `Prediction`.
+    """A trained model as a function from a video to a `Prediction`.
 
     >>> predict = saccade.Predictor("runs/my_run")
     >>> predict("clip.mp4").top(3)
@@ -134,7 +135,8 @@ class Predictor:
         temporal_rule: one of `saccade.sampling.temporal.RULES`; default: see `rule_to_predict`.
         batch_size: most views per forward pass; None chooses by memory.
         task: of weights of another code base, ``single-label`` or ``multi-label``; ours say it themselves.
-        frames_fps: frames per second of folders of images, which do not say it; None: 30.
+        frames_fps: frames per second of folders of images and of frames in memory, which do not say it; None:
+            30.
         backend: what decodes, see `saccade.open_video`.
 
     Raises:
@@ -194,29 +196,36 @@ class Predictor:
             self.loaded.model, self.task, self.clip, batch_size=batch_size, precision=precision
         )
 
-    def __call__(self, path: str | os.PathLike[str]) -> Prediction:
+    def __call__(self, source: VideoInput, *, name: str | None = None) -> Prediction:
         """Predict one video.
 
+        Args:
+            source: a path, bytes, a file object, a URL or frames in memory, see `saccade.open_video`.
+            name: what the result calls it; default: its path or URL, the name of a file object, ``<bytes>``
+                or ``<frames>``.
+
         Raises:
-            VideoError: the file cannot be read; names it and the cause.
+            VideoError: the video cannot be read; names it and the cause.
+            UsageError: the source is of a type that is not taken.
         """
-        return self._predict(os.fspath(path), self._decode(os.fspath(path), threads=0))
+        name = name or source_name(source)
+        return self._predict(name, self._decode(source, threads=0))
 
     def predict_many(
-        self, paths: Iterable[str | os.PathLike[str]], *, workers: int = 2
+        self, sources: Iterable[VideoInput], *, workers: int = 2
     ) -> Iterator[Prediction | Failure]:
         """Predict many videos, in order; ``workers`` threads decode ahead.
 
-        A file that cannot be read yields a `Failure` with its path and the cause, and the next ones follow.
+        A video that cannot be read yields a `Failure` with its name and the cause, and the next ones follow.
+        A rate goes with frames in memory as a pair ``(frames, fps)``.
         """
-        names = [os.fspath(path) for path in paths]
-        yield from map_videos(names, lambda name: self._decode(name, threads=1), self._predict, workers)
+        yield from map_videos(sources, lambda source: self._decode(source, threads=1), self._predict, workers)
 
-    def _decode(self, path: str, *, threads: int) -> Iterator[_Clips]:
+    def _decode(self, source: VideoInput, *, threads: int) -> Iterator[_Clips]:
         """The clips of a video, a few at a time, so that its length does not matter for memory."""
         clip = self.clip
         with open_video(
-            path, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
+            source, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
             length, fps = len(reader), reader.fps
             views = self.views or Views(self._covering_clips(length, fps), 1)
