@@ -111,10 +111,11 @@ def test_wrappers_and_prefixes(prefix: str, wrapper: str) -> None:
 
 
 def test_values_are_cast_to_the_type_of_the_model() -> None:
-    source, model = tiny().double(), tiny()
-    load_weights(model, source.state_dict())
-    assert model.stem.conv_s.weight.dtype == torch.float32
-    assert torch.equal(model.stem.conv_s.weight, source.stem.conv_s.weight.float())
+    for kind in (torch.float64, torch.float16, torch.bfloat16):
+        source, model = tiny().to(kind), tiny()
+        load_weights(model, source.state_dict())
+        assert model.stem.conv_s.weight.dtype == torch.float32
+        assert torch.equal(model.stem.conv_s.weight, source.stem.conv_s.weight.float())
 
 
 def test_a_checkpoint_without_batch_counters_loads() -> None:
@@ -156,7 +157,9 @@ def test_strict_names_what_is_missing_unexpected_and_misshapen() -> None:
     message = str(caught.value)
     assert "1 missing: stem.norm.bias" in message
     assert "1 unexpected: stem.extra" in message
-    assert re.search(r"1 of another shape: res3.0.conv_c.weight: 3×4 in the file, \d+×\d+×1×1×1", message)
+    assert re.search(
+        r"1 of another shape or type: res3.0.conv_c.weight: 3×4 in the file, \d+×\d+×1×1×1", message
+    )
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
     report = load_weights(model, state, strict=False)

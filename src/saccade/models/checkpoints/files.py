@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,20 +21,32 @@ from torch import Tensor, nn
 from saccade.errors import WeightsError
 from saccade.files import atomic_path
 from saccade.models import contract
+from saccade.models.checkpoints.content import Content, unwrap
 from saccade.runs import BEST
 
 METADATA_KEY = "saccade"
-_WRAPPERS = ("model_state", "model_state_dict", "state_dict", "model")
-# Learning rates and losses are often saved as numpy scalars; making one runs no code of the file's.
-_NUMPY_SCALARS = [
+# Learning rates and losses are often saved as numpy scalars, some weights as numpy arrays; making one runs no
+# code of the file's. NumPy 1 had another name for the module.
+_NUMPY: list[Any] = [
     np.dtype,
-    type(np.dtype(np.float64)),
-    type(np.dtype(np.float32)),
-    type(np.dtype(np.int64)),
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    np.ndarray,
+    *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"),
+    *(
+        (function, f"{module}.{function.__name__}")
+        for function in (np._core.multiarray.scalar, np._core.multiarray._reconstruct)  # type: ignore[attr-defined]
+        for module in ("numpy._core.multiarray", "numpy.core.multiarray")
+    ),
 ]
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+_PICKLE, _MAGIC = b"\x80", b"l\xfc\x9cF\xf9 j\xa8P\x19"  # how files of torch.save began before PyTorch 1.6
+_OTHER_FILES = {
+    b"\x89HDF": "an HDF5 file (Keras)",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"GGUF": "a GGUF file",
+    b"{": "a JSON file",
+}
 
 
 def save_weights(
@@ -71,77 +85,139 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         metadata = json.loads(text)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({_first_line(error)})") from error
+    except PermissionError:
+        raise WeightsError(f"{path}: permission denied") from None
+    except Exception as error:  # of a damaged header: nearly anything
+        if Path(path).is_file() and (problem := _not_weights(Path(path))):
+            raise WeightsError(f"{path}: {problem}") from error
+        raise WeightsError(
+            f"{path}: not a readable safetensors file ({_first_line(error)}); it is damaged or incomplete"
+        ) from error
     if not isinstance(metadata, dict):
         raise WeightsError(f"{path}: its metadata should be a JSON object")
     return tensors, metadata
 
 
-def state_of(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
-    """The name to report, and the state dict, of a file or of what a training script saved in it."""
+def content_of(source: str | os.PathLike[str] | Mapping[str, Any]) -> Content:
+    """The tensors of a file, or of what a training script saved in it."""
     if isinstance(source, Mapping):
-        return "state dict", unwrap(source, "state dict")
-    return str(source), read_state(source)
+        return unwrap(source)
+    return unwrap(_read(source), str(source))
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The state dict of a checkpoint file of any format; see `unwrap`."""
-    return unwrap(_read(path), str(path))
+    return content_of(path).state
 
 
-def _read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """The content of a checkpoint file."""
+def _read(path: str | os.PathLike[str]) -> Any:
+    """The content of a checkpoint file; its kind is seen by its first bytes, not by its name."""
     file = Path(path)
     if file.is_dir():
         file = file / BEST
         if not file.is_file():
-            raise WeightsError(f"{path}: a folder without {BEST}, which a run has after its first validation")
+            raise WeightsError(f"{path}: {_describe_folder(Path(path))}")
     if not file.exists():
         raise WeightsError(f"{path}: no such file")
-    if file.suffix == ".safetensors":
-        return read_weights(file)[0]
     try:
-        with torch.serialization.safe_globals(_NUMPY_SCALARS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        if _is_safetensors(file):
+            return read_weights(file)[0]
+        if problem := _not_weights(file):
+            raise WeightsError(f"{path}: {problem}")
+        with (
+            torch.serialization.safe_globals(_NUMPY),
+            warnings.catch_warnings(action="ignore"),  # of another version of pickle
+            file.open("rb") as opened,  # given a path, torch.load goes by its suffix
+        ):
+            return torch.load(opened, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named is None or not _looks_like_pickle(file):
-            raise WeightsError(f"{path}: not a PyTorch checkpoint") from error
+        named = re.search(r"GLOBAL ([\w.]+)|(?:class|function) ([\w.]+\.\w+)", str(error))
+        if named is None:
+            raise WeightsError(
+                f"{path}: not a PyTorch checkpoint; it is damaged, or holds more than tensors and numbers"
+            ) from error
+        what = named[1] or named[2]
         raise WeightsError(
-            f"{path}: holds a Python object ({named[1]}) besides tensors, and reading one can run code. "
-            "Save its state dict alone in the code base it comes from, then load that"
+            f"{path}: holds a Python object ({what}) besides tensors, and reading one can run code. Save "
+            "its state dict alone in the code base it comes from, then load that"
         ) from error
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # torch.load raises nearly anything on a damaged file
         raise WeightsError(
-            f"{path}: cannot be read as a PyTorch checkpoint ({_first_line(error)})"
+            f"{path}: not readable as a PyTorch checkpoint: it is damaged or incomplete "
+            f"({_first_line(error)}); copy or download it again"
         ) from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}, not a state dict")
-    return content
 
 
-def _looks_like_pickle(file: Path) -> bool:
-    """Whether a file begins as PyTorch's do: a zip archive, or a pickle of protocol 2 or later."""
+def _is_safetensors(file: Path) -> bool:
+    """Whether a file is to be read as safetensors: it begins with the length of a header, which is a JSON
+    object; or its name says so and it begins as no file of PyTorch does.
+    """
     with file.open("rb") as opened:
-        return opened.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        head = opened.read(9)
+    if head[:2] == b"PK" or head[:1] == _PICKLE:
+        return False
+    return file.suffix == ".safetensors" or (head[8:] == b"{" and head[6:8] == b"\0\0")
 
 
-def unwrap(content: Mapping[str, Any], source: str = "state dict") -> dict[str, Tensor]:
-    """The state dict inside what a training script saved, without the prefixes of wrappers."""
-    inner: Any = content
-    for name in _WRAPPERS:
-        if isinstance(content.get(name), Mapping):
-            inner = content[name]
-            break
-    state = {key: value for key, value in inner.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if not state:
-        raise WeightsError(
-            f"{source}: no tensors found; expected a state dict, or one under {', '.join(_WRAPPERS)}"
+def _not_weights(file: Path) -> str:
+    """What a file is, if it is known not to be a checkpoint; else empty."""
+    with file.open("rb") as opened:
+        head = opened.read(512)
+    start = head.lstrip().lower()
+    if not head:
+        return "is empty (0 bytes)"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the weights; fetch them with: git lfs pull"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<error")):
+        return "is a web page, not a checkpoint; the download failed or needs a login, so download it again"
+    if head.startswith(b"PK"):
+        return _not_weights_zip(file)
+    for magic, what in _OTHER_FILES.items():
+        if head.startswith(magic):
+            return f"is {what}, not a PyTorch or safetensors file"
+    if head[:1] == _PICKLE and _MAGIC not in head:
+        return "is a plain pickle, which torch.save did not write; load it where it comes from and save it so"
+    if head[:1] == _PICKLE or head[257:262] == b"ustar" or b"\0" in head:
+        return ""
+    return "not a PyTorch checkpoint, nor a safetensors file"
+
+
+def _not_weights_zip(file: Path) -> str:
+    """Why a zip archive is no checkpoint; empty if it is one."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return "is damaged or incomplete (a zip archive without its end); copy or download it again"
+    tops = [name.partition("/")[2] for name in names]
+    if "constants.pkl" in tops or any(name.startswith("code/") for name in tops):
+        return "is a TorchScript archive, which holds code; save its state_dict() with torch.save"
+    if "data.pkl" not in tops:
+        return f"is a zip archive without a checkpoint; it holds {', '.join(names[:3]) or 'nothing'}"
+    return ""
+
+
+def _describe_folder(folder: Path) -> str:
+    """Why a folder cannot be loaded, and what to do."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return "this folder cannot be read"
+    names = {path.name for path in folder.iterdir()}
+    if ".metadata" in names or any(name.endswith(".distcp") for name in names):
+        return (
+            "a sharded checkpoint of torch.distributed.checkpoint (FSDP); join it with "
+            "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER OUT.pt, then load OUT.pt"
         )
-    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    if "zero_to_fp32.py" in names or any(name.endswith("_model_states.pt") for name in names):
+        return "a sharded checkpoint of DeepSpeed; join it with its zero_to_fp32.py, then load the result"
+    if any(name.endswith(".index.json") for name in names):
+        return "a checkpoint in several files; save it as one"
+    weights = sorted(name for name in names if name.endswith((".safetensors", ".pt", ".pth", ".bin")))
+    hint = f"; name the file in it: {', '.join(weights[:3])}" if weights else ""
+    return f"a folder without {BEST}, which a run has after its first validation{hint}"
 
 
 def _first_line(error: Exception) -> str:

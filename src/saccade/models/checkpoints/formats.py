@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from saccade.errors import WeightsError
 from saccade.models import contract
+from saccade.models.checkpoints.content import is_averaged, listed, prefixes_of, without_prefix
 
 NORM_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 StateDict = Mapping[str, Tensor]
+
+_FOREIGN = "not a part of the network"
+_AVERAGE = "an average of the weights beside them"
 
 
 @dataclass
@@ -134,17 +138,89 @@ def formats_of(kind: type) -> list[CheckpointFormat]:
 
 
 def convert(state: StateDict, model: nn.Module, source: str) -> tuple[str, Conversion]:
-    """Recognise a state dict by its keys: the name of its format, and its tensors under our keys."""
-    formats = formats_of(type(model))
-    for candidate in formats:
+    """Recognise a state dict by its keys: the name of its format, and its tensors under our keys.
+
+    Where many keys share a prefix (``net.``, ``backbone.``, ``student.``) they are read without it, if that
+    is how most tensors of the model are found. Tensors that lie outside the network (weights of a loss,
+    buffers of metrics, a projection head) are left out and named in the report's notes.
+
+    Raises:
+        WeightsError: the keys are of no known format.
+    """
+    target = set(model.state_dict())
+    best: tuple[int, str, str, Conversion] | None = None
+    for prefix in prefixes_of(state):
+        keys = without_prefix(state, prefix)
+        plain = {name: state[key] for name, key in keys.items()}
+        name, conversion = _read_as(plain, model, target)
+        hits = len(target & conversion.tensors.keys())
+        recognised = name and not prefix and (name != "Saccade" or hits == len(plain))
+        if recognised or (hits and (best is None or hits > best[0])):
+            best = hits, prefix, name, conversion
+        if recognised:
+            break
+    if best is None:
+        raise WeightsError(_unknown(state, model, source))
+    _, prefix, name, conversion = best
+    if is_averaged(prefix):
+        conversion.notes.append(f"these are averaged weights ({prefix.rstrip('.')}); the file has no others")
+    _leave_out_foreign(conversion, target, native=name == "Saccade")
+    return name, conversion
+
+
+def _read_as(state: StateDict, model: nn.Module, target: set[str]) -> tuple[str, Conversion]:
+    """The first format that recognises the keys, and its conversion; the name is empty if none does."""
+    for candidate in formats_of(type(model)):
         if candidate.recognises(state):
             return candidate.name, candidate.convert(state, model)
-    if any(key in state for key in model.state_dict()):
-        return "Saccade", native(state)
+    return "Saccade" if target & state.keys() else "", native(state)
+
+
+def _leave_out_foreign(result: Conversion, target: set[str], *, native: bool) -> None:
+    """Move tensors that lie outside the network from the unexpected ones to those left out.
+
+    A key lies outside if no key that is used begins with the same name. ``res9.conv.weight`` is foreign to an
+    X3D, ``res2.9.conv.weight`` is not: it says that the network is another one.
+    """
+    inside = {key.partition(".")[0] for key in (target if native else result.mapped)}
+    if native:
+        unexpected = [key for key in result.tensors if key not in target]
+    else:
+        unexpected = result.unexpected
+    foreign = [key for key in unexpected if key.partition(".")[0] not in inside]
+    if not foreign:
+        return
+    for key in foreign:
+        result.tensors.pop(key, None)
+        result.mapped.pop(key, None)
+    result.unexpected = [key for key in result.unexpected if key not in set(foreign)]
+    reasons = {key: _AVERAGE if is_averaged(key.rpartition(".")[0]) else _FOREIGN for key in foreign}
+    result.left_out |= reasons
+    result.notes += [f"{reason}, left out: {shorten(keys)}" for reason, keys in by_reason(reasons)]
+
+
+def _unknown(state: StateDict, model: nn.Module, source: str) -> str:
+    """What is said of a state dict that no format recognises: its keys, and the nearest format."""
+    formats = formats_of(type(model))
+    target = model.state_dict()
+    nearest, found = "", set[str]()
+    for prefix in prefixes_of(state):
+        plain = {name: state[key] for name, key in without_prefix(state, prefix).items()}
+        for candidate in formats:
+            hits = target.keys() & candidate.convert(plain).tensors.keys()
+            if len(hits) > len(found):
+                nearest, found = candidate.name, set(hits)
     known = ", ".join(dict.fromkeys(["Saccade", *(candidate.name for candidate in reversed(formats))]))
-    raise WeightsError(
+    message = (
         f"{source}: not a known checkpoint format of {contract.model_name(model)} ({known}); "
-        f"its keys are like {shorten(state)}"
+        f"its keys are like {listed(state)}"
+    )
+    if not found:
+        return f"{message}; no tensor has a name of any of these"
+    missing = [key for key in target if key not in found]
+    return (
+        f"{message}. The nearest is {nearest}, which has names for {len(found)} of the model's {len(target)} "
+        f"tensors; missing are {shorten(missing)}"
     )
 
 

@@ -20,7 +20,7 @@ from saccade.errors import UsageError, WeightsError
 from saccade.layers.position import resize_loaded
 from saccade.models import contract
 from saccade.models.base import VideoModel
-from saccade.models.checkpoints.files import state_of
+from saccade.models.checkpoints.files import content_of
 from saccade.models.checkpoints.formats import by_reason, convert, shorten
 from saccade.models.checkpoints.vit import BLOCK_PARTS, ImageWeights, Piece, read_image_weights
 from saccade.models.checks import check_choice
@@ -124,7 +124,8 @@ def init_from_image(
     check_choice("inflate", inflate, get_args(Inflate))
     check_choice("time", time, get_args(TimeStart))
     model = contract.unwrap(model)
-    source, state = state_of(path_or_state_dict)
+    content = content_of(path_or_state_dict)
+    source, state = content.source, content.state
     if isinstance(model, ClipTransformer):
         image = read_image_weights(state, source)
         _check_same_shape(model, image, source)

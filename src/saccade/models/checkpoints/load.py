@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from saccade.errors import SaccadeError, WeightsError
 from saccade.models import contract
-from saccade.models.checkpoints.files import read_weights, state_of
+from saccade.models.checkpoints.content import shape_of
+from saccade.models.checkpoints.files import content_of, read_weights
 from saccade.models.checkpoints.formats import Conversion, StateDict, by_reason, convert, native, shorten
 from saccade.models.registry import create_model, create_on_meta, list_models, model_entry
 from saccade.runs import BEST
@@ -63,15 +64,18 @@ def load_weights(
 ) -> LoadReport:
     """Load a checkpoint of ours or of another code base, recognised by its keys, into ``model``.
 
-    A checkpoint with another number of classes loads all but the classifier, with a warning and an entry in
-    the report.
+    Prefixes that most keys share (``module.``, ``net.``, ``backbone.``) are ignored. Tensors that are no part
+    of the network (the weights of a loss, buffers of metrics, a projection head) are left out with a warning.
+    Where a file has both the weights and their average (``model_ema``), the weights are loaded, with a
+    warning. A checkpoint with another number of classes loads all but the classifier, with a warning and an
+    entry in the report.
 
     Args:
         path_or_state_dict: a run folder, whose best weights are taken, or a file (safetensors, or a PyTorch
             pickle that holds nothing but tensors and plain values), or its content: a state dict, possibly
             inside the dict a training script saves.
-        strict: raise if tensors are missing, unexpected or of another shape. Otherwise load what fits; the
-            report names the rest.
+        strict: raise if tensors of the model are missing or of another shape, or if a part of the network
+            has tensors that the model's does not. Otherwise load what fits; the report names the rest.
 
     Raises:
         WeightsError: the file cannot be read, its format is unknown, it does not fit. The model is unchanged.
@@ -83,9 +87,10 @@ def load_weights(
         >>> report.format, report.missing
         ('Saccade', ('head.classifier.weight', 'head.classifier.bias'))
     """
-    source, state = state_of(path_or_state_dict)
-    model = contract.unwrap(model)
-    format_name, conversion = convert(state, model, source)
+    content = content_of(path_or_state_dict)
+    source, model = content.source, contract.unwrap(model)
+    format_name, conversion = convert(content.state, model, source)
+    conversion.notes[:0] = content.notes
     report = fit(model, conversion, format_name, source, strict)
     for note in report.notes:
         logger.warning("%s: %s", source, note)
@@ -117,7 +122,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
         raise WeightsError(f"{path}: its metadata does not say which model it is of; {convert_it}")
     try:
         model = create_model(**build_args)
-    except (SaccadeError, TypeError) as error:
+    except Exception as error:  # the arguments are whatever the file says
         raise WeightsError(f"{path}: its model cannot be built: {error}") from error
     fit(model, native(tensors), "Saccade", str(path), strict=True)
     return model.eval(), metadata
@@ -143,9 +148,9 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
     unexpected = [*conversion.unexpected, *(theirs.get(key, key) for key in extra)]
     candidates = {k: v for k, v in tensors.items() if k in target and k not in classifier}
     shapes = {
-        key: f"{_shape(value)} in the file, {_shape(target[key])} in the model"
+        key: f"{_kind(value)} in the file, {_kind(target[key])} in the model"
         for key, value in candidates.items()
-        if value.shape != target[key].shape
+        if value.shape != target[key].shape or _loses_values(value, target[key])
     }
     absent = [key for key in target if key not in candidates and key not in classifier]
     counters = [key for key in absent if key.endswith("num_batches_tracked")]
@@ -257,7 +262,7 @@ def _other_classes(model: nn.Module, tensors: StateDict, target: StateDict) -> t
 
 
 def _problems(missing: list[str], unexpected: list[str], mismatched: list[str]) -> str:
-    parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched)]
+    parts = [("missing", missing), ("unexpected", unexpected), ("of another shape or type", mismatched)]
     return "; ".join(f"{len(keys)} {what}: {shorten(keys)}" for what, keys in parts if keys)
 
 
@@ -267,5 +272,18 @@ def _hint(model: nn.Module, tensors: StateDict) -> str:
     return f". They are those of {' or '.join(names)}" if names else ""
 
 
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a number"
+def _loses_values(value: Tensor, target: Tensor) -> bool:
+    """Whether a tensor would be nonsense in the type of the model's: integers (quantised weights) and complex
+    numbers are no weights.
+    """
+    return target.is_floating_point() and not value.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    """Shape, and the type if it is not floating point."""
+    kind = (
+        ""
+        if tensor.is_floating_point() or not tensor.ndim
+        else f" {str(tensor.dtype).removeprefix('torch.')}"
+    )
+    return f"{shape_of(tensor)}{kind}"

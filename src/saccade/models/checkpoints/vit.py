@@ -15,12 +15,8 @@ import torch
 from torch import Tensor
 
 from saccade.errors import WeightsError
-from saccade.models.checkpoints.formats import (
-    CheckpointFormat,
-    formats_of,
-    register_checkpoint_format,
-    shorten,
-)
+from saccade.models.checkpoints.content import listed, prefixes_of, without_prefix
+from saccade.models.checkpoints.formats import CheckpointFormat, formats_of, register_checkpoint_format
 
 _NORM_LEAVES = ("weight", "bias")
 BLOCK_PARTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
@@ -189,26 +185,20 @@ def read_image_weights(state: Mapping[str, Tensor], source: str) -> ImageWeights
     Raises:
         WeightsError: it is none, or tensors of it are missing.
     """
-    keys = _without_prefix(state)
-    plain = {name: state[key] for name, key in keys.items()}
     formats = formats_of(ImageWeights)
-    for candidate in formats:
-        if candidate.recognises(plain):
-            result = _collect(candidate, plain, keys)
-            _check_complete(result, source)
-            return result
+    for prefix in prefixes_of(state):
+        keys = without_prefix(state, prefix)
+        plain = {name: state[key] for name, key in keys.items()}
+        for candidate in formats:
+            if candidate.recognises(plain):
+                result = _collect(candidate, plain, keys)
+                _check_complete(result, source)
+                return result
     known = ", ".join(candidate.name for candidate in formats)
     raise WeightsError(
         f"{source}: not the weights of a vision transformer for images in the names of {known}; "
-        f"its keys are like {shorten(state)}"
+        f"its keys are like {listed(state)}"
     )
-
-
-def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Each key without what classes for a task put in front of all but the head -> the key."""
-    prefixes = ("backbone.", "vit.", "deit.")
-    prefix = next((prefix for prefix in prefixes if any(key.startswith(prefix) for key in state)), "")
-    return {key.removeprefix(prefix): key for key in state}
 
 
 def _collect(form: CheckpointFormat, state: Mapping[str, Tensor], keys: Mapping[str, str]) -> ImageWeights:
