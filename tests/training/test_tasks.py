@@ -112,17 +112,13 @@ def test_a_task_needs_labels_of_its_kind():
 @pytest.mark.parametrize(
     ("recipe", "changes", "message"),
     [
-        ("x3d_motion_loc", {"temporal_rule": "segments"}, "temporal_rule: 'segments' does not say when"),
-        ("x3d_motion_loc", {"label_smoothing": 0.1}, "label_smoothing: is for "),
+        ("x3d_motion_loc", {"temporal_rule": "segments"}, "temporal_rule: .*segments"),
+        ("x3d_motion_loc", {"label_smoothing": 0.1}, "label_smoothing: "),
         ("x3d_motion_multilabel", {"positive_weight": -1.0}, "positive_weight: must be 0 or more"),
-        ("x3d_motion", {"positive_weight": 2.0}, "positive_weight: weighs labels that may be there or not"),
+        ("x3d_motion", {"positive_weight": 2.0}, "positive_weight: "),
         ("x3d_motion", {"task": "labels"}, "task: unknown task 'labels'"),
-        (
-            "x3d_m_charades",
-            {"multigrid": "x3d-multigrid"},
-            "optim.schedule: x3d-multigrid has steps of its own",
-        ),
-        ("x3d_m_charades", {"val_every": 0, "test_views": ""}, "optim.schedule: plateau follows the loss"),
+        ("x3d_m_charades", {"multigrid": "x3d-multigrid"}, "optim.schedule: x3d-multigrid"),
+        ("x3d_m_charades", {"val_every": 0, "test_views": ""}, "optim.schedule: .*val_every"),
     ],
 )
 def test_fields_that_do_not_go_together(recipe: str, changes: dict[str, object], message: str):

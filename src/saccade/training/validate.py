@@ -1,4 +1,4 @@
-"""Checks of a config that need no data, so that what would fail an hour later fails here, by name."""
+"""Checks of a config before any data is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from saccade.training.config import SCRATCH, TrainConfig
 from saccade.training.network import has_batch_norm, meta_model
 
 Problems = Iterator[tuple[str, str]]
-"""(field, what is wrong with it)."""
+"""Pairs (field, problem)."""
 
 _RANGES: dict[str, str] = {
     "[1, inf)": "batch_size accumulate log_every optim.reference_batch augment.repeats masked.coarse "
@@ -39,7 +39,7 @@ _RANGES: dict[str, str] = {
     "[0, 10]": "augment.rand_magnitude",
     "[-1, inf)": "model.freeze",
 }
-"""Intervals of the numbers; None, where a field may be None, is in all of them."""
+"""Valid interval of each number; None is always valid."""
 
 
 def validate(
@@ -48,12 +48,12 @@ def validate(
     """Check every field of ``config`` for a run of ``world_size`` processes.
 
     Args:
-        model: trained in place of the one that ``config.model`` names.
-        resume: the run has weights already, so a fine-tuning run needs none to start from.
+        model: the network to train instead of the one that ``config.model`` names.
+        resume: a resumed fine-tuning run needs no initial weights.
 
     Raises:
-        ConfigError: one line that begins with the name of the first field that cannot work.
-        UsageError: there is no model of this name.
+        ConfigError: a field is invalid; the message begins with its name.
+        UsageError: the model does not exist.
     """
     for field, problem in _problems(config, world_size, model, resume):
         raise ConfigError(f"{field}: {problem}")
@@ -76,9 +76,12 @@ def _problems(config: TrainConfig, world_size: int, model: nn.Module | None, res
         yield from _grid(config)
     if config.checkpoint_activations and not contract.blocks(network):
         name = contract.model_name(network)
-        yield "checkpoint_activations", f"{name} has no method blocks(); leave it off"
+        yield "checkpoint_activations", f"{name} has no method blocks(); turn it off"
     if config.checkpoint_activations and config.compile:
-        yield "checkpoint_activations", "torch.compile plans memory itself; leave one of the two off"
+        yield (
+            "checkpoint_activations",
+            "cannot be combined with compile, which plans memory itself; turn one off",
+        )
     if config.shard:
         yield from _shard(config, world_size)
 
@@ -87,7 +90,7 @@ def _problems(config: TrainConfig, world_size: int, model: nn.Module | None, res
 
 
 def _types(section: Any, prefix: str) -> Problems:
-    """Fields whose value is not of their type; floats that are not finite."""
+    """Fields with a value of another type; floats that are not finite."""
     hints = get_type_hints(type(section))
     for entry in fields(section):
         name, value, hint = f"{prefix}{entry.name}", getattr(section, entry.name), hints[entry.name]
@@ -103,7 +106,7 @@ def _types(section: Any, prefix: str) -> Problems:
 
 
 def _type_problem(value: Any, hint: Any) -> str:
-    """What is wrong with the type of ``value``; empty if nothing is."""
+    """The problem with the type of ``value``, or an empty string."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "" if value in args else f"must be one of {', '.join(map(str, args))}"
@@ -112,7 +115,7 @@ def _type_problem(value: Any, hint: Any) -> str:
         return "" if value is None or "" in problems else problems[0]
     if origin is tuple:
         if not isinstance(value, (tuple, list)):
-            return "must be several values"
+            return "must be a sequence of values"
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(kinds) != len(value):
             return f"must be {len(kinds)} values"
@@ -124,11 +127,11 @@ def _type_problem(value: Any, hint: Any) -> str:
             return "must be a number"
         return "" if math.isfinite(value) else "must be finite"
     if hint is int:
-        return "" if isinstance(value, int) and not isinstance(value, bool) else "must be a whole number"
+        return "" if isinstance(value, int) and not isinstance(value, bool) else "must be an integer"
     if hint is bool:
         return "" if isinstance(value, bool) else "must be True or False"
     if hint is str:
-        return "" if isinstance(value, str) else "must be text"
+        return "" if isinstance(value, str) else "must be a string"
     return ""
 
 
@@ -150,7 +153,7 @@ def _in_range(config: TrainConfig, name: str, interval: str) -> Problems:
     yield name, f"{text} (is {value})"
 
 
-def _goes_up(values: tuple[float, ...], *, strictly: bool) -> bool:
+def _is_sorted(values: tuple[float, ...], *, strictly: bool) -> bool:
     return list(values) == sorted(set(values) if strictly else values)
 
 
@@ -160,11 +163,11 @@ def _goes_up(values: tuple[float, ...], *, strictly: bool) -> bool:
 def _clip(config: TrainConfig) -> Problems:
     clip, short_side = config.clip, config.train_short_side
     if min(clip.std) <= 0:
-        yield "clip.std", f"every value must be above 0 (is {clip.std})"
+        yield "clip.std", f"all values must be above 0 (is {clip.std})"
     if clip.crop > clip.short_side:
         yield "clip.crop", f"{clip.crop} does not fit into clip.short_side {clip.short_side}"
-    if not _goes_up(short_side, strictly=False):
-        yield "augment.short_side", f"the range must go up (is {short_side})"
+    if not _is_sorted(short_side, strictly=False):
+        yield "augment.short_side", f"must be an increasing range (is {short_side})"
     if config.train_crop > short_side[0]:
         yield (
             "augment.short_side",
@@ -178,7 +181,7 @@ def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
     weights = model.start or model.image_weights
     if given:
         if weights:
-            yield "model.weights", "load them into the model that is given; leave it out"
+            yield "model.weights", "load them into the model that you pass; leave this empty"
         return
     if not model.name:
         yield (
@@ -186,15 +189,15 @@ def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
             "give a name that `saccade models` lists, or pass an nn.Module to saccade.train",
         )
     if model.freeze and not weights:
-        yield "model.freeze", "freezing untrained stages learns nothing; give model.weights too"
+        yield "model.freeze", "freezing untrained stages is useless; also give model.weights"
     if model.start and model.image_weights:
-        yield "model.image_weights", "a model starts from one checkpoint; leave out model.weights"
+        yield "model.image_weights", "give either model.weights or model.image_weights"
     if model.backbone_lr < 1 and not weights and model.weights != SCRATCH and not resume:
         yield (
             "model.weights",
-            f"fine-tuning needs weights to start from: an untrained backbone would learn at "
-            f"{model.backbone_lr:g} of the rate. Give a run folder or a checkpoint, or, to train it all the "
-            f"same, --model.weights {SCRATCH}",
+            f"fine-tuning needs initial weights: an untrained backbone would train at "
+            f"{model.backbone_lr:g} of the learning rate. Give a run folder or checkpoint, or "
+            f"--model.weights {SCRATCH} to train from scratch",
         )
 
 
@@ -209,13 +212,13 @@ def _optim(config: TrainConfig) -> Problems:
             f"--optim.warmup-epochs {config.epochs / 10:g} or so, or more --epochs",
         )
     if optim.schedule == "step" and not optim.steps:
-        yield "optim.steps", "the step schedule needs the epochs at which the rate falls, e.g. 30 40"
+        yield "optim.steps", "the step schedule needs the epochs at which the learning rate falls, e.g. 30 40"
     if optim.schedule == "plateau" and config.multigrid == "x3d-multigrid":
-        yield "optim.schedule", "x3d-multigrid has steps of its own; take short, long or both with a plateau"
+        yield "optim.schedule", "x3d-multigrid has its own schedule; use short, long or both with plateau"
     if optim.schedule == "plateau" and not config.val_every:
-        yield "optim.schedule", "plateau follows the loss of validations, and val_every 0 makes none"
-    if not _goes_up(optim.steps, strictly=True):
-        yield "optim.steps", f"must go up (is {optim.steps})"
+        yield "optim.schedule", "plateau needs validations, but val_every is 0"
+    if not _is_sorted(optim.steps, strictly=True):
+        yield "optim.steps", f"must increase (is {optim.steps})"
     if optim.steps and optim.steps[0] <= 0:
         yield "optim.steps", f"must be above 0 (is {optim.steps})"
 
@@ -223,16 +226,16 @@ def _optim(config: TrainConfig) -> Problems:
 def _augment(config: TrainConfig, world_size: int) -> Problems:
     area, aspect, repeats = config.augment.area, config.augment.aspect, config.augment.repeats
     if area is not None and not 0 < area[0] <= area[1] <= 1:
-        yield "augment.area", f"must be a range in (0, 1] that goes up (is {area})"
+        yield "augment.area", f"must be an increasing range in (0, 1] (is {area})"
     if not 0 < aspect[0] <= aspect[1]:
-        yield "augment.aspect", f"must be a range of numbers above 0 that goes up (is {aspect})"
+        yield "augment.aspect", f"must be an increasing range above 0 (is {aspect})"
     if config.batch_size % repeats:
-        yield "augment.repeats", f"{repeats} clips of each video do not fill batches of {config.batch_size}"
+        yield "augment.repeats", f"batch_size {config.batch_size} is not divisible by {repeats}"
     part = config.batch_size // (world_size * config.accumulate)
     if part <= repeats and (config.augment.mixup or config.augment.cutmix):
         yield (
             "augment.repeats",
-            f"a pass of {part} clip{'s' * (part > 1)} holds one video, so there is nothing to mix it with; "
+            f"a pass of {part} clip{'s' * (part > 1)} has one video, so it cannot be mixed with another; "
             "raise batch_size or lower accumulate",
         )
 
@@ -252,9 +255,9 @@ def _run(config: TrainConfig) -> Problems:
     if config.seed >= 2**63:
         yield "seed", f"must be below 2**63 (is {config.seed})"
     if config.test_views and not config.val_every:
-        yield "test_views", "there is nothing to test on: val_every 0 means no validation"
+        yield "test_views", "the final test needs a validation split, but val_every is 0"
     if config.temporal_rule not in RULES:
-        yield "temporal_rule", f"{config.temporal_rule!r} is not a rule; rules are {', '.join(RULES)}"
+        yield "temporal_rule", f"must be one of {', '.join(RULES)} (is {config.temporal_rule!r})"
     for name in ("val_views", "test_views"):
         text = getattr(config, name)
         if not text and name == "test_views":
@@ -273,20 +276,20 @@ def _batch(config: TrainConfig, world_size: int, model: nn.Module | None) -> Pro
     per_process, rest = divmod(config.batch_size, world_size)
     parts = world_size * config.accumulate
     if rest:
-        yield "batch_size", f"{config.batch_size} cannot be divided by {world_size} processes"
+        yield "batch_size", f"{config.batch_size} is not divisible by {world_size} processes"
     if per_process < config.accumulate:
-        yield "accumulate", f"{config.accumulate} passes are more than the {per_process} clips of a process"
+        yield "accumulate", f"{config.accumulate} is more than the {per_process} clips of a process"
     if config.batch_size % parts and config.multigrid != "off":
         yield (
             "batch_size",
-            f"{config.batch_size} cannot be divided by {parts} "
+            f"{config.batch_size} is not divisible by {parts} "
             f"({world_size} process{'es' * (world_size > 1)} x accumulate {config.accumulate}), "
-            "which multigrid needs to split the batch statistics evenly",
+            "as multigrid needs it for equal splits of the batch norm",
         )
     if per_process < 2 * config.accumulate and world_size == 1 and has_batch_norm(config, model):
         yield (
             "batch_size",
-            "each pass needs at least 2 clips for batch statistics; raise it or lower accumulate",
+            "batch norm needs at least 2 clips per pass; raise it or lower accumulate",
         )
 
 
@@ -294,29 +297,29 @@ def _grid(config: TrainConfig) -> Problems:
     grid, optim = config.grid, config.optim
     for name in ("short_factors", "long_frames", "long_crops"):
         if not all(0 < factor <= 1 for factor in getattr(grid, name)):
-            yield f"grid.{name}", f"every factor must be in (0, 1] (are {getattr(grid, name)})"
+            yield f"grid.{name}", f"all factors must be in (0, 1] (are {getattr(grid, name)})"
     if len(grid.long_frames) != len(grid.long_crops):
         yield (
             "grid.long_crops",
-            f"has {len(grid.long_crops)} factors for the {len(grid.long_frames)} of grid.long_frames",
+            f"has {len(grid.long_crops)} factors, but grid.long_frames has {len(grid.long_frames)}",
         )
     for name in ("long_frames", "long_crops"):
         if getattr(grid, name)[-1:] != (1,):
             yield f"grid.{name}", f"must end with 1, the base shape (is {getattr(grid, name)})"
     ends = grid.cycle_ends
-    if not ends or not _goes_up(ends, strictly=True) or not (ends[0] > 0 and ends[-1] < 1):
-        yield "grid.cycle_ends", f"must be fractions of the run that go up, between 0 and 1 (are {ends})"
+    if not ends or not _is_sorted(ends, strictly=True) or not (ends[0] > 0 and ends[-1] < 1):
+        yield "grid.cycle_ends", f"must increase within (0, 1) (are {ends})"
     if optim.schedule == "step" and optim.steps and not 0 < optim.steps[0] <= optim.steps[-1] < config.epochs:
         yield "optim.steps", f"must lie within the {config.epochs:g} epochs of the run (are {optim.steps})"
 
 
 def _shard(config: TrainConfig, world_size: int) -> Problems:
     if world_size == 1:
-        yield "shard", "there is one process to shard among; start several with torchrun"
+        yield "shard", "needs several processes; start them with torchrun"
     for name, why in (
-        ("compile", "the compiled network would not see when weights are gathered"),
+        ("compile", "the compiled network cannot gather weights"),
         ("multigrid", "multigrid replaces batch norms during the run"),
-        ("precise_bn", "it would measure the statistics of a gathered copy"),
+        ("precise_bn", "the statistics would be those of a gathered copy"),
     ):
         if getattr(config, name) not in (False, 0, "off"):
-            yield "shard", f"does not go with {name}: {why}"
+            yield "shard", f"cannot be combined with {name}: {why}"
