@@ -269,6 +269,23 @@ def test_clips_of_parts_of_patches_are_refused(name: str, size: tuple[int, ...],
 
 
 @pytest.mark.parametrize(
+    ("name", "upstream", "ours"),
+    [
+        ("timesformer_base", "divided_space_time", "divided"),
+        ("timesformer_base", "joint_space_time", "joint"),
+        ("timesformer_base", "space_only", "space"),
+        ("vivit_base", "fact_encoder", "factorised"),
+        ("vivit_base", "joint_space_time", "joint"),
+        ("vivit_base", "divided_space_time", "divided"),
+    ],
+)
+def test_attention_has_the_names_of_the_sources_too(name: str, upstream: str, ours: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name, attention=upstream)
+    assert model.config == create_model(name, attention=ours, depth=1).config.__class__(attention=ours)
+
+
+@pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
         ("timesformer_base", {"width": 770}, r"width must be a multiple of num_heads, got 770 for 12 heads"),

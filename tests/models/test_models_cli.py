@@ -59,8 +59,9 @@ def test_the_table_of_vov3d(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split() for line in text.splitlines() if line.startswith("vov3d_")] == [
         ["vov3d_m", "16×5", "3.67", "4.92", "(224)", "6.43", "(256)", "74.7", "(10x3)"],
         ["vov3d_l", "16×5", "6.30", "9.31", "(224)", "12.2", "(256)", "76.3", "(10x3)"],
+        ["vov3d_m_v1", "16×5", "3.80", "4.42", "(224)", "5.78", "(256)", "73.9", "(10x3)"],
     ]
-    assert "vov3d_m, vov3d_l: VoV3D's repository, not measured here" in text
+    assert "vov3d_m, vov3d_l, vov3d_m_v1: VoV3D's repository, not measured here" in text
 
 
 def test_the_table_of_vov3d_with_latency(capsys: pytest.CaptureFixture[str]) -> None:

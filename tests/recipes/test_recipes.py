@@ -279,6 +279,7 @@ def shrunk(config: TrainConfig, tmp_path: Path) -> TrainConfig:
         optim=replace(config.optim, warmup_epochs=0),
         epochs=0.01,
         batch_size=2 * config.augment.repeats,
+        multigrid="off",
         workers=0,
         threads=1,
         cache_mb=0,

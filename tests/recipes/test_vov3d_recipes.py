@@ -24,15 +24,19 @@ TOP1 = {
     "x3d_l_k400_256e": 76.1,
     "vov3d_m_ssv1_f16": 49.0,
     "vov3d_m_ssv1_f32": 50.1,
+    "vov3d_m_ssv1_f16_finetune": None,
     "vov3d_m_ssv1_f32_finetune": 53.3,
     "vov3d_l_ssv1_f16": 49.5,
     "vov3d_l_ssv1_f32": 50.6,
+    "vov3d_l_ssv1_f16_finetune": None,
     "vov3d_l_ssv1_f32_finetune": 54.7,
     "vov3d_m_ssv2_f16": 63.6,
     "vov3d_m_ssv2_f32": 64.3,
+    "vov3d_m_ssv2_f16_finetune": None,
     "vov3d_m_ssv2_f32_finetune": 65.8,
     "vov3d_l_ssv2_f16": 64.5,
     "vov3d_l_ssv2_f32": 65.9,
+    "vov3d_l_ssv2_f16_finetune": None,
     "vov3d_l_ssv2_f32_finetune": 67.4,
     "x3d_m_ssv1": 46.4,
     "x3d_l_ssv1": 47.1,
@@ -44,6 +48,9 @@ TOP1 = {
 def test_every_row_has_a_recipe() -> None:
     assert set(NAMES) == set(TOP1)
     for name, top1 in TOP1.items():
+        if top1 is None:
+            assert "Expected: not published." in (RECIPES[name].__doc__ or ""), name
+            continue
         expected = re.search(r"Expected: ([\d.]+) % top-1", RECIPES[name].__doc__ or "")
         assert expected is not None, name
         assert float(expected[1]) == top1, name

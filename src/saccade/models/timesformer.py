@@ -23,6 +23,8 @@ from saccade.models.registry import config_of, register_model
 from saccade.models.transformer import ClipTransformer, TransformerConfig, init_weights
 
 TimeSformerAttention = Literal["divided", "joint", "space"]
+_UPSTREAM = {"divided_space_time": "divided", "joint_space_time": "joint", "space_only": "space"}
+"""The authors' and VideoTransformer-pytorch's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,11 @@ class TimeSformerConfig(TransformerConfig):
     """One frame is taken every so many at 30 frames per second. No layer depends on it."""
     attention: TimeSformerAttention = "divided"
     """divided: in time, then in space; joint: among all patches of a clip; space: within each frame, and the
-    frames are averaged at the end."""
+    frames are averaged at the end. The authors' names (divided_space_time ...) are accepted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "attention", _UPSTREAM.get(self.attention, self.attention))
         check_choice("attention", self.attention, get_args(TimeSformerAttention))
 
 

@@ -33,6 +33,8 @@ from saccade.models.registry import config_of, register_model
 from saccade.models.transformer import ClipTransformer, TransformerConfig, blocks_of, init_weights
 
 ViViTAttention = Literal["factorised", "joint", "divided"]
+_UPSTREAM = {"fact_encoder": "factorised", "joint_space_time": "joint", "divided_space_time": "divided"}
+"""VideoTransformer-pytorch's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,8 @@ class ViViTConfig(TransformerConfig):
     """Frames that make one token together."""
     attention: ViViTAttention = "factorised"
     """factorised: an encoder within each moment, then one among the moments; joint: among all tokens of a
-    clip; divided: in time, then in space, in every block."""
+    clip; divided: in time, then in space, in every block. VideoTransformer-pytorch's names (fact_encoder ...)
+    are accepted."""
     time_depth: int = 4
     """factorised: blocks of the encoder among the moments."""
     class_token_leak: bool = False
@@ -59,6 +62,7 @@ class ViViTConfig(TransformerConfig):
         super().__post_init__()
         check_count("time_depth", self.time_depth)
         check_flag("class_token_leak", self.class_token_leak)
+        object.__setattr__(self, "attention", _UPSTREAM.get(self.attention, self.attention))
         check_choice("attention", self.attention, get_args(ViViTAttention))
         if self.class_token_leak and self.attention != "factorised":
             raise ConfigError(f"class_token_leak needs factorised attention, got {self.attention}")

@@ -274,6 +274,7 @@ def _init(model: VoV3D) -> None:
 CONFIGS: dict[str, VoV3DConfig] = {
     "vov3d_m": VoV3DConfig(),
     "vov3d_l": VoV3DConfig(inner_channels=48, depths=(1, 2, 5, 3)),
+    "vov3d_m_v1": VoV3DConfig(inner_channels=48, depths=(1, 1, 2, 2), num_conv=4),
 }
 
 
@@ -304,3 +305,11 @@ def vov3d_m(num_classes: int = 400, **overrides: Any) -> VoV3D:
 def vov3d_l(num_classes: int = 400, **overrides: Any) -> VoV3D:
     """VoV3D-L: 1, 2, 5, 3 blocks, 48 inner channels."""
     return _create("vov3d_l", num_classes, **overrides)
+
+
+@register_model(**_FACTS, top1=(("10x3", 73.9),))
+def vov3d_m_v1(num_classes: int = 400, **overrides: Any) -> VoV3D:
+    """VoV3D-M as the authors' repository had it until April 2021: 1, 1, 2, 2 blocks of four layers, 48 inner
+    channels.
+    """
+    return _create("vov3d_m_v1", num_classes, **overrides)

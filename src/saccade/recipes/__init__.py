@@ -18,8 +18,8 @@ from saccade.recipes._registry import (
     register_recipe,
     summary,
 )
-from saccade.recipes.ava import x3d_m_ava
-from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc
+from saccade.recipes.ava import x3d_m_ava, x3d_xl_ava
+from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc, x3d_xl_charades
 from saccade.recipes.expansion import x2d_expand
 from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.motion import x3d_motion, x3d_motion_loc, x3d_motion_multilabel
@@ -55,7 +55,9 @@ _PUBLISHED = (
     *kinetics.PUBLISHED,
     x3d_m_charades,
     x3d_m_charades_loc,
+    x3d_xl_charades,
     x3d_m_ava,
+    x3d_xl_ava,
     *vov3d.PUBLISHED,
     *rubiksnet.PUBLISHED,
     *timesformer.PUBLISHED,

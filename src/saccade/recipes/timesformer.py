@@ -219,8 +219,32 @@ def _of_ablation(step: _Step) -> Recipe:
     )
 
 
+def vt_probe(recipe: str, model: str, *, num_frames: int, stride: int) -> TrainConfig:
+    """What VideoTransformer-pytorch's command has with ``-eval_metrics linear_prob``: a new classifier."""
+    config = vt_command(recipe, model, num_frames=num_frames, stride=stride)
+    return config.replace(
+        model=ModelConfig(name=model, dropout=0.0, drop_path=0.0, freeze=-1),
+        optim=replace(config.optim, lr=0.1, min_lr=0.0, weight_decay=0.0, warmup_epochs=0.0, warmup_lr=0.0),
+    )
+
+
+PROBE_SOURCE = (
+    "VideoTransformer-pytorch's ``-eval_metrics linear_prob``, which has no published settings: those of its "
+    "command for fine-tuning, with the rate and weight decay of the probes after MaskFeat and no warm-up."
+)
+
 PUBLISHED = (
     *map(_of_authors, _ROWS),
+    variant(
+        "timesformer_probe",
+        partial(vt_probe, "timesformer_probe", "timesformer_base", num_frames=8, stride=32),
+        "Linear probe of TimeSformer: a new classifier on frozen features.",
+        data="k400",
+        flags="--model.weights timesformer_k600.pyth",
+        hardware="8 GPUs, 8 clips each; or one GPU.",
+        expected="not published.",
+        source=PROBE_SOURCE,
+    ),
     variant(
         "timesformer_k400_vt",
         partial(vt_command, "timesformer_k400_vt", "timesformer_base", num_frames=8, stride=32),

@@ -8,6 +8,7 @@ import pytest
 
 from golden import rule
 from saccade.clip import ClipSpec
+from saccade.recipes import get_recipe
 from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
 from saccade.training.multigrid import Plan, make_plan
 from saccade.training.multigrid.pyslowfast import long_schedule, validation_epochs
@@ -124,22 +125,12 @@ def _clips(plan: Plan, step: int) -> int:
 def x3d_plan() -> Plan:
     given = RECORDED["x3d_multigrid"]["constants"]
     batch, per_epoch = given["batch_size"], given["iterations_per_epoch"]
-    config = config_of(
-        {
-            "NUM_FRAMES": given["frames"] // given["gamma_tau"],
-            "SAMPLING_RATE": given["gamma_tau"],
-            "TRAIN_CROP_SIZE": given["crop"],
-            "TRAIN_JITTER_SCALES": (256, 256),
-            "BASE_LR": given["INIT_LR"],
-            "BATCH_SIZE": batch,
-            "STEPS": [0],
-            "GAMMA": 0.1,
-            "WARMUP_EPOCHS": given["warmup_steps"] / per_epoch,
-            "WARMUP_START_LR": 0.0,
-            "MAX_EPOCH": given["max_epochs"],
-        },
-        "x3d-multigrid",
-    )
+    config = get_recipe("x3d_m_k400_multigrid")
+    clip, optim = config.clip, config.optim
+    assert (clip.num_frames, clip.stride) == (given["frames"] // given["gamma_tau"], given["gamma_tau"])
+    assert (config.train_crop, config.epochs) == (given["crop"], given["max_epochs"])
+    assert (optim.lr, optim.reference_batch, config.batch_size) == (given["INIT_LR"], batch, batch)
+    assert optim.warmup_epochs * per_epoch == pytest.approx(given["warmup_steps"])
     return make_plan(config, given["dataset_size"], num_devices=given["GPUS"])
 
 
@@ -160,6 +151,12 @@ def test_x3d_multigrid_has_the_recorded_phases(x3d_plan: Plan):
         drawn = list(range(low, high + 1, phase.shape.stride_step))
         assert drawn == recorded["strides"][index]
         assert phase.norm.num == recorded["splits"][index]
+
+
+def test_x3d_multigrid_crops_seven_eighths_of_the_short_side(x3d_plan: Plan):
+    for phase in x3d_plan.phases:
+        for shape in phase.cycle.shapes:
+            assert shape.short_side == (round(shape.crop * 8 / 7),) * 2
 
 
 def test_x3d_multigrid_has_the_recorded_batches(x3d_plan: Plan):

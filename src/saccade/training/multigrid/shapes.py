@@ -18,21 +18,29 @@ def base_shape(config: TrainConfig) -> BatchShape:
 
 
 def smaller_shape(
-    config: TrainConfig, *, batch_size: int, num_frames: int, crop: int, stride_step: int = 1
+    config: TrainConfig,
+    *,
+    batch_size: int,
+    num_frames: int,
+    crop: int,
+    stride_step: int = 1,
+    scale_largest: bool = False,
 ) -> BatchShape:
     """A batch of shorter or smaller clips than the base.
 
     The stride of a clip is drawn between that of the config and the largest with which it lasts no longer
-    than a clip of the config. The smallest short side follows the crop, the largest stays (PySlowFast,
-    datasets/kinetics.py).
+    than a clip of the config. The smallest short side is scaled with the crop. The largest is kept, as in
+    PySlowFast's datasets/kinetics.py, or with ``scale_largest`` scaled too, as in X3D-Multigrid, whose crops
+    are fractions of the frame.
     """
     base = base_shape(config)
     stride, smallest = base.stride[0], max(crop, round(base.short_side[0] * crop / base.crop))
+    largest = round(base.short_side[1] * crop / base.crop) if scale_largest else base.short_side[1]
     return BatchShape(
         batch_size=batch_size,
         num_frames=num_frames,
         stride=(stride, stride * max(1, base.num_frames // num_frames)),
-        short_side=(smallest, max(smallest, base.short_side[1])),
+        short_side=(smallest, max(smallest, largest)),
         crop=crop,
         stride_step=stride_step,
     )

@@ -74,6 +74,7 @@ def _shapes(config: TrainConfig, index: int, multiple: tuple[int, int]) -> tuple
             num_frames=frames,
             crop=crop,
             stride_step=config.clip.stride,
+            scale_largest=True,
         )
         for place, crop in enumerate(crops)
     )
