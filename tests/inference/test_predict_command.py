@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from saccade.cli import main
 from saccade.cli.flags import find_videos
 from saccade.cli.tables import bar, clock, timeline
 from saccade.clip import ClipSpec
-from saccade.errors import UsageError
+from saccade.errors import UsageError, VideoError
 from saccade.inference import Window
 from saccade.models import create_model, save_weights
-from saccade.video import write_video
+from saccade.video import open_video, write_video
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +134,59 @@ def test_timeline_shows_when_each_label_leads():
     text = "\n".join(line.plain for line in timeline(many, 12, width=12))
     assert "ABCDEFGH····" in text
     assert "4 windows of 4 other labels" in text
+
+
+@pytest.fixture
+def archive(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Videos with pictures, hidden files and others beside them, and a folder of frames among them."""
+    clip = (place / "clips" / "a.mp4").read_bytes()
+    for name in (
+        "clip0.mp4",
+        "day/clip1.MP4",
+        "-clip2.mp4",
+        "._clip0.mp4",
+        ".trash/old.mp4",
+        "x.mp4/deep.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(clip)
+    (tmp_path / "shot").mkdir()
+    for name in ("poster.jpg", "day/poster.png", "shot/1.jpg", "shot/2.jpg", "shot/.3.jpg"):
+        Image.new("RGB", (48, 36)).save(tmp_path / name)
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_folder_of_videos_and_a_picture_is_searched(archive: Path, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO):
+        found = find_videos(["."])
+    assert sorted(os.path.normpath(path) for path in found) == [
+        "-clip2.mp4",
+        "clip0.mp4",
+        "day/clip1.MP4",
+        "shot",
+        "x.mp4/deep.mp4",
+    ]
+    (message,) = caplog.messages
+    assert "3 other files are left out: poster.png, notes.txt, poster.jpg" in message
+    assert find_videos(["day", "day/clip1.MP4", "./day//clip1.MP4"]) == ["day/clip1.MP4"]
+    assert [os.path.normpath(path) for path in find_videos(["x.mp4"])] == ["x.mp4/deep.mp4"]
+    with pytest.raises(UsageError, match=r"no video matches; 1 other file is left out: notes\.txt"):
+        find_videos(["*.txt"])
+    for folder in (".", "day"):
+        with pytest.raises(VideoError, match=r"is a folder of videos \(.*clip\d\.\w"):
+            open_video(folder)
+    with open_video("shot") as frames:
+        assert len(frames) == 2
+
+
+def test_a_path_that_begins_with_a_dash(archive: Path, place: Path, capsys: pytest.CaptureFixture[str]):
+    run = ["--run", str(place / "runs" / "first"), "--json"]
+    assert main(["predict", "-clip2.mp4", *run]) == 2
+    assert "./-clip2.mp4" in capsys.readouterr().err
+    for args in (["./-clip2.mp4", *run], [*run, "--", "-clip2.mp4"], [*run, "*2.mp4"]):
+        assert main(["predict", *args]) == 0
+        (record,) = json.loads(capsys.readouterr().out)
+        assert record["path"].endswith("-clip2.mp4")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import tempfile
 from argparse import ArgumentTypeError, Namespace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from saccade.clip import ClipSpec
     from saccade.data.types import VideoDataset
     from saccade.inference import LoadedModel
+
+logger = logging.getLogger(__name__)
 
 PICTURES = (".png", ".svg", ".pdf")
 """Suffixes of the formats that a chart can be written in."""
@@ -41,6 +44,9 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, with the values of switches and the overrides of the model read first."""
         words, overrides = list(args or ()), None
+        for word in words[: words.index("--") if "--" in words else None]:
+            if len(word) > 1 and word.startswith("-") and os.path.lexists(word):
+                self.error(f"{word}: a file whose name begins with a dash is given as ./{word}")
         if OVERRIDES in self._option_string_actions:
             words, overrides = take_overrides(words)
         switches = {
@@ -322,40 +328,67 @@ def dataset_from_flags(
 def find_videos(patterns: Sequence[str]) -> list[str]:
     """The videos that files, folders, globs and URLs name, each once.
 
-    A folder is searched recursively for video files; a folder that holds images is one video. A file that
-    does not exist stays in the list: it is reported when its turn comes.
+    A folder is searched to the bottom for video files and folders of frames. A file that does not exist stays
+    in the list: it is reported when its turn comes.
 
     Raises:
-        UsageError: a glob or folder without videos.
+        UsageError: a glob or folder without videos, or a folder that cannot be listed.
     """
     from glob import glob, has_magic
 
     from saccade.video.source import is_url
 
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for pattern in patterns:
         path = Path(pattern)
         if is_url(pattern):
-            found[pattern] = None
-        elif has_magic(pattern) and not path.exists():
-            matches = [match for match in sorted(glob(pattern, recursive=True)) if _is_video(Path(match))]
-            if not matches:
-                raise UsageError(f"{pattern}: no video matches")
-            found.update(dict.fromkeys(matches))
-        elif path.is_dir() and not _is_video(path):
-            inside = [str(file) for file in sorted(path.rglob("*")) if _is_video(file)]
-            if not inside:
-                raise UsageError(f"{pattern}: no videos in this folder")
-            found.update(dict.fromkeys(inside))
+            found.setdefault(pattern, pattern)
+            continue
+        if has_magic(pattern) and not os.path.lexists(path):
+            videos = _videos_among(pattern, sorted(glob(pattern, recursive=True)))
+        elif path.is_dir():
+            videos = _videos_in(pattern)
         else:
-            found[pattern] = None
-    return list(found)
+            videos = [pattern]
+        for video in videos:
+            found.setdefault(os.path.abspath(video), video)
+    return list(found.values())
 
 
-def _is_video(path: Path) -> bool:
-    from saccade.data.folders import is_frame_folder, is_video_name
+def _videos_among(pattern: str, matches: Sequence[str]) -> list[str]:
+    from saccade.video.folders import is_frame_folder, is_video_name
 
-    return is_frame_folder(path) if path.is_dir() else is_video_name(path.name)
+    videos = [
+        match
+        for match in matches
+        if (is_frame_folder(match) if os.path.isdir(match) else is_video_name(os.path.basename(match)))
+    ]
+    if not videos:
+        raise UsageError(f"{pattern}: no video matches{_left_out(matches)}")
+    return videos
+
+
+def _videos_in(folder: str) -> list[str]:
+    from saccade.video.folders import find_videos as search
+
+    try:
+        videos, others = search(folder)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: cannot be listed: {error.strerror}") from error
+    if not videos:
+        raise UsageError(f"{folder}: no videos in this folder{_left_out(others)}")
+    if others:
+        logger.info(f"{folder}: {len(videos)} video{'s' * (len(videos) > 1)}{_left_out(others)}")
+    return videos
+
+
+def _left_out(others: Sequence[str]) -> str:
+    """``; 3 other files are left out: a.txt ...``, or nothing."""
+    if not others:
+        return ""
+    names = ", ".join(os.path.basename(name) for name in others[:3])
+    files = "other file is" if len(others) == 1 else "other files are"
+    return f"; {len(others)} {files} left out: {names}{' ...' if len(others) > 3 else ''}"
 
 
 # --------------------------------------------------------------------------------------------- outputs

@@ -38,10 +38,10 @@ from saccade.data.ava_files import (
 from saccade.data.cache import FrameCache
 from saccade.data.clips import ClipLabels, ClipSettings, TrainClips
 from saccade.data.datasets import register_dataset
-from saccade.data.entries import VIDEO_SUFFIXES
 from saccade.data.types import Box, ClipRequest, Keyframe, Moment, VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
 from saccade.video import Backend, VideoReader, open_video
+from saccade.video.folders import VIDEO_SUFFIXES
 from saccade.video.frames import FrameFolderReader, NumberedFiles
 
 logger = logging.getLogger(__name__)

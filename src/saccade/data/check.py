@@ -16,13 +16,13 @@ import numpy as np
 
 from saccade.data.datasets import read_entries
 from saccade.data.entries import Entry
-from saccade.data.folders import is_video_name
 from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
 from saccade.video import Backend
+from saccade.video.folders import is_video_name
 
 TARGET_FPS = 30.0
 _BLOCK = 64  # frames decoded at a time

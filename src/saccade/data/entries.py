@@ -18,18 +18,11 @@ from saccade.data.classnames import LabelFinder, parse_names
 from saccade.data.classnames import class_names as read_class_names
 from saccade.data.types import Action
 from saccade.errors import DataError
+from saccade.video.folders import is_hidden, is_video_name
 
 logger = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test", "all"]
-
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"),
-        *(".wmv", ".flv", ".3gp", ".ts", ".mts", ".ogv", ".vob", ".asf"),
-    )
-)
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png"))
 
 _SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -381,7 +374,7 @@ def files_by_id(folder: Path, *, preferred: str) -> dict[str, str]:
     with os.scandir(folder) as scan:
         for entry in scan:
             stem, suffix = os.path.splitext(entry.name)
-            is_video = suffix.lower() in VIDEO_SUFFIXES or (not suffix and entry.is_dir())
+            is_video = is_video_name(entry.name) or (not suffix and entry.is_dir() and not is_hidden(stem))
             if is_video and (stem not in found or suffix == preferred):
                 found[stem] = entry.name
     return found

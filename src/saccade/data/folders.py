@@ -9,8 +9,6 @@ from pathlib import Path
 
 from saccade.data.datasets import register_dataset
 from saccade.data.entries import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
     ClassNames,
     Entry,
     Listing,
@@ -21,6 +19,7 @@ from saccade.data.entries import (
 )
 from saccade.data.something import misplaced
 from saccade.errors import DataError
+from saccade.video.folders import is_frame_folder, is_hidden, is_video_name
 
 logger = logging.getLogger(__name__)
 
@@ -86,30 +85,15 @@ def has_videos(root: Path) -> bool:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
 
 
 def _videos(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as scan:
-        found = sorted(
-            (entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name
-        )
+        found = sorted((entry for entry in scan if not is_hidden(entry.name)), key=lambda entry: entry.name)
     for entry in found:
         if entry.is_dir():
             if is_frame_folder(entry.path):
                 yield entry.path
         elif is_video_name(entry.name):
             yield entry.path
-
-
-def is_video_name(name: str) -> bool:
-    """Whether a file of this name counts as a video, by its ending."""
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
-def is_frame_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether ``path`` is a folder with at least one image in it."""
-    if not os.path.isdir(path):
-        return False
-    with os.scandir(path) as scan:
-        return any(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in scan)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from saccade.data.datasets import register_dataset
 from saccade.data.entries import (
-    VIDEO_SUFFIXES,
     ClassNames,
     Entry,
     Listing,
@@ -27,6 +26,7 @@ from saccade.data.entries import (
 )
 from saccade.data.folders import has_videos, is_video_name, split_folders
 from saccade.errors import DataError
+from saccade.video.folders import VIDEO_SUFFIXES
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from saccade.data.datasets import register_dataset
 from saccade.data.entries import Entry, Split, StrPath, hold_out, split_of
-from saccade.data.folders import is_frame_folder, is_video_name
 from saccade.data.lists import LIST_SUFFIXES
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError
+from saccade.video.folders import is_frame_folder, is_hidden, is_video_name
 
 
 def is_plain_folder(path: StrPath) -> bool:
@@ -66,7 +66,7 @@ def _split(root: Path, file: str) -> str | None:
 def _videos(folder: Path) -> Iterator[str]:
     """Files, and folders of frames, at any depth, sorted."""
     for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
         if entry.is_dir():
             if is_frame_folder(entry):

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from saccade.errors import DataError, VideoError
+from saccade.video.folders import IMAGE_SUFFIXES, find_videos, is_frame_folder, is_image_name, is_video_name
 from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -56,7 +55,7 @@ class NumberedFiles(Sequence[str]):
     @classmethod
     def of_folder(cls, folder: str | os.PathLike[str]) -> NumberedFiles:
         """The images in a folder. Raises DataError if there are none, or one is missing in between."""
-        names = [name for name in os.listdir(folder) if name.lower().endswith(SUFFIXES)]
+        names = [name for name in os.listdir(folder) if is_image_name(name)]
         if not names:
             raise DataError(f"{os.fspath(folder)}: holds no frames")
         paths = [os.path.join(folder, name) for name in sorted(names, key=natural_key)]
@@ -110,13 +109,22 @@ class FrameFolderReader(VideoReader):
     def _listed(self, num_frames: int | None) -> list[str]:
         """The files of the frames in order, ``num_frames`` of them if that is given."""
         try:
-            names = [entry.name for entry in os.scandir(self.path) if entry.is_file()]
+            with os.scandir(self.path) as scan:
+                entries = list(scan)
+            names = [entry.name for entry in entries if entry.is_file()]
+            mixed = any(map(is_video_name, names)) or any(entry.is_dir() for entry in entries)
+            videos = find_videos(self.path)[0] if mixed and not is_frame_folder(self.path) else []
         except OSError as error:
             raise VideoError(self.path, f"cannot be listed: {error.strerror}") from error
-        images = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-        images = [n for n in images if not n.lower().startswith("flow_")] or images
+        if videos:
+            others = f" and {len(videos) - 1} more" if len(videos) > 1 else ""
+            first = os.path.relpath(videos[0], self.path)
+            raise VideoError(self.path, f"is a folder of videos ({first}{others}); give one of them")
+        images = [name for name in names if is_image_name(name)]
+        images = [name for name in images if not name.lower().startswith("flow_")] or images
         if not images:
-            raise VideoError(self.path, f"holds no frames ({', '.join('*' + suffix for suffix in SUFFIXES)})")
+            endings = ", ".join(f"*{suffix}" for suffix in sorted(IMAGE_SUFFIXES))
+            raise VideoError(self.path, f"holds no frames ({endings})")
         if num_frames is not None and len(images) < num_frames:
             raise VideoError(self.path, f"holds {len(images)} frames, {num_frames} are listed")
         return [os.path.join(self.path, name) for name in sorted(images, key=natural_key)[:num_frames]]
