@@ -1,18 +1,18 @@
-"""The network that a search found against hand-made ones of the same cost, in the search's own training.
+"""The network found by a search against hand-made networks of the same cost, trained in the same way.
 
     saccade expand --data data/motion --target-gmacs 0.034 --out runs/expand ...
     python -m benchmarks.expansion --search runs/expand               # three seeds of each shape
     python -m benchmarks.expansion --search runs/expand --epochs 45   # trained for longer
 
-The rivals are shapes that people would take instead, brought to the multiply-adds of what was found:
+The baselines are the usual alternatives, scaled to the multiply-adds of the network found:
 
-    x3d_xs, x3d_s   clip, bottleneck and depth of the published network, the crop in its proportion to X2D's,
-                    the width as large as the budget allows; where the narrowest is too much, the crop shrinks
-    compound        X2D on X3D-XS's clip with depth, width and crop scaled together by EfficientNet's 1.2, 1.1
-                    and 1.15 to one power (Tan and Le, ICML 2019), the largest that the budget allows
+    x3d_xs, x3d_s   clip, bottleneck and depth of the published network, the crop relative to X2D's, and the
+                    largest width within the budget; if the smallest width is too large, the crop shrinks
+    compound        X2D on X3D-XS's clip, with depth, width and crop scaled by a power of EfficientNet's
+                    1.2, 1.1 and 1.15 (Tan and Le, ICML 2019), the largest within the budget
 
-All train as the candidates of the search did: its recipe, its epochs, validated once at the end. Seeds that
-the search had used for the chosen network are trained again, so that none was picked for its luck.
+All train like the candidates of the search: its recipe, its epochs, validated once at the end. The network
+found is trained again with all seeds, so that the selection of the search does not bias its accuracy.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from saccade.expansion.checks import read_limits
 from saccade.expansion.config import Factors, SearchConfig
 from saccade.expansion.counting import Meter
 from saccade.expansion.history import read_history
-from saccade.expansion.search import meter_of
+from saccade.expansion.search import create_meter
 from saccade.models.x3d import BASE_CROP, CONFIGS
 from saccade.runs import Run
 from saccade.training import train
@@ -45,7 +45,7 @@ COMPOUND = {"depth": 1.2, "width": 1.1, "crop": 1.15}
 
 
 def main(args: Sequence[str] = ()) -> None:
-    """Train what is not there yet, and write results/expansion_<data>.csv and its picture."""
+    """Run the trainings that are missing, and write results/expansion_<data>.csv and its chart."""
     options = _options(list(args))
     history = read_history(Path(options.search))
     if history.final is None:
@@ -53,15 +53,17 @@ def main(args: Sequence[str] = ()) -> None:
     search = SearchConfig.from_dict(history.settings)
     search = search.replace(epochs=options.epochs or search.epochs)
     limits = read_limits(search.base)
-    meter = meter_of(search, limits)
+    meter = create_meter(search, limits)
     budget = history.final.candidate.complexity.gmacs
     rows: list[dict[str, object]] = []
     for name in options.shapes:
         factors = (
             history.final.candidate.factors if name == "found" else shape(name, search, limits, meter, budget)
         )
-        tops = [_trained(search, factors, name, seed, Path(options.out)) for seed in range(options.seeds)]
-        rows.append(_row(name, factors, meter, search, tops))
+        accuracies = [
+            _accuracy(search, factors, name, seed, Path(options.out)) for seed in range(options.seeds)
+        ]
+        rows.append(_row(name, factors, meter, search, accuracies))
         print(", ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
     name = f"expansion_{Path(search.base.data).name}"
     print(write_results(name, rows))
@@ -69,9 +71,9 @@ def main(args: Sequence[str] = ()) -> None:
 
 
 def shape(name: str, search: SearchConfig, limits: Limits, meter: Meter, budget: float) -> Factors:
-    """The rival of that name, with at most ``budget`` GMACs."""
-    cost = meter.cost("gmacs")
-    clip = Factors.of(CONFIGS["x3d_s" if name == "x3d_s" else "x3d_xs"])
+    """The baseline called ``name``, with at most ``budget`` GMACs."""
+    cost = meter.cost_function("gmacs")
+    clip = Factors.from_config(CONFIGS["x3d_s" if name == "x3d_s" else "x3d_xs"])
     while not limits.span_fits(clip.frames, clip.stride):
         clip = clip.replace(stride=clip.stride - 1)
     if name == "compound":
@@ -79,15 +81,15 @@ def shape(name: str, search: SearchConfig, limits: Limits, meter: Meter, budget:
 
         def scaled(power: float) -> Factors:
             return start.replace(
-                depth=_stepped(start.depth * COMPOUND["depth"] ** power, DEPTH_STEP),
-                width=_stepped(start.width * COMPOUND["width"] ** power, WIDTH_STEP),
-                crop=round(_stepped(start.crop * COMPOUND["crop"] ** power, CROP_STEP)),
+                depth=_round_to(start.depth * COMPOUND["depth"] ** power, DEPTH_STEP),
+                width=_round_to(start.width * COMPOUND["width"] ** power, WIDTH_STEP),
+                crop=round(_round_to(start.crop * COMPOUND["crop"] ** power, CROP_STEP)),
             )
 
         powers = (step / 20 for step in range(-200, 201))
         fitting = [factors for factors in map(scaled, powers) if cost(factors) <= budget]
         if not fitting:
-            raise SystemExit(f"compound: no power brings it to {budget:.3g} GMACs")
+            raise SystemExit(f"compound: the smallest network exceeds {budget:.3g} GMACs")
         return max(fitting, key=cost)
     crop = CROP_STEP * round(clip.crop * search.start.crop / BASE_CROP / CROP_STEP)
     if limits.short_side is not None:
@@ -98,50 +100,51 @@ def shape(name: str, search: SearchConfig, limits: Limits, meter: Meter, budget:
         fitting = [f for width in widths if cost(f := published.replace(width=width)) <= budget]
         if fitting:
             return max(fitting, key=cost)
-    raise SystemExit(f"{name}: no crop and no width bring it to {budget:.3g} GMACs")
+    raise SystemExit(f"{name}: the smallest network exceeds {budget:.3g} GMACs")
 
 
-def _stepped(value: float, step: float) -> float:
+def _round_to(value: float, step: float) -> float:
+    """The multiple of ``step`` nearest to ``value``, at least one step."""
     return round(max(1, round(value / step)) * step, 6)
 
 
-def _trained(search: SearchConfig, factors: Factors, name: str, seed: int, out: Path) -> float:
-    """Validation accuracy of one training, which is not repeated if it is there."""
+def _accuracy(search: SearchConfig, factors: Factors, name: str, seed: int, out: Path) -> float:
+    """Validation accuracy of one training, which runs only if its folder does not exist."""
     folder = out / f"{name}-{search.epochs:g}-epochs-seed{seed}"
     config = candidate_config(search, factors, name=name, seed=seed, out=folder)
     if not (folder / "report.html").is_file():
         train(config, overwrite=True)
     elif Run(folder).config.replace(data="") != config.replace(data=""):
-        raise SystemExit(f"{folder}: holds a run of another search or shape; give another --out")
+        raise SystemExit(f"{folder}: contains a run with another config; give another --out")
     return load_result(Run(folder).val_scores).score
 
 
 def _row(
-    name: str, factors: Factors, meter: Meter, search: SearchConfig, tops: Sequence[float]
+    name: str, factors: Factors, meter: Meter, search: SearchConfig, accuracies: Sequence[float]
 ) -> dict[str, object]:
-    cost = meter.count(factors)
+    cost, num = meter.count(factors), len(accuracies)
     return {
         "shape": name,
         "factors": str(factors),
         "gmacs": f"{cost.gmacs:.4f}",
         "params": cost.params,
         "epochs": f"{search.epochs:g}",
-        "mean": f"{statistics.mean(tops):.4f}",
-        "standard_error": f"{statistics.stdev(tops) / len(tops) ** 0.5:.4f}" if len(tops) > 1 else "",
-        "seeds": " ".join(f"{top:.4f}" for top in tops),
+        "mean": f"{statistics.mean(accuracies):.4f}",
+        "standard_error": f"{statistics.stdev(accuracies) / num**0.5:.4f}" if num > 1 else "",
+        "seeds": " ".join(f"{accuracy:.4f}" for accuracy in accuracies),
     }
 
 
 def picture(rows: Sequence[dict[str, object]], *, title: str) -> Figure:
-    """A dot for each training, a line for the mean."""
+    """A chart with a dot for each training and a line for the mean."""
     with styled():
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
-        for place, row in enumerate(rows):
+        for x, row in enumerate(rows):
             colour = BLUE if row["shape"] == "found" else GREY
-            tops = [float(top) for top in str(row["seeds"]).split()]
-            axes.plot([place] * len(tops), tops, "o", color=colour, alpha=0.6)
-            axes.hlines(float(str(row["mean"])), place - 0.25, place + 0.25, color=colour, linewidth=2)
+            accuracies = [float(accuracy) for accuracy in str(row["seeds"]).split()]
+            axes.plot([x] * len(accuracies), accuracies, "o", color=colour, alpha=0.6)
+            axes.hlines(float(str(row["mean"])), x - 0.25, x + 0.25, color=colour, linewidth=2)
         axes.set_xticks(range(len(rows)), [f"{row['shape']}\n{row['gmacs']} GMACs" for row in rows])
         axes.set(title=title, ylabel="validation top-1")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -158,7 +161,7 @@ def _options(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--search", required=True, help="folder of a finished search")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=0.0, help="default: those of the search's candidates")
+    parser.add_argument("--epochs", type=float, default=0.0, help="default: the epochs of the search")
     parser.add_argument("--out", default="runs/expansion_rivals", help="folder of the runs")
     return parser.parse_args(args)
 

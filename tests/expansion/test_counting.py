@@ -1,4 +1,4 @@
-"""What networks cost: the closed form is what is counted, and what is counted grows as it should."""
+"""Costs of networks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build(factors: Factors) -> X3D:
         ("x2d", {"gamma_b": 0.7, "gamma_s": 38 / 112, "head_width": 64}),
     ],
 )
-def test_the_closed_form_is_the_count(name: str, changes: dict[str, Any]):
+def test_the_formula_equals_the_count(name: str, changes: dict[str, Any]):
     config = replace(CONFIGS[name], **changes)
     with torch.device("meta"):
         model = X3D(config, 7)
@@ -43,20 +43,20 @@ def test_the_closed_form_is_the_count(name: str, changes: dict[str, Any]):
     ("name", "gmacs"),
     [("x3d_xs", 0.605), ("x3d_s", 1.963), ("x3d_m", 4.732), ("x3d_l", 18.368), ("x3d_xl", 35.838)],
 )
-def test_the_published_networks_cost_what_is_published(name: str, gmacs: float):
-    factors = Factors.of(CONFIGS[name])
+def test_published_networks_have_the_published_gmacs(name: str, gmacs: float):
+    factors = Factors.from_config(CONFIGS[name])
     assert factors.config == CONFIGS[name]
     assert x3d_macs(factors.config, 400) / 1e9 == pytest.approx(gmacs, abs=5e-4)
 
 
-def test_a_meter_counts_what_the_network_has():
+def test_meter_count():
     counted = Meter(build).count(SMALL)
     model = build(SMALL)
     assert counted.gmacs == count_macs(model, clip_shape(SMALL)) / 1e9
     assert counted.params == count_params(model)
     assert counted.latency_ms is None
-    assert Meter(build).cost("gmacs")(SMALL) == counted.gmacs
-    assert Meter(build).cost("params")(SMALL) == counted.params
+    assert Meter(build).cost_function("gmacs")(SMALL) == counted.gmacs
+    assert Meter(build).cost_function("params")(SMALL) == counted.params
 
 
 def test_a_latency_is_measured_once_and_in_milliseconds():
@@ -66,12 +66,12 @@ def test_a_latency_is_measured_once_and_in_milliseconds():
     assert second.latency_ms is not None
     assert 0.05 < first.latency_ms < 5000
     assert meter.measure([SMALL])[0].latency_ms == first.latency_ms
-    assert meter.cost("latency_ms")(SMALL) == first.latency_ms
+    assert meter.cost_function("latency_ms")(SMALL) == first.latency_ms
 
 
-def test_memory_is_the_weights_and_the_most_that_lives_at_once():
+def test_memory_is_weights_and_peak_of_live_activations():
     chain = nn.Sequential(*(nn.Linear(100, 100, bias=False, device="meta") for _ in range(5)))
-    # the clip, which the caller holds, and a layer's input and output, however many layers there are
+    # the clip, and one layer's input and output, for any number of layers
     assert peak_memory(chain, (10, 100)) == 4 * (5 * 100 * 100 + 3 * 10 * 100)
 
 

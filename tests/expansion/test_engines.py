@@ -17,7 +17,7 @@ from saccade.errors import UsageError
 from saccade.expansion import engines
 from saccade.expansion.candidate import Candidate, Job, Trial
 from saccade.expansion.config import Complexity, Factors
-from saccade.expansion.engines import ProcessEngine, RayEngine, Slot, create_engine, slots
+from saccade.expansion.engines import ProcessEngine, RayEngine, Slot, create_engine, make_slots
 from saccade.expansion.worker import main, run_job
 from saccade.models import load_model
 from saccade.recipes import get_recipe
@@ -27,13 +27,13 @@ from saccade.training.loop import validate_model
 from saccade.video import write_video
 
 TINY = {"gamma_w": 0.3, "head_width": 32}
-# Stands for the training process: what it does is the recipe's name.
+# Replaces the training process; the recipe's name selects what it does.
 SCRIPT = """
 import json, os, signal, sys, time
-order = json.load(open(sys.argv[1]))
-what, job = order["job"]["config"]["recipe"], order["job"]
+request = json.load(open(sys.argv[1]))
+what, job = request["job"]["config"]["recipe"], request["job"]
 if what == "dies":
-    print("first line"); print("no room left"); sys.exit(3)
+    print("first line"); print("no space left"); sys.exit(3)
 if what == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if what == "hangs":
@@ -43,7 +43,7 @@ if what == "hangs":
     open(job["config"]["out"] + ".begun", "w").write("begun")
     time.sleep(60)
 seen = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
-seen |= {"cores": order["cores"], "threads": job["config"]["threads"], "device": job["config"]["device"]}
+seen |= {"cores": request["cores"], "threads": job["config"]["threads"], "device": job["config"]["device"]}
 outcome = {"status": "done", "candidate": job["candidate"], "seed": job["seed"], "run_dir": json.dumps(seen)}
 json.dump(outcome, open(sys.argv[2], "w"))
 """
@@ -77,23 +77,23 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
         (1, [3, 4], [(3, 4)]),
     ],
 )
-def test_cores_are_shared_out(num: int, cores: list[int], expected: list[tuple[int, ...]]) -> None:
-    assert [slot.cores for slot in slots(num, cores)] == expected
+def test_cores_are_divided_among_slots(num: int, cores: list[int], expected: list[tuple[int, ...]]) -> None:
+    assert [slot.cores for slot in make_slots(num, cores)] == expected
 
 
-def test_gpus_are_dealt_out() -> None:
-    dealt = slots(3, list(range(12)), ["4", "7"])
-    assert [slot.gpu for slot in dealt] == ["4", "7", "4"]
-    assert dealt[0].environment == {
+def test_gpus_are_assigned_in_turns() -> None:
+    slots = make_slots(3, list(range(12)), ["4", "7"])
+    assert [slot.gpu for slot in slots] == ["4", "7", "4"]
+    assert slots[0].environment == {
         "OMP_NUM_THREADS": "4",
         "MKL_NUM_THREADS": "4",
         "CUDA_VISIBLE_DEVICES": "4",
     }
-    assert "CUDA_VISIBLE_DEVICES" not in slots(1, [0])[0].environment
+    assert "CUDA_VISIBLE_DEVICES" not in make_slots(1, [0])[0].environment
 
 
 @pytest.mark.usefixtures("scripted")
-def test_each_process_is_held_to_its_share(tmp_path: Path) -> None:
+def test_each_process_gets_the_cores_of_its_slot(tmp_path: Path) -> None:
     engine = ProcessEngine([Slot((0,)), Slot((1, 2), gpu="3")])
     outcomes = list(engine.run([named("echo", tmp_path, seed) for seed in range(4)]))
     assert sorted(outcome.seed for outcome in outcomes) == [0, 1, 2, 3]
@@ -107,18 +107,18 @@ def test_each_process_is_held_to_its_share(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_a_dead_process_is_an_outcome_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_dead_process_is_a_failed_trial_and_the_others_continue(tmp_path: Path) -> None:
     engine = ProcessEngine([Slot((0,))])
     jobs = [named(what, tmp_path, seed) for seed, what in enumerate(("dies", "killed", "echo"))]
     outcomes = {outcome.seed: outcome for outcome in engine.run(jobs)}
     assert [outcomes[seed].status for seed in range(3)] == ["failed", "failed", "done"]
-    assert outcomes[0].error.endswith("exit code 3 and no result; its last line was: no room left")
-    assert "SIGKILL (often: the machine ran out of memory)" in outcomes[1].error
+    assert outcomes[0].error.endswith("no result; last line of output: no space left")
+    assert "SIGKILL (maybe out of memory)" in outcomes[1].error
     assert outcomes[0].run_dir.endswith("dies")
 
 
 @pytest.mark.usefixtures("scripted")
-def test_closing_ends_what_runs_after_it_has_saved_and_starts_nothing_more(tmp_path: Path) -> None:
+def test_close_lets_running_jobs_save_and_starts_no_others(tmp_path: Path) -> None:
     engine = ProcessEngine([Slot((0,)), Slot((0,))])
     jobs = [named("echo", tmp_path), named("hangs", tmp_path, 1), named("hangs", tmp_path, 2)]
     run: Iterator[Trial] = engine.run(jobs)
@@ -139,14 +139,14 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_process_that_cannot_be_started_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "WORKER", ("/no/such/python",))
     (outcome,) = ProcessEngine([Slot((0,))]).run([job()])
     assert outcome.status == "failed"
     assert "could not be started" in outcome.error
 
 
-def test_engine_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "available_cores", lambda: [0, 1, 2, 3])
     engine = create_engine("process", device="cpu")
     assert isinstance(engine, ProcessEngine)
@@ -154,7 +154,7 @@ def test_engine_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(create_engine("process", jobs=4, device="cpu").slots) == 4
     with pytest.raises(UsageError, match="'slurm' is unknown; choose process or ray"):
         create_engine("slurm")
-    with pytest.raises(UsageError, match="jobs: must be at least 1"):
+    with pytest.raises(UsageError, match="jobs must be at least 1"):
         create_engine("process", jobs=-1)
     with pytest.raises(UsageError, match="limit the GPUs with CUDA_VISIBLE_DEVICES"):
         create_engine("process", device="cuda:1")
@@ -165,7 +165,7 @@ def test_engine_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert [slot.gpu for slot in create_engine("process").slots] == ["0", "1"]
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(UsageError, match="PyTorch finds no GPU here"):
+    with pytest.raises(UsageError, match="cuda is not available"):
         create_engine("process", device="cuda")
 
 
@@ -173,7 +173,7 @@ def test_engine_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeRay(types.ModuleType):
-    """As much of Ray as the engine uses, in this process and at once."""
+    """The part of Ray's API that the engine uses, run synchronously in this process."""
 
     def __init__(self, gpus: float = 0) -> None:
         super().__init__("ray")
@@ -232,7 +232,7 @@ def done(job: Job, run_dir: Path) -> Trial:
     return Trial(candidate=job.candidate, seed=job.seed, status="done", accuracy=0.25, run_dir=str(run_dir))
 
 
-def test_ray_tasks_have_their_share_and_their_outcomes_come_back(
+def test_ray_tasks_get_their_resources_and_return_trials(
     fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     trained: list[Job] = []
@@ -257,7 +257,7 @@ def test_ray_tasks_have_their_share_and_their_outcomes_come_back(
     assert not fake_ray.up
 
 
-def test_ray_jobs_under_way_are_cancelled_when_the_search_stops(
+def test_running_ray_jobs_are_cancelled_when_the_search_stops(
     fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("saccade.expansion.engines.run_job", lambda job: done(job, tmp_path))
@@ -268,10 +268,10 @@ def test_ray_jobs_under_way_are_cancelled_when_the_search_stops(
     run.close()
     assert fake_ray.cancelled == [0, 1]
     engine.close()
-    assert fake_ray.up, "a cluster that was joined before stays joined"
+    assert fake_ray.up, "the caller's connection stays open"
 
 
-def test_ray_deals_out_gpus(fake_ray: FakeRay) -> None:
+def test_ray_divides_gpus(fake_ray: FakeRay) -> None:
     fake_ray.resources = {"CPU": 16.0, "GPU": 4.0}
     assert RayEngine().gpus == 1.0
     assert RayEngine(jobs=8).gpus == 0.5
@@ -281,7 +281,7 @@ def test_ray_deals_out_gpus(fake_ray: FakeRay) -> None:
         RayEngine(device="cuda")
 
 
-def test_ray_errors_are_told_in_a_line(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_errors_are_one_line(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"Ray cannot be reached \(ConnectionError: no such host\)"):
         create_engine("ray", address="ray://nowhere")
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -326,8 +326,8 @@ def tiny_job(data: Path, out: Path, **changes: Any) -> Job:
     return job(config, **changes)
 
 
-class Lucky:
-    """A validation in which all is right."""
+class PerfectScore:
+    """A validation with a score of 1."""
 
     score = 1.0
 
@@ -339,18 +339,18 @@ class Lucky:
 
 
 def weights_step(job: Job) -> int:
-    """After how many steps the weights that a run keeps were taken."""
+    """The training step of a run's best weights."""
     _, metadata = load_model(Path(job.config.out) / "best.safetensors")
     return metadata["metrics"]["step"]
 
 
-def test_a_job_trains_and_pauses_and_a_second_rung_goes_on(
+def test_a_second_rung_resumes_the_training_of_the_first(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("saccade.training.run._report", lambda trainer: None)  # takes longer than the run
     whole = tiny_job(clips, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("saccade.training.loop.validate_model", Lucky)
+        patch.setattr("saccade.training.loop.validate_model", PerfectScore)
         first = run_job(replace(whole, fraction=0.5))
     assert first.status == "done", first.error
     assert first.epochs == 2
@@ -360,7 +360,7 @@ def test_a_job_trains_and_pauses_and_a_second_rung_goes_on(
     assert (second.num_val, second.epochs, second.rung) == (4, 4, 1)
     assert second.accuracy in (0.0, 0.25, 0.5, 0.75, 1.0)
     assert load_checkpoint(tmp_path / "whole" / "last.pt")["progress"]["step"] == 8
-    assert weights_step(whole) == 8, "the weights kept are those that were scored, however lucky the pause"
+    assert weights_step(whole) == 8, "the score at the end of the first rung does not count"
 
     warm = run_job(tiny_job(clips, tmp_path / "warm", parent_run=second.run_dir, fraction=0.25))
     assert warm.status == "done", warm.error
@@ -383,7 +383,7 @@ def test_the_process_of_a_job(clips: Path, tmp_path: Path, monkeypatch: pytest.M
     """Its part besides the training, here without a second process."""
     pinned: list[list[int]] = []
     monkeypatch.setattr("os.sched_setaffinity", lambda pid, cores: pinned.append(cores), raising=False)
-    monkeypatch.setattr("saccade.expansion.worker._watch_stdin", lambda: None)
+    monkeypatch.setattr("saccade.expansion.worker._stop_at_stdin_eof", lambda: None)
     monkeypatch.setattr("saccade.expansion.worker.run_job", lambda job: done(job, tmp_path))
     order = {"job": tiny_job(clips, tmp_path / "run").to_dict(), "cores": [1]}
     (tmp_path / "job.json").write_text(json.dumps(order))
@@ -411,7 +411,7 @@ def test_real_processes_train_and_stop_cleanly(clips: Path, tmp_path: Path) -> N
     wait_for((tmp_path / "long" / "last.pt").is_file)
     run.close()
     state = load_checkpoint(tmp_path / "long" / "last.pt")
-    assert state["progress"]["step"] > 0, "SIGTERM had it save where it was"
+    assert state["progress"]["step"] > 0, "SIGTERM made it save a checkpoint"
 
 
 @pytest.mark.slow
@@ -420,16 +420,17 @@ def test_jobs_end_with_the_process_of_the_engine(clips: Path, tmp_path: Path) ->
 
     long = tiny_job(clips, tmp_path / "long")
     long = replace(long, config=long.config.replace(epochs=100_000))
-    order, answer = tmp_path / "job.json", tmp_path / "outcome.json"
-    order.write_text(json.dumps({"job": long.to_dict(), "cores": []}))
+    job_path, trial_path = tmp_path / "job.json", tmp_path / "outcome.json"
+    job_path.write_text(json.dumps({"job": long.to_dict(), "cores": []}))
     process = subprocess.Popen(
-        [sys.executable, "-m", "saccade.expansion.worker", str(order), str(answer)], stdin=subprocess.PIPE
+        [sys.executable, "-m", "saccade.expansion.worker", str(job_path), str(trial_path)],
+        stdin=subprocess.PIPE,
     )
     wait_for((tmp_path / "long" / "last.pt").is_file)
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(60) in (130, -signal.SIGTERM)
-    assert not answer.exists()
+    assert not trial_path.exists()
 
 
 @pytest.mark.slow

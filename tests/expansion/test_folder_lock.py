@@ -23,7 +23,7 @@ sys.stdin.read()
 TABLE = str(Path(__file__).parent / "figure2_like.csv")
 
 
-def test_a_folder_is_one_searchs_until_it_gives_it_back(tmp_path: Path):
+def test_a_folder_is_locked_until_release(tmp_path: Path):
     folder = tmp_path / "search"
     lock = FolderLock(folder)
     with pytest.raises(UsageError, match=r"search: another search is running there \(process \d+\)"):
@@ -33,9 +33,7 @@ def test_a_folder_is_one_searchs_until_it_gives_it_back(tmp_path: Path):
     FolderLock(folder).release()
 
 
-def test_a_lock_that_was_removed_while_it_was_opened_is_not_taken_for_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_lock_file_removed_while_opening_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = FolderLock(tmp_path)
     real, tried = FolderLock._is_current, list[bool]()
 
@@ -54,7 +52,7 @@ def test_a_lock_that_was_removed_while_it_was_opened_is_not_taken_for_the_new_on
     lock.release()
 
 
-def test_a_second_search_is_one_error_and_a_killed_one_is_in_nobodys_way(
+def test_a_second_search_fails_and_a_killed_one_does_not_block(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     command = ["expand", "--replay", TABLE, "--target-gmacs", "0.03", "--axes", "depth"]

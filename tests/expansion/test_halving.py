@@ -9,7 +9,7 @@ import pytest
 from saccade.expansion.candidate import Candidate, Job, Trial
 from saccade.expansion.config import AXES, Complexity, Factors, SearchConfig, Target
 from saccade.expansion.criterion import score_all
-from saccade.expansion.halving import halve, rungs, savings
+from saccade.expansion.halving import halve, plan_rungs, savings
 from saccade.expansion.history import multigrid_fraction
 from saccade.expansion.result import SearchResult, summary
 from saccade.recipes import get_recipe
@@ -30,7 +30,7 @@ def candidates(axes: Sequence[str] = AXES) -> list[Candidate]:
 
 
 class Trainings:
-    """Stands for the runner and the maker of jobs; the accuracy grows with what is trained."""
+    """Fake ``make_job`` and ``run``; the accuracy grows with the trained fraction."""
 
     def __init__(self, failing: Sequence[str] = (), late: Sequence[str] = ()) -> None:
         self.jobs: list[Job] = []
@@ -65,15 +65,15 @@ def search(**changes: object) -> SearchConfig:
     return config.replace(**changes)
 
 
-def test_rounds() -> None:
-    assert rungs(6, 2) == [(6, 0.25), (3, 0.5), (2, 1.0)]
-    assert rungs(6, 3) == [(6, pytest.approx(1 / 3)), (2, 1.0)]
-    assert rungs(5, 2) == [(5, 0.25), (3, 0.5), (2, 1.0)]
-    assert rungs(2, 2) == [(2, 1.0)]
-    assert rungs(1, 4) == [(1, 1.0)]
+def test_rungs() -> None:
+    assert plan_rungs(6, 2) == [(6, 0.25), (3, 0.5), (2, 1.0)]
+    assert plan_rungs(6, 3) == [(6, pytest.approx(1 / 3)), (2, 1.0)]
+    assert plan_rungs(5, 2) == [(5, 0.25), (3, 0.5), (2, 1.0)]
+    assert plan_rungs(2, 2) == [(2, 1.0)]
+    assert plan_rungs(1, 4) == [(1, 1.0)]
 
 
-def test_the_worse_half_is_dropped_and_the_rest_goes_on_in_the_same_runs() -> None:
+def test_the_worse_half_is_dropped_and_the_rest_continue_in_the_same_runs() -> None:
     trainings = Trainings()
     outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=search(seeds=2))
     by_rung = {
@@ -86,10 +86,10 @@ def test_the_worse_half_is_dropped_and_the_rest_goes_on_in_the_same_runs() -> No
         (axis, seed, 8.0) for axis in ("depth", "temporal") for seed in (0, 1)
     }
     folders = {job.config.run_dir for job in trainings.jobs}
-    assert len(folders) == 1, "the config of a candidate does not depend on the round"
+    assert len(folders) == 1, "the config of a candidate does not depend on the rung"
 
 
-def test_failed_candidates_are_dropped_whenever_they_fail() -> None:
+def test_failed_candidates_are_dropped() -> None:
     trainings = Trainings(failing=["depth"], late=["temporal"])
     outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=search())
     assert [o.candidate.axis for o in outcomes] == ["width", "fast"]
@@ -98,32 +98,34 @@ def test_failed_candidates_are_dropped_whenever_they_fail() -> None:
     assert [o.status for o in outcomes] == ["failed"] * 6
 
 
-def test_savings_are_counted_from_each_candidates_own_speed() -> None:
+def test_savings_extrapolate_each_training() -> None:
     trainings = Trainings()
     halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=search())
     every = [Trainings.outcome(trainings, job) for job in trainings.jobs]
-    told = savings(every, 8)
-    # six to a quarter, three on to a half, two to the end, at 80 seconds each
-    assert told["seconds"] == pytest.approx(80 * (6 * 0.25 + 3 * 0.25 + 2 * 0.5))
-    assert told["seconds_without"] == pytest.approx(6 * 80)
-    assert told["dropped"] == 4
-    assert told["share"] == pytest.approx(1 - 3.25 / 6)
+    saved = savings(every, 8)
+    # 6 train to 1/4, 3 to 1/2, 2 to the end, at 80 seconds for a full training
+    assert saved["seconds"] == pytest.approx(80 * (6 * 0.25 + 3 * 0.25 + 2 * 0.5))
+    assert saved["seconds_without"] == pytest.approx(6 * 80)
+    assert saved["dropped"] == 4
+    assert saved["share"] == pytest.approx(1 - 3.25 / 6)
     whole = [replace(outcome, epochs=8.0) for outcome in every[:1]]
     assert savings(whole, 8)["share"] == 0
     assert savings([], 8) == {"seconds": 0, "seconds_without": 0, "dropped": 0, "share": 0}
 
 
 def test_the_summary_of_a_search_has_the_savings() -> None:
-    trainings, of = Trainings(), search()
-    outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=of)
+    trainings, config = Trainings(), search()
+    outcomes = halve(candidates(), make_job=trainings.make_job, run=trainings.run, search=config)
     best = candidates(["depth"])[0]
-    own = [outcome for outcome in outcomes if outcome.candidate == best]
-    [kept] = score_all(own)
+    trials = [outcome for outcome in outcomes if outcome.candidate == best]
+    [scored] = score_all(trials)
     every = tuple(trainings.outcome(job) for job in trainings.jobs)
-    told = summary(of, SearchResult(path=(kept,), final=kept, trials=every, notes=()))
-    assert told["halving"]["share"] == pytest.approx(1 - 3.25 / 6)
-    told = summary(of.replace(halving=0), SearchResult(path=(kept,), final=kept, trials=every, notes=()))
-    assert "halving" not in told
+    saved = summary(config, SearchResult(path=(scored,), final=scored, trials=every, notes=()))
+    assert saved["halving"]["share"] == pytest.approx(1 - 3.25 / 6)
+    saved = summary(
+        config.replace(halving=0), SearchResult(path=(scored,), final=scored, trials=every, notes=())
+    )
+    assert "halving" not in saved
 
 
 def test_multigrid_is_counted() -> None:

@@ -35,7 +35,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("cut", [43, 59])
-def test_a_journal_that_was_cut_off_is_completed_line_by_line_as_it_was(tmp_path: Path, cut: int):
+def test_a_truncated_journal_is_completed_with_the_same_lines(tmp_path: Path, cut: int):
     whole = (HERE / "journals" / "replayed.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     old, new = tmp_path / "old", tmp_path / "new"
     for folder, text in ((old, "".join(whole)), (new, "".join(whole[:cut]) + whole[cut][:30])):
@@ -44,12 +44,12 @@ def test_a_journal_that_was_cut_off_is_completed_line_by_line_as_it_was(tmp_path
     settings = settings_in(read_journal(new))
     assert settings is not None
     search = SearchConfig.from_dict(settings).replace(out=new)
-    result = replay(search, read_table(HERE / "figure2_like.csv"), resume=True, say=lambda _: None)
+    result = replay(search, read_table(HERE / "figure2_like.csv"), resume=True, log=lambda _: None)
     assert lines_of(new) == lines_of(old)
     assert result.final.candidate.name == read_history(old).result["name"]  # type: ignore[index]
 
 
-def test_a_trained_search_is_reported(tmp_path: Path):
+def test_report_of_an_old_search(tmp_path: Path):
     shutil.copy(HERE / "journals" / "trained.jsonl", tmp_path / JOURNAL)
     history = read_history(tmp_path)
     assert history.final is not None

@@ -1,4 +1,4 @@
-"""The report of a search whose journal is written here, with what no search of a few seconds would show."""
+"""The report of a search, from journals written by the tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saccade.expansion.counting import Latencies
 from saccade.expansion.criterion import score_all
 from saccade.expansion.halving import savings
 from saccade.expansion.history import compare, options_text, read_history
-from saccade.expansion.journal import Journal, flat, settings_in
+from saccade.expansion.journal import Journal, candidate_record, settings_in
 from saccade.expansion.report import front_chart, path_chart, write_report
 from saccade.expansion.result import SearchResult, summary
 from saccade.recipes import get_recipe
@@ -55,7 +55,7 @@ def write_search(
     dropped: tuple[str, ...] = (),
     **settings: Any,
 ) -> Path:
-    """Steps of candidates; the first of each is kept, and the last step is over the target of 7.5 GMACs."""
+    """Write a journal; each step selects its first candidate, and the last exceeds 7.5 GMACs, the target."""
     base = get_recipe("x3d_motion").replace(data="data/clips")
     search = SearchConfig(base=base, epochs=8, targets=(Target("gmacs", 7.5),), out=out).replace(**settings)
     journal = Journal(out)
@@ -71,7 +71,7 @@ def write_search(
         parent = last.name
     if finished:
         found = last if contraction is not None else tried[0]
-        journal.append({"kind": "result", **flat(found), "accuracy": contraction})
+        journal.append({"kind": "result", **candidate_record(found), "accuracy": contraction})
     return out
 
 
@@ -86,10 +86,10 @@ def train(
     journal.add_candidates(tried)
     scores = {}
     for one, accuracy in zip(tried, accuracies, strict=True):
-        share = 0.25 if one.axis in dropped else 1.0
+        fraction = 0.25 if one.axis in dropped else 1.0
         outcome = Trial(
-            candidate=one, seed=0, status="done", accuracy=accuracy, num_val=100, seconds=seconds * share,
-            epochs=8 * share, run_dir=str(journal.path.parent / one.name),
+            candidate=one, seed=0, status="done", accuracy=accuracy, num_val=100, seconds=seconds * fraction,
+            epochs=8 * fraction, run_dir=str(journal.path.parent / one.name),
         )  # fmt: skip
         if accuracy is None:
             failed = replace(outcome, status="failed", error="out of memory", epochs=8.0)
@@ -97,7 +97,7 @@ def train(
             journal.add_trial(replace(failed, attempt=2))
             continue
         journal.add_trial(outcome)
-        if share == 1:
+        if fraction == 1:
             scores[one.name] = accuracy
     close = [name for name, value in scores.items() if 0 < max(scores.values()) - value < 0.015]
     journal.append(
@@ -120,10 +120,10 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_search(tmp_path_factory.mktemp("searches") / "plain")
 
 
-def test_history_tells_what_became_of_each_candidate(search: Path) -> None:
+def test_history_has_the_status_of_each_candidate(search: Path) -> None:
     history = read_history(search)
-    fates = {tried.candidate.name: tried.status for step in history.steps for tried in step}
-    assert fates == {
+    statuses = {tried.candidate.name: tried.status for step in history.steps for tried in step}
+    assert statuses == {
         "00-start": "selected",
         "01-depth": "selected",
         "01-fast": "rejected",
@@ -144,7 +144,7 @@ def test_history_tells_what_became_of_each_candidate(search: Path) -> None:
     assert history.notes[-1] == "contraction: width it is"
 
 
-def test_the_way_ends_before_a_step_that_could_not_be_contracted(tmp_path: Path) -> None:
+def test_the_path_excludes_a_step_that_could_not_be_contracted(tmp_path: Path) -> None:
     history = read_history(write_search(tmp_path / "s", contraction=None))
     assert history.axes == ["depth", "fast"]
     assert [t.status for t in history.steps[3]] == ["over target", "rejected"]
@@ -176,9 +176,9 @@ def test_page(search: Path) -> None:
     for file in ("expansion.svg", "expansion.png", "pareto.svg", "pareto.png"):
         assert (search / file).stat().st_size > 3000
     for text in (
-        "Expansion on clips", "77.0 %", "the network found", "at most 7.5 GMACs", "depth → fast → width",
-        "failed: out of memory", "over the target, contracted", "rejected, within noise of the selected",
-        "contraction: width it is", "16 min 40 s", "9 trainings, one after", "measured, cpu",
+        "Expansion on clips", "77.0 %", "result of the search", "at most 7.5 GMACs", "depth → fast → width",
+        "failed: out of memory", "over the target, contracted", "rejected, within noise of the selected one",
+        "contraction: width it is", "16 min 40 s", "sum over 9 trainings", "measured, cpu",
     ):  # fmt: skip
         assert text in page, text
     assert page.count("<svg") == 2
@@ -186,22 +186,24 @@ def test_page(search: Path) -> None:
     assert "{{" not in page
 
 
-def test_latencies_of_different_steps_say_so_and_those_of_one_time_stand_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_latencies_of_the_steps_and_of_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_search(tmp_path / "s", cost="latency_ms", device="cuda")
     drawn = list[tuple[str, list[Dot]]]()
     monkeypatch.setattr(report, "pareto_chart", lambda panels, **_: drawn.extend(panels))
-    apart = "latency (ms), measured in different steps"
+    different_steps = "latency (ms), measured in different steps"
     front_chart(read_history(folder))
-    assert [(label, len(dots)) for label, dots in drawn] == [("gmacs", 8), (apart, 8), ("params", 8)]
+    assert [(label, len(dots)) for label, dots in drawn] == [
+        ("gmacs", 8),
+        (different_steps, 8),
+        ("params", 8),
+    ]
     figure = path_chart(read_history(folder))
     assert figure is not None
-    assert figure.axes[0].get_xlabel() == f"{apart}, log scale"
+    assert figure.axes[0].get_xlabel() == f"{different_steps}, log scale"
     monkeypatch.setattr(report, "path_chart", lambda history: None)
     page = write_report(folder).read_text()
     assert "one clip, measured, cuda, saccade" in page
-    assert "measured before each step: steps may differ" in page
+    assert "measured before each step" in page
 
     latencies = {"00-start": 3.0, "01-depth": 4.0, "02-fast": 5.0, "03-width-contracted": 6.5, "01-fast": 4.5}
     timed = Latencies(device="cpu", runtime="torch", latency_ms=latencies, low_ms=latencies)
@@ -224,26 +226,26 @@ def test_latencies_of_different_steps_say_so_and_those_of_one_time_stand_alone(
     assert "one clip, timed in turns with the others, cpu, torch" in page
     assert "timed in turns at the end of the search" in page
     journal.add_candidates([candidate(4, "depth", 16.0, "03-width")])
-    assert read_history(folder).latencies is None, "the search goes on"
+    assert read_history(folder).latencies is None, "the search was resumed"
 
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take most of the time, and `test_page` has them."""
+    """Skip the charts, which are slow; `test_page` draws them."""
     monkeypatch.setattr("saccade.expansion.report.path_chart", lambda history: None)
     monkeypatch.setattr("saccade.expansion.report.front_chart", lambda history: None)
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_page_of_a_search_under_way(tmp_path: Path) -> None:
+def test_page_of_an_unfinished_search(tmp_path: Path) -> None:
     page = write_report(write_search(tmp_path / "s", STEPS[:2], contraction=None, finished=False))
-    assert "so far: the search has not ended" in page.read_text()
+    assert "the search has not ended" in page.read_text()
     journal = Journal(tmp_path / "new")
     base = get_recipe("x3d_motion")
     settings = SearchConfig(base=base, epochs=8, targets=(Target("gmacs", 1.0),), out=tmp_path / "new")
     journal.append({"kind": "search", "settings": settings.to_dict()})
     assert "No network of this search has been trained yet" in write_report(tmp_path / "new").read_text()
-    with pytest.raises(UsageError, match=r"holds no search"):
+    with pytest.raises(UsageError, match=r"not the folder of a search"):
         write_report(tmp_path)
 
 
@@ -253,14 +255,14 @@ def test_successive_halving_in_the_report(tmp_path: Path) -> None:
     history = read_history(folder)
     spatial = next(t for t in history.steps[2] if t.candidate.axis == "spatial")
     assert (spatial.status, spatial.fraction, spatial.accuracy) == ("dropped", 0.25, 0.69)
-    told = savings(history.trials, 8)
-    assert (told["dropped"], told["seconds"], told["seconds_without"]) == (1, 925, 1000)
+    saved = savings(history.trials, 8)
+    assert (saved["dropped"], saved["seconds"], saved["seconds_without"]) == (1, 925, 1000)
     page = write_report(folder).read_text()
     assert "dropped after 25 % of the training" in page
-    assert "ended 1 training early: 15 min 25 s instead of about 16 min 40 s, 7.5 % less" in page
+    assert "1 training early: 15 min 25 s instead of about 16 min 40 s (extrapolated), 7.5 % less" in page
 
 
-def test_the_front_of_the_summary_is_that_of_the_report(
+def test_summary_and_report_have_the_same_pareto_front(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_search(tmp_path / "s", dropped=("spatial",), halving=2)
@@ -274,19 +276,19 @@ def test_the_front_of_the_summary_is_that_of_the_report(
     journal.add_trial(replace(lucky, accuracy=0.99, seed=1))  # the best of all, had it not been dropped
     outcomes = tuple(journal.trials())
     final = next(one for one in outcomes if one.candidate.contracted)
-    [kept] = score_all([final])
+    [scored] = score_all([final])
     settings = settings_in(journal.records)
     assert settings is not None
-    result = SearchResult(path=(kept,), final=kept, trials=outcomes, notes=())
-    told = summary(SearchConfig.from_dict(settings), result)["pareto_front"]
+    result = SearchResult(path=(scored,), final=scored, trials=outcomes, notes=())
+    front_rows = summary(SearchConfig.from_dict(settings), result)["pareto_front"]
     drawn = list[tuple[str, list[Dot]]]()
     monkeypatch.setattr(report, "pareto_chart", lambda panels, **_: drawn.extend(panels))
     front_chart(read_history(folder))
     dots = drawn[0][1]
     front = [dots[i].name for i in pareto_front([d.cost for d in dots], [d.accuracy for d in dots])]
-    assert [entry["name"] for entry in told] == front
+    assert [entry["name"] for entry in front_rows] == front
     assert front == ["00-start", "01-depth", "02-fast", "03-width-contracted", "03-depth"]
-    assert {entry["seeds"] for entry in told} == {1}
+    assert {entry["seeds"] for entry in front_rows} == {1}
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -295,27 +297,29 @@ def test_cheaper_searches_are_compared(search: Path, tmp_path: Path) -> None:
     other_steps = [STEPS[0], STEPS[1], {"bottleneck": 0.9, "fast": 0.7}, STEPS[3]]
     other = write_search(tmp_path / "other", other_steps, seconds=110.0, seeds=2)
     first, *rest = (read_history(folder) for folder in (search, same, other))
-    rivals = [compare(first, other) for other in rest]
-    assert [(rival.same, rival.shared, rival.whole) for rival in rivals] == [(3, 3, True), (1, 3, True)]
-    assert [round(rival.saved, 6) for rival in rivals] == [0.6, -0.1]
+    comparisons = [compare(first, other) for other in rest]
+    assert [
+        (comparison.num_same, comparison.num_common, comparison.same_length) for comparison in comparisons
+    ] == [(3, 3, True), (1, 3, True)]
+    assert [round(comparison.saved, 6) for comparison in comparisons] == [0.6, -0.1]
     assert options_text(rest[0].settings) == "8 epochs, warm start"
     assert options_text(rest[1].settings) == "8 epochs, 2 seeds"
     page = write_report(search, against=[same, other]).read_text()
-    for text in ("the same path", "the same 1 step, then another", "none, 10 % more", "60 %"):
+    for text in ("same path", "same first 1 step, then different", "none, 10 % more", "60 %"):
         assert text in page, text
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_search_that_stopped_earlier_is_compared_as_far_as_it_went(search: Path, tmp_path: Path) -> None:
+def test_a_shorter_search_is_compared_over_the_common_steps(search: Path, tmp_path: Path) -> None:
     shorter = write_search(tmp_path / "shorter", STEPS[:3], contraction=None, finished=False, seconds=50.0)
-    rival = compare(read_history(search), read_history(shorter))
-    assert (rival.same, rival.shared, rival.whole) == (2, 2, False)
-    assert rival.saved == pytest.approx(0.5)  # of the steps that both made, though the first made more
-    assert "the same in the 2 steps that both made" in write_report(search, against=[shorter]).read_text()
+    comparison = compare(read_history(search), read_history(shorter))
+    assert (comparison.num_same, comparison.num_common, comparison.same_length) == (2, 2, False)
+    assert comparison.saved == pytest.approx(0.5)  # of the steps that both made, though the first made more
+    assert "same in the 2 steps that both made" in write_report(search, against=[shorter]).read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_what_multigrid_and_warm_starts_did_is_read_from_the_runs(tmp_path: Path) -> None:
+def test_savings_of_multigrid_and_warm_start_are_read_from_the_runs(tmp_path: Path) -> None:
     base = get_recipe("x3d_motion").replace(multigrid="both", batch_size=4)
     folder = write_search(tmp_path / "s", STEPS[:2], contraction=None, finished=False, base=base)
     run = folder / "01-depth"
@@ -324,22 +328,25 @@ def test_what_multigrid_and_warm_starts_did_is_read_from_the_runs(tmp_path: Path
     (run / "metrics.jsonl").write_text('{"epoch": 2.0, "clips": 1200}\n{"epoch": 2.0, "val_top1": 0.5}\n')
     (run / "warm_start.json").write_text('{"exact": true}')
     page = write_report(folder).read_text()
-    assert "Multigrid: 29 % of the frames times pixels" in page
-    assert "1 training started from the parent&#39;s weights, 1 of them with exactly its function" in page
+    assert "29 % of the frames x pixels" in page
+    assert (
+        "1 training started from the parent&#39;s weights, 1 of them with exactly the parent&#39;s outputs"
+        in page
+    )
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_command_writes_the_report_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_rewrites_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = (write_search(tmp_path / name, STEPS[:2], finished=False) for name in ("a", "b"))
     assert main(["expand", "--report", "--out", str(first), "--against", str(second)]) == 0
     assert capsys.readouterr().out.strip() == str(first / "report.html")
-    assert "the same path" in (first / "report.html").read_text()
+    assert "same path" in (first / "report.html").read_text()
     assert main(["expand", "--report", "--out", str(tmp_path / "none")]) == 2
-    assert "holds no search" in capsys.readouterr().err
+    assert "not the folder of a search" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--bogus"], ["--bogus=3"], ["--batch-size", "4"]])
-def test_command_refuses_flags_that_a_report_has_no_use_for(
+def test_report_refuses_other_flags(
     flags: list[str], search: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["expand", "--report", *flags, "--out", str(search)]) == 2

@@ -26,7 +26,7 @@ GROWTH = {
 
 
 def trained(config: X3DConfig, *, seed: int = 0) -> X3D:
-    """A network in which nothing is at its initial 0 or 1."""
+    """A network whose norms and biases are not at their initial 0 or 1."""
     torch.manual_seed(seed)
     model = X3D(config, 5).double()
     with torch.no_grad():
@@ -49,7 +49,7 @@ def parent() -> X3D:
 
 
 @pytest.mark.parametrize("name", GROWTH)
-def test_the_function_is_kept_where_the_network_grows(parent: X3D, name: str) -> None:
+def test_a_larger_child_has_the_outputs_of_its_parent(parent: X3D, name: str) -> None:
     child = grown(GROWTH[name])
     clips = torch.randn(2, 3, 3, 48, 48, dtype=torch.float64)
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_the_function_is_kept_where_the_network_grows(parent: X3D, name: str) ->
     assert report.exact
 
 
-def test_single_precision_keeps_it_to_rounding(parent: X3D) -> None:
+def test_single_precision_matches_up_to_rounding(parent: X3D) -> None:
     child, clips = grown(GROWTH["all"]).float(), torch.randn(2, 3, 3, 48, 48)
     like = X3D(BASE, 5).eval()
     like.load_state_dict(parent.state_dict())
@@ -71,7 +71,7 @@ def test_single_precision_keeps_it_to_rounding(parent: X3D) -> None:
         torch.testing.assert_close(child(clips), like(clips), rtol=0, atol=1e-5)
 
 
-def test_training_mode_agrees_and_batch_statistics_go_along(parent: X3D) -> None:
+def test_training_mode_matches_and_batch_statistics_are_copied(parent: X3D) -> None:
     config = replace(BASE, dropout=0.0)
     plain = X3D(config, 5).double()
     plain.load_state_dict(parent.state_dict())
@@ -85,7 +85,7 @@ def test_training_mode_agrees_and_batch_statistics_go_along(parent: X3D) -> None
         torch.testing.assert_close(moved, plain.stem.norm.running_mean[: len(moved)])
 
 
-def test_copies_of_a_channel_give_the_same_but_learn_apart(parent: X3D) -> None:
+def test_copies_of_a_channel_get_different_gradients(parent: X3D) -> None:
     child = grown({"gamma_b": 2.0})
     warm_start(child, parent)
     block = child.res4[1]
@@ -99,44 +99,44 @@ def test_copies_of_a_channel_give_the_same_but_learn_apart(parent: X3D) -> None:
     assert (gradient[:half] - gradient[half:]).norm() > 0.05 * gradient.norm()
 
 
-def test_more_frames_than_one_are_at_first_seen_one_by_one() -> None:
+def test_child_of_an_image_network_ignores_time_at_first() -> None:
     image = trained(replace(BASE, gamma_t=1))
     child = grown({"gamma_t": 6}, image.config)
     report = warm_start(child, image)
-    assert report.quiet_taps == (1, 2)
+    assert report.zeroed_taps == (1, 2)
     frame = torch.randn(2, 3, 1, 48, 48, dtype=torch.float64)
     with torch.no_grad():
         still = child(frame.expand(-1, -1, 6, -1, -1))
         torch.testing.assert_close(still, image(frame), rtol=0, atol=1e-10)
     child.train()(torch.randn(2, 3, 6, 48, 48, dtype=torch.float64)).sum().backward()
-    assert child.stem.conv_t.weight.grad[:, :, [0, 1, 3, 4]].abs().min() > 0, "silent taps can learn"
+    assert child.stem.conv_t.weight.grad[:, :, [0, 1, 3, 4]].abs().min() > 0, "zeroed taps get gradients"
 
 
-def test_taps_that_were_trained_are_left_alone(parent: X3D) -> None:
+def test_trained_taps_are_not_zeroed(parent: X3D) -> None:
     child = grown({"gamma_t": 7})
-    assert warm_start(child, parent).quiet_taps == ()
+    assert warm_start(child, parent).zeroed_taps == ()
     assert torch.equal(child.stem.conv_t.weight, parent.stem.conv_t.weight)
     two = trained(replace(BASE, gamma_t=2))
     child = grown({"gamma_t": 7}, two.config)
-    assert warm_start(child, two).quiet_taps == (2,)
+    assert warm_start(child, two).zeroed_taps == (2,)
     assert not child.stem.conv_t.weight[:, :, [0, 4]].any()
     assert torch.equal(child.res2[0].conv_b.weight, two.res2[0].conv_b.weight)
 
 
-def test_report_says_what_came_from_where(parent: X3D) -> None:
+def test_report_names_the_origin_of_each_part(parent: X3D) -> None:
     report = warm_start(grown({"gamma_d": 1.4, "gamma_w": 0.8}), parent)
     sources = report.parts
     assert sources["stem"] == "widened: 16 -> 24 channels"
-    assert sources["res4.6"] == "new: passes on its input"
+    assert sources["res4.6"] == "new: identity"
     assert list(sources)[-1] == "head"
 
 
-def test_shrinking_is_done_and_owned_up_to(parent: X3D) -> None:
+def test_shrinking_is_reported(parent: X3D) -> None:
     report = warm_start(grown({"gamma_d": 0.2, "gamma_b": 0.5}), parent)
     assert not report.exact
     sources = report.parts
     assert sources["res2.0"].startswith("narrowed")
-    assert sources["res4.2"] == "left out"
+    assert sources["res4.2"] == "dropped"
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_other_differences_are_refused(
         warm_start(X3D(replace(BASE, **changes), classes), parent)
 
 
-def test_shares_of_a_column_add_up() -> None:
+def test_fractions_of_a_column_add_up() -> None:
     weight = torch.randn(4, 3, dtype=torch.float64)
     wide = expand_tensor(weight, torch.Size((4, 8)), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(wide[:, [0, 3, 6]].sum(1), weight[:, 0])
     torch.testing.assert_close(wide[:, [2, 5]].sum(1), weight[:, 2])
-    shares = wide[:, 2] / weight[:, 2]
-    assert shares.min() > 0.24
-    assert shares.max() < 0.76
-    assert len(shares.unique()) == 4
+    fractions = wide[:, 2] / weight[:, 2]
+    assert fractions.min() > 0.24
+    assert fractions.max() < 0.76
+    assert len(fractions.unique()) == 4
 
 
 def test_weights_file_for_a_run(tmp_path: Path) -> None:
@@ -173,5 +173,5 @@ def test_weights_file_for_a_run(tmp_path: Path) -> None:
     assert model.num_classes == 5
     assert metadata["warm_start"]["exact"] is True
     save_weights(create_model("vov3d_m", 5, depths="1,1,1,1"), tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="only X3D"):
+    with pytest.raises(WeightsError, match="got vov3d_m"):
         write_warm_start(config, tmp_path / "other.safetensors", tmp_path / "no.safetensors")

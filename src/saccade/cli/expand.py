@@ -34,17 +34,22 @@ _START = {"frames": int, "stride": int, "crop": int, "width": float, "bottleneck
 
 
 def run(args: list[str]) -> int:
-    """Search, and print what was found."""
+    """Run a search and print its result, or rewrite the report of a search."""
     parser = _parser()
     options, rest = parser.parse_known_args(args)
     if options.report:
         return _report(options, rest)
-    again = options.resume and not options.data
-    search = _resumed(options, args, rest) if again else _search(options, rest)
+    from_journal = options.resume and not options.data
+    search = _resumed(options, args, rest) if from_journal else _search(options, rest)
     if search is None:
         return 0
     result = _replay(options, search) if options.replay else _expand(options, search)
-    print(json.dumps(_summary(search, result), indent=2) if options.json else _table(search, result))
+    if options.json:
+        from saccade.expansion.result import summary
+
+        print(json.dumps(summary(search, result), indent=2))
+    else:
+        print(_table(search, result))
     return 0
 
 
@@ -52,9 +57,9 @@ def _parser() -> Parser:
     parser = Parser(
         prog="saccade expand",
         description="Search a network for a data set and a budget by expanding X2D, as X3D was found.\n\n"
-        "Each step trains one candidate per axis, all of about the same cost, and keeps the best, until the\n"
-        "targets are reached.",
-        epilog="Every field of the recipe is a flag too, as in saccade train: --batch-size 8 --optim.lr 0.1",
+        "Each step trains one candidate per axis, all of about the same cost, and continues from the best,\n"
+        "until the targets are reached.",
+        epilog="All fields of the recipe are flags, as in saccade train: --batch-size 8 --optim.lr 0.1",
     )
     parser.add_argument(
         "--data", default="", metavar="PATH", help="data set: a folder of class folders, a list file, ..."
@@ -73,14 +78,14 @@ def _parser() -> Parser:
 
 
 def _add_steps(parser: Parser) -> None:
-    targets = parser.add_argument_group("targets (at least one; the result exceeds none of them)")
-    targets.add_argument("--target-gmacs", type=float, metavar="G", help="GMACs of a clip")
+    targets = parser.add_argument_group("targets (at least one; upper limits for the result)")
+    targets.add_argument("--target-gmacs", type=float, metavar="G", help="GMACs per clip")
     targets.add_argument("--target-params", type=_number, metavar="N", help="parameters: 3800000 or 3.8M")
     targets.add_argument(
-        "--target-latency-ms", type=float, metavar="MS", help="latency of a clip, measured on --device"
+        "--target-latency-ms", type=float, metavar="MS", help="latency per clip, measured on --device"
     )
     targets.add_argument(
-        "--target-memory", type=float, metavar="MB", help="weights and activations of a clip"
+        "--target-memory", type=float, metavar="MB", help="memory of weights and activations for one clip"
     )
     steps = parser.add_argument_group("steps")
     steps.add_argument(
@@ -104,8 +109,8 @@ def _add_steps(parser: Parser) -> None:
         "--criterion",
         choices=["accuracy", "gain", "ratio"],
         default="accuracy",
-        help="keep the candidate of best accuracy, of most gain per doubling of the cost, or of best "
-        "accuracy / cost (default %(default)s)",
+        help="select by accuracy, by accuracy gain per doubling of the cost, or by accuracy / cost "
+        "(default %(default)s)",
     )
     steps.add_argument(
         "--start",
@@ -118,9 +123,11 @@ def _add_steps(parser: Parser) -> None:
         type=int,
         default=48,
         metavar="FRAMES",
-        help="frames of video that the first clip of two frames spans (default %(default)s)",
+        help="video frames that the first clip with two frames spans (default %(default)s)",
     )
-    steps.add_argument("--max-steps", type=int, default=30, metavar="N", help="steps (default %(default)s)")
+    steps.add_argument(
+        "--max-steps", type=int, default=30, metavar="N", help="maximum number of steps (default %(default)s)"
+    )
 
 
 def _add_training(parser: Parser) -> None:
@@ -134,36 +141,38 @@ def _add_training(parser: Parser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="successive halving: one in N continues (default off)",
+        help="successive halving: 1 in N candidates continues after each rung (default off)",
     )
     budget.add_argument(
-        "--warm-start", action="store_true", help="start candidates from the expanded weights of their parent"
+        "--warm-start",
+        action="store_true",
+        help="initialise candidates with the expanded weights of their parent",
     )
-    where = parser.add_argument_group("where it runs")
-    where.add_argument(
-        "--engine", choices=["process", "ray"], default="process", help="processes of this machine, or Ray"
+    execution = parser.add_argument_group("execution")
+    execution.add_argument(
+        "--engine", choices=["process", "ray"], default="process", help="processes on this machine, or Ray"
     )
-    where.add_argument(
+    execution.add_argument(
         "--jobs",
         type=int,
         default=0,
         metavar="N",
-        help="candidates trained in parallel (default: by machine)",
+        help="candidates trained in parallel (default: one per GPU, two on CPUs)",
     )
-    where.add_argument("--address", default="", help="address of the Ray cluster (default: this machine)")
-    add_device(where)
-    where.add_argument(
+    execution.add_argument("--address", default="", help="address of the Ray cluster (default: this machine)")
+    add_device(execution)
+    execution.add_argument(
         "--runtime",
         choices=["saccade", "torch", "compile"],
         default="saccade",
-        help="latency is that of our kernels, PyTorch's operators or torch.compile (default %(default)s)",
+        help="measure latency with our kernels, PyTorch's operators or torch.compile (default %(default)s)",
     )
-    where.add_argument(
+    execution.add_argument(
         "--latency-runs",
         type=int,
         default=5,
         metavar="N",
-        help="timed passes; 0 measures no latency (default %(default)s)",
+        help="timed passes per network; 0 measures no latency (default %(default)s)",
     )
 
 
@@ -172,24 +181,24 @@ def _add_modes(parser: Parser) -> None:
     modes.add_argument("--resume", action="store_true", help="continue the search in --out")
     modes.add_argument("--overwrite", action="store_true", help="replace the search in --out")
     modes.add_argument(
-        "--replay", default="", metavar="TABLE", help="take the accuracies from a table, train nothing"
+        "--replay", default="", metavar="TABLE", help="read accuracies from a CSV table instead of training"
     )
     modes.add_argument(
         "--num-classes",
         type=int,
         default=400,
         metavar="N",
-        help="classes with --replay (default %(default)s)",
+        help="number of classes with --replay (default %(default)s)",
     )
     modes.add_argument(
-        "--report", action="store_true", help="rewrite the report of the search in --out, exit"
+        "--report", action="store_true", help="rewrite the report of the search in --out and exit"
     )
     modes.add_argument(
         "--against",
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="with --report: other searches on the same data set to compare with",
+        help="with --report: folders of other searches on the same data set to compare with",
     )
 
 
@@ -203,7 +212,7 @@ def _report(options: Namespace, rest: list[str]) -> int:
 
 
 def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConfig | None:
-    """The settings of the search to resume with the changes of the flags; None after printing help."""
+    """The settings in the journal with the changes of the flags; None after printing help."""
     from saccade.expansion.config import SearchConfig
     from saccade.expansion.journal import read_journal, settings_in, steps_in
     from saccade.training.processes import pick_device
@@ -212,16 +221,16 @@ def _resumed(options: Namespace, args: list[str], rest: list[str]) -> SearchConf
     extra = [arg for name, arg in flags.items() if name not in _WITH_RESUME]
     if extra:
         raise UsageError(
-            f"{extra[0]}: --resume without --data takes all settings from the search in --out except "
-            f"{', '.join(_MAY_CHANGE)}"
+            f"{extra[0]}: --resume without --data reads the settings from the search in --out; only "
+            f"{', '.join(_MAY_CHANGE)} can be changed"
         )
     out = Path(options.out or OUT)
     records = read_journal(out)
     settings = settings_in(records)
     if settings is None:
-        raise UsageError(f"{out}: the journal has no settings; repeat them with --resume")
+        raise UsageError(f"{out}: the journal has no settings; give all flags of the search again")
     if "--device" not in flags:
-        options.device = settings["device"].split(":")[0]  # also of the engine, which deals out the GPUs
+        options.device = settings["device"].split(":")[0]  # cuda:1 -> cuda: the engine assigns the GPUs
     search = SearchConfig.from_dict(settings)
     base = parse_fields(search.base, rest, prog="saccade expand")
     if base is None:
@@ -248,12 +257,12 @@ def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
     base = parse_fields(recipe, rest, prog="saccade expand")
     if base is None:
         return None
-    given = (options.target_gmacs, options.target_params, options.target_latency_ms, options.target_memory)
+    limits = (options.target_gmacs, options.target_params, options.target_latency_ms, options.target_memory)
     targets = tuple(
-        Target(kind, value) for kind, value in zip(COSTS, given, strict=True) if value is not None
+        Target(kind, value) for kind, value in zip(COSTS, limits, strict=True) if value is not None
     )
     cost: Any = options.cost.replace("-", "_")
-    measured = "latency_ms" in (cost, *(target.kind for target in targets))
+    uses_latency = "latency_ms" in (cost, *(target.kind for target in targets))
     return SearchConfig(
         base=base,
         epochs=base.epochs if options.epochs is None else options.epochs,
@@ -268,7 +277,7 @@ def _search(options: Namespace, rest: list[str]) -> SearchConfig | None:
         seeds=options.seeds,
         device=str(pick_device(options.device)),
         runtime=options.runtime,
-        latency_runs=options.latency_runs if measured or not options.replay else 0,
+        latency_runs=options.latency_runs if uses_latency or not options.replay else 0,
         warm_start=options.warm_start,
         halving=options.halving,
         max_steps=options.max_steps,
@@ -286,18 +295,18 @@ def _start(text: str) -> Factors:
             values[name.strip()] = kind(value)  # type: ignore[misc]
         except (TypeError, ValueError):
             raise UsageError(
-                f"--start {part!r}: write NAME=VALUE, with a name of {', '.join(_START)}"
+                f"--start {part!r}: must be NAME=VALUE, where NAME is one of {', '.join(_START)}"
             ) from None
     return Factors(**values)
 
 
 def _number(text: str) -> float:
-    """``3.8M`` as a number."""
+    """Parse ``3.8M``."""
     scale = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text[-1:].lower())
     try:
         return float(text[:-1]) * scale if scale else float(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a number; write 3800000 or 3.8M") from None
+        raise ArgumentTypeError(f"{text!r} is not a number like 3800000 or 3.8M") from None
 
 
 def _expand(options: Namespace, search: SearchConfig) -> SearchResult:
@@ -318,12 +327,6 @@ def _replay(options: Namespace, search: SearchConfig) -> SearchResult:
         resume=options.resume,
         overwrite=options.overwrite,
     )
-
-
-def _summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
-    from saccade.expansion.result import summary
-
-    return summary(search, result)
 
 
 def _table(search: SearchConfig, result: SearchResult) -> str:
@@ -351,7 +354,7 @@ def _table(search: SearchConfig, result: SearchResult) -> str:
         )
     lines = aligned(rows, num_left=len(titles) + 1)
     final = result.final.candidate
-    lines += ["", f"found: {final.name}: {final.factors}"]
+    lines += ["", f"result: {final.name}: {final.factors}"]
     if (search.out / "recipe.json").is_file():
         lines.append(f"train it at full length: saccade train {search.out / 'recipe.json'}")
     return "\n".join(lines)

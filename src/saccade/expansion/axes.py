@@ -1,9 +1,9 @@
-"""The six expansions of X3D, each to the usable value whose cost is nearest to the cost of a step.
+"""The six expansion axes of X3D. A step expands an axis to the value that comes nearest to the target cost.
 
-Paper: X3D (arXiv 2004.04730), sections 3.1 and 3.2. It says what each operation expands, and that a step
-about doubles the complexity. The values it leaves open are chosen so that the published networks lie on the
-way: with crops in steps of 8 pixels, bottlenecks of 0.25, depths of 0.1 and widths of 0.05, doubling the
-multiply-adds leads from X2D to 2.25, 160, 2.2, 224, 312, 5.0 and 1.45, the published factors.
+Paper: X3D (arXiv 2004.04730), sections 3.1 and 3.2. It defines what each axis expands, and that a step about
+doubles the complexity. It does not give the step sizes. The ones here (crop 8 pixels, bottleneck 0.25, depth
+0.1, width 0.05) reproduce the published networks: doubling the multiply-adds from X2D gives the published
+factors 2.25, 160, 2.2, 224, 312, 5.0 and 1.45.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ BOTTLENECK_STEP = 0.25
 DEPTH_STEP = 0.1
 WIDTH_STEP = 0.05
 RATE_EXPONENT = 0.25
-"""X-Temporal lengthens the clip and raises the frame rate at once; the rate takes this part of the factor.
-A quarter leads from X3D-XS's 4 frames every 12 to 8 every 10, whose X-Fast is X3D-M's 16 every 5."""
+"""X-Temporal raises the number of frames and the frame rate together: rate ~ frames ** RATE_EXPONENT.
+0.25 expands X3D-XS's 4 frames of stride 12 to 8 of stride 10, and X-Fast those to X3D-M's 16 of stride 5."""
 
-_MOST_VALUES = 4096
+_MAX_VALUES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the data set allows a search; None is no limit.
+    """Limits that the data set sets to a search; None means unlimited.
 
     Attributes:
-        short_side: pixels of a typical video's short side.
-        num_frames: frames of a typical video, at the clip's frame rate.
-        by_segments: a clip has a frame of each segment of the whole video, whatever its stride.
-        num_train, num_val: videos of the splits; 0 where nothing is trained.
+        short_side: short side of the median video, in pixels.
+        num_frames: length of the median video, in frames at the clip's frame rate.
+        by_segments: clips take one frame from each segment of the whole video and ignore the stride.
+        num_train, num_val: number of videos in each split; 0 if nothing is trained.
     """
 
     short_side: int | None = None
@@ -46,34 +46,34 @@ class Limits:
     num_classes: int = 400
 
     def span_fits(self, frames: int, stride: int) -> bool:
-        """Whether a video has that many frames that far apart."""
+        """Whether a clip of ``frames`` frames with this stride fits into a video."""
         return self.num_frames is None or (frames - 1) * stride + 1 <= self.num_frames
 
 
-def values(axis: Axis, parent: Factors, *, limits: Limits, duration: int) -> Iterator[Factors]:
-    """What ``axis`` can expand ``parent`` to, in order of growth, within the limits.
+def axis_values(axis: Axis, parent: Factors, *, limits: Limits, duration: int) -> Iterator[Factors]:
+    """All expansions of ``parent`` along ``axis`` within the limits, smallest first.
 
     Args:
-        duration: frames of the source that a clip of several frames spans if the parent has only one.
+        duration: source frames that the expanded clip spans if the parent's clip has a single frame.
     """
-    return islice(_VALUES[axis](parent, limits, duration), _MOST_VALUES)
+    return islice(_AXIS_VALUES[axis](parent, limits, duration), _MAX_VALUES)
 
 
 def _fast(parent: Factors, limits: Limits, duration: int) -> Iterator[Factors]:
-    if limits.by_segments:  # all frames there are lie in the same time: the same as X-Temporal
+    if limits.by_segments:  # a clip always spans the whole video: the same as X-Temporal
         yield from _temporal(parent, limits, duration)
         return
     length = duration if parent.frames == 1 else parent.duration
     for frames in count(parent.frames + 1):
-        stride = _nearest_whole(length / frames)
+        stride = _nearest_integer(length / frames)
         while stride and not limits.span_fits(frames, stride):
-            stride -= 1  # after the parent's last frame, its stride may reach beyond the video
+            stride -= 1  # the parent's duration counts a stride after its last frame, maybe past the video
         if not stride:
             return
         if parent.frames > 1 and stride >= parent.stride:
             if length / frames <= 1:
                 return
-            continue  # too few more frames to raise the rate by a whole step
+            continue  # not enough frames yet for a smaller stride
         yield parent.replace(frames=frames, stride=stride)
         if length / (frames + 1) < 1:
             return
@@ -87,12 +87,12 @@ def _temporal(parent: Factors, limits: Limits, duration: int) -> Iterator[Factor
             yield parent.replace(frames=frames)
             continue
         if parent.frames == 1:
-            stride = _nearest_whole(duration / frames)
+            stride = _nearest_integer(duration / frames)
         else:
-            stride = _nearest_whole(parent.stride * (parent.frames / frames) ** RATE_EXPONENT)
+            stride = _nearest_integer(parent.stride * (parent.frames / frames) ** RATE_EXPONENT)
         while not limits.span_fits(frames, stride):
             stride -= 1
-        if parent.frames == 1 or frames * stride > parent.duration:  # else it is X-Fast
+        if parent.frames == 1 or frames * stride > parent.duration:  # otherwise this is X-Fast
             yield parent.replace(frames=frames, stride=stride)
 
 
@@ -112,7 +112,7 @@ def _steps(field: str, step: float) -> Callable[[Factors, Limits, int], Iterator
     return grow
 
 
-_VALUES: dict[Axis, Callable[[Factors, Limits, int], Iterator[Factors]]] = {
+_AXIS_VALUES: dict[Axis, Callable[[Factors, Limits, int], Iterator[Factors]]] = {
     "fast": _fast,
     "temporal": _temporal,
     "spatial": _spatial,
@@ -122,8 +122,8 @@ _VALUES: dict[Axis, Callable[[Factors, Limits, int], Iterator[Factors]]] = {
 }
 
 
-def _nearest_whole(value: float) -> int:
-    """The whole number whose ratio to ``value`` is nearest to 1; at least 1."""
+def _nearest_integer(value: float) -> int:
+    """The integer >= 1 whose ratio to ``value`` is nearest to 1."""
     low = math.floor(value)
     if low < 1:
         return 1
@@ -141,22 +141,20 @@ def expand(
 ) -> Factors | None:
     """``parent`` expanded along ``axis`` so that its cost comes nearest to ``rate`` times the parent's.
 
-    Of values that cost the same the largest is taken. None if the axis cannot grow enough: even its last
-    value costs less than the square root of ``rate`` times the parent's, that is less than half a step.
+    Among values of equal cost the largest is returned. None if even the last value of the axis costs less
+    than sqrt(``rate``) times the parent's, i.e. less than half a step.
     """
-    base = cost(parent)
-    goal = base * rate
-    options = _Lazy(values(axis, parent, limits=limits, duration=duration))
-    above = first_at_least(options, goal, cost)
-    below = above - 1
-    found = [index for index in (below, above) if index >= 0 and options.has(index)]
-    if not found:
+    parent_cost = cost(parent)
+    target = parent_cost * rate
+    options = _LazyList(axis_values(axis, parent, limits=limits, duration=duration))
+    above = first_at_least(options, target, cost)
+    neighbours = [index for index in (above - 1, above) if index >= 0 and options.has(index)]
+    if not neighbours:
         return None
-    best = min(found, key=lambda index: abs(math.log(cost(options[index]) / goal)))
+    best = min(neighbours, key=lambda index: abs(math.log(cost(options[index]) / target)))
     while options.has(best + 1) and cost(options[best + 1]) == cost(options[best]):
         best += 1
-    chosen = options[best]
-    return chosen if cost(chosen) >= base * math.sqrt(rate) * (1 - 1e-9) else None
+    return options[best] if cost(options[best]) >= parent_cost * math.sqrt(rate) * (1 - 1e-9) else None
 
 
 def contract(
@@ -170,7 +168,7 @@ def contract(
 ) -> Factors | None:
     """The largest value on ``axis`` between ``parent`` and ``expanded`` that ``fits``; None if none does."""
     best = None
-    for value in values(axis, parent, limits=limits, duration=duration):
+    for value in axis_values(axis, parent, limits=limits, duration=duration):
         if value == expanded or not fits(value):
             return best
         best = value
@@ -178,18 +176,18 @@ def contract(
 
 
 def usable_axes(parent: Factors, axes: Sequence[Axis], limits: Limits) -> list[Axis]:
-    """``axes`` in their usual order, without X-Fast where it is the same as X-Temporal: one frame has no
-    rate, and a clip of segments always spans the whole video.
+    """``axes`` in the order of `AXES`, without X-Fast where it would equal X-Temporal: a single frame has no
+    frame rate, and a clip of segments always spans the whole video.
     """
     same = parent.frames == 1 or limits.by_segments
     return [axis for axis in AXES if axis in axes and not (axis == "fast" and same and "temporal" in axes)]
 
 
 def parse_axes(text: str) -> tuple[Axis, ...]:
-    """``spatial,depth`` as axes.
+    """Parse ``spatial,depth``.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: unknown axis.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     wrong = next((name for name in names if name not in AXES), None)
@@ -198,31 +196,31 @@ def parse_axes(text: str) -> tuple[Axis, ...]:
     return tuple(axis for axis in AXES if axis in names)
 
 
-class _Lazy:
-    """A list that is filled from an iterator as far as it is read."""
+class _LazyList:
+    """A list that reads its iterator only up to the highest index asked for."""
 
     def __init__(self, source: Iterator[Factors]) -> None:
-        self._source, self._made = source, list[Factors]()
+        self._source, self._items = source, list[Factors]()
 
     def has(self, index: int) -> bool:
-        self._made += islice(self._source, max(0, index + 1 - len(self._made)))
-        return index < len(self._made)
+        self._items += islice(self._source, max(0, index + 1 - len(self._items)))
+        return index < len(self._items)
 
     def __getitem__(self, index: int) -> Factors:
         self.has(index)
-        return self._made[index]
+        return self._items[index]
 
 
-def first_at_least(options: _Lazy, goal: float, cost: Callable[[Factors], float]) -> int:
-    """Index of the first of ``options``, sorted by cost, that costs at least ``goal``; else their number."""
+def first_at_least(options: _LazyList, target: float, cost: Callable[[Factors], float]) -> int:
+    """Index of the first option that costs at least ``target``, or the number of options; sorted by cost."""
     step, low = 1, -1
-    while options.has(low + step) and cost(options[low + step]) < goal:
+    while options.has(low + step) and cost(options[low + step]) < target:
         low += step
         step *= 2
     high = low + step
     while high - low > 1:
         middle = (low + high) // 2
-        if options.has(middle) and cost(options[middle]) < goal:
+        if options.has(middle) and cost(options[middle]) < target:
             low = middle
         else:
             high = middle

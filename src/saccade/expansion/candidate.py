@@ -1,4 +1,4 @@
-"""A candidate of the search, its trainings, and where they run."""
+"""Candidates of a search, the jobs that train them, and the protocol of the engines that run the jobs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from saccade.models import model_info
 from saccade.tasks import get_task
 from saccade.training.config import TrainConfig
 
-_NEVER = 100
 _FACTORS = ("gamma_tau", "gamma_t", "gamma_s", "gamma_w", "gamma_b", "gamma_d")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One network that a step of the search tries.
+    """A network that a step of the search trains.
 
     Attributes:
-        step: 0 for the network the search starts from, then 1, 2, ...
-        axis: what was expanded; ``start`` for the first network.
-        contracted: whether the step's expansion was partly taken back to meet the target.
-        parent: name of the candidate it was expanded from, empty for the first.
+        step: 0 for the network that the search starts from, then 1, 2, ...
+        axis: the expanded axis; ``start`` for the first network.
+        contracted: whether the step's expansion was partly reverted to meet the target.
+        parent: name of the candidate it was expanded from; empty for the first network.
     """
 
     step: int
@@ -49,16 +48,16 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One training of one candidate with one seed, when it has ended.
+    """The outcome of one training of a candidate with one seed.
 
     Attributes:
-        rung: round of successive halving, 0 where there is none.
-        attempt: 1 for the first try, 2 for the second.
-        accuracy: the validation figure after the last epoch, 0..1: top-1, or that of the task.
+        rung: rung of successive halving; 0 without it.
+        attempt: 1, or 2 for a retry.
+        accuracy: validation metric after the last epoch, 0..1: top-1, or the task's main metric.
         num_val: number of validation videos.
         noise: standard error of ``accuracy`` for that number of videos; None: that of a proportion.
         seconds: wall time of the training.
-        epochs: epochs trained, those of earlier rungs included.
+        epochs: epochs trained, including earlier rungs.
         run_dir: the run folder with the weights.
         error: why it failed.
     """
@@ -78,7 +77,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`Job.name` of the job it came from."""
+        """The `Job.name` of its job."""
         return _job_name(self.candidate, self.seed, self.rung)
 
     @classmethod
@@ -89,13 +88,13 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training that an engine is to run.
+    """A training for an engine to run.
 
     Attributes:
-        config: the whole training; its ``out`` is the run folder.
-        fraction: of the config's training that is done when this job ends, 0..1; the next rung of successive
-            halving continues from there in the same run folder.
-        parent_run: run folder to take weights from by expansion (warm start); empty: from scratch.
+        config: the full training; its ``out`` is the run folder.
+        fraction: stop after this fraction of the training, 0..1; the next rung of successive halving resumes
+            the same run folder.
+        parent_run: run folder whose weights are expanded for a warm start; empty: train from scratch.
     """
 
     candidate: Candidate
@@ -108,21 +107,20 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Unique in a search: ``03-spatial-seed1``, with the rung of successive halving after the first."""
+        """Unique in a search: ``03-spatial-seed1``, or ``03-spatial-seed1-rung2`` with successive halving."""
         return _job_name(self.candidate, self.seed, self.rung)
 
     def done(self, accuracy: float, **fields: Any) -> Trial:
-        """The trial of this job with that accuracy."""
-        return self._ended(status="done", accuracy=accuracy, **fields)
+        """A successful trial of this job."""
+        return self._trial(status="done", accuracy=accuracy, **fields)
 
     def failed(self, error: str, *, seconds: float = 0.0) -> Trial:
-        """The trial of this job that failed for the reason ``error``."""
-        return self._ended(status="failed", error=error, seconds=seconds, run_dir=self.config.run_dir)
+        """A failed trial of this job."""
+        return self._trial(status="failed", error=error, seconds=seconds, run_dir=self.config.run_dir)
 
-    def _ended(self, **fields: Any) -> Trial:
-        epochs = self.fraction * self.config.epochs
-        own = {"candidate": self.candidate, "seed": self.seed, "rung": self.rung, "attempt": self.attempt}
-        return Trial(**{**own, "epochs": epochs, **fields})
+    def _trial(self, **fields: Any) -> Trial:
+        job = {"candidate": self.candidate, "seed": self.seed, "rung": self.rung, "attempt": self.attempt}
+        return Trial(**{**job, "epochs": self.fraction * self.config.epochs, **fields})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -140,45 +138,42 @@ def _job_name(candidate: Candidate, seed: int, rung: int) -> str:
 
 
 class Engine(Protocol):
-    """Where candidates train."""
+    """Runs jobs."""
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
-        """One trial for each job, as they finish. A job that fails, or whose process dies, is a trial with
-        status ``failed``, never an exception. Closing the iterator, as Ctrl-C does, ends the running jobs by
-        SIGTERM, after which they can be resumed.
+        """Yield one trial per job, in the order in which they finish. A job that fails, or whose process
+        dies, yields a trial with status ``failed``; it raises nothing. Closing the iterator, as Ctrl-C does,
+        sends SIGTERM to the running jobs, which can be resumed afterwards.
         """
         ...
 
     def close(self) -> None:
-        """Release what the engine holds."""
+        """Release the engine's resources."""
         ...
 
 
 def check_base(base: TrainConfig) -> None:
     """Raise `ConfigError` if candidates cannot be trained with the recipe ``base``."""
     if not (base.model.name == "x2d" or base.model.name.startswith("x3d")):
-        model_info(base.model.name)  # an unknown name has an error of its own
+        model_info(base.model.name)  # raises if the name is unknown
         raise ConfigError(
-            f"model.name: the axes are those of X3D; start from a recipe of x2d or x3d, "
-            f"not of {base.model.name}"
+            f"model.name: only X3D can be expanded, got {base.model.name}; use a recipe of x2d or x3d"
         )
     if base.model.weights or base.model.freeze:
-        raise ConfigError(
-            "model.weights: every candidate is another network, so none can load them; leave it empty"
-        )
+        raise ConfigError("model.weights: candidates differ in shape and cannot load weights; leave it empty")
     if not get_task(base.task).searchable:
-        raise ConfigError(f"task: a search compares networks for clips; it cannot do {base.task}")
+        raise ConfigError(f"task: expansion searches do not support the task {base.task}")
 
 
 def derive(base: TrainConfig, factors: Factors) -> TrainConfig:
-    """``base`` with the clip and the network of ``factors``; margins around crops keep their proportions."""
+    """``base`` with the clip and the network of ``factors``. Resize sizes scale with the crop."""
     scale = factors.crop / base.train_crop
 
-    def side(pixels: int) -> int:
+    def scaled(pixels: int) -> int:
         return max(1, round(pixels * scale))
 
     crop = factors.crop if base.train_crop == base.clip.crop else 2 * round(base.clip.crop * scale / 2)
-    low, high = (max(factors.crop, side(pixels)) for pixels in base.train_short_side)
+    low, high = (max(factors.crop, scaled(pixels)) for pixels in base.train_short_side)
     others = {name: value for name, value in base.model.overrides.items() if name not in _FACTORS}
     return base.replace(
         model=replace(base.model, name="x2d", overrides={**others, **factors.network}),
@@ -186,7 +181,7 @@ def derive(base: TrainConfig, factors: Factors) -> TrainConfig:
             num_frames=factors.frames,
             stride=factors.stride,
             crop=crop,
-            short_side=max(crop, side(base.clip.short_side)),
+            short_side=max(crop, scaled(base.clip.short_side)),
         ),
         augment=replace(base.augment, short_side=(low, high), crop=factors.crop if base.augment.crop else 0),
     )
@@ -195,9 +190,9 @@ def derive(base: TrainConfig, factors: Factors) -> TrainConfig:
 def candidate_config(
     search: SearchConfig, factors: Factors, *, name: str, seed: int, out: Path
 ) -> TrainConfig:
-    """The training of one candidate: ``derive`` for the budget's epochs, the schedule shortened with them.
+    """The training config of a candidate: `derive` with the search's epochs and a schedule scaled to them.
 
-    It is validated once, after the last epoch, so that no candidate profits from being validated more often.
+    It validates once, after the last epoch, so that no candidate gets a best-of-many validation score.
     """
     base = search.base
     scale = search.epochs / base.epochs
@@ -212,7 +207,7 @@ def candidate_config(
         optim=optim,
         epochs=search.epochs,
         grid=replace(base.grid, evals=0),
-        val_every=_NEVER * search.epochs,  # the end is always validated
+        val_every=100 * search.epochs,  # never during training; the end is always validated
         test_views="",
         seed=base.seed + seed,
         device=search.device,

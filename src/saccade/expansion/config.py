@@ -1,4 +1,4 @@
-"""The frozen description of one search, and the points of the space that it searches."""
+"""The settings of a search, and the points of the space that it searches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.tasks import figure_name, get_task
 from saccade.training.config import TrainConfig
 
 Axis = Literal["fast", "temporal", "spatial", "depth", "width", "bottleneck"]
-"""What one step expands. Section 3.1 of the X3D paper calls them X-Fast, X-Temporal and so on."""
+"""An expansion axis; section 3.1 of the X3D paper calls them X-Fast, X-Temporal and so on."""
 AXES: tuple[Axis, ...] = get_args(Axis)
 
 Cost = Literal["gmacs", "params", "latency_ms", "memory_mb"]
@@ -32,21 +32,21 @@ Criterion = Literal["accuracy", "gain", "ratio"]
 Runtime = Literal["saccade", "torch", "compile"]
 
 _MAY_CHANGE = {"out", "device", "threads", "workers", "cache_mb", "latency_runs", "max_steps"}
-"""Settings that may differ when a search is resumed; the device not where a latency decides."""
+"""Settings that may differ when a search is resumed, except for the device if the search uses latencies."""
 
 
 def accuracy_name(task: str) -> str:
-    """What the accuracy of a search is called in print: the figure that selects models of the task."""
+    """Display name of a search's accuracy: the task's main metric."""
     return figure_name(get_task(task or "single-label").figure)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Factors:
-    """A point in the space of X3D in usable values: the clip in frames and pixels, the network in factors."""
+    """A point in the search space of X3D: the clip in frames and pixels, the network in factors."""
 
     frames: int = 1
     stride: int = 1
-    """Frames of the source, at the clip's rate, from one frame of the clip to the next."""
+    """Source frames, at the clip's frame rate, between two frames of the clip."""
     crop: int = BASE_CROP
     width: float = 1.0
     bottleneck: float = 1.0
@@ -54,12 +54,12 @@ class Factors:
 
     @property
     def duration(self) -> int:
-        """Frames of the source that the clip spans."""
+        """Source frames that the clip spans."""
         return self.frames * self.stride
 
     @property
     def network(self) -> dict[str, int | float | str]:
-        """Fields of `X3DConfig` that do not follow from the clip."""
+        """The fields of `X3DConfig` that do not depend on the clip."""
         return {"gamma_w": self.width, "gamma_b": self.bottleneck, "gamma_d": self.depth}
 
     @property
@@ -70,12 +70,12 @@ class Factors:
 
     @property
     def config(self) -> X3DConfig:
-        """The point with `X3DConfig`'s defaults for everything else."""
+        """An `X3DConfig` with these factors and otherwise default values."""
         return replace(X3DConfig(), **self.gammas)
 
     @classmethod
-    def of(cls, config: X3DConfig) -> Factors:
-        """The point of a model's config."""
+    def from_config(cls, config: X3DConfig) -> Factors:
+        """The factors of a model's config."""
         return cls(
             frames=config.num_frames,
             stride=config.stride,
@@ -97,14 +97,13 @@ class Factors:
 
 @dataclass(frozen=True, kw_only=True)
 class Complexity:
-    """What one clip costs the network of some `Factors`.
+    """The cost of a forward pass of one clip.
 
     Attributes:
         gmacs: multiply-adds / 10⁹ of convolutions and linear layers, at the training crop.
-        params: parameters, including the classifier's for the classes of the data set.
-        memory_mb: peak of weights and live activations, in 10⁶ bytes, during a float32 forward pass.
-        latency_ms: median forward pass of one clip on the device and runtime of the search; None if not
-            measured.
+        params: number of parameters, including the classifier for the data set's classes.
+        memory_mb: peak memory of weights and live activations, in 10⁶ bytes, in float32.
+        latency_ms: median latency on the device and runtime of the search; None if not measured.
     """
 
     gmacs: float
@@ -120,13 +119,13 @@ class Complexity:
         """
         value = getattr(self, kind)
         if value is None:
-            raise ConfigError(f"{kind}: was not measured in this search")
+            raise ConfigError(f"{kind}: not measured in this search")
         return float(value)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The search ends at the largest network whose ``kind`` is at most ``value``."""
+    """An upper limit on one cost; the search ends at the largest network that meets it."""
 
     kind: Cost
     value: float
@@ -137,31 +136,31 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """The frozen description of one search.
+    """The settings of one search.
 
     Attributes:
-        base: the training of every candidate except for clip, network, seed and folder; ``base.data`` is the
-            data set, ``base.epochs`` the length of training in the recipe that the search writes.
-        epochs: epochs of each candidate's training (the budget).
-        targets: upper limits, all of which the result meets.
-        cost: what a step multiplies by ``rate``.
-        rate: cost of a step's candidates, as a multiple of their parent's.
-        criterion: how a step selects, see `saccade.expansion.criterion`.
-        axes: what may be expanded.
-        start: where the search begins.
-        duration: frames of the source that the first clip of several frames spans.
-        seeds: trainings of each candidate, with seeds 0, 1, ...
+        base: recipe of the candidates. The search sets clip, network, seed and folder. ``base.data`` is the
+            data set, ``base.epochs`` the number of epochs in the recipe that the search writes.
+        epochs: training epochs of each candidate.
+        targets: upper limits; the result meets all of them.
+        cost: the cost that each step multiplies by ``rate``.
+        rate: cost of a step's candidates relative to their parent's.
+        criterion: how a step selects a candidate, see `saccade.expansion.criterion`.
+        axes: axes that may be expanded.
+        start: the first network.
+        duration: source frames that the first clip with more than one frame spans.
+        seeds: number of trainings of each candidate, with seeds 0, 1, ...
         out: folder of the search.
-        device: device on which the latency is measured and candidates train.
-        runtime: how the latency is measured: this library's kernels, PyTorch's operators, or torch.compile.
-        latency_runs: timed passes; 0 measures no latency.
-        warm_start: candidates start from their parent's weights, expanded.
-        halving: successive halving among the candidates of a step: 1/halving of them goes on after each
-            round; 0 trains all of them to the end.
-        max_steps: the search stops after this many steps.
+        device: device for training and for measuring latency.
+        runtime: operators for measuring latency: this library's kernels, PyTorch's, or torch.compile.
+        latency_runs: number of timed passes; 0 measures no latency.
+        warm_start: initialise candidates with the expanded weights of their parent.
+        halving: successive halving among the candidates of a step: 1/halving of them continues after each
+            rung; 0 trains all of them to the end.
+        max_steps: maximum number of steps.
 
     Raises:
-        UsageError: a field that cannot work, whatever the data.
+        UsageError: invalid setting.
     """
 
     base: TrainConfig
@@ -184,7 +183,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         if not self.targets:
-            raise UsageError(f"no target: give one of {', '.join(TARGET_FLAGS.values())}")
+            raise UsageError(f"no target: give at least one of {', '.join(TARGET_FLAGS.values())}")
         for target in self.targets:
             if not 0 < target.value < math.inf:
                 raise UsageError(
@@ -194,15 +193,15 @@ class SearchConfig:
             if getattr(self, name) < least:
                 raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 1.1 <= self.rate <= 16:
-            raise UsageError(f"rate: a step multiplies the cost by 1.1 to 16, got {self.rate:g}")
+            raise UsageError(f"rate must be between 1.1 and 16, got {self.rate:g}")
         if not 0 < self.epochs < math.inf:
             raise UsageError(f"epochs must be a number above 0, got {self.epochs:g}")
         if self.halving < 0 or self.halving == 1:
-            raise UsageError(f"halving: one in {self.halving} cannot go on; choose 2 or more, or 0")
+            raise UsageError(f"halving must be 0 (off) or at least 2, got {self.halving}")
         if not self.axes:
-            raise UsageError(f"axes: none given; choose among {', '.join(AXES)}")
-        if self._latency_decides and not self.latency_runs:
-            raise UsageError("latency_runs: a latency is the target or the cost, so it must be measured")
+            raise UsageError(f"axes must name at least one of {', '.join(AXES)}")
+        if self._uses_latency and not self.latency_runs:
+            raise UsageError("latency_runs must be above 0 if the target or the cost is a latency")
         if wrong := next((name for name, value in asdict(self.start).items() if not value > 0), None):
             raise UsageError(f"start: {wrong} must be above 0, got {getattr(self.start, wrong):g}")
         try:
@@ -211,21 +210,21 @@ class SearchConfig:
             raise UsageError(f"start: {error}") from None
 
     @property
-    def _latency_decides(self) -> bool:
+    def _uses_latency(self) -> bool:
         return "latency_ms" in (self.cost, *(target.kind for target in self.targets))
 
     def replace(self, **changes: Any) -> SearchConfig:
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON, and the journal, hold them."""
+        """The settings as plain values, as in the journal."""
         values = asdict(self) | {"base": self.base.to_dict(), "out": str(self.out)}
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> SearchConfig:
-        """The inverse of `to_dict`; fields that an older version did not have get their defaults."""
+        """The inverse of `to_dict`; missing fields, as in older journals, get their defaults."""
         values = dict(settings)
         values["base"] = TrainConfig.from_dict(values["base"])
         values["targets"] = tuple(Target(**target) for target in values["targets"])
@@ -235,32 +234,30 @@ class SearchConfig:
         return cls(**values)
 
     def check_continues(self, before: SearchConfig, steps_made: int) -> None:
-        """Raise `ConfigError` if a search that began with the settings ``before`` and has made this many
-        steps cannot go on with these.
-        """
-        may_change = _MAY_CHANGE - ({"device"} if before._latency_decides else set())
+        """Raise `ConfigError` if a search begun with the settings ``before`` cannot be resumed with these."""
+        may_change = _MAY_CHANGE - ({"device"} if before._uses_latency else set())
         old, new = _flat(before.to_dict(), may_change), _flat(self.to_dict(), may_change)
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 raise ConfigError(
                     f"{name}: {new.get(name)!r}, but the search in {self.out} was begun with "
-                    f"{old.get(name)!r}; resume it with that, or begin a new one with --out"
+                    f"{old.get(name)!r}; resume with the same value, or start a new search with --out"
                 )
         if self.max_steps < steps_made:
             raise ConfigError(
-                f"max_steps: {self.max_steps}, but the search in {self.out} has made {steps_made} steps; "
+                f"max_steps: {self.max_steps}, but the search in {self.out} already has {steps_made} steps; "
                 f"resume it with --max-steps {steps_made} or more"
             )
 
 
 def _flat(values: dict[str, Any], without: set[str], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one dictionary with dotted names."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         if name in without:
             continue
         if isinstance(value, dict) and value:
-            found |= _flat(value, without, f"{prefix}{name}.")
+            flat |= _flat(value, without, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            flat[prefix + name] = value
+    return flat

@@ -1,4 +1,4 @@
-"""What a point in the space of X3D costs: counted on the meta device, and timed on a real one."""
+"""The cost of candidates: multiply-adds, parameters and memory counted on the meta device, and latency."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from saccade.models.x3d import X3D, X3DConfig
 from saccade.ops import use_backend
 
 Build = Callable[[Factors], X3D]
-"""Builds the network of some factors, on the default device."""
+"""Builds the network of some factors on the default device."""
 
-CHEAP_SECONDS = 120.0
-CHEAP_MB = 4000.0
-"""At the end of a search all its networks are timed if that takes at most this long and this much memory,
-otherwise only those on its path."""
+MAX_TIMING_SECONDS = 120.0
+MAX_TIMING_MB = 4000.0
+"""The end of a search measures the latency of all its networks if this stays within these limits, otherwise
+only of those on its path."""
 _WARMUP_PASSES = 2
 
 
 class Meter:
-    """Counts and times networks, each once.
+    """Counts the cost of networks and measures their latency, once per network.
 
     Args:
         build: builds the network whose clip is ``factors.frames`` x ``factors.crop``.
-        device: of the latency.
-        runtime: of the latency.
-        runs: timed passes; 0 measures no latency.
+        device: device of the latency.
+        runtime: runtime of the latency, see `SearchConfig.runtime`.
+        runs: number of timed passes; 0 measures no latency.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Meter:
     ) -> None:
         self._build, self.device, self.runtime, self.runs = build, device, runtime, runs
         self._counted: dict[Factors, Complexity] = {}
-        self._like: X3D | None = None
+        self._template: X3D | None = None
 
     def count(self, factors: Factors) -> Complexity:
-        """Multiply-adds, parameters and memory of one clip; the latency too once it was measured."""
+        """Multiply-adds, parameters and memory for one clip, and the latency if it was measured before."""
         if factors not in self._counted:
             with torch.device("meta"):
                 model = self._build(factors)
@@ -63,8 +63,8 @@ class Meter:
         return self._counted[factors]
 
     def measure(self, points: Sequence[Factors]) -> list[Complexity]:
-        """`count` with the latency of each; new points are timed in turns, so that other load of the machine
-        affects all of them alike.
+        """`count` with latency. New points are timed in turns, so that other load on the machine affects all
+        of them equally.
         """
         counted = [self.count(factors) for factors in points]
         new = [f for f, known in zip(points, counted, strict=True) if known.latency_ms is None]
@@ -74,13 +74,13 @@ class Meter:
         return [self.count(factors) for factors in points]
 
     def remember(self, factors: Factors, complexity: Complexity) -> None:
-        """Take over what was counted and measured before the search was interrupted."""
+        """Restore a cost from the journal."""
         self._counted[factors] = complexity
 
-    def cost(self, kind: Cost) -> Callable[[Factors], float]:
-        """The cost ``kind`` as a function of the factors.
+    def cost_function(self, kind: Cost) -> Callable[[Factors], float]:
+        """A function from factors to the cost ``kind``.
 
-        Multiply-adds come from `x3d_macs`, which is fast enough to try many values; a latency is measured.
+        Multiply-adds come from `x3d_macs`, which is fast enough to try many values. Latencies are measured.
         """
         if kind == "gmacs":
             return self._gmacs
@@ -89,17 +89,17 @@ class Meter:
         return lambda factors: self.count(factors).cost(kind)
 
     def _gmacs(self, factors: Factors) -> float:
-        if self._like is None:
+        if self._template is None:
             with torch.device("meta"):
-                self._like = self._build(factors)
-        config = replace(self._like.config, **factors.gammas)
-        return x3d_macs(config, self._like.num_classes) / 1e9
+                self._template = self._build(factors)
+        config = replace(self._template.config, **factors.gammas)
+        return x3d_macs(config, self._template.num_classes) / 1e9
 
     def time(self, points: Sequence[Factors]) -> list[Speed]:
-        """`runs` passes of one clip for each, in turns."""
+        """Time ``runs`` passes of one clip through each network, in turns."""
         limit: AbstractContextManager[Any] = nullcontext()
         if self.runtime == "compile":
-            torch._dynamo.reset()  # after 8 networks of one class the next would run as they are, uncompiled
+            torch._dynamo.reset()  # by default torch.compile stops compiling a class after 8 networks
             most = max(torch._dynamo.config.recompile_limit, len(points))
             limit = torch._dynamo.config.patch(recompile_limit=most)
         with limit, use_backend("torch") if self.runtime == "torch" else nullcontext():
@@ -116,12 +116,11 @@ class Meter:
 
 @dataclass(frozen=True, kw_only=True)
 class Latencies:
-    """Latencies of networks that were timed in turns, under one load of the machine, by candidate name.
+    """Latencies by candidate name, of networks that were timed in turns and thus under the same machine load.
 
     Attributes:
-        latency_ms: the median pass.
-        low_ms: the lower quartile of the passes. If it is above a target, the network misses the target by
-            more than its passes vary.
+        latency_ms: median over the passes.
+        low_ms: lower quartile over the passes. A network exceeds a target for certain only if this does.
     """
 
     device: str
@@ -129,16 +128,16 @@ class Latencies:
     latency_ms: dict[str, float]
     low_ms: dict[str, float]
 
-    def of(self, candidate: Candidate) -> Candidate:
-        """The candidate with its latency of here; without any if it was not timed here, so that latencies
-        taken under different loads are never compared.
+    def apply_to(self, candidate: Candidate) -> Candidate:
+        """The candidate with its latency replaced by the one measured here, or by None if there is none:
+        latencies measured under different loads must not be compared.
         """
         latency = self.latency_ms.get(candidate.name)
         return replace(candidate, complexity=replace(candidate.complexity, latency_ms=latency))
 
 
 def time_in_turns(meter: Meter, candidates: Sequence[Candidate]) -> Latencies:
-    """Time networks in turns, each with ``meter.runs`` passes."""
+    """Measure the latency of networks in turns, with ``meter.runs`` passes each."""
     points = list(dict.fromkeys(candidate.factors for candidate in candidates))
     speeds = dict(zip(points, meter.time(points), strict=True))
     names = {candidate.name: speeds[candidate.factors] for candidate in candidates}
@@ -150,12 +149,12 @@ def time_in_turns(meter: Meter, candidates: Sequence[Candidate]) -> Latencies:
     )
 
 
-def is_cheap_to_time(meter: Meter, complexities: Sequence[Complexity]) -> bool:
-    """Whether these networks can be timed within `CHEAP_SECONDS` and `CHEAP_MB`, by what is known of them."""
-    if meter.runtime == "compile":  # half a minute and more each
+def is_cheap_to_measure(meter: Meter, complexities: Sequence[Complexity]) -> bool:
+    """Whether timing these networks stays within `MAX_TIMING_SECONDS` and `MAX_TIMING_MB`."""
+    if meter.runtime == "compile":  # compiling takes half a minute or more for each
         return False
     seconds = sum((one.latency_ms or 0.0) / 1000 for one in complexities) * (meter.runs + _WARMUP_PASSES)
-    return seconds <= CHEAP_SECONDS and sum(one.memory_mb for one in complexities) <= CHEAP_MB
+    return seconds <= MAX_TIMING_SECONDS and sum(one.memory_mb for one in complexities) <= MAX_TIMING_MB
 
 
 def _lower_quartile(seconds: Sequence[float]) -> float:
@@ -163,7 +162,7 @@ def _lower_quartile(seconds: Sequence[float]) -> float:
 
 
 def x3d_macs(config: X3DConfig, num_classes: int) -> int:
-    """`count_macs` of an X3D on one training clip, in closed form."""
+    """`count_macs` of an X3D on one training clip, as a formula."""
     frames, side = config.num_frames, _half(config.train_crop)
     width = config.widths[0]
     total = frames * side**2 * width * (3 * 9 + 5)  # stem: 1x3x3, then 5x1x1 depthwise
@@ -191,40 +190,40 @@ def clip_shape(factors: Factors) -> tuple[int, int, int, int, int]:
 
 
 def peak_memory(model: nn.Module, shape: Sequence[int]) -> int:
-    """Peak bytes of weights, input and live activations in a forward pass with PyTorch's own operators.
+    """Peak bytes of weights, input and live activations in a forward pass with PyTorch's operators.
 
-    ``model`` is on the meta device, where nothing is computed: each storage counts from its allocation until
-    it is freed. Workspaces of kernels are not counted.
+    ``model`` is on the meta device. A storage counts from its allocation until it is freed. Kernel workspaces
+    are not counted.
     """
     model.eval()
-    own = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-    with torch.no_grad(), _Storages() as seen:
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    with torch.no_grad(), _StorageTracker() as tracker:
         model(torch.empty(tuple(shape), device="meta"))
-    return own + seen.peak
+    return weights + tracker.peak
 
 
-class _Storages(TorchDispatchMode):
-    """Adds up the bytes of the storages that operators allocate while it is active."""
+class _StorageTracker(TorchDispatchMode):
+    """Tracks the live and peak bytes of the storages that operators allocate."""
 
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self._known = weakref.WeakSet[torch.UntypedStorage]()
+        self._tracked = weakref.WeakSet[torch.UntypedStorage]()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        before = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        inputs = {id(t.untyped_storage()) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                self._see(tensor.untyped_storage(), before)
+                storage = tensor.untyped_storage()
+                if id(storage) not in inputs and storage not in self._tracked:  # not a view, not in place
+                    self._track(storage)
         return result
 
-    def _see(self, storage: torch.UntypedStorage, before: set[int]) -> None:
-        if id(storage) in before or storage in self._known:  # a view, or written in place
-            return
-        self._known.add(storage)
+    def _track(self, storage: torch.UntypedStorage) -> None:
+        self._tracked.add(storage)
         size = storage.nbytes()
         self.live += size
         self.peak = max(self.peak, self.live)

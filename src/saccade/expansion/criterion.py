@@ -1,4 +1,4 @@
-"""Which of a step's candidates is selected, and how certain that is."""
+"""Selection of a step's best candidate, and the statistical certainty of that choice."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from saccade.expansion.candidate import Candidate, Trial
 from saccade.expansion.config import Cost, Criterion
 from saccade.tasks.metrics import share_error
 
-SURE = 2.0
-"""Standard errors by which two accuracies must differ to be more than noise apart."""
+SIGNIFICANT_ERRORS = 2.0
+"""Two accuracies differ significantly if they are more than this many standard errors apart."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate and what its trials say of it.
+    """A candidate with the mean accuracy of its trials.
 
     Attributes:
         accuracy: mean over the trials, 0..1.
         error: standard error of that mean, from the variance between seeds and the number of videos.
-        trials: its successful trainings, one a seed.
+        trials: its successful trainings, one per seed.
     """
 
     candidate: Candidate
@@ -43,12 +43,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidate that a step selects.
+    """The ranking of a step's candidates.
 
     Attributes:
-        ranking: all candidates with an accuracy, the best first; the first is selected.
-        in_noise: names of those that may be as good.
-        note: one sentence for the log.
+        ranking: all candidates with an accuracy, best first; the first is selected.
+        in_noise: names of candidates whose difference to the best is not significant.
+        note: summary for the log.
     """
 
     ranking: tuple[Scored, ...]
@@ -61,10 +61,10 @@ class Choice:
 
 
 def score_all(trials: Sequence[Trial]) -> list[Scored]:
-    """Each candidate with a successful trial, in the order of the trials.
+    """Score each candidate that has a successful trial, in the order of the trials.
 
-    The variance between seeds is pooled over the candidates, because a few seeds say little of one. With a
-    single seed it is unknown: the error is then that of the number of videos alone, a lower bound.
+    The variance between seeds is pooled over the candidates, since each has only a few seeds. With a single
+    seed that variance is unknown; the error then only covers the number of videos and is a lower bound.
     """
     done: dict[str, list[Trial]] = defaultdict(list)
     values: dict[str, list[float]] = defaultdict(list)
@@ -73,32 +73,28 @@ def score_all(trials: Sequence[Trial]) -> list[Scored]:
             done[trial.candidate.name].append(trial)
             values[trial.candidate.name].append(trial.accuracy)
     repeated = [accuracies for accuracies in values.values() if len(accuracies) > 1]
-    freedom = sum(len(accuracies) - 1 for accuracies in repeated)
-    pooled = sum(variance(a) * (len(a) - 1) for a in repeated) / freedom if freedom else 0.0
+    degrees_of_freedom = sum(len(accuracies) - 1 for accuracies in repeated)
+    pooled = sum(variance(a) * (len(a) - 1) for a in repeated) / (degrees_of_freedom or 1)
     scored = []
     for name, accuracies in values.items():
-        of_videos = fmean(map(_variance_of_videos, done[name]))  # all seeds are judged on the same videos
-        error = math.sqrt(pooled / len(accuracies) + of_videos)
+        sampling = fmean(map(_sampling_variance, done[name]))  # not divided: all seeds share the videos
+        error = math.sqrt(pooled / len(accuracies) + sampling)
         scored.append(Scored(done[name][0].candidate, fmean(accuracies), error, tuple(done[name])))
     return scored
 
 
-def is_finished(epochs: float, budget: float) -> bool:
-    """Whether ``epochs`` are a whole training, not a round of successive halving."""
-    return epochs >= budget * (1 - 1e-6)
+def is_finished(epochs: float, total: float) -> bool:
+    """Whether ``epochs`` are the full training of ``total`` epochs, not a rung of successive halving."""
+    return epochs >= total * (1 - 1e-6)
 
 
-def score_finished(trials: Sequence[Trial], budget: float) -> list[Scored]:
-    """`score_all` of the networks that were trained to the end.
-
-    Args:
-        budget: epochs of a whole training.
-    """
-    return score_all([trial for trial in trials if is_finished(trial.epochs, budget)])
+def score_finished(trials: Sequence[Trial], total: float) -> list[Scored]:
+    """`score_all` of the candidates that were trained for all ``total`` epochs."""
+    return score_all([trial for trial in trials if is_finished(trial.epochs, total)])
 
 
-def _variance_of_videos(trial: Trial) -> float:
-    """Of one accuracy, for the number of videos it was measured on; 0 if that is unknown."""
+def _sampling_variance(trial: Trial) -> float:
+    """Variance of a trial's accuracy due to the number of validation videos; 0 if that is unknown."""
     if trial.noise is not None:
         return trial.noise**2
     return share_error(trial.accuracy or 0.0, trial.num_val) ** 2 if trial.num_val else 0.0
@@ -107,45 +103,48 @@ def _variance_of_videos(trial: Trial) -> float:
 def choose(
     scored: Sequence[Scored], *, parent: Scored, criterion: Criterion = "accuracy", cost: Cost = "gmacs"
 ) -> Choice:
-    """The best of a step's candidates; of equal ones the cheaper.
+    """Rank a step's candidates by the criterion; the cheaper wins a tie.
 
     Raises:
-        SaccadeError: there is none.
+        SaccadeError: there are no candidates.
     """
     if not scored:
         raise SaccadeError("no candidate of the step has an accuracy")
-    merits = [_merit(one, parent=parent, criterion=criterion, cost=cost) for one in scored]
-    order = sorted(range(len(scored)), key=lambda i: (-merits[i], scored[i].candidate.complexity.cost(cost)))
-    best, *others = ranking = tuple(scored[i] for i in order)
-    close = tuple(one.candidate.name for one in others if not apart(best, one))
-    return Choice(ranking, close, _note(best, others, close, parent))
+
+    def rank(one: Scored) -> tuple[float, float]:
+        objective = _objective(one, parent=parent, criterion=criterion, cost=cost)
+        return -objective, one.candidate.complexity.cost(cost)
+
+    best, *others = ranking = tuple(sorted(scored, key=rank))
+    in_noise = tuple(one.candidate.name for one in others if not differ_significantly(best, one))
+    return Choice(ranking, in_noise, _note(best, others, in_noise, parent))
 
 
-def _merit(one: Scored, *, parent: Scored, criterion: Criterion, cost: Cost) -> float:
-    """What the criterion maximises: the accuracy (as all candidates of a step cost about the same), the gain
-    over the parent for each doubling of the cost, or accuracy / cost.
+def _objective(one: Scored, *, parent: Scored, criterion: Criterion, cost: Cost) -> float:
+    """The value that the criterion maximises: accuracy (all candidates of a step cost about the same), gain
+    over the parent per doubling of the cost, or accuracy / cost.
     """
-    own, before = one.candidate.complexity.cost(cost), parent.candidate.complexity.cost(cost)
+    own_cost, parent_cost = one.candidate.complexity.cost(cost), parent.candidate.complexity.cost(cost)
     if criterion == "ratio":
-        return one.accuracy / own
+        return one.accuracy / own_cost
     if criterion == "gain":
-        doublings = math.log2(own / before)
-        gained = one.accuracy - parent.accuracy
-        return gained / doublings if doublings > 0 else math.copysign(math.inf, gained)
+        doublings = math.log2(own_cost / parent_cost)
+        gain = one.accuracy - parent.accuracy
+        return gain / doublings if doublings > 0 else math.copysign(math.inf, gain)
     return one.accuracy
 
 
-def apart(one: Scored, other: Scored) -> bool:
-    """Whether two accuracies differ by more than noise."""
-    return abs(one.accuracy - other.accuracy) > SURE * math.hypot(one.error, other.error)
+def differ_significantly(one: Scored, other: Scored) -> bool:
+    """Whether two accuracies are more than `SIGNIFICANT_ERRORS` standard errors apart."""
+    return abs(one.accuracy - other.accuracy) > SIGNIFICANT_ERRORS * math.hypot(one.error, other.error)
 
 
-def _note(best: Scored, others: Sequence[Scored], close: Sequence[str], parent: Scored) -> str:
+def _note(best: Scored, others: Sequence[Scored], in_noise: Sequence[str], parent: Scored) -> str:
     text = f"{best.candidate.axis} {best}"
     if others:
         text += f", then {others[0].candidate.axis} {others[0]}"
-    if close:
-        axes = [one.candidate.axis for one in others if one.candidate.name in close]
+    if in_noise:
+        axes = [one.candidate.axis for one in others if one.candidate.name in in_noise]
         text += f"; the difference to {', '.join(axes)} is within noise"
         if len(best.trials) == 1:
             text += " (one seed: the spread between seeds is unknown; use --seeds 3)"

@@ -1,8 +1,7 @@
-"""Successive halving among the candidates of a step, and what it saves.
+"""Successive halving among the candidates of a step (Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943).
 
-Successive halving (Jamieson and Talwalkar, AISTATS 2016, arXiv 1502.07943): all candidates train for a
-fraction of the budget, the worse part is dropped, the others continue. They continue in the same run with the
-same schedules, so that they end bit for bit as they would have without halving.
+All candidates train for a fraction of the epochs, the worse ones are dropped, the others continue in the same
+runs with the same schedules. Their results are therefore bit for bit those of a search without halving.
 """
 
 from __future__ import annotations
@@ -18,53 +17,51 @@ from saccade.expansion.candidate import Candidate, Job, Trial
 from saccade.expansion.config import SearchConfig
 from saccade.expansion.criterion import is_finished
 
-FINALISTS = 2
-"""How many candidates train to the end: the best is never selected unopposed."""
+MIN_FINALISTS = 2
+"""At least this many candidates train to the end."""
 
-JobMaker = Callable[[Candidate, int], Job]
-"""The job of a whole training, for a candidate and a seed."""
-Runner = Callable[[Sequence[Job]], list[Trial]]
-"""Runs jobs, or takes their trials from the journal."""
+MakeJob = Callable[[Candidate, int], Job]
+"""Returns the job of the full training of a candidate with a seed."""
+RunJobs = Callable[[Sequence[Job]], list[Trial]]
+"""Runs jobs, or reads their trials from the journal."""
 
 
 def train_all(
-    candidates: Sequence[Candidate], *, make_job: JobMaker, run: Runner, search: SearchConfig
+    candidates: Sequence[Candidate], *, make_job: MakeJob, run: RunJobs, search: SearchConfig
 ) -> list[Trial]:
-    """Train all candidates, with all seeds, to the end."""
+    """Train all candidates with all seeds to the end."""
     return run([make_job(candidate, seed) for candidate in candidates for seed in range(search.seeds)])
 
 
-def rungs(num_candidates: int, factor: int) -> list[tuple[int, float]]:
-    """The rounds of successive halving: candidates in it, and the fraction of the training done after it.
+def plan_rungs(num_candidates: int, factor: int) -> list[tuple[int, float]]:
+    """The rungs of successive halving as (number of candidates, fraction of the training done after it).
 
-    Six candidates by 2: six to a quarter, three to a half, two to the end.
+    6 candidates with factor 2: 6 train to 0.25, 3 to 0.5, 2 to 1.
 
     Args:
-        factor: 1 / factor of the candidates go on, rounded up; the fraction trained grows by it. 2 halves.
+        factor: 1 / factor of the candidates, rounded up, continue after each rung.
     """
     sizes = [num_candidates]
-    while sizes[-1] > FINALISTS:
-        sizes.append(max(FINALISTS, math.ceil(sizes[-1] / factor)))
+    while sizes[-1] > MIN_FINALISTS:
+        sizes.append(max(MIN_FINALISTS, math.ceil(sizes[-1] / factor)))
     last = len(sizes) - 1
     return [(size, factor ** float(number - last)) for number, size in enumerate(sizes)]
 
 
 def halve(
-    candidates: Sequence[Candidate], *, make_job: JobMaker, run: Runner, search: SearchConfig
+    candidates: Sequence[Candidate], *, make_job: MakeJob, run: RunJobs, search: SearchConfig
 ) -> list[Trial]:
     """Train the candidates of a step by successive halving.
 
-    A round ranks candidates by their mean accuracy over the seeds, then by cost. A candidate without a
-    successful trial is dropped. Returns the trials of the finalists, or of the round in which the last
-    candidate failed; those of all rounds are in the journal.
+    Each rung ranks candidates by mean accuracy over the seeds, then by cost, and drops those without a
+    successful trial. Returns the trials of the last rung; the journal has those of all rungs.
     """
-    alive, trials = list(candidates), list[Trial]()
-    for number, (size, fraction) in enumerate(rungs(len(candidates), search.halving)):
-        alive = alive[:size]
-        jobs = [make_job(candidate, seed) for candidate in alive for seed in range(search.seeds)]
+    remaining, trials = list(candidates), list[Trial]()
+    for number, (size, fraction) in enumerate(plan_rungs(len(candidates), search.halving)):
+        jobs = [make_job(candidate, seed) for candidate in remaining[:size] for seed in range(search.seeds)]
         trials = run([replace(job, rung=number, fraction=fraction) for job in jobs])
-        alive = _ranked(alive, trials, search)
-        if not alive:
+        remaining = _ranked(remaining[:size], trials, search)
+        if not remaining:
             break
     return trials
 
@@ -72,39 +69,39 @@ def halve(
 def _ranked(
     candidates: Sequence[Candidate], trials: Iterable[Trial], search: SearchConfig
 ) -> list[Candidate]:
-    """The candidates with an accuracy, best first."""
+    """The candidates that have an accuracy, best first."""
     accuracies: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
         if trial.status == "done" and trial.accuracy is not None:
             accuracies[trial.candidate.name].append(trial.accuracy)
-    alive = [candidate for candidate in candidates if candidate.name in accuracies]
     return sorted(
-        alive, key=lambda one: (-fmean(accuracies[one.name]), one.complexity.cost(search.cost), one.name)
+        (candidate for candidate in candidates if candidate.name in accuracies),
+        key=lambda one: (-fmean(accuracies[one.name]), one.complexity.cost(search.cost), one.name),
     )
 
 
 def savings(trials: Iterable[Trial], epochs: float) -> dict[str, Any]:
-    """What successive halving saved, measured and estimated.
+    """Training time saved by successive halving.
 
     Args:
-        epochs: of a whole training.
+        epochs: epochs of a full training.
 
     Returns:
-        ``seconds`` spent in all trainings, failed attempts included; ``seconds_without``, what training every
-        candidate to the end would have taken: for the dropped ones estimated from their own speed;
-        ``dropped``, the number of trainings that were ended early; ``share``, the saved fraction.
+        ``seconds``: time of all trainings, including failed attempts. ``seconds_without``: time without
+        halving, extrapolating each dropped training from its speed. ``dropped``: number of trainings stopped
+        early. ``share``: saved fraction of the time.
     """
-    rounds: dict[tuple[str, int], list[Trial]] = defaultdict(list)
+    runs: dict[tuple[str, int], list[Trial]] = defaultdict(list)
     for trial in trials:
-        rounds[trial.candidate.name, trial.seed].append(trial)
-    spent = whole = 0.0
+        runs[trial.candidate.name, trial.seed].append(trial)
+    seconds = seconds_without = 0.0
     dropped = 0
-    for own in rounds.values():
-        seconds = sum(trial.seconds for trial in own)
-        done = max((trial.epochs for trial in own if trial.status == "done"), default=0.0)
+    for run in runs.values():
+        spent = sum(trial.seconds for trial in run)
+        done = max((trial.epochs for trial in run if trial.status == "done"), default=0.0)
         unfinished = done > 0 and not is_finished(done, epochs)
-        spent += seconds
-        whole += seconds * epochs / done if unfinished else seconds
+        seconds += spent
+        seconds_without += spent * epochs / done if unfinished else spent
         dropped += unfinished
-    share = 1 - spent / whole if whole else 0.0
-    return {"seconds": spent, "seconds_without": whole, "dropped": dropped, "share": share}
+    saved = 1 - seconds / seconds_without if seconds_without else 0.0
+    return {"seconds": seconds, "seconds_without": seconds_without, "dropped": dropped, "share": saved}

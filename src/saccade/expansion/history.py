@@ -1,4 +1,4 @@
-"""What the journal of a search says, step by step, for the report and for comparisons."""
+"""The history of a search, read from its journal, for the report and for comparisons."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from saccade.expansion.counting import Latencies
 from saccade.expansion.criterion import is_finished, score_all
 from saccade.expansion.journal import (
     Record,
-    candidate_of,
     latencies_in,
+    parse_candidate,
+    parse_trial,
     read_journal,
     result_in,
     settings_in,
-    trial_of,
 )
 from saccade.runs import Run
 from saccade.training.config import TrainConfig
 from saccade.training.multigrid import make_plan
 
 Status = Literal["selected", "over target", "rejected", "dropped", "failed", "undecided"]
-"""selected: on the path of the search. over target: best of its step, but above the target, so that it was
-contracted. rejected: trained to the end, another was selected. dropped: by successive halving. failed: no
-training succeeded. undecided: the step has not ended."""
+"""selected: on the path of the search. over target: best of its step, but above the target, so contracted.
+rejected: trained to the end, not selected. dropped: by successive halving. failed: no training succeeded.
+undecided: the step has not ended."""
 Step = tuple[int, bool]
-"""A step's number, and whether it is the contraction."""
+"""(step number, whether it is the contraction)."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One candidate of a journal and what became of it.
+    """A candidate and its outcome.
 
     Attributes:
-        accuracy, error: mean over its seeds after the longest training, and its standard error; None: none.
+        accuracy, error: mean over the seeds after the longest training, and its standard error. None: no
+            training succeeded.
         seeds: number of successful trainings.
-        fraction: of the training that was done, 0..1.
-        seconds: of all its trainings.
-        in_noise: it was not selected, but may be as good as the selected one.
+        fraction: completed fraction of the training, 0..1.
+        seconds: total training time.
+        in_noise: its difference to the selected candidate is not significant.
         reason: why it failed.
     """
 
@@ -60,11 +61,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class History:
-    """A search as its journal has it, finished or not.
+    """A search as recorded in its journal, finished or not.
 
     Attributes:
-        latencies: timed in turns at the end; the candidates of ``steps`` have these and no others. None: each
-            has the latency measured in its own step.
+        latencies: measured at the end of the search; the candidates of ``steps`` have these and no others.
+            None: each candidate has the latency measured before its step.
     """
 
     folder: Path
@@ -77,12 +78,12 @@ class History:
 
     @cached_property
     def path(self) -> list[Entry]:
-        """The networks that were selected, in order."""
+        """The selected networks, in order."""
         return [entry for step in self.steps for entry in step if entry.status == "selected"]
 
     @property
     def axes(self) -> list[str]:
-        """The axes that were expanded, in order."""
+        """The expanded axes, in order."""
         return [entry.candidate.axis for entry in self.path if entry.candidate.step]
 
     @property
@@ -93,23 +94,23 @@ class History:
 
     @property
     def final(self) -> Entry | None:
-        """The network the search ended with; None while it has not."""
+        """The result of the search; None if it has not ended."""
         name = self.result["name"] if self.result else ""
         return next((entry for entry in self.path if entry.candidate.name == name), None)
 
     @property
     def target(self) -> float | None:
-        """The limit on what steps multiply, if there is one."""
+        """The target for the cost that the steps multiply, if there is one."""
         cost = self.settings.get("cost")
         return next((t["value"] for t in self.settings.get("targets", ()) if t["kind"] == cost), None)
 
     @property
     def seconds(self) -> float:
-        """Of all trainings, one after another."""
+        """Total time of all trainings."""
         return sum(trial.seconds for trial in self.trials)
 
     def seconds_until(self, step: int) -> float:
-        """Of the trainings of the steps up to this one."""
+        """Total time of the trainings up to and including ``step``."""
         return sum(trial.seconds for trial in self.trials if trial.candidate.step <= step)
 
     @property
@@ -122,14 +123,14 @@ def read_history(folder: Path) -> History:
     """Read the journal of a search.
 
     Raises:
-        UsageError: there is none.
-        DataError: it is damaged.
+        UsageError: there is no journal.
+        DataError: the journal is damaged.
     """
     records = read_journal(folder)
     settings = settings_in(records) or {"epochs": 0.0}
     choices = {(r["step"], r["contracted"]): r for r in records if r["kind"] == "choice"}
     result, latencies = result_in(records), latencies_in(records)
-    trials = tuple(trial_of(r, folder) for r in records if r["kind"] == "outcome")
+    trials = tuple(parse_trial(r, folder) for r in records if r["kind"] == "outcome")
     by_name: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
         by_name[trial.candidate.name].append(trial)
@@ -140,7 +141,9 @@ def read_history(folder: Path) -> History:
         for step, group in sorted(groups.items())
     )
     if latencies:
-        steps = tuple(tuple(replace(e, candidate=latencies.of(e.candidate)) for e in step) for step in steps)
+        steps = tuple(
+            tuple(replace(e, candidate=latencies.apply_to(e.candidate)) for e in step) for step in steps
+        )
     notes = tuple(
         f"{'contraction' if contracted else f'step {number}'}: {choice['note']}"
         for (number, contracted), choice in sorted(choices.items())
@@ -150,11 +153,11 @@ def read_history(folder: Path) -> History:
 
 
 def _candidates(records: Sequence[Record]) -> dict[Step, list[Candidate]]:
-    """The candidates of each step, each once."""
+    """The candidates of each step, without duplicates."""
     groups: dict[Step, list[Candidate]] = defaultdict(list)
     for record in records:
         if record["kind"] == "candidate":
-            candidate = candidate_of(record)
+            candidate = parse_candidate(record)
             group = groups[candidate.step, candidate.contracted]
             if candidate not in group:
                 group.append(candidate)
@@ -164,7 +167,7 @@ def _candidates(records: Sequence[Record]) -> dict[Step, list[Candidate]]:
 def _over_target(
     settings: Record, choices: dict[Step, Record], groups: dict[Step, list[Candidate]], *, finished: bool
 ) -> str:
-    """Name of the choice that was contracted, or dropped because no contraction met the target."""
+    """Name of the selected candidate that exceeded a target and was contracted; empty if none."""
     last = max((number for number, _ in choices), default=0)
     choice = choices.get((last, False))
     if choice is None or not last:
@@ -182,7 +185,7 @@ def _entry(
     fraction = longest / settings["epochs"] if settings["epochs"] else 1.0
     scored = score_all([trial for trial in done if is_finished(trial.epochs, longest)])
     accuracy, error = (scored[0].accuracy, scored[0].error) if scored else (None, 0.0)
-    if choice and candidate.name in choice.get("scores", {}):  # as it was judged, the seeds of all pooled
+    if choice and candidate.name in choice.get("scores", {}):  # with the variance pooled over the candidates
         accuracy, error = choice["scores"][candidate.name], choice["errors"][candidate.name]
     status: Status = "undecided"
     if choice is not None and choice["name"] == candidate.name:
@@ -209,36 +212,34 @@ def _entry(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Another search beside the first, as far as both went.
+    """A comparison of two searches over the steps that both made.
 
     Attributes:
-        saved: fraction of the first search's seconds that the other one saved, in the steps that both made;
-            negative: it took longer.
-        same: number of steps, from the first on, in which both selected the same axis.
-        shared: number of steps that both made.
-        whole: whether both ended after these.
+        saved: fraction of the first search's training time that the other saved; negative: it took longer.
+        num_same: number of leading steps in which both selected the same axis.
+        num_common: number of steps that both made.
+        same_length: whether both made the same number of steps.
     """
 
     other: History
     saved: float
-    same: int
-    shared: int
-    whole: bool
+    num_same: int
+    num_common: int
+    same_length: bool
 
 
 def compare(first: History, other: History) -> Comparison:
-    """How much training a search saved over the first, and whether it selected the same."""
-    own, axes = first.axes, other.axes
-    shared = min(len(own), len(axes))
-    same = next((i for i in range(shared) if own[i] != axes[i]), shared)
+    """Compare the training time and the selected axes of two searches."""
+    num_common = min(len(first.axes), len(other.axes))
+    num_same = next((i for i in range(num_common) if first.axes[i] != other.axes[i]), num_common)
     last = min(first.last_step, other.last_step)
-    before, after = first.seconds_until(last), other.seconds_until(last)
-    saved = 1 - after / before if before else 0.0
-    return Comparison(other, saved, same, shared, len(own) == len(axes))
+    first_seconds, other_seconds = first.seconds_until(last), other.seconds_until(last)
+    saved = 1 - other_seconds / first_seconds if first_seconds else 0.0
+    return Comparison(other, saved, num_same, num_common, len(first.axes) == len(other.axes))
 
 
 def options_text(settings: dict[str, Any]) -> str:
-    """The length of training of a search and the options that make it cheaper, in words."""
+    """The epochs of a search and the options that make it cheaper, as text."""
     parts = [f"{settings['epochs']:g} epochs"]
     if settings.get("seeds", 1) > 1:
         parts.append(f"{settings['seeds']} seeds")
@@ -253,7 +254,7 @@ def options_text(settings: dict[str, Any]) -> str:
 
 
 def multigrid_fractions(history: History) -> list[float]:
-    """`multigrid_fraction` of each training whose run folder is still there; empty without multigrid."""
+    """`multigrid_fraction` of each training whose run folder exists; empty without multigrid."""
     if history.settings.get("base", {}).get("multigrid", "off") == "off":
         return []
     fractions = []
@@ -269,13 +270,13 @@ def multigrid_fractions(history: History) -> list[float]:
 
 
 def multigrid_fraction(config: TrainConfig, num_clips: int) -> float:
-    """Frames times pixels that a training with ``config.multigrid`` computes, as a fraction of those of the
-    same training without: the most it can save, counted, not measured.
+    """Frames x pixels of a training with ``config.multigrid`` relative to the same training without it. This
+    bounds the time that multigrid can save.
     """
     return 1.0 if config.multigrid == "off" else make_plan(config, num_clips).cost
 
 
 def _num_clips(run: Run) -> int:
-    """Training clips of a run, from how many it had drawn after how many epochs; 0 if unknown."""
+    """Number of training clips per epoch of a run; 0 if unknown."""
     rows = run.metrics()[0]
     return next((round(row["clips"] / row["epoch"]) for row in reversed(rows) if row.get("clips")), 0)

@@ -1,4 +1,4 @@
-"""A search whose accuracies come from a table instead of trainings: what would it select?
+"""Replay of a search with accuracies from a table instead of trainings.
 
 The table is a CSV file with the columns ``step``, ``axis`` and ``percent`` (top-1 accuracy, 0 to 100), and
 ``seed`` if there are several rows for a candidate. ``axis`` is an axis, ``start`` in step 0, or
@@ -27,18 +27,18 @@ NAMES = (*AXES, "start", "contracted")
 
 
 def read_table(path: Path) -> Table:
-    """(step, axis, seed) -> accuracy, 0..1. The seed is None where the table does not say.
+    """(step, axis, seed) -> accuracy, 0..1. The seed is None for rows without one.
 
     Raises:
-        UsageError: there is no such file.
-        DataError: a column is missing or a value is wrong; names the line.
+        UsageError: the file does not exist.
+        DataError: a column is missing, or a value is invalid; names the line.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: no such table")
+        raise UsageError(f"{path}: no such file")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
-        raise DataError(f"{path}: is not a text file; a table is a CSV file in UTF-8") from None
+        raise DataError(f"{path}: not a text file; a table is a CSV file in UTF-8") from None
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
     reader = csv.DictReader(line for _, line in rows)
     missing = {"step", "axis", "percent"} - set(reader.fieldnames or ())
@@ -62,18 +62,18 @@ def read_table(path: Path) -> Table:
 
 
 class ReplayEngine:
-    """Takes accuracies from a table. A job without a row fails."""
+    """Looks up accuracies in a table. A job without a row fails."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
-        """One trial for each job, at once."""
+        """Yield one trial per job, without training."""
         for job in jobs:
             step, axis = job.candidate.step, "contracted" if job.candidate.contracted else job.candidate.axis
             accuracy = self.table.get((step, axis, job.seed), self.table.get((step, axis, None)))
             if accuracy is None:
-                yield job.failed(f"the table has no score of {axis} in step {step}")
+                yield job.failed(f"the table has no row for {axis} in step {step}")
             else:
                 yield job.done(accuracy, epochs=job.config.epochs)
 
@@ -89,14 +89,14 @@ def replay(
     limits: Limits | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> SearchResult:
-    """Search with the accuracies of ``table``; candidates are counted as usual, but not trained.
+    """Search with the accuracies of ``table``. Costs are computed as usual; nothing is trained.
 
     Args:
-        num_classes: of the classifier that is counted.
-        limits: how large and long the videos would be; default: unlimited.
-        say: is given the lines about progress; default: the log.
+        num_classes: number of classes of the classifier.
+        limits: size and length of the videos; default: unlimited.
+        log: called with each line of progress; default: the logger of the module.
     """
 
     def build(factors: Factors) -> X3D:
@@ -107,6 +107,6 @@ def replay(
     check_axes(search, limits)
     if not resume:
         check_targets(search, meter, limits)
-    with closing(Driver(search, ReplayEngine(table), meter=meter, limits=limits, say=say)) as driver:
+    with closing(Driver(search, ReplayEngine(table), meter=meter, limits=limits, log=log)) as driver:
         driver.open(resume=resume, overwrite=overwrite)
         return driver.run()

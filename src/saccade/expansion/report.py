@@ -1,4 +1,4 @@
-"""The report of a search: report.html, and its two pictures as files of their own."""
+"""The report of a search: report.html, and its two charts as image files."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ _STATUS = {
     "rejected": "rejected",
     "dropped": "dropped after {fraction:.0f} % of the training",
     "failed": "failed: {reason}",
-    "undecided": "not decided",
+    "undecided": "step not finished",
 }
 
 Row = dict[str, Any]
 
 
 def write_report(folder: str | os.PathLike[str], *, against: Sequence[str | os.PathLike[str]] = ()) -> Path:
-    """Write report.html, expansion.svg/.png and pareto.svg/.png into the folder of a search, from its
-    journal, and return the path of the page. A search that has not ended is shown as far as it has come.
+    """Write report.html, expansion.svg/.png and pareto.svg/.png into the folder of a search, finished or not,
+    and return the path of the page.
 
     Args:
-        against: folders of other searches over the same data, to compare training time and choices with.
+        against: folders of other searches on the same data, to compare training time and choices with.
 
     Raises:
-        UsageError: a folder holds no search.
+        UsageError: a folder is not that of a search.
         DataError: a journal is damaged.
     """
     history = read_history(Path(folder))
@@ -89,8 +89,8 @@ def write_report(folder: str | os.PathLike[str], *, against: Sequence[str | os.P
 
 
 def path_chart(history: History) -> Figure | None:
-    """The X3D paper's Figure 2 for this search; None before the first network has an accuracy. Candidates
-    that were not trained to the end are not shown.
+    """Figure 2 of the X3D paper for this search, without candidates that were not trained to the end. None if
+    no candidate has an accuracy yet.
     """
     cost = history.settings.get("cost", "gmacs")
     rejected: list[Dot] = []
@@ -98,7 +98,7 @@ def path_chart(history: History) -> Figure | None:
     for group in history.steps:
         selected = next((entry for entry in group if entry.status == "selected"), None)
         others = [entry for entry in group if entry.status in ("rejected", "over target")]
-        rejected += [_dot(entry, cost) for entry in others if _has(entry, cost)]
+        rejected += [_dot(entry, cost) for entry in others if _is_measured(entry, cost)]
         if selected is None:
             continue
         candidate = selected.candidate
@@ -128,12 +128,12 @@ def path_chart(history: History) -> Figure | None:
 
 
 def front_chart(history: History) -> Figure | None:
-    """All networks trained to the end with the Pareto front of each cost; None for fewer than two."""
+    """All networks trained to the end, with the Pareto front of each cost; None if fewer than two."""
     if len(history.finished) < 2:
         return None
     panels = []
     for cost in _PANELS:
-        dots = [_dot(entry, cost) for entry in history.finished if _has(entry, cost)]
+        dots = [_dot(entry, cost) for entry in history.finished if _is_measured(entry, cost)]
         if dots:
             panels.append((_label(history, cost), dots))
     return pareto_chart(
@@ -146,9 +146,9 @@ def front_chart(history: History) -> Figure | None:
 
 
 def _label(history: History, cost: str) -> str:
-    """The axis label of a cost; latencies that cannot be compared say so."""
-    different = cost == "latency_ms" and history.latencies is None
-    return "latency (ms), measured in different steps" if different else cost
+    """The axis label of a cost, with a warning if latencies were measured at different times."""
+    incomparable = cost == "latency_ms" and history.latencies is None
+    return "latency (ms), measured in different steps" if incomparable else cost
 
 
 def _dot(entry: Entry, cost: str) -> Dot:
@@ -165,13 +165,13 @@ def _dot(entry: Entry, cost: str) -> Dot:
 
 
 def _cost_of(complexity: Complexity, kind: str) -> float | None:
-    """In the unit of `saccade.visualize.frontier.COST_LABELS`; None if it was not measured."""
+    """The cost in the unit of `saccade.visualize.frontier.COST_LABELS`; None if not measured."""
     value = getattr(complexity, kind)
     return None if value is None else value / 1e6 if kind == "params" else float(value)
 
 
-def _has(entry: Entry, cost: str) -> bool:
-    return _cost_of(entry.candidate.complexity, cost) is not None
+def _is_measured(entry: Entry, cost: str) -> bool:
+    return getattr(entry.candidate.complexity, cost) is not None
 
 
 # ---------------------------------------------------------------------------------------------------- text
@@ -186,12 +186,12 @@ def _figure_name(history: History) -> str:
 
 
 def _how_measured(history: History) -> str:
-    """How the latencies were taken; empty if there are none."""
-    if not any(_has(entry, "latency_ms") for step in history.steps for entry in step):
+    """How the latencies were measured; empty if there are none."""
+    if not any(_is_measured(entry, "latency_ms") for step in history.steps for entry in step):
         return ""
     if history.latencies:
-        return "ms is the latency, timed in turns at the end of the search; - where a network was not timed."
-    return "ms is the latency measured before each step: steps may differ by the machine's load."
+        return "ms is the latency, timed in turns at the end of the search; - if a network was not timed."
+    return "ms is the latency, measured before each step; the load of the machine may differ between steps."
 
 
 def _last_or_final(history: History) -> Entry | None:
@@ -199,30 +199,29 @@ def _last_or_final(history: History) -> Entry | None:
 
 
 def _headline(history: History) -> list[tuple[str, str, str]]:
-    """The large figures at the top: (value, what it is, note)."""
+    """The cards at the top: (value, label, note)."""
     final = _last_or_final(history)
     if final is None or final.accuracy is None:
         return []
     cost = final.candidate.complexity
-    state = "the network found" if history.final else "so far: the search has not ended"
+    state = "result of the search" if history.final else "so far; the search has not ended"
     error = f"± {100 * final.error:.1f} (one standard error), " if final.error else ""
     seeds = f"mean of {final.seeds} seeds" if final.seeds > 1 else "one seed"
-    params, memory = f"{cost.params / 1e6:.3g} M", f"{plain_number(cost.memory_mb)} MB to run one clip"
+    params, memory = f"{cost.params / 1e6:.3g} M", f"{plain_number(cost.memory_mb)} MB memory per clip"
     cards = [
         (f"{100 * final.accuracy:.1f} %", _figure_name(history), f"{state}; {error}{seeds}"),
-        (plain_number(cost.gmacs), "GMACs", "per clip, counted"),
+        (plain_number(cost.gmacs), "GMACs", "per clip"),
         (params, "parameters", memory),
     ]
     if cost.latency_ms is not None:
-        where = [history.settings.get("device", ""), history.settings.get("runtime", "")]
-        how = "measured"
-        if history.latencies:
-            where = [history.latencies.device, history.latencies.runtime]
-            how = "timed in turns with the others"
-        note = f"one clip, {how}, {', '.join(where)}"
+        source: Any = history.latencies
+        device = source.device if source else history.settings.get("device", "")
+        runtime = source.runtime if source else history.settings.get("runtime", "")
+        how = "timed in turns with the others" if source else "measured"
+        note = f"one clip, {how}, {device}, {runtime}"
         cards.append((f"{plain_number(cost.latency_ms)} ms", "latency", note))
     num = len({(trial.candidate.name, trial.seed) for trial in history.trials})
-    cards.append((format_seconds(history.seconds), "of training", f"{_trainings(num)}, one after another"))
+    cards.append((format_seconds(history.seconds), "training time", f"sum over {_trainings(num)}"))
     return cards
 
 
@@ -239,14 +238,14 @@ def _facts(history: History) -> list[tuple[str, str]]:
         ("target", targets),
         ("each candidate", options_text(settings)),
         ("selected", f"by {settings.get('criterion', 'accuracy')}"),
-        ("rate", f"{settings.get('rate', 2):g} times the {_UNITS[settings.get('cost', 'gmacs')]} a step"),
+        ("rate", f"{settings.get('rate', 2):g} times the {_UNITS[settings.get('cost', 'gmacs')]} per step"),
         ("data", str(settings.get("base", {}).get("data", ""))),
     ]
     return [(name, value) for name, value in facts if value]
 
 
 def _notes(history: History) -> list[str]:
-    """The search's remarks, from its summary if it has ended, else those on each choice."""
+    """The remarks in the summary of a finished search, otherwise the remarks on each choice."""
     path = history.folder / SUMMARY
     if path.is_file() and history.result:
         notes = json.loads(path.read_text(encoding="utf-8")).get("notes")
@@ -256,11 +255,10 @@ def _notes(history: History) -> list[str]:
 
 
 def _step_rows(step: Sequence[Entry]) -> list[Row]:
-    """The candidates of a step for the table, the best first."""
-    on_top = ("selected", "over target")
-    order = sorted(step, key=lambda e: (e.status not in on_top, -e.fraction, -(e.accuracy or 0)))
+    """The table rows of a step's candidates, best first."""
+    best = ("selected", "over target")
     rows = []
-    for entry in order:
+    for entry in sorted(step, key=lambda e: (e.status not in best, -e.fraction, -(e.accuracy or 0))):
         candidate, cost = entry.candidate, entry.candidate.complexity
         status = _STATUS[entry.status].format(fraction=100 * entry.fraction, reason=entry.reason)
         rows.append(
@@ -274,7 +272,7 @@ def _step_rows(step: Sequence[Entry]) -> list[Row]:
                 "params": f"{cost.params / 1e6:.3g}",
                 "latency": "-" if cost.latency_ms is None else plain_number(cost.latency_ms),
                 "seconds": format_seconds(entry.seconds),
-                "status": status + (", within noise of the selected" if entry.in_noise else ""),
+                "status": status + (", within noise of the selected one" if entry.in_noise else ""),
                 "selected": entry.status == "selected",
             }
         )
@@ -292,29 +290,28 @@ def _accuracy(entry: Entry | None) -> str:
 
 
 def _savings(history: History) -> list[str]:
-    """What each option that makes a search cheaper saved, as far as this search alone shows it."""
+    """The savings of each option that makes a search cheaper, as far as a single search shows them."""
     lines = []
     halved = savings(history.trials, float(history.settings["epochs"]))
     if halved["dropped"]:
         lines.append(
-            f"Successive halving ended {_trainings(halved['dropped'])} early: "
+            f"Successive halving stopped {_trainings(halved['dropped'])} early: "
             f"{format_seconds(halved['seconds'])} instead of about "
-            f"{format_seconds(halved['seconds_without'])}, {100 * halved['share']:.1f} % less (the rest of "
-            "each is estimated from its own speed)."
+            f"{format_seconds(halved['seconds_without'])} (extrapolated), {100 * halved['share']:.1f} % less."
         )
     fractions = multigrid_fractions(history)
     if fractions:
         lines.append(
-            f"Multigrid: {100 * fmean(fractions):.0f} % of the frames times pixels of the same "
-            f"trainings without it (counted, mean of {len(fractions)})."
+            f"Multigrid processes {100 * fmean(fractions):.0f} % of the frames x pixels of the same "
+            f"trainings without it (computed, mean of {len(fractions)})."
         )
     starts = [_warm_start(Path(t.run_dir)) for t in history.trials if t.status == "done" and t.rung == 0]
     warm = [start for start in starts if start]
     if warm:
         exact = sum(bool(start["exact"]) for start in warm)
         lines.append(
-            f"{_trainings(len(warm))} started from the parent's weights, {exact} of them with exactly its "
-            "function. What that saved, only a comparison with a search without it can show."
+            f"{_trainings(len(warm))} started from the parent's weights, {exact} of them with exactly the "
+            "parent's outputs. Only a comparison with a search without warm start shows the savings."
         )
     return lines
 
@@ -328,18 +325,19 @@ def _warm_start(run: Path) -> Row | None:
 
 
 def _comparison_rows(history: History, others: Sequence[History]) -> list[Row]:
-    """This search and the others for the table; empty without others."""
+    """The table rows of this search and the others; empty without others."""
     if not others:
         return []
     rows = [_comparison_row(history, "", "")]
     for other in others:
-        found = compare(history, other)
-        steps = f"{found.same} step{'s' * (found.same > 1)}"
-        if found.same < found.shared:
-            choice = f"the same {steps}, then another" if found.same else "another path"
+        result = compare(history, other)
+        steps = f"{result.num_same} step{'s' * (result.num_same > 1)}"
+        if result.num_same < result.num_common:
+            choice = f"same first {steps}, then different" if result.num_same else "different path"
         else:
-            choice = "the same path" if found.whole else f"the same in the {steps} that both made"
-        saved = f"{100 * found.saved:.0f} %" if found.saved >= 0 else f"none, {-100 * found.saved:.0f} % more"
+            choice = "same path" if result.same_length else f"same in the {steps} that both made"
+        percent = 100 * result.saved
+        saved = f"{percent:.0f} %" if percent >= 0 else f"none, {-percent:.0f} % more"
         rows.append(_comparison_row(other, saved, choice))
     return rows
 

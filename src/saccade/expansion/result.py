@@ -1,4 +1,4 @@
-"""What a search leaves in its folder: a recipe, weights and a summary."""
+"""The result of a search, and the files it writes: recipe, summary, weights and run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.expansion.config import SearchConfig
 from saccade.expansion.counting import Latencies
 from saccade.expansion.criterion import Scored, score_finished
 from saccade.expansion.halving import savings
-from saccade.expansion.journal import CANDIDATES, JOURNAL, flat, portable
+from saccade.expansion.journal import CANDIDATES, JOURNAL, candidate_record, relative_run_dir
 from saccade.files import atomic_path, write_json
 from saccade.runs import BEST, Run
 from saccade.training.config import TrainConfig
@@ -25,14 +25,14 @@ REPORT, PATH_PICTURE, FRONT_PICTURE = "report.html", "expansion", "pareto"
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        path: the networks that were selected, from the first to the last; the last may be a contracted one.
-        final: the most accurate one of the path that meets the targets, nearly always the last.
-        trials: all of them, failed ones included.
+        path: the selected networks in order; the last may be contracted.
+        final: the most accurate network of the path that meets the targets, nearly always the last.
+        trials: all trials, including failed ones.
         notes: remarks on the choices.
-        latencies: of ``path`` and ``final``, timed in turns at the end; None: nothing was timed.
+        latencies: latencies measured at the end of the search; None if not measured.
     """
 
     path: tuple[Scored, ...]
@@ -42,8 +42,8 @@ class SearchResult:
     latencies: Latencies | None = None
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier search left in the folder."""
+def remove_search(folder: Path) -> None:
+    """Remove the files of an earlier search from its folder."""
     pictures = (f"{name}.{kind}" for name in (PATH_PICTURE, FRONT_PICTURE) for kind in ("svg", "png"))
     for name in (JOURNAL, RECIPE, SUMMARY, BEST, REPORT, *pictures):
         (folder / name).unlink(missing_ok=True)
@@ -53,14 +53,14 @@ def clear(folder: Path) -> None:
 
 def write_result(search: SearchConfig, result: SearchResult) -> None:
     """Write recipe.json, search.json, best.safetensors and best_run; see docs/expansion.md."""
-    write_json(search.out / RECIPE, {"config": found_recipe(search, result.final).to_dict()})
+    write_json(search.out / RECIPE, {"config": result_recipe(search, result.final).to_dict()})
     write_json(search.out / SUMMARY, summary(search, result))
     if result.final.best.run_dir:
         _copy_run(search.out, Path(result.final.best.run_dir))
 
 
-def found_recipe(search: SearchConfig, final: Scored) -> TrainConfig:
-    """The network that was found, in the recipe the search began from, to be trained at full length."""
+def result_recipe(search: SearchConfig, final: Scored) -> TrainConfig:
+    """The search's base recipe with the network found, for training at full length."""
     base = search.base
     return derive(base, final.candidate.factors).replace(recipe=f"expanded_{Path(base.data).stem}", out="")
 
@@ -71,7 +71,7 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
     num_done = sum(trial.status == "done" for trial in trials)
     scored = score_finished(trials, search.epochs)
     if latencies:
-        scored = [replace(one, candidate=latencies.of(one.candidate)) for one in scored]
+        scored = [replace(one, candidate=latencies.apply_to(one.candidate)) for one in scored]
         scored = [s for s in scored if getattr(s.candidate.complexity, search.cost) is not None]
     costs = [one.candidate.complexity.cost(search.cost) for one in scored]
     front = [scored[i] for i in pareto_front(costs, [one.accuracy for one in scored])]
@@ -82,7 +82,8 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
         "result": _row(result.final, search.out),
         "way": [_row(one, search.out) for one in result.path],
         "pareto_front": [
-            {**flat(one.candidate), "accuracy": one.accuracy, "seeds": len(one.trials)} for one in front
+            {**candidate_record(one.candidate), "accuracy": one.accuracy, "seeds": len(one.trials)}
+            for one in front
         ],
         "trainings": num_done,
         "failed_attempts": len(trials) - num_done,
@@ -95,25 +96,25 @@ def summary(search: SearchConfig, result: SearchResult) -> dict[str, Any]:
 
 def _row(one: Scored, folder: Path) -> dict[str, Any]:
     return {
-        **flat(one.candidate),
+        **candidate_record(one.candidate),
         "accuracy": one.accuracy,
         "standard_error": one.error,
         "seeds": len(one.trials),
-        "run_dir": portable(one.best.run_dir, folder),
+        "run_dir": relative_run_dir(one.best.run_dir, folder),
     }
 
 
 def _copy_run(folder: Path, run: Path) -> None:
-    """Copy the weights, and link the run; where there are no links it is copied."""
+    """Copy the weights, and link the run folder, or copy it if the file system has no links."""
     weights = Run(run).best
     if not weights.is_file():
-        raise UsageError(f"{run}: has no {BEST} (the run that the search ended with); restore its folder")
+        raise UsageError(f"{run}: {BEST} is missing; the search ended with this run, restore its folder")
     with atomic_path(folder / BEST) as path:
         shutil.copyfile(weights, path)
     link = folder / BEST_RUN
     _remove_run(link)
     try:
-        link.symlink_to(portable(str(run), folder), target_is_directory=True)
+        link.symlink_to(relative_run_dir(str(run), folder), target_is_directory=True)
     except OSError:
         shutil.copytree(run, link)
 

@@ -1,6 +1,6 @@
-"""One job of a search, from its config to its trial; also as a process of its own.
+"""Runs one job of a search.
 
-``python -m saccade.expansion.worker JOB.json TRIAL.json`` is what `saccade.expansion.engines` starts.
+`saccade.expansion.engines` starts it as ``python -m saccade.expansion.worker JOB.json TRIAL.json``.
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ from saccade.runs import Run
 from saccade.training import TrainConfig, train
 
 START = "start.safetensors"
-"""Name, in the run folder, of the weights of a warm start."""
+"""File in the run folder: initial weights of a warm start."""
 WARM_START = "warm_start.json"
-"""Name, in the run folder, of the report of a warm start."""
+"""File in the run folder: report of the warm start."""
 INTERRUPTED = 130
 
 
 def run_job(job: Job) -> Trial:
-    """Train as the job says. If its run folder holds a saved state the training continues from there: after
-    a failed first attempt, and in the next rung of successive halving.
-
-    An error becomes a trial with status ``failed``.
+    """Run a job. If its run folder has a checkpoint, after a failed attempt or an earlier rung of successive
+    halving, the training resumes from it. An error returns a trial with status ``failed``.
 
     Raises:
         KeyboardInterrupt: stopped by a signal; the run folder can be resumed.
@@ -44,11 +42,11 @@ def run_job(job: Job) -> Trial:
     try:
         return _train(job, start)
     except Exception as error:
-        return job.failed(explain(error), seconds=time.perf_counter() - start)
+        return job.failed(error_line(error), seconds=time.perf_counter() - start)
 
 
-def explain(error: BaseException) -> str:
-    """One line: the message of an error of ours, and the kind too of any other."""
+def error_line(error: BaseException) -> str:
+    """The message of an error as one line, with the type unless it is a `SaccadeError`."""
     text = " ".join(str(error).split())
     if isinstance(error, SaccadeError) and text:
         return text
@@ -59,9 +57,9 @@ def _train(job: Job, start: float) -> Trial:
     run = Run(job.config.run_dir)
     resume = run.last.is_file()
     if resume:
-        config = _as_begun(job.config, run.config)
+        config = _with_run_settings(job.config, run.config)
     else:
-        config = _warm_started(job, run.folder) if job.parent_run else job.config
+        config = _with_parent_weights(job, run.folder) if job.parent_run else job.config
     train(config, resume=resume, overwrite=not resume, fraction=job.fraction)
     result = load_result(run.val_scores)
     return job.done(
@@ -73,16 +71,16 @@ def _train(job: Job, start: float) -> Trial:
     )
 
 
-def _as_begun(config: TrainConfig, begun: TrainConfig) -> TrainConfig:
-    """``config`` with what a run cannot change although a search can: the cache, and the path of its initial
-    weights, which are not read again and may have been moved.
+def _with_run_settings(config: TrainConfig, begun: TrainConfig) -> TrainConfig:
+    """``config`` with those settings of ``begun`` that a run cannot change although a search can: the cache
+    size, and the path of the initial weights, which are not read again and may have been moved.
     """
     model = replace(config.model, weights=begun.model.weights)
     return config.replace(model=model, cache_mb=begun.cache_mb)
 
 
-def _warm_started(job: Job, folder: Path) -> TrainConfig:
-    """The job's config with the expanded weights of its parent."""
+def _with_parent_weights(job: Job, folder: Path) -> TrainConfig:
+    """The job's config with its parent's expanded weights."""
     path = folder / START
     report = write_warm_start(job.config, Run(job.parent_run).best, path)
     write_json(folder / WARM_START, report.to_dict())
@@ -90,24 +88,24 @@ def _warm_started(job: Job, folder: Path) -> TrainConfig:
 
 
 def main(args: list[str]) -> int:
-    """Read a job, run it, write its trial. When stdin is closed, as happens when the engine's process ends,
-    the training saves its state and stops.
+    """Read a job, run it, write its trial. The training saves a checkpoint and stops when stdin is closed,
+    which happens when the engine's process ends.
     """
     job_path, trial_path = map(Path, args)
-    order: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
-    if order["cores"] and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, order["cores"])
-    threading.Thread(target=_watch_stdin, daemon=True).start()
+    request: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))
+    if request["cores"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cores"])
+    threading.Thread(target=_stop_at_stdin_eof, daemon=True).start()
     try:
-        trial = run_job(Job.from_dict(order["job"]))
+        trial = run_job(Job.from_dict(request["job"]))
     except KeyboardInterrupt:
         return INTERRUPTED
     write_json(trial_path, asdict(trial))
     return 0
 
 
-def _watch_stdin() -> None:
-    """Stop when the engine is gone: nobody waits for the trial."""
+def _stop_at_stdin_eof() -> None:
+    """Send SIGTERM to this process once the engine's process has ended."""
     while os.read(sys.stdin.fileno(), 64):  # not sys.stdin.read(): its lock would be held at exit
         pass
     os.kill(os.getpid(), signal.SIGTERM)
