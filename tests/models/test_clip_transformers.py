@@ -416,7 +416,7 @@ def test_freezing() -> None:
     freeze(model, 3)
     learning = {key for key, p in model.named_parameters() if p.requires_grad}
     assert {key.split(".")[0] for key in learning} == {"to_time", "time_layers", "head"}
-    with pytest.raises(ConfigError, match="7 stages to freeze, but the model has 6"):
+    with pytest.raises(ConfigError, match="7 is more than the 6 stages"):
         freeze(model, 7)
 
 

@@ -120,7 +120,7 @@ def test_linear_probe_moves_the_classifier_alone():
 
 
 def test_too_many_stages_to_freeze():
-    with pytest.raises(ConfigError, match=r"model\.freeze: 9 stages to freeze, but the model has 5"):
+    with pytest.raises(ConfigError, match=r"model\.freeze: 9 is more than the 5 stages"):
         freeze(tiny(), 9)
 
 

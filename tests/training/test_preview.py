@@ -139,7 +139,7 @@ def test_the_command(tiny_clips: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["x3d_ucf10", "--out", "sheet.pdf"], "--out sheet.pdf"),
         (["x3d_ucf10", "--step", "-1"], "--step: must be at least 0, got -1"),
         (["x3d_ucf10", "--step"], "--step: expected one argument"),
-        (["x3d_ucf10"], "x3d_ucf10 needs clips: give --data PATH"),
+        (["x3d_ucf10"], "x3d_ucf10 needs a data set: give --data PATH"),
         (["x3d_ucf"], "did you mean x3d_ucf10"),
         (["x3d_ucf10", "--augment.mixupp", "1"], "did you mean --augment.mixup"),
     ],
@@ -152,7 +152,7 @@ def test_a_wrong_call_is_one_line(args: list[str], message: str, capsys: pytest.
 
 
 def test_a_step_that_the_run_lacks_is_refused(tiny_config: MakeConfig):
-    with pytest.raises(UsageError, match=r"^step: 10 is not in 0\.\.9"):
+    with pytest.raises(UsageError, match=r"^step: must be in 0\.\.9, .*10"):
         preview_batch(tiny_config("run", "--epochs", "2"), 10)
     with pytest.raises(ConfigError, match=r"^augment\.mixup"):
         preview_batch(tiny_config("run", "--augment.mixup", "-1"))

@@ -223,11 +223,11 @@ def test_devices():
     from saccade.errors import ConfigError
 
     assert pick_device("cpu") == torch.device("cpu")
-    with pytest.raises(ConfigError, match=r"^device: 'gpu' is not a device"):
+    with pytest.raises(ConfigError, match=r"^device: 'gpu'"):
         pick_device("gpu")
     if not torch.cuda.is_available():
         assert pick_device("auto").type == "cpu"
-        with pytest.raises(ConfigError, match="PyTorch sees no CUDA device here"):
+        with pytest.raises(ConfigError, match=r"^device: cuda, .* no CUDA device"):
             pick_device("cuda")
 
 

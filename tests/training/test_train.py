@@ -223,7 +223,7 @@ def test_resuming_on_other_clips_is_refused(tiny_config: MakeConfig, clips_copy:
     config = tiny_config("run", "--epochs", "1", "--val-every", "0", data=clips_copy)
     train(config)
     (clips_copy / "train" / "darkening" / "0.mp4").unlink()
-    with pytest.raises(DataError, match="not the clips this run began with"):
+    with pytest.raises(DataError, match="differ from those"):
         train(config, resume=True)
 
 
@@ -316,7 +316,7 @@ def test_a_compiled_model_trains(tiny_config: MakeConfig):
 
 
 def test_without_clips_the_error_says_what_to_give(tiny_config: MakeConfig):
-    with pytest.raises(UsageError, match="x3d_ucf10 needs clips: give --data PATH"):
+    with pytest.raises(UsageError, match="x3d_ucf10 needs a data set: give --data PATH"):
         train(tiny_config("run").replace(data=""))
     with pytest.raises(ConfigError, match=r"^batch_size: 64 is larger than the 20 training clips"):
         train(tiny_config("run", "--batch-size", "64"))

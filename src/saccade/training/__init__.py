@@ -1,6 +1,6 @@
 """Training: one frozen config in, one run folder out.
 
-`TrainConfig` is imported with the package; `train` and what needs torch are imported on first use.
+`TrainConfig` is imported with the package; names that need torch are imported on first use.
 
 Files: `config` and `validate`, `run` (train), `network` (the model), `loop` (Trainer) and `step` (gradients),
 `optim`, `schedule`, `norms` (batch norm), `ema`, `multigrid`, `processes` and `shard` (several processes),

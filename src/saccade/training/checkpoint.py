@@ -1,4 +1,4 @@
-"""``last.pt``: all that a run needs to continue exactly."""
+"""``last.pt``, the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.files import atomic_path
 from saccade.training.config import TrainConfig
 
 FORMAT = 1
-# What may differ between a run and its continuation: paths and speed, not what is computed.
+# Fields that may change when a run is resumed, because they do not change its result.
 HARMLESS = frozenset(
     {"data", "out", "workers", "threads", "device", "save_minutes", "log_every", "tensorboard"}
     | {"test_views", "max_failures", "shard", "checkpoint_activations"}
@@ -22,19 +22,19 @@ HARMLESS = frozenset(
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain values) so that the file is always whole, old or new."""
+    """Write ``state`` (tensors and plain values) atomically."""
     with atomic_path(path) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, onto the CPU.
+    """Read a checkpoint to the CPU.
 
     Raises:
-        WeightsError: no such file, a damaged one, or one of another kind.
+        WeightsError: the file does not exist, is damaged, or is not a training checkpoint.
     """
     if not Path(path).is_file():
-        raise WeightsError(f"{path}: there is no checkpoint to resume from")
+        raise WeightsError(f"{path}: no checkpoint to resume from")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
@@ -46,12 +46,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
-    """Refuse to continue a run under other settings.
+    """Check that a run is resumed with the same settings.
 
     Raises:
-        ConfigError: names each field that differs, with both values. Fields of `HARMLESS` may differ.
+        ConfigError: lists the fields that differ, except those in `HARMLESS`, with both values.
     """
-    # an older version's config gets the defaults of the fields it did not have
+    # fields that an older version did not have get their defaults
     before, now = _flat(TrainConfig.from_dict(saved).to_dict()), _flat(config.to_dict())
     changed = [
         f"{name} (was {before.get(name)}, now {now.get(name)})"

@@ -11,15 +11,15 @@ from saccade.models import contract
 
 
 class WeightAverage:
-    """A second copy of a model whose weights follow the first one's slowly.
+    """Exponential moving average of the weights of a model.
 
-    Floating-point buffers (the running statistics of batch norm) are averaged with the same decay, so that
-    they belong to the averaged weights; counters, and what the model names in ``not_averaged()``, are copied.
-    The decay grows from 0.1 as (1 + n) / (10 + n) with the number of updates n, up to ``decay``, so that the
-    initial weights do not dominate short runs.
+    Floating-point buffers (the running statistics of batch norm) are averaged with the same decay as the
+    weights. Counters, and the names in the model's ``not_averaged()``, are copied. The decay grows with the
+    number of updates n as (1 + n) / (10 + n), up to ``decay``, so that the initial weights do not dominate
+    short runs.
 
     Attributes:
-        model: the averaged copy, in eval mode, without gradients.
+        model: the averaged model, in eval mode, without gradients.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -29,36 +29,36 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, num_updates: float = 1) -> None:
-        """Move towards the present weights of ``model``, as far as ``num_updates`` times would.
+        """Update the average with the current weights of ``model``, as ``num_updates`` updates would.
 
-        A step of a batch k times as large counts as k updates (Busbridge et al. 2023, arXiv 2307.13813).
+        A step with a batch k times as large counts as k updates (Busbridge et al. 2023, arXiv 2307.13813).
         """
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates)) ** num_updates
         self.num_updates += num_updates
         copied = contract.not_averaged(model)
         averages: list[Tensor] = []
         values: list[Tensor] = []
-        present = model.state_dict()
+        current = model.state_dict()
         for name, average in self.model.state_dict().items():
             if average.is_floating_point() and name not in copied:
                 averages.append(_local(average))
-                values.append(_local(present[name]))
+                values.append(_local(current[name]))
             else:
-                average.copy_(present[name])
+                average.copy_(current[name])
         torch._foreach_lerp_(averages, values, 1 - decay)
 
     def state_dict(self) -> dict[str, object]:
-        """What `load_state_dict` takes."""
+        """The state for `load_state_dict`."""
         return {"num_updates": self.num_updates, "model": self.model.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore a `state_dict`."""
         self.num_updates = float(state["num_updates"])  # type: ignore[arg-type]
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
 
 
 def _local(value: Tensor) -> Tensor:
-    """The local part of a sharded tensor; any other as it is."""
-    # not asked by class, which would import what only sharded runs need
+    """The local part of a sharded tensor; other tensors unchanged."""
+    # no isinstance: importing DTensor is slow
     local: Tensor = value.to_local() if hasattr(value, "to_local") else value
     return local

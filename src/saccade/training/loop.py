@@ -1,6 +1,4 @@
-"""The training loop: one optimiser step after another, with everything that must survive a restart in one
-state.
-"""
+"""The training loop, and its state for checkpoints."""
 
 from __future__ import annotations
 
@@ -41,9 +39,9 @@ if TYPE_CHECKING:
 
 
 class Trainer:
-    """Trains ``model`` on ``train_set`` as ``config`` says and keeps the run folder up to date.
+    """Trains ``model`` on ``train_set`` and writes the run folder.
 
-    Making one writes nothing, so that all that can be wrong with the config is found before.
+    The constructor writes nothing, so errors in the config leave the folder unchanged.
     """
 
     def __init__(
@@ -95,7 +93,7 @@ class Trainer:
             transform=transform,
         )
         shifts = contract.lr_multipliers(model)
-        # the gradients of learned shifts have a scale of their own, which would dominate the global norm
+        # the gradients of learned shifts are much larger and would dominate the global norm
         self._clipped = [p for name, p in model.named_parameters() if name not in shifts]
         self._failure_limit = self._new_failure_limit()
         self._last_save = time.monotonic()
@@ -104,8 +102,8 @@ class Trainer:
 
     @property
     def tested_model(self) -> nn.Module:
-        """The weights that are validated and saved: the average if there is one; with shards, the copy that
-        was last gathered.
+        """The model that is validated and saved: the moving average if there is one; with shards, the copy
+        last gathered.
         """
         if self._shards:
             return self._shards.full_model
@@ -113,11 +111,11 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        """Epochs done, as a fraction."""
+        """Epochs so far, with fractions."""
         return self.timetable.epoch(self.progress.step)
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` needs to go on exactly; `torch.save` and ``weights_only=True`` can hold it."""
+        """The state to resume from, as tensors and plain values (`torch.load` with ``weights_only=True``)."""
         state = {
             "model": self.model.state_dict(),
             "splits": self.norms.state(),
@@ -131,7 +129,7 @@ class Trainer:
         return self._shards.gathered(state) if self._shards else state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` gave; later lines of metrics.jsonl are removed."""
+        """Restore a `state` and remove later lines of metrics.jsonl."""
         if self._shards:
             state = self._shards.scattered(state, self.optimizer)
         self.model.load_state_dict(state["model"])
@@ -158,11 +156,11 @@ class Trainer:
     # --------------------------------------------------------------------------------------------- run
 
     def run(self) -> None:
-        """Train from the present step to the end, or to the fraction of it that was asked for.
+        """Train from the current step to ``end_step``.
 
         Raises:
-            RunInterrupted: after SIGTERM or Ctrl-C, with last.pt written.
-            TrainingError: the loss is not finite, or memory is short.
+            RunInterrupted: stopped by SIGTERM or Ctrl-C, after last.pt was written.
+            TrainingError: the loss is not finite, or the device is out of memory.
             DataError: too many unreadable files.
         """
         set_train_mode(self.model)
@@ -187,8 +185,8 @@ class Trainer:
             self.metrics.close()
 
     def _requests(self) -> Iterator[list[ClipRequest]]:
-        """The requests from the present step to the last, so that one set of workers serves all epochs,
-        with those of the batches that `precise_bn` needs before a validation.
+        """The requests of all remaining steps, so that the same workers serve all epochs, and of the batches
+        that `precise_bn` needs before each validation.
         """
         step, sampler = self.progress.step, self.timetable.sampler
         if self.progress.validation_due:
@@ -200,7 +198,7 @@ class Trainer:
                 yield from self._extra_requests(step)
 
     def _extra_requests(self, step: int) -> Iterator[list[ClipRequest]]:
-        """Batches of the base shape to take the batch statistics from."""
+        """Batches of the base shape for `precise_bn`."""
         shape = base_shape(self.config)
         return self.timetable.sampler.extra_requests(step, self.config.precise_bn, shape)
 
@@ -234,8 +232,8 @@ class Trainer:
             self._stop()
 
     def _summed(self, batch: ClipBatch, loss: float, correct: float) -> list[float]:
-        """Sums over the processes after the gradients: of those that want to stop, whose loss is not finite,
-        that want to save; of unreadable files, loss, correct clips and clips.
+        """Sums over the processes: stop requests, losses that are not finite, save requests, unreadable
+        files, loss, correct clips and clips.
         """
         self._failure_limit.see(batch.failures)
         late = time.monotonic() - self._last_save >= 60 * self.config.save_minutes
@@ -274,8 +272,8 @@ class Trainer:
             self.save()
 
     def _validates_after(self, step: int) -> bool:
-        """Whether a validation follows after ``step`` steps; without a validation split, whether batch
-        statistics are measured (at the end).
+        """Whether to validate after ``step`` steps; without a validation split, whether to measure batch norm
+        statistics (at the end).
         """
         if self.val_set is None:
             return step == self.end_step and self.config.precise_bn > 0
@@ -298,7 +296,7 @@ class Trainer:
         self.watch.reset()
 
     def _measure_batch_norm(self, batches: Iterator[ClipBatch]) -> None:
-        self._phase = None  # the next step enters its phase again
+        self._phase = None  # the next step sets its phase again
         clips = (self._gradients.prepare(batch) for batch in islice(batches, self.config.precise_bn))
         with self._interruptible(), self._gradients.autocast():
             self.norms.measure(self.tested_model, clips)
@@ -333,13 +331,13 @@ class Trainer:
         best = "best so far" if better else f"best {100 * progress.best_score:.1f} %"
         line = f"validation {result.views}: {progress.score_name} {100 * result.score:.1f} % ({best})"
         if math.isnan(result.score):
-            line = f"validation {result.views}: no {progress.score_name}, no video that was read has a label"
+            line = f"validation {result.views}: no {progress.score_name}, no readable video has a label"
         self.reporter.epoch(progress.step, self.epoch, [line])
         self.reporter.validation({"step": progress.step, "epoch": self.epoch, **record, "is_best": better})
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """last.pt is up to date here: a signal may stop the run at once."""
+        """Let a signal stop the run immediately, as last.pt is up to date."""
         try:
             with self.interrupts.immediate():
                 yield
@@ -347,7 +345,9 @@ class Trainer:
             raise self._interrupted() from None
 
     def save_best(self, metrics: dict[str, Any]) -> None:
-        """Write best.safetensors with what `saccade test` and `Predictor` need to build the model again."""
+        """Write best.safetensors, with the metadata that `saccade test` and `Predictor` build the model
+        from.
+        """
         save_weights(
             self.tested_model,
             self.run_folder.best,
@@ -366,12 +366,12 @@ class Trainer:
     # ----------------------------------------------------------------------------------------- details
 
     def _shard(self) -> Shards:
-        from saccade.training.shard import Shards  # takes a second to import
+        from saccade.training.shard import Shards  # the import takes a second
 
         return Shards(self.model, self.average.model if self.average else None, self.processes)
 
     def _enter(self, phase: Phase | None) -> None:
-        """Prepare for a step of this multigrid phase."""
+        """Set the batch norm of a multigrid phase."""
         if phase is None or phase is self._phase:
             return
         self.norms.switch(phase.norm)
@@ -424,7 +424,7 @@ class Trainer:
 
 
 def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool = False) -> TrainLoader:
-    """Decodes the training clips of a run."""
+    """The loader of the training clips of a run."""
     return TrainLoader(
         dataset,
         workers=config.workers,
@@ -443,7 +443,7 @@ def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool 
 def validate_model(
     model: nn.Module, dataset: VideoDataset, views: str, *, config: TrainConfig, processes: Processes
 ) -> Result:
-    """Test ``model`` on ``dataset`` over all processes, which all get the result."""
+    """Test ``model`` on ``dataset`` with all processes; each of them gets the result."""
     tested, views = (dataset.clips, "1x1") if isinstance(dataset, ClipTensors) else (dataset, views)
     results = evaluate(
         model,

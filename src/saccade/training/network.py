@@ -1,4 +1,4 @@
-"""The network of a run: built once on the meta device for its facts, then with weights."""
+"""Building the network of a run."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from saccade.training.optim import freeze
 
 
 def meta_model(config: TrainConfig) -> VideoModel:
-    """The network with two classes on the meta device: shapes without weights.
+    """The network with two classes on the meta device.
 
     Raises:
-        UsageError: there is no such model.
-        ConfigError: an override cannot work.
+        UsageError: the model does not exist.
+        ConfigError: an override is invalid.
     """
     name, overrides = config.model.name, json.dumps(config.model.overrides, sort_keys=True, default=str)
     return _meta_model(name, overrides, model_entry(name).build)
@@ -40,7 +40,7 @@ def meta_model(config: TrainConfig) -> VideoModel:
 
 @lru_cache(maxsize=8)
 def _meta_model(name: str, overrides: str, _build: Any) -> VideoModel:
-    """``_build`` is the function, so that a model that was registered anew is built anew."""
+    """``_build`` is part of the cache key: the function may be registered again under the same name."""
     try:
         model: VideoModel = create_on_meta(name, 2, **json.loads(overrides))
         return model
@@ -48,28 +48,28 @@ def _meta_model(name: str, overrides: str, _build: Any) -> VideoModel:
         raise ConfigError(f"model.overrides: {error}") from error
     except SaccadeError:
         raise
-    except Exception as error:  # an override of a wrong type may fail anywhere in the model's code
+    except Exception as error:  # an override of the wrong type may fail anywhere
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"model.overrides: {name} cannot be built with {overrides} ({reason})") from error
 
 
 def has_batch_norm(config: TrainConfig, model: nn.Module | None = None) -> bool:
-    """Whether the network, or ``model`` in its place, has batch norm; transformers have none."""
+    """Whether the network (``model`` if given) has batch norm."""
     network = meta_model(config) if model is None else model
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
 def clip_multiple(config: TrainConfig, model: nn.Module | None = None) -> tuple[int, int]:
-    """(frames, pixels) that clips must be multiples of."""
+    """(frames, pixels) that the size of a clip must be a multiple of."""
     network = meta_model(config) if model is None else model
     return get_task(config.task).clip_multiple(config, contract.clip_multiple(network))
 
 
 def model_options(config: TrainConfig) -> dict[str, Any]:
-    """The options of `create_model`: overrides, regularisation, and the training clip.
+    """The options of `create_model`: overrides, regularisation, and the size of the training clip.
 
-    The heads of X3D and VoV3D pool over the map of the training clip, so the fields that say for which clip
-    a model is (gamma_tau, gamma_t, gamma_s; stride, num_frames, train_crop) follow it unless overridden.
+    The heads of X3D and VoV3D pool over the feature map of the training clip, so its size (gamma_tau,
+    gamma_t, gamma_s; stride, num_frames, train_crop) follows from the config unless overridden.
     """
     known = option_names(config.model.name)
     options: dict[str, Any] = {
@@ -84,18 +84,17 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         **get_task(config.task).model_overrides(config.model.name),
     }
     if config.model.drop_path and "drop_path" not in known:
-        raise ConfigError(f"model.drop_path: {config.model.name} has none; leave it at 0")
+        raise ConfigError(f"model.drop_path: {config.model.name} has no drop path; set it to 0")
     return {name: value for name, value in options.items() if name in known} | config.model.overrides
 
 
 def build_model(
     config: TrainConfig, num_classes: int, *, start_weights: bool
 ) -> tuple[nn.Module, list[str], ImageReport | None]:
-    """The model of ``config`` on the CPU; notes on its weights; where they come from, if from a network for
-    images.
+    """The model of ``config`` on the CPU, log lines about its weights, and the report on image weights.
 
     Args:
-        start_weights: load the weights that the run starts from; a resumed run has its own.
+        start_weights: load the initial weights; false for a resumed run.
     """
     torch.manual_seed(config.seed)
     model: nn.Module = create_model(config.model.name, num_classes, **model_options(config))
@@ -115,7 +114,7 @@ def build_model(
 
 
 def place_model(config: TrainConfig, model: nn.Module, device: torch.device) -> nn.Module:
-    """Freeze what is not to learn, and bring the model to its device and memory format."""
+    """Freeze stages, and move the model to its device and memory format."""
     freeze(model, config.model.freeze)
     model = model.to(device)
     return model.to(memory_format=contract.memory_format(model, config.channels_last))  # type: ignore[call-overload]

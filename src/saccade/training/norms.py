@@ -1,7 +1,4 @@
-"""Batch norm during training: what its statistics are taken over, and measuring them anew.
-
-`BatchNorms` alone changes the batch norms of a model, and knows how it was built.
-"""
+"""Batch norm during training: sub-BN, sync-BN and precise statistics."""
 
 from __future__ import annotations
 
@@ -29,8 +26,8 @@ NormKind = Literal["as built", "none", "plain", "sub", "sync"]
 
 @dataclass(frozen=True)
 class NormChoice:
-    """What batch statistics are taken over: the clips of a device (plain), each of its ``num`` splits (sub),
-    or ``num`` devices together (sync). "as built" leaves the model as it is; "none": it has no batch norm.
+    """Clips that batch norm computes statistics over: all of a device (plain), each of its ``num`` splits
+    (sub), or those of ``num`` devices (sync). "as built" leaves the model unchanged; "none": no batch norm.
     """
 
     kind: NormKind
@@ -42,10 +39,10 @@ class NormChoice:
 
 
 def batch_norm_for(clips_per_device: int, num_devices: int, base_size: int) -> NormChoice:
-    """Batch statistics over about ``base_size`` clips, whatever the number of clips on a device.
+    """Batch norm over about ``base_size`` clips, for any number of clips per device.
 
-    PySlowFast's rule, made to work for every batch: the largest number of splits that divides the clips, the
-    largest number of neighbouring devices that divides all.
+    The rule of PySlowFast, extended to batches of any size: the largest possible number of equal splits or of
+    neighbouring devices.
     """
     if not base_size:
         return NormChoice("as built")
@@ -57,16 +54,16 @@ def batch_norm_for(clips_per_device: int, num_devices: int, base_size: int) -> N
 
 
 class BatchNorms:
-    """The batch norms of a model in training, changed in place: parameters, optimiser and state dict stay the
-    same tensors. All processes must call each method together.
+    """Converts the batch norms of a model in place; parameters, optimiser and state dict stay valid. All
+    processes must call each method together.
 
     Args:
-        model: with plain batch norms.
-        sync: build it with statistics over all processes.
+        model: a network with plain batch norms.
+        sync: convert them to sync-BN over all processes.
 
     Attributes:
-        names: the batch norms that `measure` sets.
-        choice: what statistics are taken over at present.
+        names: the batch norms that `measure` updates.
+        choice: the current kind of batch norm.
     """
 
     def __init__(self, model: nn.Module, processes: Processes, *, sync: bool = False) -> None:
@@ -78,7 +75,7 @@ class BatchNorms:
             convert_sync_batchnorm(model)
 
     def switch(self, choice: NormChoice) -> None:
-        """Take batch statistics as ``choice`` says from now on."""
+        """Change the kind of batch norm."""
         if choice == self.choice or choice.kind in ("as built", "none"):
             return
         split_batch_norm(self._model, choice.num if choice.kind == "sub" else 1)
@@ -87,27 +84,26 @@ class BatchNorms:
         self.choice = choice
 
     def measure(self, model: nn.Module, batches: Iterable[Tensor]) -> None:
-        """`measure_batch_norm` of ``model``: this one or its moving average.
+        """Call `measure_batch_norm` on ``model``: the trained one or its moving average.
 
-        Splits and groups of a multigrid phase are given up until the next `switch`; norms that are as they
-        were built stay so.
+        Undoes the sub-BN or sync-BN of a multigrid phase until the next `switch`.
         """
         if self.choice.kind != "as built":
             self.switch(NormChoice("plain"))
         measure_batch_norm(model, batches, norms=self.names, processes=self._processes)
 
     def state(self) -> dict[str, Tensor]:
-        """The statistics of the splits, which the model's state dict does not have."""
+        """The statistics of sub-BN, which are not in the model's state dict."""
         return split_statistics(self._model)
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Split the batch norms as they were at `state`."""
+        """Restore the sub-BN of a `state`."""
         load_split_statistics(self._model, state)
         for value in list(state.values())[:1]:
             self.choice = NormChoice("sub", value.shape[1])
 
     def _group(self, num: int) -> Any:
-        """The ``num`` neighbouring processes that this one belongs to."""
+        """The group of ``num`` neighbouring processes that this process is in."""
         if num == self._processes.world_size:
             return None
         if num not in self._groups:
@@ -119,19 +115,21 @@ class BatchNorms:
 def measure_batch_norm(
     model: nn.Module, batches: Iterable[Tensor], *, norms: Collection[str], processes: Processes
 ) -> None:
-    """Set the running statistics of the batch norms called ``norms`` to those of what reaches them.
+    """Set the running statistics of the batch norms called ``norms`` from some batches.
 
-    Running averages lag behind weights that move. "Precise batch norm" (Wu & Johnson 2021, arXiv 2105.07576,
-    section 3) takes them anew from a number of batches; here mean and variance are those of all values of all
-    these batches together, not averages over batches.
+    "Precise batch norm" (Wu & Johnson 2021, arXiv 2105.07576, section 3) replaces the running averages, which
+    lag behind the weights. Here mean and variance are those of all values of all batches, not averages over
+    batches.
 
-    Every batch (B, 3, T, H, W) is normalised by its own statistics, as in training, with dropout and
-    stochastic depth off. With several processes the batches of all count. The model is left in eval mode.
+    Each batch (B, 3, T, H, W) is normalised by its own statistics, as in training, without dropout and
+    stochastic depth. Batches of all processes are included. Leaves the model in eval mode.
     """
     model.eval()
     measured = {name: module for name, module in model.named_modules() if name in set(norms)}
     moments = {name: _Moments() for name in measured}
-    handles = [module.register_forward_pre_hook(_adds_to(moments[name])) for name, module in measured.items()]
+    handles = [
+        module.register_forward_pre_hook(_moments_hook(moments[name])) for name, module in measured.items()
+    ]
     try:
         for module in measured.values():
             module.train()
@@ -142,12 +140,12 @@ def measure_batch_norm(
             handle.remove()
         model.eval()
     parts = processes.gather([moments[name].state() for name in measured])
-    for place, module in enumerate(measured.values()):
+    for index, module in enumerate(measured.values()):
         assert isinstance(module, _BatchNorm)
-        whole = _Moments()
+        total = _Moments()
         for part in parts:
-            whole.add(*part[place])
-        _set_statistics(module, whole)
+            total.add(*part[index])
+        _set_statistics(module, total)
 
 
 def batch_norms(model: nn.Module) -> list[str]:
@@ -161,7 +159,7 @@ def batch_norms(model: nn.Module) -> list[str]:
 
 
 class _Moments:
-    """Count, mean and sum of squared distances from it, of values per channel, in float64."""
+    """Count, mean and sum of squared deviations per channel, in float64."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
@@ -181,7 +179,7 @@ class _Moments:
         return self.count, self.mean.cpu(), self.squares.cpu()
 
 
-def _adds_to(moments: _Moments) -> Any:
+def _moments_hook(moments: _Moments) -> Any:
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
         axes = [axis for axis in range(x.ndim) if axis != 1]
@@ -204,5 +202,5 @@ def _set_statistics(norm: _BatchNorm, moments: _Moments) -> None:
 
 
 def _divisor(number: int, most: int) -> int:
-    """The largest divisor of ``number`` that is not above ``most``."""
+    """The largest divisor of ``number`` up to ``most``."""
     return next(divisor for divisor in range(most, 0, -1) if number % divisor == 0)

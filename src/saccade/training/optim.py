@@ -1,4 +1,4 @@
-"""Which parameters learn, how fast, and with how much decay."""
+"""Optimisers, parameter groups, freezing."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ def parameter_groups(
     shift_lr: float | None = None,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Optimiser groups of the parameters that learn: {backbone, classifier} x {decayed, not decayed}.
+    """Parameter groups of the trainable parameters: {backbone, classifier} x {decayed, not decayed}.
 
-    Vectors and scalars (biases, every kind of norm) and what the model names in ``no_weight_decay()`` do not
-    decay. What it names in ``lr_multipliers()`` makes groups of its own; ``shift_lr`` replaces those factors.
+    Vectors and scalars (biases, norms) and the parameters in the model's ``no_weight_decay()`` are not
+    decayed. Parameters in ``lr_multipliers()`` form groups of their own; ``shift_lr`` replaces these factors.
     With a ``layer_decay`` below 1 there are groups for each depth of ``layer_ids()``: the rate of a layer is
     ``layer_decay`` times that of the next, the deepest have the full rate (Clark et al. 2020, ELECTRA, arXiv
-    2003.10555; Bao et al. 2021, BEiT, arXiv 2106.08254). Of a module that has
-    not these methods, see `saccade.models.contract`.
-    Each group has a ``name`` and an ``lr_scale`` that `set_learning_rate` multiplies with. Empty groups are
-    left out.
+    2003.10555; Bao et al. 2021, BEiT, arXiv 2106.08254). `saccade.models.contract` has the defaults for
+    modules without these methods. Each group has a ``name`` and an ``lr_scale``, see `set_learning_rate`.
 
     Raises:
-        ConfigError: there is a ``shift_lr``, and the model has no shifts.
+        ConfigError: ``shift_lr`` is given, but the model has no learned shifts.
     """
-    spared, classifier = contract.no_weight_decay(model), set(contract.classifier_parameters(model))
+    undecayed, classifier = contract.no_weight_decay(model), set(contract.classifier_parameters(model))
     factors = contract.lr_multipliers(model)
     if shift_lr is not None:
         if not factors:
-            raise ConfigError("optim.shift_lr: the model has no learned shifts; leave it out")
+            raise ConfigError("optim.shift_lr: the model has no learned shifts; remove it")
         factors = dict.fromkeys(factors, shift_lr)
     depths = contract.layer_ids(model) if layer_decay != 1 else {}
     deepest = max(depths.values(), default=0)
@@ -47,8 +45,8 @@ def parameter_groups(
         if not parameter.requires_grad:
             continue
         head = name in classifier
-        # the number of dimensions also catches norms that are no subclass of torch's own
-        decayed = parameter.ndim > 1 and name not in spared
+        # checking ndim also covers norms that are not derived from those of torch
+        decayed = parameter.ndim > 1 and name not in undecayed
         factor = factors.get(name, 1.0)
         part = ("classifier" if head else "backbone") + (f" at {factor:g} x lr" if name in factors else "")
         part += f" in layer {depths[name]}" if depths else ""
@@ -85,13 +83,13 @@ def create_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the rate ``lr`` for every group, times the group's ``lr_scale``."""
+    """Set the learning rate of every group to ``lr`` times its ``lr_scale``."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
 
 
 def freeze(model: nn.Module, num_stages: int) -> None:
-    """Stop the first ``num_stages`` stages from learning; -1: everything but the classifier.
+    """Freeze the first ``num_stages`` stages; -1: everything but the classifier.
 
     Raises:
         ConfigError: the model has fewer stages.
@@ -105,15 +103,13 @@ def freeze(model: nn.Module, num_stages: int) -> None:
         return
     stages = contract.stages(model)
     if num_stages > len(stages):
-        raise ConfigError(f"model.freeze: {num_stages} stages to freeze, but the model has {len(stages)}")
+        raise ConfigError(f"model.freeze: {num_stages} is more than the {len(stages)} stages of the model")
     for stage in stages[:num_stages]:
         stage.requires_grad_(False)
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """The modules that have parameters of which none learns. A layer without parameters is as the module
-    around it.
-    """
+    """Modules whose parameters are all frozen. Modules without parameters are not listed."""
     return [
         module
         for module in model.modules()
@@ -122,9 +118,9 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def set_train_mode(model: nn.Module) -> None:
-    """``model.train()``, except that frozen modules stay in eval mode.
+    """``model.train()``, except that frozen modules (and the modules in them) stay in eval mode.
 
-    So a frozen batch norm keeps its running statistics, and a frozen stage drops no paths.
+    So a frozen batch norm keeps its running statistics, and a frozen stage has no drop path.
     """
     model.train()
     for module in frozen_modules(model):

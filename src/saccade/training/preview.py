@@ -1,4 +1,4 @@
-"""A training batch as the network sees it, as pictures with captions."""
+"""Preview of a training batch: network input as images with captions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from saccade.training.step import mixing, split_batch, train_transform
 from saccade.training.validate import validate
 from saccade.transforms import Mixing
 
-_LEAST = 0.005  # smaller fractions are not shown
+_MIN_FRACTION = 0.005  # smaller fractions are not shown
 _CACHE_MB = 64
 
 
@@ -30,9 +30,9 @@ class Preview:
 
     Attributes:
         frames: uint8 (B, T, S, S, 3), clamped to that range.
-        captions: the labels of each clip in words, with their fractions where clips are mixed.
-        sources: the names of the files each clip comes from, likewise.
-        boxes: of each clip the boxes of people (N, 4) in pixels; None where the task has none.
+        captions: the class names of each clip, with fractions for mixed clips.
+        sources: the file names of each clip, with fractions for mixed clips.
+        boxes: person boxes (N, 4) of each clip in pixels; None for tasks without boxes.
     """
 
     frames: Tensor
@@ -42,23 +42,25 @@ class Preview:
 
 
 def preview_batch(config: TrainConfig, step: int = 0) -> Preview:
-    """The batch that step ``step`` of the run will train on, with every draw as the run will make it.
+    """The batch of a step, exactly as the run will draw and augment it.
 
-    Nothing is written, no model is built.
+    Nothing is written, and no model is built.
 
     Raises:
-        UsageError: there is no such step.
-        ConfigError: a field cannot work.
+        UsageError: the run has fewer steps.
+        ConfigError: a field is invalid.
         DataError: the data set cannot be used.
     """
-    model = replace(config.model, weights=config.model.weights or SCRATCH)  # none are read
+    model = replace(config.model, weights=config.model.weights or SCRATCH)  # weights are not loaded
     validate(config.replace(model=model))
-    # a cache changes how clips are resized, so the preview has a small one if the run has one
+    # the cache affects how clips are resized, so the preview uses a small one if the run has one
     config = config.replace(workers=0, cache_mb=min(config.cache_mb, _CACHE_MB), val_every=0, test_views="")
     train_set, _ = load_data(config)
     timetable = make_timetable(config, len(train_set))
     if not 0 <= step < timetable.total_steps:
-        raise UsageError(f"step: {step} is not in 0..{timetable.total_steps - 1}, the steps of this run")
+        raise UsageError(
+            f"step: must be in 0..{timetable.total_steps - 1}, the steps of this run (is {step})"
+        )
     with make_loader(config, train_set) as loader:
         batch = next(loader.batches(timetable.sampler.run_requests(step, step + 1)))
     files = [os.path.basename(train_set.items[index].path) for index in batch.indices]
@@ -76,7 +78,7 @@ def preview_batch(config: TrainConfig, step: int = 0) -> Preview:
 def _network_view(
     config: TrainConfig, batch: ClipBatch, names: Sequence[str], files: list[str]
 ) -> tuple[Tensor, list[Tensor], list[str], tuple[Tensor, ...] | None]:
-    """Clips, and of each the labels, the files it comes from, and boxes, split as in the run."""
+    """Clips (B, 3, T, S, S), labels, file names and boxes, with the gradient accumulation of the run."""
     transform, mix = train_transform(config, names), mixing(config, len(names))
     views: list[Tensor] = []
     labels: list[Tensor] = []
@@ -96,7 +98,7 @@ def _network_view(
 
 
 def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[int]) -> list[str]:
-    """The files of each mix, with their fractions."""
+    """The file names of each mixed clip, with fractions."""
     found = []
     for seed, file, partner in zip(part.seeds, files, mix.partners(len(part)), strict=True):
         fraction = mix.draw(seed, size).lam
@@ -105,21 +107,21 @@ def _mixed_files(mix: Mixing, part: ClipBatch, files: list[str], size: Sequence[
 
 
 def caption(labels: Tensor, names: Sequence[str]) -> str:
-    """Labels of one clip in words.
+    """The class names of one clip.
 
     Args:
-        labels: the number of a class, int64; or fractions of the classes (K,).
+        labels: a class index, int64, or fractions of the classes (K,).
     """
     if not labels.is_floating_point():
         return names[int(labels)]
     if not len(labels):
-        return ""  # pre-training looks at none
-    shown = [(value, label) for label, value in enumerate(labels.tolist()) if value >= _LEAST]
+        return ""  # pre-training has no labels
+    shown = [(value, label) for label, value in enumerate(labels.tolist()) if value >= _MIN_FRACTION]
     shown.sort(key=lambda pair: (-pair[0], pair[1]))
-    if all(value > 1 - _LEAST for value, _ in shown):
+    if all(value > 1 - _MIN_FRACTION for value, _ in shown):
         return ", ".join(names[label] for _, label in shown) or "nothing"
     return " + ".join(f"{names[label]} {_percent(value)}" for value, label in shown)
 
 
 def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f}\u00a0%"  # does not break over lines
+    return f"{100 * fraction:.0f}\u00a0%"  # no-break space

@@ -1,4 +1,4 @@
-"""This process: its place among those of the run, its memory, and the signals that stop it.
+"""Distributed processes, malloc settings, and signals.
 
 The same code runs in one process and in several that ``torchrun`` started.
 """
@@ -28,13 +28,12 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # malloc.h
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run.
+    """Rank, world size and device of this process.
 
     Attributes:
-        rank: 0 is the one that writes files and logs.
-        device: where this process computes.
+        rank: rank 0 writes files and logs.
         control: a gloo group for the few numbers exchanged at every step; None with one process. It is
-            separate from the gradients' group so that no message has to pass through the accelerator.
+            separate from the group of the gradients so that these messages bypass the accelerator.
     """
 
     rank: int
@@ -57,7 +56,7 @@ class Processes:
         return summed
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process holds, in the order of ranks, on every process."""
+        """The values of all processes by rank, on every process."""
         if self.control is None:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -65,7 +64,7 @@ class Processes:
         return values
 
     def broadcast_from_rank0(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Overwrite the tensors of every process with those of rank 0."""
+        """Broadcast the tensors of rank 0 to all processes."""
         if self.control is not None:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
@@ -76,15 +75,15 @@ class Processes:
             dist.barrier(group=self.control)
 
 
-_num_groups = 0  # that this process has joined so far
+_num_groups = 0  # process groups that this process has created
 
 
 @contextmanager
 def processes(device: str = "auto") -> Iterator[Processes]:
-    """Join the processes that ``torchrun`` started (gloo on CPU, nccl on CUDA), or stand alone.
+    """Initialise the process group of ``torchrun`` (gloo on CPU, nccl on CUDA); none for a single process.
 
     Raises:
-        ConfigError: the device does not exist here.
+        ConfigError: the device does not exist.
     """
     rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -94,7 +93,7 @@ def processes(device: str = "auto") -> Iterator[Processes]:
     if world_size == 1:
         yield Processes(0, 1, chosen)
         return
-    # A second run in the same processes would wait for the addresses that the first left in the store.
+    # a prefix of its own, since an earlier run in these processes has left its addresses in the store
     global _num_groups
     _num_groups += 1
     store, _, _ = next(rendezvous("env://"))
@@ -111,20 +110,20 @@ def processes(device: str = "auto") -> Iterator[Processes]:
 
 
 def pick_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one. Each local process gets its own GPU.
+    """The device called ``name``; ``auto`` is CUDA if available. Each local process gets a different GPU.
 
     Raises:
-        ConfigError: there is no such device.
+        ConfigError: the device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"device: {name!r} is not a device; try auto, cpu, cuda or cuda:0") from None
+        raise ConfigError(f"device: {name!r} is unknown; use auto, cpu, cuda or cuda:0") from None
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError(f"device: {name}, but PyTorch sees no CUDA device here; use cpu")
+            raise ConfigError(f"device: {name}, but PyTorch finds no CUDA device; use cpu")
         index = device.index if device.index is not None else local_rank or 0
         if local_rank is not None:
             index = local_rank
@@ -138,14 +137,14 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have the C library keep the memory that one step frees for the next one.
+    """Set malloc to reuse freed memory instead of returning it to the system.
 
-    By default glibc maps every block above 32 MiB anew and gives it back to the system when it is freed. The
-    system then hands it out again page by page while it is written, which took a quarter of a training step
-    of X3D-S. The setting holds for the whole process, which keeps the memory of its largest step.
+    By default glibc allocates every block above 32 MiB with mmap and unmaps it when it is freed. The page
+    faults of the next allocation took a quarter of a training step of X3D-S. The setting applies to the
+    process, which keeps the memory of its largest step.
 
     Returns:
-        Whether it was set: False without glibc, and where the environment sets malloc's options itself.
+        Whether it was set: False without glibc, or if environment variables set the options of malloc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -155,20 +154,20 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    wanted = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
-    done = [mallopt(option, value) for option, value in wanted]
+    options = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20))
+    done = [mallopt(option, value) for option, value in options]
     return all(done)
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """A run was stopped by a signal after its state was saved; the message says how to go on."""
+    """A run was stopped by a signal after saving its state; the message says how to resume it."""
 
 
 class Interrupts:
-    """While entered, SIGTERM and Ctrl-C ask for a stop after the present step instead of breaking into it.
+    """Context manager in which SIGTERM and Ctrl-C request a stop after the current step.
 
-    A second signal, and any signal inside `immediate`, raises KeyboardInterrupt at once. Outside the main
-    thread Python allows no handlers, so there nothing changes.
+    A second signal, and any signal inside `immediate`, raises KeyboardInterrupt. Has no effect outside the
+    main thread, where Python allows no signal handlers.
     """
 
     def __init__(self) -> None:
@@ -191,7 +190,7 @@ class Interrupts:
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """For stretches in which nothing can be lost."""
+        """Context manager in which a signal raises KeyboardInterrupt, for code that may be interrupted."""
         if self.requested:
             raise KeyboardInterrupt
         self._immediate = True
@@ -204,7 +203,7 @@ class Interrupts:
         if os.getpid() != self._process:  # a forked worker inherits the handler
             if number == signal.SIGTERM:
                 os._exit(128 + number)
-            return  # Ctrl-C reaches the whole group; the main process ends its workers
+            return  # Ctrl-C reaches all processes of the group; the main process ends its workers
         if self.requested or self._immediate:
             self.requested = True
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Where a run stands: steps, running means, unreadable files, and which weights are the best so far."""
+"""The progress of a run: step, running means, unreadable files, best score."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from saccade.errors import DataError
 from saccade.training.processes import Processes
 from saccade.training.schedule import Plateau
 
-_MIN_TOLERATED = 3  # unreadable clips, in epochs too short for max_failures to mean anything
+_MIN_TOLERATED = 3  # unreadable clips that are always tolerated, for short epochs
 _NUM_LISTED = 3
 
 
 @dataclass
 class Window:
-    """Sums over the steps since the last line of metrics.jsonl. Part of the checkpoint: no step is lost."""
+    """Sums over the steps since the last line of metrics.jsonl. Part of the checkpoint."""
 
     loss: float = 0.0
     correct: float = 0.0
@@ -35,7 +35,7 @@ class Window:
         self.failures += failures
 
     def record(self, figure: str = "top1") -> dict[str, float | int]:
-        """Means per clip; ``figure`` is what the fraction of correct clips is called."""
+        """Means per clip; ``figure`` is the name of the fraction of correct clips."""
         clips = max(self.clips, 1)
         return {"loss": self.loss / clips, figure: self.correct / clips, "failures": self.failures}
 
@@ -45,24 +45,24 @@ class Window:
 
 
 class Stopwatch:
-    """Time spent waiting for data and in all, since the last reset."""
+    """Total time and time spent waiting for data since the last reset."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Start again."""
+        """Restart."""
         self.start, self.waited, self.clips = time.perf_counter(), 0.0, 0
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The time inside counts as waiting for data."""
+        """Count the time inside as waiting for data."""
         start = time.perf_counter()
         yield
         self.waited += time.perf_counter() - start
 
     def record(self) -> dict[str, float]:
-        """Speed and data wait since the last reset, as metrics.jsonl has them."""
+        """Speed and data wait since the last reset, as in metrics.jsonl."""
         total = max(time.perf_counter() - self.start, 1e-9)
         return {
             "clips_per_s": round(self.clips / total, 3),
@@ -74,10 +74,10 @@ class Stopwatch:
 
 @dataclass
 class Progress:
-    """Where a run stands. All of it is in the checkpoint.
+    """The progress of a run; part of the checkpoint.
 
-    ``validation_due`` is true from the step after which a validation belongs until it is done, so that a run
-    stopped in a validation begins with it again. ``best_score`` is the best of the figure ``score_name``.
+    ``validation_due`` is true from a step with a validation until the validation is done, so a run that was
+    stopped during a validation repeats it. ``best_score`` is the best value of the metric ``score_name``.
     ``best_is_final``: see `VideoModel.in_final_form`. ``best_is_pause``: see `see_score`.
     """
 
@@ -93,15 +93,15 @@ class Progress:
     plateau: Plateau = field(default_factory=Plateau)
 
     def see_score(self, score: float, *, final: bool, pause: bool) -> bool:
-        """Whether the weights just validated are the best so far.
+        """Record a validation score; returns whether the weights are the best so far.
 
-        The validation of a pause does not compete, so that a run that pauses ends with the same best weights
-        as one that does not: its score counts as the best only until the next regular validation.
+        The score of a pause is the best only until the next regular validation, so a run with a pause ends
+        with the same best weights as one without.
 
         Args:
-            score: of the present step; nan, if no video has a label, is less than any.
+            score: of the current step; nan (no video has a label) is less than any other score.
             final: the model is in its final form.
-            pause: the validation is not a regular one, but there because the run pauses.
+            pause: the validation takes place only because the run pauses.
         """
         if math.isnan(score):
             score = -math.inf
@@ -126,7 +126,7 @@ class Progress:
 
 
 class FailureLimit:
-    """Counts the unreadable files of an epoch over all processes and ends the run when they are too many."""
+    """Stops the run if too many files of an epoch are unreadable, over all processes."""
 
     def __init__(self, fraction: float, clips_per_epoch: int, processes: Processes) -> None:
         self.fraction, self.clips = fraction, clips_per_epoch
@@ -135,15 +135,15 @@ class FailureLimit:
         self._first: list[str] = []
 
     def see(self, failures: Sequence[ReadFailure]) -> None:
-        """Remember the first of this process's own failures, for the message."""
+        """Remember the first failures of this process for the error message."""
         for failure in failures[: _NUM_LISTED - len(self._first)]:
             self._first.append(f"{failure.path} ({failure.cause})")
 
     def check(self, count: int) -> None:
-        """``count`` failures in this epoch so far, over all processes. Every process must call this.
+        """Check the number of failures in this epoch over all processes. Every process must call this.
 
         Raises:
-            DataError: above the limit; names fraction, limit and the first files.
+            DataError: there are more than the limit.
         """
         if count <= self.limit:
             return

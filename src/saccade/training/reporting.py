@@ -1,7 +1,7 @@
-"""What a run reports: metrics.jsonl, log.txt, log records, TensorBoard events, and callbacks.
+"""metrics.jsonl, log.txt, log records, TensorBoard events, and callbacks.
 
-The library shows nothing by itself: lines are records of the logger ``saccade.training`` (INFO; WARNING for
-unreadable files), and a progress bar is a callback that the command line adds.
+The library prints nothing: the logger ``saccade.training`` gets the lines (INFO; WARNING for unreadable
+files), and the progress bar is a callback of the command line.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _NUM_FAILURES_SHOWN = 5
 
 
 class Callback:
-    """What `saccade.train` calls while it runs, on the first process alone; derive from it to feed a tracker.
-    Records are plain dictionaries. An exception ends the run.
+    """Base class of callbacks for `saccade.train`, e.g. to feed an experiment tracker.
+
+    Only rank 0 calls them. Records are plain dictionaries. An exception ends the run.
 
     Example:
         >>> import saccade
@@ -35,51 +36,51 @@ class Callback:
     """
 
     def on_start(self, record: Mapping[str, Any]) -> None:
-        """Before the first step: ``run_dir``, ``config`` (plain values), ``step`` (0, or where the run is
+        """Before the first step: ``run_dir``, ``config`` (plain values), ``step`` (0 unless the run is
         resumed), ``total_steps``, ``epochs``.
         """
 
     def on_step(self, record: Mapping[str, Any]) -> None:
         """After each step: ``step`` (steps done), ``epoch``, ``lr``, ``clips``, and means since the last line
-        of metrics.jsonl: ``loss``, ``top1`` (or the task's figure), ``clips_per_s``, ``data_wait`` ...
+        of metrics.jsonl: ``loss``, ``top1`` (or the metric of the task), ``clips_per_s``, ``data_wait`` ...
         """
 
     def on_validation(self, record: Mapping[str, Any]) -> None:
-        """After each validation: ``step``, ``epoch``, ``val_loss``, ``val_top1`` and the other figures of the
-        task, ``is_best``.
+        """After each validation: ``step``, ``epoch``, ``val_loss``, ``val_top1`` and the other metrics of
+        the task, ``is_best``.
         """
 
     def on_end(self, record: Mapping[str, Any]) -> None:
         """After the last step, the final test and the report: ``run_dir``, ``step``, ``epoch``, ``paused``,
-        ``best_score``, ``best_epoch``, ``seconds``, ``test`` (figures by views).
+        ``best_score``, ``best_epoch``, ``seconds``, ``test`` (metrics by views).
         """
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one JSON object a line, each with the step after which it was true."""
+    """``metrics.jsonl``: one JSON object per line, each with its step."""
 
     def __init__(self, path: Path, *, tensorboard: bool = False) -> None:
         self.path, self._tensorboard = path, tensorboard
         self._events: Any = None
 
     def cut(self, *, step: int, validation_due: bool) -> None:
-        """Remove what was written after the checkpoint of ``step``, which a resumed run writes again."""
+        """Remove the lines after the checkpoint of ``step``; the resumed run writes them again."""
         if not self.path.is_file():
             return
-        kept = []
+        lines = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # the line that was being written when the process died
+            except json.JSONDecodeError:  # the process died while writing this line
                 continue
             validation = any(name.startswith("val_") for name in record)
             later = record["step"] > step or (validation_due and record["step"] == step and validation)
             if not later:
-                kept.append(line + "\n")
-        write_text(self.path, "".join(kept))
+                lines.append(line + "\n")
+        write_text(self.path, "".join(lines))
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a line; to TensorBoard too if that is on."""
+        """Append a line, and write it to TensorBoard if that is on."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._tensorboard and self._events is None:
@@ -92,16 +93,17 @@ class MetricsFile:
                     self._events.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
-        """Close TensorBoard's file."""
+        """Close the TensorBoard file."""
         if self._events is not None:
             self._events.close()
 
 
 class Reporter:
-    """Lines for log.txt and the logger, and records for the callbacks. Silent on all but the first process.
+    """Writes lines to log.txt and the logger, and calls the callbacks. Does nothing unless ``active`` (rank
+    0).
 
     Args:
-        log: file that lines are appended to, once it may be written (`open`).
+        log: file that lines are appended to.
     """
 
     def __init__(
@@ -121,26 +123,26 @@ class Reporter:
         self._failures_shown = 0
 
     def start(self, step: int, record: Mapping[str, Any]) -> None:
-        """Before the first step of this call."""
+        """Before the first step; see `Callback.on_start`."""
         self._clock.start(step)
         totals = {"step": step, "total_steps": self._total, "epochs": self._epochs}
         for callback in self.callbacks:
             callback.on_start({**record, **totals})
 
     def say(self, message: str, *, level: int = logging.INFO) -> None:
-        """One line for the logger and log.txt."""
+        """Write a line to the logger and log.txt."""
         if self.active:
             _log.log(level, "%s", message)
             self.note(message)
 
     def note(self, message: str) -> None:
-        """One line for log.txt alone."""
+        """Write a line to log.txt only."""
         if self.active:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now().isoformat(timespec='seconds')} {message}\n")
 
     def failure(self, path: str, cause: str, replaced_by: str) -> None:
-        """A file that could not be read: always in log.txt, and a warning while there are few."""
+        """Report an unreadable file in log.txt; the first ones also as warnings."""
         message = f"unreadable: {path}: {cause} (replaced by {replaced_by})"
         self._failures_shown += 1
         if self._failures_shown <= _NUM_FAILURES_SHOWN:
@@ -148,7 +150,7 @@ class Reporter:
         else:
             self.note(message)
         if self._failures_shown == _NUM_FAILURES_SHOWN:
-            self.say(f"further unreadable files are listed in {self._log} only", level=logging.WARNING)
+            self.say(f"{self._log} lists further unreadable files", level=logging.WARNING)
 
     def step(self, record: Mapping[str, Any]) -> None:
         """After a step; see `Callback.on_step`."""
@@ -156,7 +158,7 @@ class Reporter:
             callback.on_step(record)
 
     def epoch(self, step: int, epoch: float, parts: list[str]) -> None:
-        """A line after an epoch or a validation."""
+        """Write a line after an epoch or a validation."""
         left = f"  {self._clock.left(step)}" if step < self._total else ""
         self.say(f"epoch {epoch:.4g}/{self._epochs:g}  step {step}  {'  '.join(parts)}{left}")
 
@@ -172,7 +174,7 @@ class Reporter:
 
 
 class RemainingTime:
-    """How long a run still takes, by the steps of this call."""
+    """Estimates the remaining time of a run from the steps so far."""
 
     def __init__(self, total: int) -> None:
         self._total = total
@@ -191,9 +193,9 @@ class RemainingTime:
 
 def format_seconds(seconds: float) -> str:
     """``3 s``, ``12 min 05 s``, ``3 h 20 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02} s"
+    return f"{total // 3600} h {total % 3600 // 60:02} min"

@@ -1,4 +1,4 @@
-"""From a config to a finished run folder."""
+"""`train`: from a config to a finished run folder."""
 
 from __future__ import annotations
 
@@ -50,41 +50,43 @@ def train(
     overwrite: bool = False,
     fraction: float = 1.0,
 ) -> Run:
-    """Train as ``config`` says and keep everything in its run folder.
+    """Train a network and write the run folder.
 
-    Under ``torchrun`` every process calls this. It shows nothing: progress is logged by the logger
-    ``saccade`` at level INFO and given to the callbacks. A script that uses worker processes
-    (``config.workers``) needs the usual ``if __name__ == "__main__":``.
+    Under ``torchrun`` every process calls this. Nothing is printed: the logger ``saccade`` logs the progress
+    at level INFO, and the callbacks are called. A script that uses worker processes (``config.workers``)
+    needs the usual ``if __name__ == "__main__":``.
 
     Args:
-        model: trained in place of the one that ``config.model`` names: (B, 3, T, H, W) float32 -> logits
-            (B, K). Its weights are changed in place.
-        train_set: clips to train on in place of ``config.data``: a `VideoDataset` (`saccade.load_dataset`),
-            or any map-style data set of (clip, label). A clip is uint8 frames (T, H, W, 3) or (3, T, H, W),
-            which are resized, cropped, augmented and normalised as the config says; or floats (3, T, H, W),
-            which are taken as they are. T is ``config.clip.num_frames``. A label is an int, or for
-            multi-label a float vector (K,). Class names are those of ``config.class_names``, else its
-            ``class_names`` or ``classes``, else numbers.
-        val_set: clips to validate on, likewise. With a ``train_set`` and without this: no validation.
-        transform: called with each training batch (B, 3, T, H, W) after all other transforms, before clips
-            are mixed; returns one of as many clips. See also ``config.augment.transform``.
-        callbacks: called while the run goes on, see `Callback`.
-        resume: go on from last.pt of the run folder, given the same objects again; on a CPU the final weights
-            are bit for bit those of a run that was never stopped.
-        overwrite: replace a run that is in the folder.
-        fraction: how much of the run to do before it pauses, 0..1, validated as at its end; schedules are
-            those of the whole. Resumed, it goes on as though it had never paused (a plateau schedule has seen
-            one validation more); the weights of a pause count as the best only until the next validation.
+        model: network to train instead of the one that ``config.model`` names: (B, 3, T, H, W) float32 ->
+            logits (B, K). Its weights are changed in place.
+        train_set: data set to train on instead of ``config.data``: a `VideoDataset` (`saccade.load_dataset`),
+            or any map-style data set of (clip, label). A clip is either uint8 frames (T, H, W, 3) or
+            (3, T, H, W), which are resized, cropped, augmented and normalised according to the config, or
+            floats (3, T, H, W), which are used unchanged. T is ``config.clip.num_frames``. A label is an int,
+            or for multi-label a float vector (K,). Class names come from ``config.class_names``, else from
+            the attribute ``class_names`` or ``classes`` of the data set, else they are numbers.
+        val_set: data set to validate on, in the same form. If only ``train_set`` is given there is no
+            validation.
+        transform: function of a training batch (B, 3, T, H, W), called after all other transforms and before
+            MixUp and CutMix; returns a batch of the same size. See also ``config.augment.transform``.
+        callbacks: called during the run, see `Callback`.
+        resume: continue from last.pt of the run folder, with the same arguments; on a CPU the final weights
+            are bit for bit those of an uninterrupted run.
+        overwrite: replace the run in the folder.
+        fraction: fraction of the run after which it pauses, with a validation. Schedules are those of the
+            complete run. A resumed run gives the same result as one without a pause (except that a plateau
+            schedule sees one more validation); the weights at the pause are the best ones only until the next
+            validation.
 
     Returns:
         The run folder, with the scores of the run.
 
     Raises:
-        ConfigError: a field cannot work, or differs from that of the run to resume.
-        UsageError: the run folder holds a run already, or none to resume.
+        ConfigError: a field is invalid, or differs from that of the run to resume.
+        UsageError: the run folder already contains a run, or does not contain the run to resume.
         DataError: the data set cannot be used, or too many files are unreadable.
-        WeightsError: weights to start from cannot be loaded.
-        TrainingError: the loss is not finite, or memory is short.
+        WeightsError: the initial weights cannot be loaded.
+        TrainingError: the loss is not finite, or the device is out of memory.
         RunInterrupted: stopped by SIGTERM or Ctrl-C after saving (a KeyboardInterrupt).
 
     Example:
@@ -94,7 +96,7 @@ def train(
         >>> from saccade.recipes import get_recipe
         >>> run = saccade.train(get_recipe("x3d_motion").replace(data="data/motion"))  # doctest: +SKIP
 
-        A network and clips of your own (here a linear classifier of the mean colour):
+        Your own network and clips (here a linear classifier of the mean colour):
 
         >>> import torch
         >>> clips = [(torch.rand(3, 4, 32, 32) + label, label) for label in (0, 1) * 8]
@@ -110,26 +112,26 @@ def train(
     """
     start = time.perf_counter()
     if not 0 < fraction <= 1:
-        raise UsageError(f"fraction: must be above 0 and at most 1 (is {fraction})")
+        raise UsageError(f"fraction: must be in (0, 1] (is {fraction})")
     if model is not None:
         if not isinstance(model, nn.Module):
             raise UsageError(f"model: must be an nn.Module, got {type(model).__name__}")
         config = config.replace(model=replace(config.model, name=_qualified_name(model), overrides={}))
-    with _settings(config), processes(config.device) as group:
+    with _torch_settings(config), processes(config.device) as group:
         if group.device.type == "cpu":
             keep_freed_memory()
         validate(config, world_size=group.world_size, model=model, resume=resume)
         run_folder = Run(config.run_dir)
         run_folder.check_free(resume=resume, overwrite=overwrite)
-        group.barrier()  # nobody writes before all have looked
+        group.barrier()  # every process checks the folder before one writes to it
         state = load_checkpoint(run_folder.last) if resume else None
         if state:
             check_same_run(state["config"], config)
-        train_clips, val_clips = _data(config, train_set, val_set, model)
+        train_clips, val_clips = _datasets(config, train_set, val_set, model)
         if state and state["data"] != train_clips.fingerprint():
             raise DataError(
-                f"{config.data or train_clips.root}: not the clips this run began with (their number, labels "
-                "or classes differ)"
+                f"{config.data or train_clips.root}: number of clips, labels or classes differ from those "
+                "that this run was started with"
             )
         timetable = make_timetable(
             config, len(train_clips), rank=group.rank, world_size=group.world_size, model=model
@@ -157,7 +159,7 @@ def train(
             transform=transform,
             fraction=fraction,
         )
-        if group.main:  # everything is built and checked: now the folder is written
+        if group.main:  # write the folder only after everything has been built and checked
             if overwrite:
                 run_folder.clear()
             run_folder.folder.mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,7 @@ def train(
                 write_json(run_folder.image_weights, image.to_dict())
         for note in [*notes, *_flip_note(config, train_clips)]:
             trainer.reporter.say(note)
-        _introduce(trainer, state)
+        _initialize(trainer, state)
         if isinstance(timetable, MultigridTimetable) and state is None:
             _show_plan(timetable, run_folder.plan, trainer.reporter)
         trainer.run()
@@ -178,16 +180,16 @@ def _qualified_name(model: nn.Module) -> str:
     return f"{type(model).__module__}.{type(model).__qualname__}"
 
 
-def _data(
+def _datasets(
     config: TrainConfig, train_set: Any, val_set: Any, model: nn.Module | None
 ) -> tuple[VideoDataset, VideoDataset | None]:
-    """The clips to train and to validate on: those given, else those of the config."""
+    """The training and validation sets: the arguments of `train`, else those of the config."""
     if train_set is None:
         loaded_train, loaded_val = load_data(config)
         return loaded_train, loaded_val if val_set is None else _as_dataset(config, val_set, "val")
     train_clips = _as_dataset(config, train_set, "train")
     if not train_clips.class_names and get_task(config.task).has_classes:
-        train_clips = replace(train_clips, class_names=_numbered(config, train_clips, model))
+        train_clips = replace(train_clips, class_names=_class_numbers(config, train_clips, model))
     return train_clips, None if val_set is None else _as_dataset(config, val_set, "val")
 
 
@@ -208,15 +210,15 @@ def _as_dataset(config: TrainConfig, given: Any, split: str) -> VideoDataset:
     return dataset
 
 
-def _numbered(config: TrainConfig, dataset: VideoDataset, model: nn.Module | None) -> tuple[str, ...]:
-    """Class names where nothing says them: numbers, as many as the model has classes or the labels say."""
+def _class_numbers(config: TrainConfig, dataset: VideoDataset, model: nn.Module | None) -> tuple[str, ...]:
+    """Numbers as class names: as many as the model has classes, else up to the largest label."""
     num_classes = contract.num_classes(model) if model is not None else None
     if not num_classes:
         labels = dataset.fingerprint()["labels"]
         if not labels or not all(isinstance(label, int) for label in labels):
             raise UsageError(
-                "train_set: does not say its classes; give it class_names, set config.class_names, or give "
-                "the model num_classes"
+                "train_set: has no class names; give it an attribute class_names, set config.class_names, or "
+                "give the model an attribute num_classes"
             )
         num_classes = max(labels) + 1
     return tuple(map(str, range(num_classes)))
@@ -240,7 +242,7 @@ def _network(
 def _check_outputs(
     config: TrainConfig, model: nn.Module, dataset: VideoDataset, device: torch.device
 ) -> None:
-    """Show a foreign model one clip: it must give logits, one for each class."""
+    """Run a user's model on one clip: it must return one logit for each class."""
     task = get_task(config.task)
     if not task.has_classes or task.fixed_views:
         return
@@ -252,16 +254,16 @@ def _check_outputs(
         logits = model.eval()(torch.zeros(1, 3, *size, device=device))
     num_classes = len(dataset.class_names)
     if not isinstance(logits, Tensor):
-        raise UsageError(f"model: must give logits (B, classes); gives a {type(logits).__name__}")
+        raise UsageError(f"model: must return logits (B, num_classes), not a {type(logits).__name__}")
     if tuple(logits.shape) != (1, num_classes):
         raise UsageError(
-            f"model: must give logits (B, {num_classes}), one for each class of the data set; gives "
+            f"model: must return logits (B, {num_classes}), one for each class of the data set; returns "
             f"{tuple(logits.shape)} for one clip"
         )
 
 
-def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
-    """Load or make the first state and log what is about to happen."""
+def _initialize(trainer: Trainer, state: dict[str, Any] | None) -> None:
+    """Load the state to resume from, or save the first one; log a summary of the run."""
     config, reporter, group = trainer.config, trainer.reporter, trainer.processes
     if state:
         trainer.load_state(state)
@@ -272,7 +274,7 @@ def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
     val = (
         f"{len(trainer.val_set)} to validate"
         if trainer.val_set
-        else "no validation split: the last weights are kept"
+        else "no validation split: the last weights are saved"
     )
     smallest, largest = trainer.timetable.batch_sizes
     batch = f"{smallest} to {largest}" if smallest < largest else f"{smallest}"
@@ -286,7 +288,7 @@ def _introduce(trainer: Trainer, state: dict[str, Any] | None) -> None:
 
 
 def _finish(trainer: Trainer, start: float) -> Run:
-    """The best weights, the final test, the report."""
+    """Save the best weights, run the final test, write the report."""
     config, group, progress = trainer.config, trainer.processes, trainer.progress
     if trainer.val_set is None and group.main:
         trainer.save_best({"epoch": trainer.epoch, "step": progress.step})
@@ -303,7 +305,7 @@ def _finish(trainer: Trainer, start: float) -> Run:
     trainer.reporter.say(
         f"{end} {format_seconds(seconds)}: {score}everything is in {trainer.run_folder.folder}"
     )
-    group.barrier()  # the files are whole
+    group.barrier()  # all files are written
     run = Run(trainer.run_folder.folder, seconds=seconds)
     trainer.reporter.end(
         {
@@ -321,10 +323,10 @@ def _finish(trainer: Trainer, start: float) -> Run:
 
 
 def _final_test(trainer: Trainer) -> None:
-    """Test the best weights on the validation split with `test_views`; keep scores and figures."""
+    """Test the best weights on the validation split with `test_views`; write scores and metrics."""
     config, run_folder = trainer.config, trainer.run_folder
     assert trainer.val_set is not None
-    trainer.processes.barrier()  # best.safetensors is there
+    trainer.processes.barrier()  # rank 0 has written best.safetensors
     model = trainer.tested_model
     load_weights(model, run_folder.best)
     result = validate_model(
@@ -334,7 +336,7 @@ def _final_test(trainer: Trainer) -> None:
     kind = trainer.task.fixed_views or f"{views} views"
     trainer.reporter.say(
         f"test of the best weights, {kind} of {result.num_videos} videos: {figures_text(result)}, "
-        f"{result.gmacs_per_video:.3g} GMACs a video"
+        f"{result.gmacs_per_video:.3g} GMACs per video"
     )
     if trainer.processes.main:
         result.save(run_folder.test_scores(views))
@@ -346,8 +348,8 @@ def _report(trainer: Trainer) -> None:
         from saccade.visualize.report import write_report
 
         write_report(trainer.run_folder.folder)
-    except Exception as error:  # the weights are safe; a page must not turn a finished run into a failed one
-        trainer.reporter.say(f"no report could be written: {error!r}", level=logging.WARNING)
+    except Exception as error:  # a failing report must not make a finished run fail
+        trainer.reporter.say(f"the report could not be written: {error!r}", level=logging.WARNING)
 
 
 def _show_plan(timetable: MultigridTimetable, picture: Path, reporter: Reporter) -> None:
@@ -365,10 +367,10 @@ def draw_plan(timetable: MultigridTimetable, path: Path) -> None:
 
 
 def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
-    """The videos to train on, and those to validate on unless `val_every` is 0."""
+    """The training set, and the validation set unless `val_every` is 0."""
     if not config.data:
         raise UsageError(
-            f"{config.recipe} needs clips: give --data PATH (a folder of class folders, a list file, "
+            f"{config.recipe} needs a data set: give --data PATH (a folder of class folders, a list file, "
             "Something-Something, Charades or AVA)"
         )
     train_set, val_set = get_task(config.task).from_config(config).load_data(config)
@@ -376,7 +378,7 @@ def load_data(config: TrainConfig) -> tuple[VideoDataset, VideoDataset | None]:
 
 
 def with_frames_fps(dataset: VideoDataset, config: TrainConfig) -> VideoDataset:
-    """``dataset`` with the config's rate for folders of images that have none."""
+    """``dataset`` with `frames_fps` as the rate of image folders without one."""
     if config.frames_fps is None:
         return dataset
     items = tuple(item if item.fps else replace(item, fps=config.frames_fps) for item in dataset.items)
@@ -384,14 +386,14 @@ def with_frames_fps(dataset: VideoDataset, config: TrainConfig) -> VideoDataset:
 
 
 def _flip_note(config: TrainConfig, train_set: VideoDataset) -> list[str]:
-    """A line on flips, with left and right classes."""
+    """A log line on flips if classes differ in left and right."""
     names = train_set.class_names
-    num_sided = sum(label != mirrored for label, mirrored in enumerate(mirrored_labels(names)))
-    if not num_sided:
+    num_mirrored = sum(label != mirrored for label, mirrored in enumerate(mirrored_labels(names)))
+    if not num_mirrored:
         return []
     if flip_probability(config, names) == 0:
-        return [f"no horizontal flip: {num_sided} classes differ in left and right"]
-    return [f"flipped clips of the {num_sided} classes that differ in left and right swap their labels"]
+        return [f"no horizontal flip: {num_mirrored} classes differ in left and right"]
+    return [f"horizontal flip swaps the labels of the {num_mirrored} classes that differ in left and right"]
 
 
 def make_timetable(
@@ -402,13 +404,13 @@ def make_timetable(
     world_size: int = 1,
     model: nn.Module | None = None,
 ) -> PlainTimetable | MultigridTimetable:
-    """The steps of a run on ``num_clips`` training clips, and the sampler that draws them.
+    """The steps of a run on ``num_clips`` training clips, and the sampler of their batches.
 
     Args:
-        model: trained in place of the one that ``config.model`` names.
+        model: the network to train instead of the one that ``config.model`` names.
 
     Raises:
-        ConfigError: the clips do not fill a batch.
+        ConfigError: there are fewer clips than a batch has.
     """
     if config.multigrid != "off":
         plan = make_plan(
@@ -435,15 +437,15 @@ def make_timetable(
 
 
 @contextmanager
-def _settings(config: TrainConfig) -> Iterator[None]:
-    """Process-wide settings of torch, put back afterwards."""
+def _torch_settings(config: TrainConfig) -> Iterator[None]:
+    """Apply the process-wide torch settings of ``config``, and restore them afterwards."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     benchmark, state = torch.backends.cudnn.benchmark, torch.get_rng_state()
     try:
         if config.threads:
             torch.set_num_threads(config.threads)
         if config.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is initialised
             torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = not config.deterministic
         yield

@@ -1,4 +1,4 @@
-"""What belongs to each step of a run: epoch, learning rate, shape of the batch, validation."""
+"""Learning rate schedules, and the timetable of a run: epoch, rate, batch shape and validation by step."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from saccade.training.config import OptimConfig, TrainConfig
 if TYPE_CHECKING:
     from saccade.training.multigrid import Phase
 
-_SMALL = 1e-9  # keeps 3 * (1/3) from falling short of 1
+_EPS = 1e-9  # so that 3 * (1/3) is 1
 
 
 def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size: int) -> float:
     """The rate at ``epoch`` (steps done / steps per epoch) of a run of ``epochs`` epochs.
 
-    All rates of ``optim`` are stated for `reference_batch` clips and scale linearly with ``batch_size``
-    (Goyal et al. 2017, arXiv 1706.02677). The cosine spans the whole run, the warm-up is a straight line from
-    `warmup_lr` to where the schedule stands at its end: the rule of PySlowFast
-    (utils/lr_policy), there too with `cosine_after_warmup`.
+    Rates in ``optim`` refer to `reference_batch` clips and scale linearly with ``batch_size`` (Goyal et al.
+    2017, arXiv 1706.02677). The cosine spans the complete run; the warm-up is linear from `warmup_lr` to the
+    value of the schedule at its end, as in PySlowFast (utils/lr_policy, which also has
+    `cosine_after_warmup`).
     """
     scale = batch_size / optim.reference_batch
     if epoch < optim.warmup_epochs:
@@ -33,12 +33,12 @@ def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size
 
 @dataclass
 class Plateau:
-    """What a plateau schedule has seen; PyTorch's ReduceLROnPlateau with its defaults, as X3D-Multigrid uses.
+    """State of the plateau schedule: PyTorch's ReduceLROnPlateau with its defaults, as in X3D-Multigrid.
 
     Attributes:
-        factor: what the rate is multiplied by.
+        factor: multiplier on the learning rate.
         best: the lowest loss so far.
-        num_bad: validations in a row that were no better, by a ten-thousandth of it.
+        num_bad: validations in a row without an improvement by a factor of 1e-4.
     """
 
     factor: float = 1.0
@@ -46,7 +46,7 @@ class Plateau:
     num_bad: int = 0
 
     def see(self, loss: float, optim: OptimConfig) -> None:
-        """After a validation."""
+        """Update after a validation."""
         if optim.schedule != "plateau":
             return
         if loss < self.best * (1 - 1e-4):
@@ -58,7 +58,7 @@ class Plateau:
 
 
 def decayed_rate(epoch: float, optim: OptimConfig, epochs: float) -> float:
-    """The rate for the reference batch as the schedule alone has it, without warm-up."""
+    """The rate for the reference batch without warm-up."""
     if optim.schedule == "cosine":
         start = optim.warmup_epochs if optim.cosine_after_warmup else 0.0
         done = (epoch - start) / (epochs - start) if epoch > start else 0.0
@@ -69,7 +69,7 @@ def decayed_rate(epoch: float, optim: OptimConfig, epochs: float) -> float:
 
 
 class Timetable(ABC):
-    """Steps are counted from 0; what is asked of ``step`` after a step is asked of the number of steps done.
+    """Maps the steps of a run, counted from 0, to batch shapes, rates and validations.
 
     Attributes:
         sampler: draws the clips.
@@ -85,16 +85,16 @@ class Timetable(ABC):
 
     @abstractmethod
     def shape(self, step: int) -> BatchShape:
-        """The shape of the batch of ``step``."""
+        """The batch shape of ``step``."""
 
     @property
     @abstractmethod
     def shapes(self) -> tuple[BatchShape, ...]:
-        """The shapes of all batches, each at least once."""
+        """All batch shapes of the run, possibly repeated."""
 
     @property
     def batch_sizes(self) -> tuple[int, int]:
-        """Clips of the smallest and of the largest batch."""
+        """Sizes of the smallest and the largest batch."""
         sizes = [shape.batch_size for shape in self.shapes]
         return min(sizes), max(sizes)
 
@@ -112,19 +112,19 @@ class Timetable(ABC):
 
     @abstractmethod
     def validates(self, step: int) -> bool:
-        """Whether a validation follows on ``step`` steps."""
+        """Whether to validate after ``step`` steps."""
 
     def phase(self, step: int) -> Phase | None:
         """The multigrid phase of ``step``."""
         return None
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch ends with the last of ``step`` steps."""
-        return math.floor(self.epoch(step) + _SMALL) > math.floor(self.epoch(step - 1) + _SMALL)
+        """Whether an epoch ends after ``step`` steps."""
+        return math.floor(self.epoch(step) + _EPS) > math.floor(self.epoch(step - 1) + _EPS)
 
 
 class PlainTimetable(Timetable):
-    """All batches alike; the clips that do not fill the last batch of an epoch are left out of it."""
+    """Batches of equal shape; an incomplete batch at the end of an epoch is dropped."""
 
     def __init__(self, config: TrainConfig, sampler: TrainSampler) -> None:
         self.config, self.sampler = config, sampler
@@ -156,5 +156,5 @@ class PlainTimetable(Timetable):
         if not self.config.val_every:
             return False
         period = self.config.val_every * self._per_epoch
-        last = math.floor((step - 1) / period + _SMALL)
-        return step == self.total_steps or math.floor(step / period + _SMALL) > last
+        last = math.floor((step - 1) / period + _EPS)
+        return step == self.total_steps or math.floor(step / period + _EPS) > last

@@ -1,4 +1,4 @@
-"""Weights, gradients and optimiser state sharded over the processes (FSDP2), and gathered again.
+"""Sharding weights, gradients and optimiser state over the processes (FSDP2).
 
 Zhao et al. 2023, "PyTorch FSDP", arXiv 2304.11277; `torch.distributed.fsdp.fully_shard`.
 """
@@ -21,45 +21,45 @@ from saccade.training.processes import Processes
 
 
 class Shards:
-    """Shards a model, and its average, and keeps a full copy to test with.
+    """Shards a model and its moving average, and has a full copy for validation.
 
-    Each process keeps a part of every weight. Those of a block are gathered while it computes; gradients are
-    averaged over the processes, as in DDP. Buffers are not sharded; those of rank 0 count, as in DDP. A
-    checkpoint is gathered into plain tensors, so that it does not depend on the number of processes.
-    All processes must call each method together.
+    Each process stores a shard of every weight. The weights of a block are gathered for its computation;
+    gradients are averaged over the processes. Buffers are not sharded; those of rank 0 are used, as in DDP.
+    Checkpoints have full tensors, so they do not depend on the number of processes. All processes must call
+    each method together.
 
     Raises:
-        ConfigError: the model changes weights outside of its forward pass.
+        ConfigError: the model has no blocks, or changes weights outside of its forward pass.
     """
 
     def __init__(self, model: nn.Module, average: nn.Module | None, processes: Processes) -> None:
         if not contract.blocks(model):
-            raise ConfigError(f"shard: {contract.model_name(model)} has no method blocks(); leave it off")
+            raise ConfigError(f"shard: {contract.model_name(model)} has no method blocks(); turn it off")
         if not contract.in_final_form(model):
             raise ConfigError(
                 f"shard: {contract.model_name(model)} changes weights by a schedule, outside of its forward "
-                "pass; leave it off"
+                "pass; turn it off"
             )
         self._device = processes.device
         self._full_model = copy.deepcopy(model).cpu()
         mesh = init_device_mesh(processes.device.type, (processes.world_size,))
-        for one in (model, average):
-            if one is not None:
-                _shard_model(one, mesh)
+        for module in (model, average):
+            if module is not None:
+                _shard_model(module, mesh)
         self._model, self._average = cast(FSDPModule, model), average
 
-    def set_gradient_sync(self, now: bool) -> None:
-        """Whether the next backward pass averages the gradients over the processes or only adds to them."""
-        self._model.set_requires_gradient_sync(now)
+    def set_gradient_sync(self, enabled: bool) -> None:
+        """Whether the next backward pass averages the gradients over the processes."""
+        self._model.set_requires_gradient_sync(enabled)
 
     def refresh(self) -> None:
-        """Give the full copy the present weights, those of the average if there is one."""
+        """Copy the current weights (of the average if there is one) to the full copy."""
         tested = self._average or cast(nn.Module, self._model)
         self._full_model.load_state_dict(gathered(tested.state_dict()))
 
     @property
     def full_model(self) -> nn.Module:
-        """The full copy, on the device of this process, as of the last `refresh`."""
+        """The full copy as of the last `refresh`, on the device of this process."""
         return self._full_model.to(self._device)
 
     def offload(self) -> None:
@@ -67,12 +67,12 @@ class Shards:
         self._full_model.cpu()
 
     def gathered(self, state: dict[str, Any]) -> dict[str, Any]:
-        """A training state with full tensors in place of shards."""
+        """A training state with full tensors instead of shards."""
         full: dict[str, Any] = gathered(state)
         return full
 
     def scattered(self, state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-        """A training state of full tensors, sharded as the weights are."""
+        """A training state with shards instead of full tensors."""
         parts = {
             "model": _like(state["model"], cast(nn.Module, self._model)),
             "optimizer": _optimizer_like(state["optimizer"], optimizer),
@@ -84,7 +84,7 @@ class Shards:
 
 
 def gathered(state: Any) -> Any:
-    """``state``, nested dictionaries and lists, with a full tensor in place of every sharded one."""
+    """``state`` (nested dictionaries and lists) with full tensors instead of sharded ones."""
     if isinstance(state, DTensor):
         return state.full_tensor()
     if isinstance(state, Mapping):
@@ -95,7 +95,7 @@ def gathered(state: Any) -> Any:
 
 
 def _shard_model(model: nn.Module, mesh: DeviceMesh) -> None:
-    for parameter in model.parameters():  # only the contiguous layout can be sharded
+    for parameter in model.parameters():  # fully_shard needs contiguous tensors
         parameter.data = parameter.data.contiguous()
     for block in contract.blocks(model):
         fully_shard(block, mesh=mesh)
@@ -108,7 +108,7 @@ def _like(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
 
 
 def _optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """An optimiser's state, sharded as the weights that it updates; numbers stay."""
+    """The state of an optimiser with its tensors sharded like the parameters."""
     updated = [p for group in optimizer.param_groups for p in group["params"]]
     moments = {
         index: {
@@ -123,6 +123,6 @@ def _optimizer_like(state: dict[str, Any], optimizer: Optimizer) -> dict[str, An
 def _shard(value: Tensor, target: Tensor | None) -> Tensor:
     if not isinstance(target, DTensor):
         return value
-    # every process has the full tensor, so none needs to send anything
-    here = value.to(target.device)
-    return distribute_tensor(here, target.device_mesh, target.placements, src_data_rank=None)
+    # every process has the full tensor, so no communication is needed
+    local = value.to(target.device)
+    return distribute_tensor(local, target.device_mesh, target.placements, src_data_rank=None)

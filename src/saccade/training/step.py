@@ -1,4 +1,4 @@
-"""The gradients of one batch: transforms, parts, precision, layout, and what the processes exchange.
+"""The gradients of one batch: transforms, accumulation, precision, memory format, DDP.
 
 Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 """
@@ -31,16 +31,16 @@ from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransfor
 if TYPE_CHECKING:
     from saccade.training.shard import Shards
 
-# what PyTorch says on a CPU, and cuDNN and cuBLAS on a GPU, when there is no memory left
+# parts of the messages of PyTorch on a CPU, and of cuDNN and cuBLAS, when out of memory
 _NO_MEMORY = ("t allocate memory", "STATUS_ALLOC_FAILED")
 
 
 class GradientStep:
-    """Adds the gradients of a batch's mean loss, and of the model's regularisation, to its parameters.
+    """Computes the gradients of the mean loss of a batch and of the model's regularisation.
 
-    The batch is split into `accumulate` parts, each weighted by its number of clips, so that the sum is the
-    gradient of the mean over the whole batch, even or not. With several processes DDP or FSDP averages the
-    gradients in the last part.
+    The batch is split into `accumulate` parts. Each part is weighted by its number of clips, so the sum is
+    the gradient of the mean over the batch. With several processes DDP or FSDP averages the gradients in the
+    last part.
     """
 
     def __init__(
@@ -60,20 +60,22 @@ class GradientStep:
         self.objective = objective or default_objective(config, model, class_names)
         self.last_transform = user_transform(config, transform)
         if self.last_transform and not isinstance(self.objective, ClipObjective):
-            raise ConfigError(f"augment.transform: the clips of task {config.task} cannot have one")
+            raise ConfigError(f"augment.transform: not possible for task {config.task}")
         self.mixing = mixing(config, len(class_names))
         self._shards = shards
         self._ddp: DistributedDataParallel | None = None
         if processes.world_size > 1 and not shards:
             device_ids = [processes.device] if processes.device.type == "cuda" else None
             self._ddp = DistributedDataParallel(model, device_ids=device_ids)
-            # The layouts differ in name alone: in the strides of axes of length 1.
+            # only the strides of axes of length 1 differ
             warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         network: nn.Module = self._ddp or model
         self.network: Callable[[Tensor], Tensor] = _compiled(network, config) if config.compile else network
 
     def __call__(self, batch: ClipBatch) -> tuple[float, float]:
-        """Returns the sum of the clips' losses, without regularisation, and the number of correct clips."""
+        """Returns the sum of the losses of the clips, without regularisation, and the number of correct
+        clips.
+        """
         self.objective.begin(self, batch)
         parts = split_batch(batch, self.config.accumulate)
         sums = torch.zeros(2, dtype=torch.float64)
@@ -88,8 +90,8 @@ class GradientStep:
         return float(sums[0]), float(sums[1])
 
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """The network's input for a batch, (B, 3, T, H, W), and the labels: int64 (B,), or of mixed clips
-        fractions of the classes, float32 (B, K).
+        """Transform a batch: network input (B, 3, T, H, W) and labels, int64 (B,) or, after MixUp or CutMix,
+        float32 (B, K).
         """
         batch = batch.to(self.processes.device)
         if batch.clips[0].is_floating_point():
@@ -100,19 +102,19 @@ class GradientStep:
         return self.mixing(x_BCTHW, labels, batch.seeds) if self.mixing else (x_BCTHW, labels)
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision that the network runs in."""
+        """Autocast to the precision of the config."""
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
 
     def prepare(self, batch: ClipBatch) -> Tensor:
-        """The input that the network has in training, (B, 3, T, H, W)."""
+        """The network input of a batch without MixUp and CutMix, (B, 3, T, H, W)."""
         with explained_memory(batch, self.config):
             batch = batch.to(self.processes.device)
             x_BCTHW = stacked(batch) if batch.clips[0].is_floating_point() else self.transform(batch)
             return self._transformed(x_BCTHW)
 
     def _transformed(self, x_BCTHW: Tensor) -> Tensor:
-        """The batch after the user's transform."""
+        """Apply the user's transform."""
         if self.last_transform is None:
             return x_BCTHW
         out = self.last_transform(x_BCTHW)
@@ -125,14 +127,14 @@ class GradientStep:
         return contract.regularization(self.model)
 
     def _exchange(self, last: bool) -> AbstractContextManager[None]:
-        """The processes exchange gradients in the last backward pass of a step alone."""
+        """Average gradients over the processes only in the last backward pass of a step."""
         if self._shards:
             self._shards.set_gradient_sync(last)
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
 
 
 def default_objective(config: TrainConfig, model: nn.Module, class_names: Sequence[str]) -> Objective:
-    """The objective of a run whose data set says nothing of weights of classes."""
+    """The objective of a run on a data set without class weights."""
     empty = VideoDataset((), tuple(class_names), "train", config.data)
     return get_task(config.task).from_config(config).objective(config, model, empty)
 
@@ -140,17 +142,18 @@ def default_objective(config: TrainConfig, model: nn.Module, class_names: Sequen
 def user_transform(
     config: TrainConfig, transform: Callable[[Tensor], Tensor] | None
 ) -> Callable[[Tensor], Tensor] | None:
-    """The transform of the caller, or that named by ``augment.transform``: from a batch (B, 3, T, H, W) after
-    all others, before clips are mixed, to one of as many clips.
+    """The transform of the caller, or the one that ``augment.transform`` names.
 
     Raises:
-        ConfigError: both are given, or there is none of this name.
+        ConfigError: both are given, or the name is not registered.
     """
     name = config.augment.transform
     if not name:
         return transform
     if transform is not None:
-        raise ConfigError(f"augment.transform: {name}, and train() was given transform=; leave one out")
+        raise ConfigError(
+            f"augment.transform: {name} cannot be combined with the argument transform of train()"
+        )
     try:
         return get_transform(name)
     except UsageError as error:
@@ -158,14 +161,14 @@ def user_transform(
 
 
 def stacked(batch: ClipBatch) -> Tensor:
-    """Float clips, which are ready for the network, as one tensor (B, 3, T, H, W).
+    """Stack float clips to a network input (B, 3, T, H, W).
 
     Raises:
-        DataError: they differ in size.
+        DataError: the clips differ in size.
     """
     shapes = {tuple(clip.shape) for clip in batch.clips}
     if len(shapes) > 1:
-        raise DataError(f"float clips of a batch must have one size; got {sorted(shapes)}")
+        raise DataError(f"float clips of a batch must have the same size; got {sorted(shapes)}")
     return torch.stack(list(batch.clips))
 
 
@@ -173,7 +176,7 @@ def _compiled(network: nn.Module, config: TrainConfig) -> Callable[[Tensor], Ten
     if config.multigrid == "off":
         compiled: Callable[[Tensor], Tensor] = torch.compile(network)
         return compiled
-    # each of a few shapes and batch norms is worth code of its own
+    # compile for each of the few shapes and batch norms
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 128)
     compiled = torch.compile(network, dynamic=False)
     return compiled
@@ -182,13 +185,13 @@ def _compiled(network: nn.Module, config: TrainConfig) -> Callable[[Tensor], Ten
 def step_seed(seed: int, step: int, rank: int) -> int:
     """The seed of dropout and drop path in one step of one process.
 
-    It follows from the step's number, so a resumed run need not know what was drawn before.
+    It depends only on the step, so a resumed run draws the same numbers.
     """
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def flip_probability(config: TrainConfig, class_names: Sequence[str]) -> float:
-    """`augment.flip`; if it is None 0.5, or 0 with left and right classes."""
+    """`augment.flip`; if it is None, 0.5, or 0 if classes differ in left and right."""
     if config.augment.flip is not None:
         return config.augment.flip
     return 0.0 if has_left_right_classes(class_names) else 0.5
@@ -197,7 +200,7 @@ def flip_probability(config: TrainConfig, class_names: Sequence[str]) -> float:
 def train_transform(
     config: TrainConfig, class_names: Sequence[str] = (), *, channels_last: bool = False
 ) -> TrainTransform:
-    """The transform of a run; with left and right classes, flipped clips get the label of the other side."""
+    """The transform of training batches; flips swap the labels of left and right classes."""
     augment = config.augment
     return TrainTransform(
         config.clip,
@@ -215,7 +218,7 @@ def train_transform(
 
 
 def mixing(config: TrainConfig, num_classes: int) -> Mixing | None:
-    """How the clips of a run are mixed; None if they are not."""
+    """MixUp and CutMix of a run, or None."""
     augment = config.augment
     if not (augment.mixup or augment.cutmix):
         return None
@@ -243,14 +246,14 @@ def _rand_augment(config: TrainConfig) -> RandAugment | None:
 
 
 def checkpoint_blocks(model: nn.Module) -> None:
-    """Let the blocks of ``model`` compute again for the backward pass what they need not keep."""
+    """Turn on activation checkpointing for the blocks of ``model``."""
     for block in contract.blocks(model):
-        if any(block.children()):  # a single layer keeps little more than its input as it is
+        if any(block.children()):  # pointless for a single layer, which stores little more than its input
             checkpoint_activations(block)
 
 
 def split_batch(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:
-    """Consecutive parts, as even as they come; the record of failures stays with the whole."""
+    """Split a batch into parts of (nearly) equal size, without its failures."""
     if num_parts == 1:
         return [batch]
     size, larger = divmod(len(batch), num_parts)
@@ -272,7 +275,7 @@ def split_batch(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:
 
 @contextmanager
 def explained_memory(batch: ClipBatch, config: TrainConfig) -> Iterator[None]:
-    """Turn running out of memory into an error that says what to change."""
+    """Turn an out-of-memory error into a `TrainingError` that says what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -1,13 +1,13 @@
-"""Multigrid training as a plan: which shape, rate and batch norm every step of a run has.
+"""Multigrid training: a plan of the batch shape, learning rate and batch norm of every step.
 
-Wu et al., "A Multigrid Method for Efficiently Training Video Models", CVPR 2020, arXiv 1912.00998, by the
+Wu et al., "A Multigrid Method for Efficiently Training Video Models", CVPR 2020, arXiv 1912.00998, with the
 rules of PySlowFast (utils/multigrid.py, datasets/multigrid_helper.py), and the schedule of X3D-Multigrid
-(github.com/kkahatapitiya/X3D-Multigrid). All of it is a function of the config, the number of clips and the
-number of devices; docs/multigrid.md explains the rules and names where they differ from those of PySlowFast.
+(github.com/kkahatapitiya/X3D-Multigrid). The plan depends only on the config, the number of clips and the
+number of devices; docs/multigrid.md explains the rules and their differences from PySlowFast.
 
-Words: a *long cycle* goes through a few shapes, each for a *phase* of many epochs; the *short cycle* changes
-the crop and the batch at every step within a phase. B0, T0, S0 are the batch, frames and crop of the config,
-the *base shape*.
+Terms: a *long cycle* is a sequence of *phases* of several epochs, each with a different shape; the *short
+cycle* changes crop and batch size at every step of a phase. The *base shape* is that of the config, with
+batch size B0, T0 frames and crop S0.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def make_plan(
     """The plan of ``config``, whose ``multigrid`` is not "off".
 
     Args:
-        num_clips: training clips of the data set.
-        num_devices: processes of the run.
-        multiple: (frames, pixels) that the model's clips must be multiples of.
-        batch_norm: whether the model has batch norm; default: that of the config.
+        num_clips: number of training clips.
+        num_devices: number of processes.
+        multiple: (frames, pixels) that the size of a clip must be a multiple of.
+        batch_norm: whether the model has batch norm; default: check the model of the config.
 
     Raises:
         ConfigError: the data set is too small for the largest batch or for the schedule.
@@ -59,12 +59,12 @@ def make_plan(
     if largest.batch_size > num_clips:
         most = num_clips * config.batch_size // largest.batch_size
         raise ConfigError(
-            f"batch_size: with multigrid {config.multigrid} it grows from {config.batch_size} to "
+            f"batch_size: multigrid {config.multigrid} increases it from {config.batch_size} to "
             f"{largest.batch_size} clips of {largest.num_frames} frames x {largest.crop} pixels, more than "
-            f"the {num_clips} training clips; choose at most {most}"
+            f"the {num_clips} training clips; use at most {most}"
         )
     if not plan.total_steps:
         raise ConfigError(
-            f"epochs: {config.epochs:g} epochs of {num_clips} clips are not one step of multigrid"
+            f"epochs: {config.epochs:g} epochs of {num_clips} clips are less than one step of multigrid"
         )
     return plan

@@ -1,4 +1,4 @@
-"""A run in advance: the shape, the learning rate and the batch norm of its every step."""
+"""The plan of a multigrid run: batch shape, learning rate and batch norm of every step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from saccade.training.schedule import decayed_rate
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Consecutive steps that share everything but the shapes of the short cycle.
+    """Consecutive steps with the same settings, except for the shapes of the short cycle.
 
     Attributes:
-        number: its place in the plan, from 1.
-        cycle: the shapes of its steps. The last shape is the phase's own.
-        first_step: its first step in the run.
-        start_epoch, end_epoch: in epochs of the run; of a schedule in steps, what these come to.
-        batch_factor: its batch as a multiple of B0.
-        lr_factor: what the batch does to the learning rate.
-        lr_decay: what the steps of the learning rate have done to it by then.
-        clips_per_device: clips of a forward pass of its own shape on one device.
-        norm: how batch statistics are taken.
+        number: number of the phase in the plan, from 1.
+        cycle: the shapes of its steps. The last one is the shape of the phase.
+        first_step: first step of the phase in the run.
+        start_epoch, end_epoch: its range in epochs of the run.
+        batch_factor: its batch size as a multiple of B0.
+        lr_factor: multiplier on the learning rate for this batch size.
+        lr_decay: multiplier from the steps of the learning rate schedule.
+        clips_per_device: clips per forward pass on one device, for the shape of the phase.
+        norm: kind of batch norm.
     """
 
     number: int
@@ -43,12 +43,12 @@ class Phase:
 
     @property
     def shape(self) -> BatchShape:
-        """The last of its batch shapes, its own."""
+        """The shape of the phase, the last one of its cycle."""
         return self.cycle.shapes[-1]
 
     @property
     def end_step(self) -> int:
-        """The first step behind it."""
+        """The first step after the phase."""
         return self.first_step + self.cycle.num_steps
 
     def __str__(self) -> str:
@@ -60,15 +60,15 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All of a run in advance.
+    """All phases of a run.
 
     Attributes:
-        config: what it is the plan of.
-        num_clips: training clips in an epoch.
-        phases: in order; one without steps is possible in short runs.
-        epochs: epochs of the whole run.
+        config: the config of the run.
+        num_clips: training clips per epoch.
+        phases: in order; short runs may have phases without steps.
+        epochs: length of the run in epochs.
         validations: the steps after which the model is validated.
-        warmup_steps: steps of warm-up where it counts in steps (x3d-multigrid), else 0.
+        warmup_steps: length of the warm-up if it is given in steps (x3d-multigrid), else 0.
     """
 
     config: TrainConfig
@@ -80,32 +80,32 @@ class Plan:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps of the run."""
         return self.phases[-1].end_step
 
     @property
     def total_clips(self) -> int:
-        """Clips drawn in the whole run."""
+        """Number of clips drawn in the run."""
         return sum(phase.cycle.num_clips(phase.cycle.num_steps) for phase in self.phases)
 
     @property
     def cost(self) -> float:
-        """Frames times pixels of the whole run, as a multiple of the run without multigrid."""
+        """Frames times pixels of the run relative to a run without multigrid."""
         base = self.config.epochs * self.num_clips * _volume(base_shape(self.config)) / self.config.batch_size
         cycles = [phase.cycle for phase in self.phases]
         used = (zip(cycle.uses(cycle.num_steps), cycle.shapes, strict=True) for cycle in cycles)
         return sum(count * _volume(shape) for pairs in used for count, shape in pairs) / base
 
     def phase_at(self, step: int) -> Phase:
-        """The phase of a step; at the end of the run, the last."""
+        """The phase of a step; the last one at the end of the run."""
         return next((phase for phase in self.phases if step < phase.end_step), self.phases[-1])
 
     def phase_at_epoch(self, epoch: float) -> Phase:
-        """The phase at an epoch; behind the end of the run, the last."""
+        """The phase at an epoch; the last one at the end of the run."""
         return next((phase for phase in self.phases if epoch < phase.end_epoch), self.phases[-1])
 
     def rate(self, step: int, epoch: float) -> float:
-        """The learning rate of step ``step``, which begins at ``epoch``."""
+        """The learning rate of step ``step``, which starts at ``epoch``."""
         config, optim = self.config, self.config.optim
         scale = config.batch_size / optim.reference_batch
         warmed = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
@@ -128,7 +128,7 @@ class Plan:
 
 
 class PlanBuilder:
-    """Adds phase after phase and keeps count of steps and clips."""
+    """Builds a plan phase by phase and counts steps and clips."""
 
     def __init__(self, config: TrainConfig, clips_per_epoch: int, num_devices: int) -> None:
         self.config, self.clips_per_epoch, self.num_devices = config, clips_per_epoch, num_devices
@@ -137,14 +137,14 @@ class PlanBuilder:
         self._end_epoch = 0.0
 
     def add(self, shapes: tuple[BatchShape, ...], factor: int, end_epoch: float, decay: float) -> None:
-        """A phase that lasts until ``end_epoch`` epochs of clips are drawn."""
+        """Add a phase that ends at ``end_epoch``."""
         steps = steps_that_fit(max(self._clips_by(end_epoch) - self.num_clips, 0), shapes)
         self._add(ShapeCycle(num_steps=steps, shapes=shapes), factor, end_epoch, decay)
 
     def add_steps(
         self, shapes: tuple[BatchShape, ...], factor: int, num_steps: int, decay: float, *, first: int
     ) -> None:
-        """A phase of ``num_steps`` steps, whose cycle begins at shape ``first``."""
+        """Add a phase of ``num_steps`` steps, whose cycle starts with shape ``first``."""
         cycle = ShapeCycle(num_steps=num_steps, shapes=shapes, first=first)
         end = (self.num_clips + cycle.num_clips(num_steps)) / self.clips_per_epoch
         self._add(cycle, factor, end, decay)
@@ -174,7 +174,7 @@ class PlanBuilder:
         return int(epoch * self.clips_per_epoch + 1e-6)
 
     def steps_at(self, epochs: Sequence[float]) -> set[int]:
-        """How many steps are done at these epochs: as many as fit, at most to the end of the phase."""
+        """The numbers of steps done at these epochs, each at most the last step of its phase."""
         found = set()
         for epoch in epochs:
             phase, clips = self.phases[0], 0
@@ -189,7 +189,7 @@ class PlanBuilder:
         return found - {0}
 
     def plan(self, epochs: float, validations: Sequence[float]) -> Plan:
-        """All that was added, with a validation after each of these epochs."""
+        """The plan, with a validation after each of these epochs."""
         steps = self.steps_at(validations)
         if self.config.val_every:
             steps.add(self.num_steps)
@@ -203,7 +203,7 @@ class PlanBuilder:
 
 
 def regular_epochs(config: TrainConfig, epochs: float) -> list[float]:
-    """Every `val_every` epochs, and the end."""
+    """Multiples of `val_every`, and the last epoch."""
     if not config.val_every:
         return []
     count = math.ceil(epochs / config.val_every - 1e-9)

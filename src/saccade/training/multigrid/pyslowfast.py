@@ -1,7 +1,6 @@
-"""The schedule of PySlowFast (utils/multigrid.py, datasets/multigrid_helper.py), which is that of the paper.
+"""The schedule of PySlowFast (utils/multigrid.py, datasets/multigrid_helper.py) and the paper.
 
-It also works where PySlowFast's stops with an error: for the long cycle without the short one, and for
-learning rates without steps.
+Unlike PySlowFast it supports the long cycle without the short one, and learning rates without steps.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from saccade.training.multigrid.shapes import rounded, smaller_shape
 
 @dataclass(frozen=True)
 class LongShape:
-    """A shape of the long cycle. ``batch_factor`` is the multiple of B0 that keeps a step's cost."""
+    """A shape of the long cycle. ``batch_factor`` is the multiple of B0 with the same cost per step."""
 
     batch_factor: int
     num_frames: int
@@ -28,7 +27,7 @@ class LongShape:
 
 @dataclass(frozen=True)
 class LongPhase:
-    """A line of PySlowFast's schedule: a shape, the step of the learning rate, the epoch it ends at."""
+    """An entry of PySlowFast's schedule: number of learning rate steps so far, shape, last epoch."""
 
     lr_step: int
     shape: LongShape
@@ -51,12 +50,12 @@ def long_schedule(
 ) -> list[LongPhase]:
     """One long cycle before each step of the learning rate, then fine-tuning at the base shape.
 
-    Args:
-        lr_steps: epochs of the run without multigrid at which the rate falls (the long cycles end).
-        short: whether the short cycle runs within each phase: it makes the mean batch larger.
+    The epochs of a cycle are divided so that all its phases have the same number of steps. Fine-tuning is
+    shortened by the same factor as the cycles.
 
-    The epochs of a cycle are divided among its phases so that each has the same number of steps. Fine-tuning
-    saves as large a fraction of its steps as the cycles do.
+    Args:
+        lr_steps: epochs of the run without multigrid at which the rate falls and a long cycle ends.
+        short: whether the phases have a short cycle, which increases the mean batch size.
     """
     shapes = long_shapes(config, multiple)
     means = [_mean_factor(config, shape, short=short) for shape in shapes]
@@ -78,7 +77,7 @@ def long_schedule(
 
 
 def validation_epochs(ends: Sequence[int], evals: int) -> list[int]:
-    """The epochs after which to validate: ``evals`` times in each phase, counted back from its end."""
+    """The epochs after which to validate: ``evals`` times in each phase, evenly spaced from its end."""
     found: list[int] = []
     for start, end in pairwise([0, *ends]):
         period = (end - start) // evals + 1
@@ -89,7 +88,9 @@ def validation_epochs(ends: Sequence[int], evals: int) -> list[int]:
 def short_cycle(
     config: TrainConfig, shape: LongShape, *, short: bool, multiple: tuple[int, int] = (1, 1)
 ) -> tuple[BatchShape, ...]:
-    """The shapes of the steps of a phase: crops of the base crop by `short_factors`, then the phase's own."""
+    """The shapes of the steps of a phase: base crop times each of `short_factors`, then the shape of the
+    phase.
+    """
     batch = config.batch_size * shape.batch_factor
     shapes = []
     for factor in config.grid.short_factors if short else ():
@@ -99,12 +100,12 @@ def short_cycle(
         shapes.append(
             smaller_shape(config, batch_size=batch * growth, num_frames=shape.num_frames, crop=crop)
         )
-    own = smaller_shape(config, batch_size=batch, num_frames=shape.num_frames, crop=shape.crop)
-    return (*shapes, own)
+    shapes.append(smaller_shape(config, batch_size=batch, num_frames=shape.num_frames, crop=shape.crop))
+    return tuple(shapes)
 
 
 def long_plan(config: TrainConfig, num_clips: int, num_devices: int, multiple: tuple[int, int]) -> Plan:
-    """The plan of a run with the long cycle; with multigrid ``both``, the short one within."""
+    """The plan of a run with the long cycle, and with the short cycle if multigrid is ``both``."""
     short = config.multigrid == "both"
     by_steps = config.optim.schedule == "step"
     lr_steps = config.optim.steps if by_steps else tuple(config.epochs * x for x in config.grid.cycle_ends)
@@ -116,7 +117,7 @@ def long_plan(config: TrainConfig, num_clips: int, num_devices: int, multiple: t
         shapes = short_cycle(config, line.shape, short=short, multiple=multiple)
         decay = config.optim.gamma**line.lr_step if by_steps else 1.0
         if by_steps and number == len(schedule) - 1:
-            # the first half of fine-tuning keeps the rate of the phase before
+            # the first half of fine-tuning has the learning rate of the previous phase
             middle = (schedule[-2].end_epoch + line.end_epoch) // 2
             builder.add(shapes, line.shape.batch_factor, middle, config.optim.gamma ** (line.lr_step - 1))
         builder.add(shapes, line.shape.batch_factor, line.end_epoch, decay)
@@ -129,7 +130,7 @@ def long_plan(config: TrainConfig, num_clips: int, num_devices: int, multiple: t
 
 
 def short_plan(config: TrainConfig, num_clips: int, num_devices: int, multiple: tuple[int, int]) -> Plan:
-    """The learning rate's steps move with the epochs, and the shape of the batch is that of the base."""
+    """The plan of a run with the short cycle only. Steps of the learning rate scale with the epochs."""
     factor, optim = config.grid.epoch_factor, config.optim
     base = LongShape(1, config.clip.num_frames, config.train_crop)
     shapes = short_cycle(config, base, short=True, multiple=multiple)
@@ -142,7 +143,7 @@ def short_plan(config: TrainConfig, num_clips: int, num_devices: int, multiple: 
 
 
 def _mean_factor(config: TrainConfig, shape: LongShape, *, short: bool) -> float:
-    """The mean batch of a phase as a multiple of B0, from the exact volumes of its shapes."""
+    """The mean batch size of a phase as a multiple of B0, without rounding of the crops."""
     side = config.train_crop
     base_volume = config.clip.num_frames * side**2
     crops = [*(side * factor for factor in config.grid.short_factors if short), shape.crop]

@@ -1,9 +1,7 @@
-"""Batches whose shape changes from one to the next, for multigrid training.
+"""The sampler of multigrid training: batches of changing shape.
 
-A run is one stream of clips: every video once an epoch, in an order of its own for each epoch, and a batch
-takes the next clips of the stream, as many as its shape says. So an epoch is a full pass whatever the sizes
-of its batches, none of its clips is left out, and a batch may hold the last clips of one epoch and the first
-of the next.
+A run is one stream of clips with every video once per epoch, shuffled for each epoch. Each batch takes the
+next clips of the stream, so no clip is dropped, and a batch may contain clips of two epochs.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from saccade.data.types import ClipRequest
 
 @dataclass(frozen=True, kw_only=True)
 class ShapeCycle:
-    """``num_steps`` batches that take ``shapes`` in turn, the first one ``shapes[first]``."""
+    """``num_steps`` batches that cycle through ``shapes``, starting with ``shapes[first]``."""
 
     num_steps: int
     shapes: tuple[BatchShape, ...]
@@ -31,19 +29,19 @@ class ShapeCycle:
         return self.shapes[(self.first + step) % len(self.shapes)]
 
     def uses(self, num_steps: int) -> list[int]:
-        """How often each shape is used in the first ``num_steps`` batches."""
+        """The number of uses of each shape in the first ``num_steps`` batches."""
         rounds, rest = divmod(num_steps, len(self.shapes))
         first = [(self.first + step) % len(self.shapes) for step in range(rest)]
         return [rounds + (index in first) for index in range(len(self.shapes))]
 
     def num_clips(self, num_steps: int) -> int:
-        """Clips in the first ``num_steps`` batches, over all processes."""
+        """Number of clips in the first ``num_steps`` batches, over all processes."""
         used = zip(self.uses(num_steps), self.shapes, strict=True)
         return sum(count * shape.batch_size for count, shape in used)
 
 
 def steps_that_fit(num_clips: int, shapes: Sequence[BatchShape]) -> int:
-    """How many batches that take ``shapes`` in turn can be filled with ``num_clips`` clips."""
+    """The number of batches, cycling through ``shapes``, that ``num_clips`` clips can fill."""
     rounds, left = divmod(num_clips, sum(shape.batch_size for shape in shapes))
     steps = rounds * len(shapes)
     for shape in shapes:
@@ -55,22 +53,22 @@ def steps_that_fit(num_clips: int, shapes: Sequence[BatchShape]) -> int:
 
 
 class CycleSampler(ClipSampler):
-    """Draws the clips of a run whose batches take their shapes from one `ShapeCycle` after the other.
+    """Draws batches with the shapes of a sequence of `ShapeCycle`.
 
-    Where a clip stands in the stream alone decides which video it is and what it looks like, so the clips do
-    not depend on the number of processes or workers, or on where a run was resumed.
+    The position of a clip in the stream determines its video and its augmentation, so the clips do not depend
+    on the number of processes or workers, or on where a run was resumed.
 
     Args:
-        num_items: videos in the data set, an epoch.
-        cycles: what the batches look like, in order.
+        num_items: number of videos, the length of an epoch.
+        cycles: the shapes of the batches.
         seed: seed of the run.
-        rank, world_size: this process and their number.
-        repeats: clips of each video behind each other in the stream, see `ClipSampler`; a pass over the
-            videos then takes that many epochs.
+        rank, world_size: of this process.
+        repeats: consecutive clips of each video in the stream, see `ClipSampler`; a pass over the videos then
+            takes that many epochs.
 
     Raises:
-        ConfigError: a batch that is larger than an epoch or cannot be divided among the processes, or a short
-            side smaller than the crop.
+        ConfigError: a batch is larger than an epoch or not divisible by the number of processes, or a short
+            side is smaller than the crop.
     """
 
     def __init__(
@@ -93,21 +91,21 @@ class CycleSampler(ClipSampler):
 
     @property
     def total_steps(self) -> int:
-        """Batches of the whole run."""
+        """Number of batches of the run."""
         return int(self._starts[-1])
 
     def cycle_at(self, step: int) -> int:
-        """Number of the cycle that step ``step`` of the run is in; at its end, the last that has steps."""
+        """Index of the cycle of a step; at the end of the run, of the last one with steps."""
         last = min(step, self.total_steps - 1)
         return bisect_right(self._starts, last) - 1
 
     def shape(self, step: int) -> BatchShape:
-        """What the batch of step ``step`` looks like."""
+        """The batch shape of a step."""
         number = self.cycle_at(step)
         return self.cycles[number].shape(step - self._starts[number])
 
     def num_clips(self, step: int) -> int:
-        """Clips in the first ``step`` batches of the run, over all processes."""
+        """Number of clips in the first ``step`` batches of the run, over all processes."""
         number = self.cycle_at(step)
         return int(self._clips[number]) + self.cycles[number].num_clips(step - self._starts[number])
 

@@ -1,4 +1,4 @@
-"""The shapes of batches, from the clip of a config."""
+"""Batch shapes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def smaller_shape(
     stride_step: int = 1,
     scale_largest: bool = False,
 ) -> BatchShape:
-    """A batch of shorter or smaller clips than the base.
+    """A batch of shorter or smaller clips than the base shape.
 
-    The stride of a clip is drawn between that of the config and the largest with which it lasts no longer
-    than a clip of the config. The smallest short side is scaled with the crop. The largest is kept, as in
-    PySlowFast's datasets/kinetics.py, or with ``scale_largest`` scaled too, as in X3D-Multigrid, whose crops
-    are fractions of the frame.
+    The stride of a clip is drawn from the range between the stride of the config and the largest one for
+    which the clip is not longer than that of the config. The minimum short side scales with the crop. The
+    maximum is unchanged, as in PySlowFast (datasets/kinetics.py), or scales as well with ``scale_largest``,
+    as in X3D-Multigrid, whose crops are fractions of the frame.
     """
     base = base_shape(config)
     stride, smallest = base.stride[0], max(crop, round(base.short_side[0] * crop / base.crop))

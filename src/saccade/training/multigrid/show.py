@@ -1,4 +1,4 @@
-"""A multigrid plan for people: a table and what the picture of it needs."""
+"""A multigrid plan as a table, and the data of its chart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TITLES = (
 
 
 def plan_text(timetable: MultigridTimetable) -> str:
-    """The plan as a table of plain text, a line per phase, and a summary; batch norm if there is one."""
+    """The plan as a text table with a row per phase, and a summary."""
     plan = timetable.plan
     rows = [_TITLES, *(_row(timetable, phase) for phase in plan.phases)]
     if all(phase.norm.kind == "none" for phase in plan.phases):

@@ -1,4 +1,4 @@
-"""The steps of a multigrid plan, as the training loop asks for them."""
+"""The timetable of a multigrid plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from saccade.training.schedule import Timetable
 
 
 class MultigridTimetable(Timetable):
-    """The steps of a plan. An epoch is all clips of the data set, so epochs are fractions at most steps."""
+    """The steps of a plan. Epochs are counted in clips."""
 
     def __init__(self, plan: Plan, *, rank: int = 0, world_size: int = 1) -> None:
         self.plan = plan

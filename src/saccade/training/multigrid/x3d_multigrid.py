@@ -19,11 +19,11 @@ _MILESTONES = (0.0, 0.4, 0.65, 0.925, 1.0)
 def x3d_multigrid_plan(
     config: TrainConfig, num_clips: int, num_devices: int, multiple: tuple[int, int]
 ) -> Plan:
-    """The schedule of train_x3d_kinetics_multigrid.py: as many steps as the run without multigrid has, three
-    long cycles of four equal phases, the base shape, the rate divided by 10 after each cycle.
+    """The schedule of train_x3d_kinetics_multigrid.py: as many steps as the run without multigrid, in three
+    long cycles of four equal phases and the base shape. The learning rate is divided by 10 after each cycle.
 
-    The boundaries are those its code really has: it means the third cycle to end at 0.85 and the rate to fall
-    at 0.925, but moves both, because one list serves for both.
+    The boundaries are the actual ones of that code. It is meant to end the third cycle at 0.85 and to lower
+    the rate at 0.925, but uses one list for both.
     """
     iterations = int(config.epochs * (num_clips // config.batch_size))
     builder = PlanBuilder(config, num_clips, num_devices)
@@ -59,22 +59,22 @@ def x3d_multigrid_plan(
 
 
 def _shapes(config: TrainConfig, index: int, multiple: tuple[int, int]) -> tuple[BatchShape, ...]:
-    """Phase ``index`` of a cycle: two shapes where the crop is small, else three. Sizes are rounded down."""
+    """The shapes of phase ``index`` of a cycle: two for small crops, else three. Sizes are rounded down."""
     side = config.train_crop
     frames = floored(config.clip.num_frames * (0.25, 0.5, 0.5, 1.0)[index], multiple[0])
-    own = side if index > 1 else floored(side * _ROOT, multiple[1])
-    crops = [floored(own * _ROOT, multiple[1]), own]
+    largest = side if index > 1 else floored(side * _ROOT, multiple[1])
+    crops = [floored(largest * _ROOT, multiple[1]), largest]
     if index > 1:
-        crops.insert(0, floored(own / 2, multiple[1]))
+        crops.insert(0, floored(largest / 2, multiple[1]))
     batch = config.batch_size * _FACTORS[index]
     return tuple(
         smaller_shape(
             config,
-            batch_size=batch * 2 ** (len(crops) - 1 - place),
+            batch_size=batch * 2 ** (len(crops) - 1 - position),
             num_frames=frames,
             crop=crop,
             stride_step=config.clip.stride,
             scale_largest=True,
         )
-        for place, crop in enumerate(crops)
+        for position, crop in enumerate(crops)
     )
