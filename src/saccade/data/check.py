@@ -22,10 +22,12 @@ from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
 from saccade.video import Backend
+from saccade.video.damage import DamagedSpan, damaged_spans
 from saccade.video.folders import is_video_name
 
 TARGET_FPS = 30.0
 _BLOCK = 64  # frames decoded at a time
+_SPANS = 5  # damaged spans that a line names
 _LOOK_SIDE = 32  # short side in pixels at which frames are compared
 # Of 192 bits. Measured on UCF-101: re-encoding at CRF 32 changes up to 8, near clips of one source differ in
 # 8 to 22, clips of different sources in 56 or more.
@@ -34,7 +36,7 @@ _ALIKE_BITS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """The contents of one file. With a ``cause`` it could not be read, and the rest is unknown.
+    """The contents of one file. With a ``cause`` it could not be read, in part (``damage``) or at all.
 
     Attributes:
         labels: indices into the report's class names: one, or any number in a multi-label data set; none for
@@ -43,6 +45,7 @@ class FileFacts:
         size: height and width in pixels.
         sha256: of the file's bytes; empty for a folder of frames.
         look: 192 bits as hex, a perceptual hash of the first, middle and last frame.
+        damage: where frames cannot be decoded.
     """
 
     path: str
@@ -55,6 +58,7 @@ class FileFacts:
     size: tuple[int, int] = (0, 0)
     sha256: str = ""
     look: str = ""
+    damage: tuple[DamagedSpan, ...] = ()
     cause: str | None = None
 
     @property
@@ -99,7 +103,7 @@ class CheckReport:
 
     @property
     def unreadable(self) -> list[FileFacts]:
-        """Files that could not be read."""
+        """Files that could not be read to their end."""
         return [file for file in self.files if file.cause is not None]
 
     @property
@@ -323,18 +327,26 @@ def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
                 return replace(file, cause="no frames")
             wanted = {0, length // 2, length - 1}
             looks = {}
+            undecodable: dict[int, str] = {}
             for start in range(0, length, _BLOCK):
-                frames = video.frames(range(start, min(start + _BLOCK, length))).numpy()
+                block, failed = video.try_frames(range(start, min(start + _BLOCK, length)))
+                frames = block.numpy()
+                undecodable |= failed
                 looks.update(
                     {t: _look(frames[t - start]) for t in wanted if start <= t < start + len(frames)}
                 )
             look = b"".join(looks[t] for t in (0, length // 2, length - 1))
             fps = video.fps
+            damage = tuple(damaged_spans(video, undecodable))
         with open_video(file.path, backend) as video:  # cheap; for the size before the resize
             size = video.size
-        return replace(
-            file, num_frames=length, fps=fps, size=size, sha256=_digest(file.path), look=look.hex()
-        )
+        found = replace(file, num_frames=length, fps=fps, size=size, sha256=_digest(file.path))
+        if damage:
+            listed = "; ".join(str(span) for span in damage[:_SPANS])
+            others = f"; and {len(damage) - _SPANS} more" if len(damage) > _SPANS else ""
+            cause = f"{len(undecodable)} of {length} frames cannot be decoded: {listed}{others}"
+            return replace(found, damage=damage, cause=cause)
+        return replace(found, look=look.hex())
     except (SaccadeError, OSError) as error:
         return replace(file, cause=getattr(error, "cause", None) or str(error))
 

@@ -1,8 +1,8 @@
 """Decoding exactly the requested frames.
 
 Every packet goes to the decoder with its number as its time stamp, so that every decoded frame carries the
-number of its packet. A frame is delivered only if all frames decoded before it since the key frame are
-intact.
+number of its packet. A frame counts as decoded only if all frames decoded before it since the key frame are
+intact. What is intact the decoder says: a container marks packets as corrupt at every join of two recordings.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ class _Run:
         next: the next packet.
         pending: packets sent whose frames have not been received.
         ahead: frames received before they are requested, while reading forward.
-        bad: the first packet that failed or is corrupt; later ones may depend on it.
-        cause: why.
+        bad: the packets that failed, and why; later ones may depend on them.
         drained: the end of the stream was signalled; the decoder must be flushed before it goes on.
     """
 
@@ -37,8 +36,7 @@ class _Run:
     next: int
     pending: set[int] = field(default_factory=set)
     ahead: dict[int, av.VideoFrame] = field(default_factory=dict)
-    bad: int | None = None
-    cause: str = ""
+    bad: dict[int, str] = field(default_factory=dict)
     drained: bool = False
 
 
@@ -59,11 +57,25 @@ class FrameDecoder:
         self._run: _Run | None = None
         self._last_entry = self._last_frame = -1
         self._streaming = False
+        self._start_may_help = True  # until decoding from the start has not helped once
+        self._damage: dict[int, str] = {}  # the packets that fail however they are reached, and why
 
     def decode(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
-        """Decode ``frames`` (rising, no duplicates); returns those that cannot be decoded, with the cause."""
+        """Decode ``frames`` (rising, no duplicates); returns those that cannot be decoded, with the cause.
+
+        ``deliver`` may be called for a frame that is returned as undecodable.
+        """
+        if not len(frames):
+            return {}
+        if self._index.method == "counted":
+            return self._decode_counted(frames, deliver)
         try:
-            return self._decode(frames, deliver)
+            undecodable = self._decode(frames, deliver)
+            if undecodable and self._start_may_help:
+                rest = self._decode_from_start(sorted(undecodable), deliver)
+                self._start_may_help = len(rest) < len(undecodable)
+                return rest
+            return undecodable
         except BaseException:
             self._run = None  # the state of the decoder is unknown
             raise
@@ -71,22 +83,31 @@ class FrameDecoder:
     def _decode(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
         packets = self._index.packet_of[list(frames)]
         groups: dict[int, list[int]] = {}
-        for frame, packet in zip(frames, packets.tolist(), strict=True):
-            groups.setdefault(self._entry_for(frame, packet), []).append(packet)
         undecodable: dict[int, str] = {}
+        for frame, packet in zip(frames, packets.tolist(), strict=True):
+            entry = self._entry_for(packet)
+            cause = _first_damage(self._damage, entry, packet)
+            if cause is None:
+                groups.setdefault(entry, []).append(packet)
+            else:
+                undecodable[frame] = cause
         for i, entry in enumerate(sorted(groups)):
             undecodable |= self._decode_group(entry, groups[entry], deliver, last=i == len(groups) - 1)
+            if self._run is not None and not self._start_may_help:
+                self._damage |= self._run.bad
         return undecodable
 
-    def decode_from_start(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
+    def _decode_from_start(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
         """Like `decode`, but every packet from the first on: slow, for files whose key frames are wrong."""
         wanted = self._index.packet_of[list(frames)].tolist()
         self._run = None
         undecodable = self._decode_group(0, wanted, deliver, last=True, drop=False)
+        if self._run is not None:
+            self._damage |= self._run.bad
         self._run = None
         return undecodable
 
-    def decode_counted(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
+    def _decode_counted(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
         """Decode from the start and count the frames, for files whose frames do not carry packet numbers."""
         need, end = set(frames), max(frames)
         self._decoder.flush_buffers()
@@ -109,16 +130,16 @@ class FrameDecoder:
                 break
         return dict.fromkeys(need, cause)
 
-    def _entry_for(self, frame: int, packet: int) -> int:
-        """The last entry that precedes the frame in both decoding and presentation order.
+    def _entry_for(self, packet: int) -> int:
+        """The last entry that precedes the packet in both decoding and presentation order.
 
         A frame shown before a key frame but decoded after it (open GOP) may refer to frames before that.
         """
         when = self._index.when
-        place = int(np.searchsorted(self._entries, packet, side="right")) - 1
-        while place > 0 and when[self._entries[place]] > when[packet]:
-            place -= 1
-        return int(self._entries[place])
+        i = int(np.searchsorted(self._entries, packet, side="right")) - 1
+        while i > 0 and when[self._entries[i]] > when[packet]:
+            i -= 1
+        return int(self._entries[i])
 
     def _decode_group(
         self, entry: int, wanted: list[int], deliver: Deliver, *, last: bool, drop: bool = True
@@ -152,7 +173,7 @@ class FrameDecoder:
     def _continued(self, entry: int, wanted: list[int]) -> _Run | None:
         """The current run if it reaches all of ``wanted`` with less work than a start at ``entry``."""
         run = self._run
-        if run is None or run.bad is not None or entry > run.next or run.entry > entry:
+        if run is None or entry > run.next or run.entry > entry or any(bad >= entry for bad in run.bad):
             return None
         at_hand = run.ahead.keys() | run.pending
         if all(packet in at_hand or (packet >= run.next and not run.drained) for packet in wanted):
@@ -165,8 +186,6 @@ class FrameDecoder:
         # Frames shown from the entry on must be received; those before it (open GOP) may be missing.
         if index.frame_of[number] >= 0 and index.when[number] >= index.when[run.entry]:
             run.pending.add(number)
-        if packet.is_corrupt:
-            _mark_corrupt(run, number, "the container marks a packet as damaged")
         try:
             frames = self._decoder.decode(packet)
         except av.FFmpegError as error:
@@ -198,19 +217,18 @@ class FrameDecoder:
             run.ahead[number] = frame
 
     def _undecodable(self, run: _Run, need: set[int]) -> dict[int, str]:
-        if run.bad is None:
-            return {}
         undecodable = {}
-        for number in need:
-            if number >= run.bad and not self._recovered(run.bad, number):
-                undecodable[int(self._index.frame_of[number])] = run.cause
+        for number in need if run.bad else ():
+            cause = _first_damage(run.bad, max(run.entry, self._entry_for(number)), number)
+            if cause is not None:
+                undecodable[int(self._index.frame_of[number])] = cause
         return undecodable
 
-    def _recovered(self, bad: int, number: int) -> bool:
-        """Whether decoding can start between the corrupt packet and this one."""
-        return self._entry_for(int(self._index.frame_of[number]), number) > bad
+
+def _first_damage(bad: dict[int, str], entry: int, number: int) -> str | None:
+    """Why the packet cannot be decoded from ``entry`` on: the first packet of ``bad`` in between."""
+    return next((bad[packet] for packet in sorted(bad) if entry <= packet <= number), None)
 
 
 def _mark_corrupt(run: _Run, number: int, cause: str) -> None:
-    if run.bad is None or number < run.bad:
-        run.bad, run.cause = number, f"{cause} (packet {number})"
+    run.bad.setdefault(number, f"{cause} (packet {number})")

@@ -139,6 +139,13 @@ class FrameFolderReader(VideoReader):
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """The frames ``indices``, in the order asked for: uint8 (N, H, W, 3) RGB."""
+        pixels, undecodable = self.try_frames(indices)
+        if undecodable:
+            raise VideoError(self.path, undecodable[min(undecodable)])
+        return pixels
+
+    def try_frames(self, indices: Sequence[int]) -> tuple[torch.Tensor, dict[int, str]]:
+        """See `VideoReader.try_frames`."""
         if self._closed:
             raise VideoError(self.path, "is closed")
         wanted = check_indices(self.path, indices, len(self))
@@ -147,9 +154,14 @@ class FrameFolderReader(VideoReader):
             rows.setdefault(frame, row)
         pixels = torch.empty((len(wanted), *self.size, 3), dtype=torch.uint8)
         array = pixels.numpy()
+        undecodable: dict[int, str] = {}
 
         def load(frame: int) -> None:
-            array[rows[frame]] = self._load(frame)
+            try:
+                array[rows[frame]] = self._load(frame)
+            except VideoError as error:
+                array[rows[frame]] = 0
+                undecodable[frame] = error.cause
 
         if self._threads == 1 or len(rows) < 2:
             for frame in rows:
@@ -160,7 +172,7 @@ class FrameFolderReader(VideoReader):
         for row, frame in enumerate(wanted):
             if row != rows[frame]:
                 array[row] = array[rows[frame]]
-        return pixels
+        return pixels, undecodable
 
     def _load(self, frame: int) -> np.ndarray:
         with self._image(frame) as image:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.errors import VideoError
-from saccade.video.decode import Deliver, FrameDecoder
+from saccade.video.decode import FrameDecoder
 from saccade.video.index import VideoIndex, build_index, cached_index, open_container
 from saccade.video.packets import PacketSource
 from saccade.video.reader import VideoReader
@@ -68,40 +68,37 @@ class PyAVReader(VideoReader):
 
     def frames(self, indices: Sequence[int]) -> torch.Tensor:
         """The frames ``indices``, in the order asked for: uint8 (N, H, W, 3) RGB."""
-        if self._container is None:
-            raise VideoError(self.path, "is closed")
-        wanted = check_indices(self.path, indices, len(self))
-        unique = sorted(set(wanted))
-        place = {frame: row for row, frame in enumerate(unique)}
-        pixels = torch.empty((len(unique), *self.size, 3), dtype=torch.uint8)
-        array = pixels.numpy()
-
-        def deliver(frame: int, picture: av.VideoFrame) -> None:
-            self._convert(picture, array[place[frame]])
-
-        try:
-            self._decode(unique, deliver)
-        except (av.FFmpegError, OSError) as error:
-            raise VideoError(self.path, f"cannot be decoded: {_reason(error)}") from error
-        if wanted == unique:
-            return pixels
-        return pixels[[place[frame] for frame in wanted]]
-
-    def _decode(self, unique: list[int], deliver: Deliver) -> None:
-        if not unique:
-            return
-        if self.index.method == "counted":
-            undecodable = self._decoder.decode_counted(unique, deliver)
-        else:
-            undecodable = self._decoder.decode(unique, deliver)
-            if undecodable:
-                undecodable = self._decoder.decode_from_start(sorted(undecodable), deliver)
+        pixels, undecodable = self.try_frames(indices)
         if undecodable:
             frame = min(undecodable)
             others = f" ({len(undecodable) - 1} more fail too)" if len(undecodable) > 1 else ""
             raise VideoError(
                 self.path, f"frame {frame} of {len(self)} cannot be decoded: {undecodable[frame]}{others}"
             )
+        return pixels
+
+    def try_frames(self, indices: Sequence[int]) -> tuple[torch.Tensor, dict[int, str]]:
+        """See `VideoReader.try_frames`."""
+        if self._container is None:
+            raise VideoError(self.path, "is closed")
+        wanted = check_indices(self.path, indices, len(self))
+        unique = sorted(set(wanted))
+        row_of = {frame: row for row, frame in enumerate(unique)}
+        pixels = torch.empty((len(unique), *self.size, 3), dtype=torch.uint8)
+        array = pixels.numpy()
+
+        def deliver(frame: int, picture: av.VideoFrame) -> None:
+            self._convert(picture, array[row_of[frame]])
+
+        try:
+            undecodable = self._decoder.decode(unique, deliver)
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(self.path, f"cannot be decoded: {_reason(error)}") from error
+        for frame in undecodable:
+            array[row_of[frame]] = 0
+        if wanted != unique:
+            pixels = pixels[[row_of[frame] for frame in wanted]]
+        return pixels, undecodable
 
     def _convert(self, picture: av.VideoFrame, target: np.ndarray) -> None:
         height, width = self._stored_size

@@ -53,6 +53,18 @@ class VideoReader(ABC):
             VideoError: an index outside ``0 .. len - 1``, a frame that cannot be decoded, or a closed reader.
         """
 
+    def try_frames(self, indices: Sequence[int]) -> tuple[torch.Tensor, dict[int, str]]:
+        """Like ``frames``, for files that are cut short or damaged: what can be decoded, and what cannot.
+
+        Returns:
+            The frames, uint8 (N, H, W, 3), black where undecodable; and the undecodable ones by index, each
+            with the cause. `saccade.video.damage.damaged_spans` gives their times.
+
+        Raises:
+            VideoError: an index outside ``0 .. len - 1``, or a closed reader.
+        """
+        return self.frames(indices), {}
+
     @abstractmethod
     def close(self) -> None:
         """Release the file. May be called twice."""

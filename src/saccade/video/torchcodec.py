@@ -80,6 +80,13 @@ class TorchCodecReader(VideoReader):
             return self._fallback().frames(wanted)
         return self._fitted(batch.data)
 
+    def try_frames(self, indices: Sequence[int]) -> tuple[torch.Tensor, dict[int, str]]:
+        """See `VideoReader.try_frames`."""
+        try:
+            return self.frames(indices), {}
+        except VideoError:
+            return self._fallback().try_frames(indices)
+
     def _fitted(self, pixels: torch.Tensor) -> torch.Tensor:
         if tuple(pixels.shape[1:3]) == self.size:
             return pixels

@@ -1,0 +1,98 @@
+"""Files that are cut short or damaged: what can be decoded is right, the rest is named by time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import MadeFile, painted
+from saccade.data import check_data
+from saccade.errors import VideoError
+from saccade.video import open_video, write_video
+from saccade.video.damage import damaged_spans
+
+MakeFile = Callable[[str], MadeFile]
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, make_file: MakeFile) -> tuple[Path, MadeFile]:
+    """30 fps, key frames at 0, 12, 24 ...; packets 15 and 39 are overwritten, so 15-23 and 39-47 are lost."""
+    made = make_file("h264_no_bframes_mp4")
+    with open_video(made.path) as reader:
+        identity = reader.index.identity  # type: ignore[attr-defined]
+    data = bytearray(made.path.read_bytes())
+    for packet in (15, 39):
+        position, size = identity[packet].tolist()
+        data[position : position + size] = b"\xff" * size
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(data)
+    return path, made
+
+
+@pytest.mark.parametrize("block", [1, 7, 60])
+def test_try_frames(block: int, damaged: tuple[Path, MadeFile]) -> None:
+    path, made = damaged
+    lost = {*range(15, 24), *range(39, 48)}
+    undecodable: dict[int, str] = {}
+    with open_video(path) as reader:
+        for start in range(0, 60, block):
+            wanted = range(start, min(start + block, 60))
+            frames, failed = reader.try_frames(wanted)
+            undecodable |= failed
+            for frame, number in zip(frames.numpy(), wanted, strict=True):
+                expected = np.zeros_like(frame) if number in lost else made.truth[number]
+                assert np.array_equal(frame, expected), number
+        assert undecodable.keys() == lost
+        spans = damaged_spans(reader, undecodable)
+    assert [(span.first, span.last) for span in spans] == [(15, 23), (39, 47)]
+    assert [(span.start, span.end) for span in spans] == [
+        pytest.approx((0.5, 0.8), abs=1e-3),
+        pytest.approx((1.3, 1.6), abs=1e-3),
+    ]
+    assert str(spans[0]).startswith("0.50-0.80 s (frames 15-23): ")
+    assert "packet 15" in spans[0].cause
+    assert "packet 39" in spans[1].cause
+
+
+def test_frames_around_two_damaged_packets(damaged: tuple[Path, MadeFile]) -> None:
+    """Reading on: the second damaged packet is noticed though decoding has recovered from the first."""
+    path, made = damaged
+    with open_video(path) as reader:
+        for number in range(60):
+            if 15 <= number < 24 or 39 <= number < 48:
+                with pytest.raises(VideoError, match=f"frame {number} of 60 cannot be decoded"):
+                    reader.frames([number])
+            else:
+                assert np.array_equal(reader.frames([number])[0].numpy(), made.truth[number])
+
+
+def test_data_check_names_the_spans(damaged: tuple[Path, MadeFile], tmp_path: Path) -> None:
+    path, _ = damaged
+    for split, name in [("train", "a"), ("val", "b")]:
+        folder = tmp_path / "set" / split / "run"
+        folder.mkdir(parents=True)
+        write_video(folder / f"{name}.mp4", [painted(i) for i in range(20)], fps=10)
+    shutil.copy(path, tmp_path / "set" / "train" / "run" / "damaged.mp4")
+    report = check_data(tmp_path / "set", workers=0)
+    (file,) = report.unreadable
+    assert (Path(file.path).name, file.num_frames) == ("damaged.mp4", 60)
+    assert [(span.first, span.last) for span in file.damage] == [(15, 23), (39, 47)]
+    assert "18 of 60 frames cannot be decoded: 0.50-0.80 s (frames 15-23): " in str(file.cause)
+    assert report.to_json()["files"][-1].keys() >= {"damage", "cause"}
+
+
+def test_folder_with_a_damaged_image(tmp_path: Path) -> None:
+    for i in range(4):
+        Image.fromarray(painted(i)).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:150])
+    with open_video(tmp_path, fps=10) as reader:
+        frames, undecodable = reader.try_frames([3, 2, 2, 0])
+        assert undecodable.keys() == {2}
+        assert np.array_equal(frames[0].numpy(), painted(3))
+        assert not frames[1:3].any()
+        assert [(s.start, s.end) for s in damaged_spans(reader, undecodable)] == [pytest.approx((0.2, 0.3))]
