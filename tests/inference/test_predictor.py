@@ -16,9 +16,8 @@ from saccade.clip import ClipSpec
 from saccade.errors import SaccadeError, UsageError, VideoError, WeightsError
 from saccade.evaluation.reading import prefetch_decode
 from saccade.inference import Prediction, load_for_inference
-from saccade.inference.predictor import covering_clips
 from saccade.models import create_model, save_weights
-from saccade.sampling.temporal import sample_test
+from saccade.sampling.temporal import covering_clips, sample_test
 from saccade.tasks import Failure
 from saccade.transforms import test_transform as cut_views
 from saccade.video import open_video, write_video

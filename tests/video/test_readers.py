@@ -189,12 +189,11 @@ def test_rotation_is_clockwise(make_file: MakeFile) -> None:
         assert number_of(np.rot90(frame, turns)) == 37, name
 
 
-def test_variable_rate_reports_the_mean(make_file: MakeFile) -> None:
+def test_variable_rate_reports_the_usual_rate(make_file: MakeFile) -> None:
     made = make_file("h264_variable_rate_mp4")
     assert made.recipe.times is not None
-    times = made.recipe.times(60)
     with open_video(made.path) as reader:
-        assert reader.fps == pytest.approx(59 / (times[-1] - times[0]), rel=0.02)
+        assert reader.fps == pytest.approx(1 / np.median(np.diff(made.recipe.times(60))), rel=0.02)
     with open_video(make_file("h264_mkv").path) as reader:
         assert reader.fps == pytest.approx(30, rel=1e-3)
 

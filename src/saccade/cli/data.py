@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.cli.fields import parse_fields
 from saccade.cli.flags import Parser, add_backend, check_file, not_negative, positive
-from saccade.cli.tables import bar
+from saccade.cli.tables import bar, gaps_text
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -342,6 +342,20 @@ def _print_findings(report: CheckReport) -> None:
     _list(
         [f"{file.path}: {file.num_frames} frames at {file.fps:.4g} fps" for file in report.short],
         f"shorter than a clip of {clip}: frames repeat",
+        "yellow",
+    )
+    _list(
+        [f"{file.path}: {gaps_text(file.gaps, file.seconds)}" for file in report.with_gaps],
+        "with gaps in which nothing was recorded: no clip lies in one",
+        "yellow",
+    )
+    _list(
+        [
+            f"{file.path}: usually {file.fps:.4g} fps, {file.num_frames} frames in {file.seconds:.4g} s"
+            for file in report.varying
+            if not file.gaps
+        ],
+        "with a varying frame rate: clips are taken by time",
         "yellow",
     )
     across = {id(group[0]) for group in report.duplicates_across_splits}

@@ -26,7 +26,7 @@ from saccade.cli.flags import (
     positive,
     score,
 )
-from saccade.cli.tables import bar, clock, shades, timeline
+from saccade.cli.tables import bar, clock, gaps_text, shades, timeline
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -258,6 +258,12 @@ def _lines(path: str | None) -> Iterator[Any]:
             yield stream
 
 
+def _facts(found: Prediction | Timeline | PeopleActions, count: str) -> str:
+    """What a video is, in a line."""
+    gaps = gaps_text(found.gaps, found.duration)
+    return ", ".join(filter(None, (f"{found.duration:.1f} s", f"{found.fps:.4g} fps", count, gaps)))
+
+
 def _show_prediction(found: Prediction | Failure, k: int) -> None:
     from rich.markup import escape
 
@@ -269,7 +275,7 @@ def _show_prediction(found: Prediction | Failure, k: int) -> None:
         console.print(f"{found.path}\n  not read: {found.cause}\n", style="red", markup=False, soft_wrap=True)
         return
     num = len(found.windows)
-    facts = f"{found.duration:.1f} s, {found.fps:.4g} fps, {num} clip{'s' * (num > 1)}"
+    facts = _facts(found, f"{num} clip{'s' * (num > 1)}")
     console.print(f"[bold]{escape(found.path)}[/]  [dim]{facts}[/]", soft_wrap=True)
     for rank, (label, value) in enumerate(found.top(k)):
         style = "green" if rank == 0 else "cyan"
@@ -277,7 +283,9 @@ def _show_prediction(found: Prediction | Failure, k: int) -> None:
             f"  {100 * value:5.1f} %  [{style}]{bar(value):<24}[/]  {escape(label)}", soft_wrap=True
         )
     if num > 2:
-        for line in timeline(found.windows, found.duration, width=min(72, console.width - 16)):
+        for line in timeline(
+            found.windows, found.duration, width=min(72, console.width - 16), gaps=found.gaps
+        ):
             console.print(line, soft_wrap=True)
     console.print()
 
@@ -348,7 +356,7 @@ def _show_timeline(found: Timeline, threshold: float, k: int) -> None:
 
     console = output()
     segments = found.segments(threshold)
-    facts = f"{found.duration:.1f} s, {found.fps:.4g} fps, {len(segments)} actions above {threshold:g}"
+    facts = _facts(found, f"{len(segments)} actions above {threshold:g}")
     console.print(Text.assemble((found.path, "bold"), ("  " + facts, "dim")), soft_wrap=True)
     names = list(dict.fromkeys(segment.label for segment in segments)) or [name for name, _ in found.top(k)]
     width = min(60, max(20, console.width - 30))
@@ -400,7 +408,7 @@ def _show_people(found: PeopleActions, threshold: float, k: int) -> None:
 
     console = output()
     num_times = len({person.second for person in found.people})
-    facts = f"{found.duration:.1f} s, {found.fps:.4g} fps, {len(found.people)} boxes at {num_times} times"
+    facts = _facts(found, f"{len(found.people)} boxes at {num_times} times")
     console.print(Text.assemble((found.path, "bold"), ("  " + facts, "dim")), soft_wrap=True)
     for person in found.people:
         x1, y1, x2, y2 = (round(100 * value) for value in person.box)

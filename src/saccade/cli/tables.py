@@ -46,9 +46,15 @@ def bar(share: float, width: int = 24) -> str:
     return "█" * whole + (_EIGHTHS[rest] if rest else "")
 
 
-def timeline(windows: Sequence[Window], duration: float, *, width: int = 60) -> list[Text]:
-    """The windows' labels as a line of coloured letters over the length of the video, then a legend with
-    times.
+def timeline(
+    windows: Sequence[Window],
+    duration: float,
+    *,
+    width: int = 60,
+    gaps: Sequence[tuple[float, float]] = (),
+) -> list[Text]:
+    """The windows' labels as a line of coloured letters over the length of the video, blank in its gaps, then
+    a legend with times.
 
     The eight most frequent labels have a letter and a colour of their own, the others a dot.
     """
@@ -59,7 +65,11 @@ def timeline(windows: Sequence[Window], duration: float, *, width: int = 60) -> 
     }
     line = Text("  ")
     for column in range(width):
-        window = _at(windows, (column + 0.5) * duration / width)
+        time = (column + 0.5) * duration / width
+        if any(start < time < end for start, end in gaps):
+            line.append(" ")
+            continue
+        window = _at(windows, time)
         sign, colour = signs.get(window.label, ("·", _OTHER))
         line.append(sign, style=f"bold white on {colour}")
     axis = Text(
@@ -69,7 +79,8 @@ def timeline(windows: Sequence[Window], duration: float, *, width: int = 60) -> 
     lines = [line, axis]
     for label, (sign, colour) in signs.items():
         times = [
-            f"{clock(start, duration)}-{clock(end, duration)}" for start, end in _stretches(windows, label)
+            f"{clock(start, duration)}-{clock(end, duration)}"
+            for start, end in _stretches(windows, label, gaps)
         ]
         shown = ", ".join(times[:6]) + (f" and {len(times) - 6} more" if len(times) > 6 else "")
         lines.append(
@@ -84,8 +95,10 @@ def timeline(windows: Sequence[Window], duration: float, *, width: int = 60) -> 
 def shades(timeline: Timeline, name: str, width: int) -> str:
     """The scores of a class over a video as a line of shades."""
     scores = timeline.scores[:, timeline.class_names.index(name)]
-    columns = [int((column + 0.5) * len(scores) / width) for column in range(width)]
-    return "".join(_SHADES[min(int(scores[at] * len(_SHADES)), len(_SHADES) - 1)] for at in columns)
+    columns = timeline.frames_at(width)
+    return "".join(
+        _SHADES[min(int(scores[at] * len(_SHADES)), len(_SHADES) - 1)] if at >= 0 else " " for at in columns
+    )
 
 
 def clock(seconds: float, duration: float) -> str:
@@ -98,18 +111,32 @@ def clock(seconds: float, duration: float) -> str:
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
+def gaps_text(gaps: Sequence[tuple[float, float]], duration: float) -> str:
+    """When nothing was recorded: ``gap 0:03-1:03``; empty without gaps."""
+    times = [f"{clock(start, duration)}-{clock(end, duration)}" for start, end in gaps[:6]]
+    more = f" and {len(gaps) - 6} more" if len(gaps) > 6 else ""
+    return f"gap{'s' * (len(gaps) > 1)} {', '.join(times)}{more}" if gaps else ""
+
+
 def _at(windows: Sequence[Window], time: float) -> Window:
     """The window whose middle is nearest."""
     return min(windows, key=lambda window: abs((window.start + window.end) / 2 - time))
 
 
-def _stretches(windows: Sequence[Window], label: str) -> list[tuple[float, float]]:
-    """From when to when ``label`` leads, neighbouring windows joined."""
+def _stretches(
+    windows: Sequence[Window], label: str, gaps: Sequence[tuple[float, float]] = ()
+) -> list[tuple[float, float]]:
+    """From when to when ``label`` leads, neighbouring windows joined unless there is a gap between them."""
     found: list[tuple[float, float]] = []
-    before = None
+    before: Window | None = None
     for window in windows:
         if window.label == label:
-            start = found.pop()[0] if before == label else window.start
+            start = window.start
+            if before is not None and before.label == label:
+                begin, end = found[-1]
+                if not any(end <= gap <= start for gap, _ in gaps):
+                    start = begin
+                    found.pop()
             found.append((start, window.end))
-        before = window.label
+        before = window
     return found

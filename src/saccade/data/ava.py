@@ -40,6 +40,7 @@ from saccade.data.clips import ClipLabels, ClipSettings, TrainClips
 from saccade.data.datasets import register_dataset
 from saccade.data.types import Box, ClipRequest, Keyframe, Moment, VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
+from saccade.sampling.timing import FrameTimes
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.folders import VIDEO_SUFFIXES
 from saccade.video.frames import FrameFolderReader, NumberedFiles
@@ -182,7 +183,14 @@ def action_labels(keyframe: Keyframe) -> NDArray[np.float32]:
 
 
 def keyframe_clip(
-    keyframe: Keyframe, num_video_frames: int, fps: float, *, num_frames: int, stride: int, cut: bool = True
+    keyframe: Keyframe,
+    num_video_frames: int,
+    fps: float,
+    *,
+    num_frames: int,
+    stride: int,
+    cut: bool | None = None,
+    times: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
     """The frames of the clip around a keyframe, clamped to the video.
 
@@ -190,17 +198,24 @@ def keyframe_clip(
     frames (at 30 a second) before it and takes one every ``stride``, as PySlowFast does.
 
     Args:
-        cut: the video begins at second 900; else at 0.
+        cut: the video begins at second 900; else at 0. None: see `is_cut`.
+        times: `VideoReader.times`; None: the rate is constant. Where it varies, the clip is taken by time,
+            and clamped to the segment between gaps that is nearest to the keyframe.
     """
+    video = FrameTimes(num_video_frames, fps, times)
+    cut = is_cut(num_video_frames, fps, times) if cut is None else cut
     seconds = keyframe.second - (_START if cut else 0.0)
     steps = np.arange(num_frames) * stride - num_frames * stride // 2
+    if video.varies:
+        first, stop = video.segment_nearest(seconds)
+        return video.at(seconds + steps / FRAME_RATE).clip(first, stop - 1)
     frames = np.rint(seconds * fps + steps * (fps / FRAME_RATE)).astype(np.int64)
     return frames.clip(0, num_video_frames - 1)
 
 
-def is_cut(num_video_frames: int, fps: float) -> bool:
+def is_cut(num_video_frames: int, fps: float, times: NDArray[np.float64] | None = None) -> bool:
     """Whether a video begins at second 900: a film that lasted to the last keyframe would be longer."""
-    return num_video_frames / fps < LAST_SECOND
+    return FrameTimes(num_video_frames, fps, times).duration < LAST_SECOND
 
 
 class AvaClips(TrainClips):
@@ -220,7 +235,7 @@ class AvaClips(TrainClips):
                 video.fps,
                 num_frames=request.num_frames,
                 stride=stride,
-                cut=is_cut(len(video), video.fps),
+                times=video.times,
             )
             clip = video.frames(frames.tolist())
         boxes = np.array(keyframe.boxes, np.float32)

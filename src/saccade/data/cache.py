@@ -24,7 +24,10 @@ from torch import Tensor
 
 # state: 0 unknown, 1 ready, 2 reserved and being written, -1 never cached.
 _RECORD = np.dtype(
-    [("state", "i8"), ("offset", "i8"), ("frames", "i8"), ("height", "i8"), ("width", "i8"), ("fps", "f8")]
+    [
+        *((name, "i8") for name in ("state", "offset", "frames", "height", "width", "timed")),
+        ("fps", "f8"),
+    ]
 )
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -84,9 +87,9 @@ class FrameCache:
         with self._locked():
             return int(self._used[0])
 
-    def get(self, index: int) -> tuple[np.ndarray, float] | None:
-        """All frames of a video (read-only uint8 (N, H, W, 3), not copied) and its frame rate; None for a
-        miss.
+    def get(self, index: int) -> tuple[np.ndarray, float, np.ndarray | None] | None:
+        """All frames of a video (read-only uint8 (N, H, W, 3), not copied), its frame rate, and the times of
+        its frames (N,) if it has been given any; None for a miss.
         """
         with self._locked():
             record = self._records[index].copy()
@@ -96,11 +99,14 @@ class FrameCache:
         start = self._start + int(record["offset"])
         frames = np.frombuffer(self._memory, np.uint8, int(np.prod(shape)), offset=start).reshape(shape)
         frames.flags.writeable = False
-        return frames, float(record["fps"])
+        times = None
+        if record["timed"]:
+            times = np.frombuffer(self._memory, np.float64, shape[0], offset=start + frames.nbytes).copy()
+        return frames, float(record["fps"]), times
 
     def reserve(self, index: int, num_bytes: int) -> int | None:
-        """An offset for the frames of a video, to be filled with `put`; None if the budget is used up, or the
-        video is reserved, cached or refused already.
+        """An offset for the frames of a video, and their times, to be filled with `put`; None if the budget
+        is used up, or the video is reserved, cached or refused already.
         """
         with self._locked():
             begin = int(self._used[0])
@@ -110,17 +116,23 @@ class FrameCache:
             self._records["state"][index] = 2  # other workers read this video without caching it too
             return begin
 
-    def put(self, index: int, offset: int, frames: Tensor, fps: float) -> None:
-        """Store the frames of a video at its reserved offset. A full disk or memory ends the caching."""
+    def put(
+        self, index: int, offset: int, frames: Tensor, fps: float, times: np.ndarray | None = None
+    ) -> None:
+        """Store the frames of a video, and their times float64 (N,), at its reserved offset. A full disk or
+        memory ends the caching.
+        """
         try:
             self._write(frames.contiguous().numpy(), self._start + offset)
+            if times is not None:
+                self._write(times, self._start + offset + frames.numel())
         except OSError:
             with self._locked():
                 self._used[0] = self.budget
             return
         count, height, width, _ = frames.shape
         with self._locked():
-            self._records[index] = (1, offset, count, height, width, fps)
+            self._records[index] = (1, offset, count, height, width, times is not None, fps)
 
     def refuse(self, index: int) -> None:
         """Never cache this video: it does not decode to its end."""

@@ -21,6 +21,7 @@ from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
+from saccade.sampling.timing import FrameTimes
 from saccade.video import Backend
 from saccade.video.damage import DamagedSpan, damaged_spans
 from saccade.video.folders import is_video_name
@@ -42,6 +43,9 @@ class FileFacts:
         labels: indices into the report's class names: one, or any number in a multi-label data set; none for
             videos without labels.
         listed_frames, listed_fps: frames and rate of a folder of frames, as the data set states them.
+        duration: seconds; 0: ``num_frames / fps``.
+        varying: whether the frame rate varies, so that clips are taken by time.
+        gaps: start and end in seconds of the stretches in which nothing was recorded.
         size: height and width in pixels.
         sha256: of the file's bytes; empty for a folder of frames.
         look: 192 bits as hex, a perceptual hash of the first, middle and last frame.
@@ -55,6 +59,9 @@ class FileFacts:
     listed_fps: float | None = None
     num_frames: int = 0
     fps: float = 0.0
+    duration: float = 0.0
+    varying: bool = False
+    gaps: tuple[tuple[float, float], ...] = ()
     size: tuple[int, int] = (0, 0)
     sha256: str = ""
     look: str = ""
@@ -64,7 +71,16 @@ class FileFacts:
     @property
     def seconds(self) -> float:
         """Duration; 0 for a file that could not be read."""
-        return self.num_frames / self.fps if self.fps else 0.0
+        return self.duration or (self.num_frames / self.fps if self.fps else 0.0)
+
+    @property
+    def longest_segment(self) -> float:
+        """Seconds of the longest stretch without a gap."""
+        starts, ends = (
+            [0.0, *(end for _, end in self.gaps)],
+            [*(start for start, _ in self.gaps), self.seconds],
+        )
+        return max(end - start for start, end in zip(starts, ends, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +129,17 @@ class CheckReport:
         if self.by_segments:
             return [file for file in readable if file.num_frames < self.num_frames]
         span = ((self.num_frames - 1) * self.stride + 1) / TARGET_FPS
-        return [file for file in readable if file.seconds < span - 1e-6]
+        return [file for file in readable if file.longest_segment < span - 1e-6]
+
+    @property
+    def varying(self) -> list[FileFacts]:
+        """Files whose frame rate varies."""
+        return [file for file in self.files if file.varying]
+
+    @property
+    def with_gaps(self) -> list[FileFacts]:
+        """Files with stretches in which nothing was recorded."""
+        return [file for file in self.files if file.gaps]
 
     @property
     def duplicates(self) -> list[list[FileFacts]]:
@@ -180,6 +206,8 @@ class CheckReport:
             "missing_classes": self.missing_classes,
             "unreadable": {file.path: file.cause for file in self.unreadable},
             "short": [file.path for file in self.short],
+            "varying_rate": [file.path for file in self.varying],
+            "gaps": {file.path: file.gaps for file in self.with_gaps},
             "duplicates_across_splits": [[f.path for f in group] for group in self.duplicates_across_splits],
             "duplicates": [[file.path for file in group] for group in self.duplicates],
             "look_alikes": [[one.path, other.path] for one, other in self.look_alikes()],
@@ -336,11 +364,20 @@ def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
                     {t: _look(frames[t - start]) for t in wanted if start <= t < start + len(frames)}
                 )
             look = b"".join(looks[t] for t in (0, length // 2, length - 1))
-            fps = video.fps
+            timing = FrameTimes.of(video)
             damage = tuple(damaged_spans(video, undecodable))
         with open_video(file.path, backend) as video:  # cheap; for the size before the resize
             size = video.size
-        found = replace(file, num_frames=length, fps=fps, size=size, sha256=_digest(file.path))
+        found = replace(
+            file,
+            num_frames=length,
+            fps=timing.fps,
+            duration=timing.duration,
+            varying=timing.varies,
+            gaps=timing.gaps,
+            size=size,
+            sha256=_digest(file.path),
+        )
         if damage:
             listed = "; ".join(str(span) for span in damage[:_SPANS])
             others = f"; and {len(damage) - _SPANS} more" if len(damage) > _SPANS else ""

@@ -16,6 +16,7 @@ from saccade.data.seeds import stream
 from saccade.data.types import ClipBatch, ClipRequest, ReadFailure, VideoDataset
 from saccade.errors import DataError, SaccadeError, VideoError
 from saccade.sampling.temporal import sample_train
+from saccade.sampling.timing import FrameTimes
 from saccade.sampling.views import draw_short_side
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.resize import resize_short_side
@@ -130,29 +131,30 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         settings = self.settings
         rng, stride, short_side = self._draw(request)
 
-        def draw(num_video_frames: int, fps: float) -> tuple[np.ndarray, ClipLabels]:
+        def draw(video: FrameTimes) -> tuple[np.ndarray, ClipLabels]:
             frames = sample_train(
-                num_video_frames,
-                fps,
+                video.num_frames,
+                video.fps,
                 num_frames=request.num_frames,
                 stride=stride,
                 target_fps=settings.target_fps,
                 rule=settings.rule,
                 rng=rng,
+                times=video.times,
             )
-            return frames, self._labels_of(request, index, frames, stride, num_video_frames, fps)
+            return frames, self._labels_of(request, index, frames, stride, video)
 
         if self.cache is None:
             with self._open(index, short_side) as video:
-                frames, labels = draw(len(video), video.fps)
+                frames, labels = draw(FrameTimes.of(video))
                 return video.frames(frames.tolist()), labels
         hit = self.cache.get(index)
         if hit is not None:
-            pixels, fps = hit
-            frames, labels = draw(len(pixels), fps)
+            pixels, fps, times = hit
+            frames, labels = draw(FrameTimes(len(pixels), fps, times))
             return resize_short_side(torch.from_numpy(pixels[frames]), short_side), labels
         with self._open(index, self.cache.short_side) as video:
-            frames, labels = draw(len(video), video.fps)
+            frames, labels = draw(FrameTimes.of(video))
             clip = self._read_and_cache(self.cache, video, index, frames)
         return resize_short_side(clip, short_side), labels
 
@@ -169,32 +171,34 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         index: int,
         frames: np.ndarray,
         stride: int,
-        num_video_frames: int,
-        fps: float,
+        video: FrameTimes,
     ) -> ClipLabels:
         if self.settings.labels == "actions":
-            present = self._actions.between(index, frames.min() / fps, frames.max() / fps)
+            first, last = video.seconds([frames.min(), frames.max()]).tolist()
+            present = self._actions.between(index, first, last)
             return ClipLabels(present.astype(np.float32))
         if self.settings.labels != "moments":
             return ClipLabels(self.labels[index])
         num_points = request.num_frames * request.stride[1]
         span = request.num_frames * stride / self.settings.target_fps
-        times = frames[0] / fps + np.arange(num_points) * (span / num_points)
+        times = video.seconds(frames[0]) + np.arange(num_points) * (span / num_points)
         present = self._actions.at(index, times)
-        return ClipLabels(present.astype(np.float32), times < num_video_frames / fps)
+        return ClipLabels(present.astype(np.float32), times < video.segment_end(frames[0]))
 
     def _read_and_cache(
         self, cache: FrameCache, video: VideoReader, index: int, wanted: np.ndarray
     ) -> Tensor:
         height, width = video.size
-        offset = cache.reserve(index, len(video) * height * width * 3)
+        times = FrameTimes.of(video).times
+        num_bytes = len(video) * height * width * 3 + (0 if times is None else times.nbytes)
+        offset = cache.reserve(index, num_bytes)
         if offset is not None:
             try:
                 frames = video.frames(range(len(video)))
             except VideoError:  # damaged somewhere; the clip itself may be readable
                 cache.refuse(index)
             else:
-                cache.put(index, offset, frames, video.fps)
+                cache.put(index, offset, frames, video.fps, times)
                 return frames[torch.from_numpy(wanted)]
         return video.frames(wanted.tolist())
 

@@ -26,8 +26,9 @@ from saccade.progress import Progress, ignore
 from saccade.sampling.plan import PlannedClip
 from saccade.sampling.segments import check_num_clips
 from saccade.sampling.temporal import RULES
+from saccade.sampling.timing import FrameTimes
 from saccade.tasks import get_task, with_metrics
-from saccade.tasks.base import Outcome, Task, VideoFacts, View
+from saccade.tasks.base import Outcome, Task, View
 from saccade.tasks.result import Failure
 from saccade.video import Backend
 
@@ -157,7 +158,7 @@ class PartialScores:
     """What one process of a test has found; all by position in the data set."""
 
     scores: dict[int, Any] = field(default_factory=dict)
-    videos: dict[int, VideoFacts] = field(default_factory=dict)
+    videos: dict[int, FrameTimes] = field(default_factory=dict)
     labels: dict[int, Any] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
@@ -303,7 +304,7 @@ class Tensors:
                 f"uint8 clips are frames (T, H, W, 3) and need clip=ClipSpec(...); got {tuple(pixels.shape)}"
             )
         planned = PlannedClip(tuple(range(len(pixels))), self.clip.short_side, "pyslowfast", {1: (1,)})
-        chunk = Chunk(VideoFacts(len(pixels), 30.0), pixels, ((planned, torch.arange(len(pixels)).numpy()),))
+        chunk = Chunk(FrameTimes(len(pixels), 30.0), pixels, ((planned, torch.arange(len(pixels)).numpy()),))
         return next(cut_views([chunk], self.clip, self.device, position))
 
     def labelled(self, whole: PartialScores, task: Task) -> VideoDataset:

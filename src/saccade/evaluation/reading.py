@@ -21,8 +21,9 @@ from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset
 from saccade.errors import SaccadeError, UsageError, VideoError
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
+from saccade.sampling.timing import FrameTimes
 from saccade.sampling.views import Views, check_crop, crop_box
-from saccade.tasks.base import PlanRequest, Task, VideoFacts, View
+from saccade.tasks.base import PlanRequest, Task, View
 from saccade.tasks.result import Failure
 from saccade.video import Backend, VideoReader
 from saccade.video.resize import resize_to
@@ -45,11 +46,12 @@ class Chunk:
     """Some successive clips of a video.
 
     Attributes:
+        video: all its frames in time.
         frames: what they need, uint8 (N, H, W, 3).
         clips: each with the rows of ``frames`` that it is made of.
     """
 
-    video: VideoFacts
+    video: FrameTimes
     frames: Tensor
     clips: tuple[tuple[PlannedClip, NDArray[np.int64]], ...]
 
@@ -63,7 +65,7 @@ def read_chunks(video: VideoReader, plan: VideoPlan, *, max_clips: int | None = 
     """
     height, width = video.size
     max_frames = max(1, _CHUNK_BYTES // (height * width * 3))
-    facts = VideoFacts(len(video), video.fps)
+    facts = FrameTimes.of(video)
     held, frames = np.empty(0, np.int64), torch.empty((0, height, width, 3), dtype=torch.uint8)
     for clips in _groups(plan.clips, max_frames, max_clips):
         needed = np.unique(np.concatenate([clip.frames for clip in clips]))

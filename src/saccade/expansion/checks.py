@@ -12,6 +12,7 @@ from saccade.expansion.candidate import candidate_config
 from saccade.expansion.config import AXES, TARGET_FLAGS, UNITS, Axis, Cost, Factors, SearchConfig
 from saccade.expansion.counting import Meter
 from saccade.sampling.segments import SEGMENT_RULES
+from saccade.sampling.timing import FrameTimes
 from saccade.training.config import TrainConfig
 from saccade.training.run import load_data, make_timetable
 from saccade.training.validate import validate
@@ -56,7 +57,8 @@ def _sizes_and_lengths(dataset: VideoDataset, base: TrainConfig) -> tuple[list[i
             with open_video(item.path, fps=item.fps, num_frames=item.num_frames) as video:
                 sizes.append(min(video.size))
                 raw = base.temporal_rule in _RAW_RATE_RULES
-                lengths.append(len(video) if raw else len(video) / video.fps * base.clip.target_fps)
+                frames = FrameTimes.of(video).longest_segment
+                lengths.append(frames if raw else frames / video.fps * base.clip.target_fps)
         except VideoError as error:
             failed.append(error)
     if not sizes:

@@ -21,6 +21,7 @@ from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
 from saccade.evaluation.scorer import Precision, Scorer, evaluating
 from saccade.inference.loading import LoadedModel, load_for_task
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
+from saccade.sampling.timing import FrameTimes, gaps_dict
 from saccade.tasks import Detect, Failure
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.source import VideoInput, source_name
@@ -49,7 +50,8 @@ class PeopleActions:
     Attributes:
         class_names: actions in label order.
         people: in the order of time.
-        duration: seconds; fps: frames per second.
+        duration: seconds; fps: frames per second, where the rate varies the usual one.
+        gaps: start and end in seconds of the stretches in which nothing was recorded.
     """
 
     path: str
@@ -57,6 +59,7 @@ class PeopleActions:
     people: tuple[Person, ...]
     duration: float
     fps: float
+    gaps: tuple[tuple[float, float], ...] = ()
 
     def actions(self, person: Person, threshold: float = THRESHOLD, k: int = 5) -> list[tuple[str, float]]:
         """What scores at least ``threshold``, best first, ``k`` at most."""
@@ -71,6 +74,7 @@ class PeopleActions:
             "path": self.path,
             "duration": round(self.duration, 3),
             "fps": round(self.fps, 4),
+            **gaps_dict(self.gaps),
             "threshold": threshold,
             "people": [
                 {
@@ -188,7 +192,7 @@ class Detector:
         with open_video(
             source, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            cut = self._begins_late(name, moments, len(reader) / reader.fps)
+            cut = self._begins_late(name, moments, FrameTimes.of(reader).duration)
             seconds = sorted(moments)
             clips = np.stack([self._frames(name, second, reader, cut) for second in seconds])
             indices, places = np.unique(clips, return_inverse=True)
@@ -208,6 +212,7 @@ class Detector:
             num_frames=self.clip.num_frames,
             stride=self.clip.stride,
             cut=cut,
+            times=reader.times,
         )
 
     def _detect(self, path: str, chunks: Iterator[tuple[Chunk, int, float]]) -> PeopleActions:
@@ -217,7 +222,7 @@ class Detector:
                 ((view, scores),) = self._scorer.stream(cut_views([chunk], self.clip, self._scorer.device))
                 people += [Person(second, time, box, row) for box, row in zip(view.tag, scores, strict=True)]
                 video = chunk.video
-        return PeopleActions(path, self.class_names, tuple(people), video.duration, video.fps)
+        return PeopleActions(path, self.class_names, tuple(people), video.duration, video.fps, video.gaps)
 
     def _of_video(self, path: str) -> Mapping[int, tuple[Box, ...]]:
         name = video_id(path)

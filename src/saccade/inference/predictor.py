@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,14 @@ from saccade.evaluation.scorer import Precision, Scorer, evaluating
 from saccade.inference.loading import LoadedModel, load_for_inference, task_of
 from saccade.sampling.plan import plan_clips
 from saccade.sampling.segments import SEGMENT_RULES, check_num_clips
-from saccade.sampling.temporal import RULES, sample_test
+from saccade.sampling.temporal import RULES, sample_covering, sample_test
+from saccade.sampling.timing import FrameTimes, gaps_dict
 from saccade.sampling.views import Views, parse_views
 from saccade.tasks import Failure
-from saccade.tasks.base import VideoFacts
 from saccade.video import Backend, open_video
 from saccade.video.source import VideoInput, source_name
 
 _CHUNK_CLIPS = 8  # clips decoded, and held, at a time
-_SHORTEST_WINDOW = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,9 @@ class Prediction:
         windows: the clips looked at, in order of time. With the default views they cover the video end to
             end.
         window_scores: float32 (num_windows, num_classes).
-        duration: seconds; fps: frames per second.
+        duration: seconds; fps: frames per second, where the rate varies the usual one.
         views: ``CLIPSxCROPS``.
+        gaps: start and end in seconds of the stretches in which nothing was recorded.
     """
 
     path: str
@@ -74,6 +73,7 @@ class Prediction:
     duration: float
     fps: float
     views: str
+    gaps: tuple[tuple[float, float], ...] = ()
 
     @property
     def label(self) -> str:
@@ -91,12 +91,15 @@ class Prediction:
         return [(self.class_names[i], float(self.scores[i])) for i in order]
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
-        """Plain values for JSON: path, duration, fps, views, the top ``k`` and the windows."""
+        """Plain values for JSON: path, duration, fps, views, gaps where there are any, the top ``k`` and the
+        windows.
+        """
         return {
             "path": self.path,
             "duration": round(self.duration, 3),
             "fps": round(self.fps, 4),
             "views": self.views,
+            **gaps_dict(self.gaps),
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(k)],
             "windows": [window.to_dict() for window in self.windows],
         }
@@ -227,17 +230,18 @@ class Predictor:
         with open_video(
             source, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            length, fps = len(reader), reader.fps
-            views = self.views or Views(self._covering_clips(length, fps), 1)
-            clips = sample_test(
-                length,
-                fps,
-                num_frames=clip.num_frames,
-                stride=clip.stride,
-                num_clips=views.num_clips,
-                target_fps=clip.target_fps,
-                rule=self.temporal_rule,
-            )
+            options: dict[str, Any] = {
+                "num_frames": clip.num_frames,
+                "stride": clip.stride,
+                "target_fps": clip.target_fps,
+                "rule": self.temporal_rule,
+                "times": reader.times,
+            }
+            if self.views is None:
+                clips = sample_covering(len(reader), reader.fps, **options)
+            else:
+                clips = sample_test(len(reader), reader.fps, num_clips=self.views.num_clips, **options)
+            views = self.views or Views(len(clips), 1)
             size = views.cut_size(clip.short_side, clip.crop)
             plan = plan_clips(clips, short_side=size, num_crops=views.num_crops)
             done = 0
@@ -265,20 +269,15 @@ class Predictor:
             window_scores=table,
             duration=last.chunk.video.duration,
             fps=last.chunk.video.fps,
+            gaps=last.chunk.video.gaps,
             views=str(last.views),
         )
 
-    def _covering_clips(self, num_video_frames: int, fps: float) -> int:
-        """How many clips it takes to cover a video; with a segment rule each covers it."""
-        if self.temporal_rule in SEGMENT_RULES:
-            return 1
-        return covering_clips(num_video_frames, fps, self.clip)
-
-    def _span(self, clip: NDArray[np.int64], video: VideoFacts) -> tuple[float, float]:
+    def _span(self, clip: NDArray[np.int64], video: FrameTimes) -> tuple[float, float]:
         """What a clip stands for, in seconds: from its first to its last frame, or all of the video."""
         if self.temporal_rule in SEGMENT_RULES:
             return 0.0, video.duration
-        return clip[0] / video.fps, (clip[-1] + 1) / video.fps
+        return float(video.seconds(clip[0])), float(video.ends(clip[-1]))
 
     def _window(self, span: tuple[float, float], scores: NDArray[np.float32]) -> Window:
         best = int(scores.argmax())
@@ -291,9 +290,3 @@ def rule_to_predict(loaded: LoadedModel) -> str:
     """
     trained = loaded.metadata.get("temporal_rule")
     return trained if trained in SEGMENT_RULES else "saccade"
-
-
-def covering_clips(num_video_frames: int, fps: float, clip: ClipSpec) -> int:
-    """How many clips it takes to cover a video end to end; for very short clips, two a second."""
-    span = max(clip.num_frames * clip.stride / clip.target_fps, _SHORTEST_WINDOW) * fps
-    return max(1, ceil(num_video_frames / span - 0.25))  # a rest of a quarter clip gets no clip of its own

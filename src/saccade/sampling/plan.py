@@ -57,6 +57,7 @@ def plan_video(
     decode_size: int | None = None,
     rule: str = "saccade",
     shuffle_seed: tuple[int, ...] | None = None,
+    times: NDArray[np.float64] | None = None,
 ) -> VideoPlan:
     """Plan the views of one video that are cut from frames decoded at one size.
 
@@ -66,6 +67,7 @@ def plan_video(
         rule: temporal rule of the sets that do not bring their own.
         shuffle_seed: permute the frames of each clip, by this seed and the clip's own frames; None keeps
             the order.
+        times: `VideoReader.times`; None: the rate is constant.
     """
     size = clip.short_side if decode_size is None else decode_size
     found: dict[tuple[tuple[int, ...], int, CropGrid], dict[int, list[int]]] = {}
@@ -80,6 +82,7 @@ def plan_video(
             num_clips=views.num_clips,
             target_fps=clip.target_fps,
             rule=views.rule or rule,
+            times=times,
         )
         cut_size = views.cut_size(clip.short_side, clip.crop)
         for frames in clips:

@@ -25,14 +25,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saccade.clip import ClipSpec
 from saccade.errors import UsageError
 from saccade.sampling.segments import SEGMENT_RULES, UniformSource, segment_test, segment_train
+from saccade.sampling.timing import FrameTimes, Steps
 
 Rule = Literal[
     "saccade",
@@ -50,6 +53,11 @@ Rule = Literal[
 RULES: tuple[str, ...] = get_args(Rule)
 Indices = NDArray[np.int64]
 
+_RAW_RULES = ("x3d-multigrid", "pyslowfast-charades")
+"""The rules whose stride is in frames of the video, whatever their rate."""
+
+_SHORTEST_COVERING = 0.5  # seconds
+
 
 def sample_train(
     num_video_frames: int,
@@ -60,6 +68,7 @@ def sample_train(
     target_fps: float = 30.0,
     rule: str = "saccade",
     rng: UniformSource,
+    times: NDArray[np.float64] | None = None,
 ) -> Indices:
     """Draw the frames of one training clip.
 
@@ -70,7 +79,10 @@ def sample_train(
         stride: distance between two of them, in frames at ``target_fps``; segment rules do without.
         target_fps: the rate ``stride`` is stated for.
         rule: one of `RULES`.
-        rng: draws the start, with one call; for a segment rule one call per frame.
+        rng: draws the start, with one call; for a segment rule one call per frame. Where no segment of a
+            video with gaps holds a clip, one more call draws the segment.
+        times: `VideoReader.times`; None: the rate is constant. Where it varies, the clip is taken by time and
+            inside one segment between gaps, see `saccade.sampling.timing`.
 
     Returns:
         int64 array (num_frames,), each in 0 .. num_video_frames-1. A video shorter than the clip repeats its
@@ -80,6 +92,130 @@ def sample_train(
         UsageError: the rule is unknown.
     """
     _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
+    video = FrameTimes(num_video_frames, fps, times)
+    spec = _Spec(num_frames, stride, target_fps, rule)
+    if not video.varies:
+        return _train_clip(num_video_frames, fps, spec, rng)
+    steps = spec.steps(video)
+    if rule in SEGMENT_RULES:
+        return steps.joined_frames(_train_clip(sum(steps.counts), steps.rate, spec, rng))
+    clip = steps.placed(spec.span, lambda count: _train_clip(count, steps.rate, spec, rng))
+    if clip is None:
+        segment = min(int(rng.uniform(0.0, len(steps.counts))), len(steps.counts) - 1)
+        clip = steps.frames(segment, _train_clip(steps.counts[segment], steps.rate, spec, rng))
+    return clip
+
+
+def sample_test(
+    num_video_frames: int,
+    fps: float,
+    *,
+    num_frames: int,
+    stride: int,
+    num_clips: int,
+    target_fps: float = 30.0,
+    rule: str = "saccade",
+    times: NDArray[np.float64] | None = None,
+) -> Indices:
+    """The frames of the test clips of one video, in order of time. Arguments as in `sample_train`.
+
+    Returns:
+        int64 array (num_clips, num_frames). With the rule ``saccade`` one clip is centred, and of several the
+        first starts at frame 0 and the last ends at the last frame. In a video with gaps one clip lies in the
+        longest segment, and several are spread over all segments that hold a clip; where none does, over all
+        of them.
+
+    Raises:
+        UsageError: the rule is unknown, or does not say where so many clips lie.
+    """
+    _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
+    if num_clips < 1:
+        raise ValueError(f"num_clips is {num_clips}, at least 1 is needed")
+    video = FrameTimes(num_video_frames, fps, times)
+    return _test(video, _Spec(num_frames, stride, target_fps, rule), num_clips)
+
+
+def sample_covering(
+    num_video_frames: int,
+    fps: float,
+    *,
+    num_frames: int,
+    stride: int,
+    target_fps: float = 30.0,
+    rule: str = "saccade",
+    times: NDArray[np.float64] | None = None,
+) -> Indices:
+    """As few test clips as cover a video, and each segment between its gaps, end to end; with a segment rule
+    one clip. Arguments and result as for `sample_test`.
+    """
+    _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
+    video = FrameTimes(num_video_frames, fps, times)
+    spec = _Spec(num_frames, stride, target_fps, rule)
+    if rule in SEGMENT_RULES:
+        return _test(video, spec, 1)
+    if not video.varies:
+        return _test_clips(num_video_frames, fps, spec, covering_clips(num_video_frames, fps, spec))
+    steps = spec.steps(video)
+    parts = [
+        steps.frames(segment, _test_clips(count, steps.rate, spec, covering_clips(count, steps.rate, spec)))
+        for segment, count in enumerate(steps.counts)
+    ]
+    return np.concatenate(parts)
+
+
+def _test(video: FrameTimes, spec: _Spec, num_clips: int) -> Indices:
+    if not video.varies:
+        return _test_clips(video.num_frames, video.fps, spec, num_clips)
+    steps = spec.steps(video)
+    if spec.rule in SEGMENT_RULES:
+        return steps.joined_frames(_test_clips(sum(steps.counts), steps.rate, spec, num_clips))
+    if num_clips == 1:
+        segment = steps.longest
+        return steps.frames(segment, _test_clips(steps.counts[segment], steps.rate, spec, 1))
+    clips = steps.placed(spec.span, lambda count: _test_clips(count, steps.rate, spec, num_clips))
+    if clips is None:
+        chosen = [i * len(steps.counts) // num_clips for i in range(num_clips)]
+        parts = [steps.frames(s, _test_clips(steps.counts[s], steps.rate, spec, 1)) for s in chosen]
+        clips = np.concatenate(parts)
+    return clips
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """How the frames of a clip are taken; see `sample_train`."""
+
+    num_frames: int
+    stride: int
+    target_fps: float
+    rule: str
+
+    def steps(self, video: FrameTimes) -> Steps:
+        """What stands in for the frames of a video whose rate varies: steps at the target rate, for a rule
+        that takes raw frames at the usual rate, for a segment rule at the higher of both.
+        """
+        if self.rule in _RAW_RULES:
+            return Steps(video, video.fps)
+        return Steps(
+            video, max(video.fps, self.target_fps) if self.rule in SEGMENT_RULES else self.target_fps
+        )
+
+    @property
+    def span(self) -> int:
+        """Steps that a clip takes."""
+        if self.rule in ("saccade", "pyslowfast-charades"):
+            return (self.num_frames - 1) * self.stride + 1
+        return self.num_frames * self.stride
+
+
+def covering_clips(num_video_frames: int, fps: float, clip: ClipSpec | _Spec) -> int:
+    """How many clips cover a video of constant rate end to end; of very short clips two a second."""
+    span = max(clip.num_frames * clip.stride / clip.target_fps, _SHORTEST_COVERING) * fps
+    return max(1, math.ceil(num_video_frames / span - 0.25))  # a remainder of a quarter clip gets none
+
+
+def _train_clip(num_video_frames: int, fps: float, spec: _Spec, rng: UniformSource) -> Indices:
+    """One training clip (T,) of a video of constant rate."""
+    num_frames, stride, target_fps, rule = spec.num_frames, spec.stride, spec.target_fps, spec.rule
     if rule in SEGMENT_RULES:
         return segment_train(num_video_frames, num_frames=num_frames, rule=rule, rng=rng)
     if rule == "saccade":
@@ -102,28 +238,9 @@ def sample_train(
     return _PLACE[rule](num_video_frames, position, length, num_frames)
 
 
-def sample_test(
-    num_video_frames: int,
-    fps: float,
-    *,
-    num_frames: int,
-    stride: int,
-    num_clips: int,
-    target_fps: float = 30.0,
-    rule: str = "saccade",
-) -> Indices:
-    """The frames of the test clips of one video, in order of time. Arguments as in `sample_train`.
-
-    Returns:
-        int64 array (num_clips, num_frames). With the rule ``saccade`` one clip is centred, and of several the
-        first starts at frame 0 and the last ends at the last frame.
-
-    Raises:
-        UsageError: the rule is unknown, or does not say where so many clips lie.
-    """
-    _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
-    if num_clips < 1:
-        raise ValueError(f"num_clips is {num_clips}, at least 1 is needed")
+def _test_clips(num_video_frames: int, fps: float, spec: _Spec, num_clips: int) -> Indices:
+    """The test clips (num_clips, T) of a video of constant rate."""
+    num_frames, stride, target_fps, rule = spec.num_frames, spec.stride, spec.target_fps, spec.rule
     if rule in SEGMENT_RULES:
         return segment_test(num_video_frames, num_frames=num_frames, num_clips=num_clips, rule=rule)
     if rule == "saccade":
@@ -183,12 +300,27 @@ def _slack(num_video_frames: int, offsets: Indices) -> int:
     return max(num_video_frames - 1 - int(offsets[-1]), 0)
 
 
-def frame_grid(num_video_frames: int, fps: float, *, stride: int, target_fps: float = 30.0) -> Indices:
-    """Every frame of a video that is a ``stride`` from the one before, from the first frame to the end.
+def frame_grid(
+    num_video_frames: int,
+    fps: float,
+    *,
+    stride: int,
+    target_fps: float = 30.0,
+    times: NDArray[np.float64] | None = None,
+) -> Indices:
+    """Every frame of a video that is a ``stride`` from the one before, from the first frame to the end; where
+    the rate varies, of each segment between gaps, and a frame that is shown for longer than a stride repeats.
 
     Frames are those of the rule ``saccade``: the grid is one clip as long as the video.
     """
     _check(num_video_frames, fps, 1, stride, target_fps, "saccade")
+    video = FrameTimes(num_video_frames, fps, times)
+    if video.varies:
+        steps = Steps(video, target_fps)
+        parts = [
+            steps.frames(segment, np.arange(num) * stride) for segment, num in enumerate(steps.points(stride))
+        ]
+        return np.concatenate(parts)
     step = stride * fps / target_fps
     offsets = _offsets(fps, math.ceil(num_video_frames / step) + 1, stride, target_fps)
     return offsets[offsets < num_video_frames]

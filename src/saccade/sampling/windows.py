@@ -5,13 +5,18 @@ Shape letters: K classes, M frames of the video that are looked at (a stride apa
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from saccade.clip import ClipSpec
 from saccade.errors import UsageError
+from saccade.sampling.timing import FrameTimes, Steps
 
 
 @dataclass(frozen=True)
@@ -20,45 +25,55 @@ class Windows:
 
     A frame near the end of a window lacks neighbours on one side, so it weighs nothing there: the first and
     the last quarter of each overlap count only in the other window, and in the half between them the weight
-    passes from one window to the next in a straight line. At the ends of the video the window has all there
-    is, and full weight.
+    passes from one window to the next in a straight line. At the ends of the video, and at gaps, the window
+    has all there is, and full weight.
 
     Attributes:
         num_points: M.
         size: T.
-        starts: first frame of each window, rising. A video shorter than a window has one window, whose last
-            frame repeats.
-        overlap: frames that neighbouring windows share (the last two may share more).
+        starts: first frame of each window, rising. A video or segment shorter than a window has one window,
+            whose last frame repeats.
+        overlap: frames that neighbouring windows of a segment share (the last two may share more).
+        cuts: frames before which there is a gap, which no window crosses.
     """
 
     num_points: int
     size: int
     starts: tuple[int, ...]
     overlap: int
+    cuts: tuple[int, ...] = ()
+
+    def segment(self, window: int) -> tuple[int, int]:
+        """First frame of the segment between gaps in which a window lies, and the one after its last."""
+        ends = (0, *self.cuts, self.num_points)
+        number = bisect_right(ends, self.starts[window])
+        return ends[number - 1], ends[number]
 
     def frames(self, window: int) -> NDArray[np.int64]:
         """The frames of a window, each in 0 .. M-1: (T,)."""
-        return np.minimum(self.starts[window] + np.arange(self.size), self.num_points - 1)
+        return np.minimum(self.starts[window] + np.arange(self.size), self.segment(window)[1] - 1)
 
     def weights(self, window: int) -> NDArray[np.float64]:
         """How much the scores of a window's frames count: (T,)."""
         start = self.starts[window]
         if not self.overlap:
             return np.ones(self.size)
-        place = np.arange(self.size) + 0.5
+        centre = np.arange(self.size) + 0.5
         edge, rise = self.overlap / 4, self.overlap / 2
         left: NDArray[Any] = np.ones(self.size)
         right: NDArray[Any] = np.ones(self.size)
-        if start > 0:
-            left = (place - edge) / rise
-        if start + self.size < self.num_points:
-            right = (self.size - place - edge) / rise
+        first, stop = self.segment(window)
+        if start > first:
+            left = (centre - edge) / rise
+        if start + self.size < stop:
+            right = (self.size - centre - edge) / rise
         weights: NDArray[np.float64] = np.minimum(left, right).clip(0.0, 1.0)
         return weights
 
 
-def plan_windows(num_points: int, size: int, *, overlap: float = 0.5) -> Windows:
-    """Windows of ``size`` frames that share about ``overlap`` of them and cover ``num_points`` frames.
+def plan_windows(num_points: int, size: int, *, overlap: float = 0.5, cuts: Sequence[int] = ()) -> Windows:
+    """Windows of ``size`` frames that share about ``overlap`` of them and cover ``num_points`` frames. No
+    window crosses one of ``cuts``, the frames before which there is a gap.
 
     Raises:
         UsageError: the overlap is not at least 0 and below 1.
@@ -68,9 +83,19 @@ def plan_windows(num_points: int, size: int, *, overlap: float = 0.5) -> Windows
     if num_points < 1 or size < 1:
         raise ValueError(f"{num_points} frames and windows of {size} make no plan")
     hop = max(1, round(size * (1 - overlap)))
-    last = max(num_points - size, 0)
-    starts = tuple(dict.fromkeys([*range(0, last, hop), last]))
-    return Windows(num_points, size, starts, size - hop)
+    starts: list[int] = []
+    for first, stop in pairwise((0, *cuts, num_points)):
+        last = max(stop - size, first)
+        starts += dict.fromkeys([*range(first, last, hop), last])
+    return Windows(num_points, size, tuple(starts), size - hop, tuple(cuts))
+
+
+def windows_over(video: FrameTimes, clip: ClipSpec | None, num_points: int, overlap: float) -> Windows:
+    """Windows over the ``num_points`` frames of a video that are a stride apart; none crosses a gap."""
+    cuts: list[int] = []
+    if clip is not None and video.varies:
+        cuts = np.cumsum(Steps(video, clip.target_fps).points(clip.stride))[:-1].tolist()
+    return plan_windows(num_points, clip.num_frames if clip else 1, overlap=overlap, cuts=cuts)
 
 
 class Blend:
@@ -91,7 +116,7 @@ class Blend:
         if len(rows) != self.windows.size:
             raise ValueError(f"{len(rows)} scores for a window of {self.windows.size} frames")
         start = self.windows.starts[window]
-        num = min(self.windows.size, self.windows.num_points - start)
+        num = min(self.windows.size, self.windows.segment(window)[1] - start)
         weights = self.windows.weights(window)[:num]
         self._sums[start : start + num] += weights[:, None] * rows[:num]
         self._weights[start : start + num] += weights

@@ -24,6 +24,7 @@ from saccade.data.clips import LabelKind
 from saccade.data.types import ClipBatch, VideoDataset, VideoItem
 from saccade.errors import ConfigError, DataError, UsageError, WeightsError
 from saccade.sampling.plan import VideoPlan, decode_sizes, plan_video
+from saccade.sampling.timing import FrameTimes
 from saccade.sampling.views import Views, parse_views
 from saccade.tasks.scores import finite
 from saccade.transforms import Mixing, TrainTransform
@@ -121,32 +122,19 @@ class PlanRequest:
 
 
 @dataclass(frozen=True)
-class VideoFacts:
-    """Number of frames, frames per second and duration in seconds of a video."""
-
-    num_frames: int
-    fps: float
-
-    @property
-    def duration(self) -> float:
-        """Seconds."""
-        return self.num_frames / self.fps
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What a pass over a data set found.
 
     Attributes:
         scores: of every item that could be read, what `Task.merge` made of its views, by position.
-        videos: facts of those videos; empty for clips that are tensors.
+        videos: the frames of those videos in time; empty for clips that are tensors.
         sets: the view sets by name.
         common: fields that every `Result` has.
         clip, rule: of the test.
     """
 
     scores: Mapping[int, Any]
-    videos: Mapping[int, VideoFacts]
+    videos: Mapping[int, FrameTimes]
     sets: Mapping[str, Views]
     common: Mapping[str, Any]
     clip: ClipSpec
@@ -437,6 +425,7 @@ class Task(ABC):
             decode_size=wanted.size,
             rule=wanted.rule,
             shuffle_seed=wanted.shuffle_seed,
+            times=video.times,
         )
 
     def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
-from saccade.data.ava import VALIDATION_STEP, AvaDataset, is_cut, keyframe_clip
+from saccade.data.ava import VALIDATION_STEP, AvaDataset, keyframe_clip
 from saccade.data.ava_files import BoxRow, Moment, write_detections
 from saccade.data.datasets import with_default_reader
 from saccade.data.types import ClipBatch, VideoDataset
@@ -371,7 +371,7 @@ class Detect(Task):
             video.fps,
             num_frames=wanted.clip.num_frames,
             stride=wanted.clip.stride,
-            cut=is_cut(len(video), video.fps),
+            times=video.times,
         )
         if wanted.shuffle_seed is not None:
             frames = np.random.default_rng(wanted.shuffle_seed).permutation(frames)

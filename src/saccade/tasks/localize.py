@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,8 +32,9 @@ from saccade.errors import ConfigError, WeightsError
 from saccade.files import write_text
 from saccade.sampling.plan import PlannedClip, VideoPlan
 from saccade.sampling.temporal import frame_grid
+from saccade.sampling.timing import FrameTimes, stored_frame_times
 from saccade.sampling.views import Views
-from saccade.sampling.windows import Blend, Windows, plan_windows
+from saccade.sampling.windows import Blend, Windows, plan_windows, windows_over
 from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, PlanRequest, Problems, Task, View, option_names
 from saccade.tasks.metrics import PrecisionRow
@@ -41,7 +42,9 @@ from saccade.tasks.moments import (
     CHARADES_POINTS,
     charades_frames,
     charades_times,
+    frame_weights,
     stretch,
+    stretch_to_frames,
     stretch_weights,
 )
 from saccade.tasks.multilabel import best_classes, label_text, num_guessed, numbers, precision_table
@@ -64,6 +67,8 @@ class LocalizationResult(Result):
         num_frames, fps, durations: (N,) of the videos; seconds that the data set states, or last.
         actions: float64 (number of actions, 4): video, class, start, end.
         overlap: fraction of a window that its neighbour has too.
+        timed: bool (N,), the videos whose frames do not lie at ``index / fps``; empty: none.
+        times: float64, when the frames of those are shown, one video after the other.
     """
 
     task: ClassVar[str] = "localization"
@@ -75,12 +80,19 @@ class LocalizationResult(Result):
     durations: NDArray[np.float64]
     actions: NDArray[np.float64]
     overlap: float = 0.5
+    timed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    times: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    @cached_property
+    def videos(self) -> tuple[FrameTimes, ...]:
+        """The frames of each video in time."""
+        return stored_frame_times(self.num_frames, self.fps, self.timed, self.times)
 
     @property
     def num_views(self) -> float:
         """Windows a video, on average."""
-        size = self.clip.num_frames if self.clip else 1
-        counts = [len(plan_windows(int(m), size, overlap=self.overlap).starts) for m in self.num_points]
+        pairs = zip(self.num_points.tolist(), self.videos, strict=True)
+        counts = [len(windows_over(v, self.clip, num, self.overlap).starts) for num, v in pairs]
         return float(np.mean(counts)) if counts else float("nan")
 
     @property
@@ -101,7 +113,7 @@ class LocalizationResult(Result):
 
     def at_frames(self, video: int) -> NDArray[np.float64]:
         """The logits of every frame of one video: (num_frames, K)."""
-        return stretch(self.of(video), int(self.num_frames[video]))
+        return stretch_to_frames(self.of(video), self.videos[video], self.clip)
 
     def actions_of(self, video: int) -> list[Action]:
         """The annotated actions of a video, by its number in ``paths``."""
@@ -111,7 +123,7 @@ class LocalizationResult(Result):
     @cached_property
     def points(self) -> NDArray[np.float32]:
         """Logits at 25 moments of every video: (N * 25, K)."""
-        rows = [self.at_frames(v)[charades_frames(int(n))] for v, n in enumerate(self.num_frames)]
+        rows = [self.at_frames(v)[charades_frames(n.num_frames, n)] for v, n in enumerate(self.videos)]
         return np.concatenate(rows).astype(np.float32)
 
     @cached_property
@@ -162,7 +174,11 @@ class LocalizationResult(Result):
     @cached_property
     def per_frame(self) -> float:
         """The metric ``per-frame``."""
-        each = per_frame_precisions(self.logits, self.num_points, self.num_frames, self._active_frames)
+        pairs = zip(self.num_points.tolist(), self.videos, strict=True)
+        weights = [frame_weights(num, video, self.clip) for num, video in pairs]
+        each = per_frame_precisions(
+            self.logits, self.num_points, self.num_frames, self._active_frames, weights
+        )
         return metrics.mean_over_classes(each, absent="zero")
 
     @cached_property
@@ -204,7 +220,7 @@ class LocalizationResult(Result):
         found = np.zeros(int(self.num_frames.sum()), np.bool_)
         for video, _, first, last in self.actions[self.actions[:, 1] == label]:
             v = int(video)
-            inside = np.arange(self.num_frames[v]) / self.fps[v]
+            inside = self.videos[v].seconds(np.arange(self.num_frames[v]))
             found[starts[v] : starts[v] + self.num_frames[v]] |= (first < inside) & (inside < last)
         return found
 
@@ -224,16 +240,16 @@ class LocalizationResult(Result):
         return precision_table(self.per_class, self.class_names, "moments")
 
     def examples(self, num: int, *, hardest: bool) -> list[Example]:
-        return [self._example(place) for place in self._most(self.losses, num, hardest)]
+        return [self._example(row) for row in self._most(self.losses, num, hardest)]
 
-    def _example(self, place: int) -> Example:
-        path, positives, names = self.paths[place], self.positives[place], self.class_names
-        best = best_classes(sigmoid(self.video_logits[place]), positives, names)
-        scores = sigmoid(self.at_frames(place).astype(np.float32))
-        timeline = Timeline(path, names, scores, float(self.fps[place]))
-        truth, loss = label_text(positives, names), float(self.losses[place])
+    def _example(self, row: int) -> Example:
+        path, positives, names = self.paths[row], self.positives[row], self.class_names
+        best = best_classes(sigmoid(self.video_logits[row]), positives, names)
+        scores = sigmoid(self.at_frames(row).astype(np.float32))
+        timeline = Timeline(path, names, scores, float(self.fps[row]), self.videos[row])
+        truth, loss = label_text(positives, names), float(self.losses[row])
         return Example(
-            path, truth, best[0][2], loss, best, timeline=timeline, actions=tuple(self.actions_of(place))
+            path, truth, best[0][2], loss, best, timeline=timeline, actions=tuple(self.actions_of(row))
         )
 
     # ------------------------------------------------------------------------------------------- files
@@ -263,7 +279,8 @@ class LocalizationResult(Result):
         return {**self.own_figures, "pair_accuracy": self.pair_accuracy, "overlap": self.overlap}
 
     def _arrays(self) -> dict[str, Any]:
-        names = ("logits", "num_points", "num_frames", "fps", "durations", "actions")
+        names = ["logits", "num_points", "num_frames", "fps", "durations", "actions"]
+        names += ["timed", "times"] if self.timed.any() else []
         return {name: getattr(self, name) for name in names}
 
     @classmethod
@@ -276,6 +293,7 @@ def per_frame_precisions(
     num_points: ArrayLike,
     num_frames: ArrayLike,
     active: Callable[[int], NDArray[np.bool_]],
+    weights: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] | None = None,
 ) -> NDArray[np.float64]:
     """Average precision of each class over all frames of all videos: (K,), ``nan`` without a positive.
 
@@ -285,11 +303,12 @@ def per_frame_precisions(
         logits: (sum of M, K), the videos one after the other.
         num_points, num_frames: (N,) M and the number of frames of each video.
         active: the frames of all videos at which a class is there: bool (sum of num_frames,).
+        weights: `frame_weights` of each video; default: those of videos of constant rate.
     """
     rows = np.asarray(logits, np.float32)
     counts = list(zip(np.asarray(num_points).tolist(), np.asarray(num_frames).tolist(), strict=True))
     offsets = np.cumsum([0, *(points for points, _ in counts)])
-    parts = [stretch_weights(points, frames) for points, frames in counts]
+    parts = weights or [stretch_weights(points, frames) for points, frames in counts]
     below = np.concatenate([part[0] + start for part, start in zip(parts, offsets, strict=False)])
     above = np.concatenate([part[1] + start for part, start in zip(parts, offsets, strict=False)])
     weight = np.concatenate([part[2] for part in parts])
@@ -415,17 +434,20 @@ class Localize(Task):
         """Windows over the frames a stride apart. Shuffled, the frames of every window are permuted, and each
         score is given back to the frame it belongs to.
         """
-        grid = frame_grid(len(video), video.fps, stride=clip.stride, target_fps=clip.target_fps)
-        windows = plan_windows(len(grid), clip.num_frames, overlap=self.overlap)
+        grid = frame_grid(
+            len(video), video.fps, stride=clip.stride, target_fps=clip.target_fps, times=video.times
+        )
+        indices, rows = np.unique(grid, return_inverse=True)  # a frame that is shown for long is there twice
+        windows = windows_over(FrameTimes.of(video), clip, len(grid), self.overlap)
         clips = []
         for number in range(len(windows.starts)):
             order = np.arange(clip.num_frames)
             if shuffle_seed is not None:
                 order = np.random.default_rng([*shuffle_seed, number]).permutation(order)
-            frames = tuple(windows.frames(number)[order].tolist())
+            frames = tuple(rows[windows.frames(number)[order]].tolist())
             tag = WindowTag(windows, number, order)
             clips.append(PlannedClip(frames, clip.short_side, "pyslowfast", {1: tag}))
-        return VideoPlan(grid, tuple(clips))
+        return VideoPlan(indices, tuple(clips))
 
     def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:
         """Logits of each view, float32 (K, T')."""
@@ -470,6 +492,8 @@ class Localize(Task):
                 np.float64,
             ).reshape(-1, 4),
             overlap=self.overlap,
+            timed=np.array([video.times is not None for video in videos], np.bool_),
+            times=np.concatenate([np.zeros(0), *(v.times for v in videos if v.times is not None)]),
             **common,
         )
         return {WINDOWS: result}

@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from saccade.clip import ClipSpec
+from saccade.sampling.timing import FrameTimes, Steps
+
 CHARADES_POINTS = 25
 """Moments of a video that the official evaluation of Charades looks at."""
 
@@ -31,8 +34,41 @@ def stretch(values: ArrayLike, num_to: int) -> NDArray[np.float64]:
     return rows[below] + (rows[above] - rows[below]) * weight[:, None]
 
 
-def charades_frames(num_frames: int) -> NDArray[np.int64]:
-    """The frames of the 25 moments of a video, the first at its start: floor(j * num_frames / 25)."""
+def frame_weights(
+    num_points: int, video: FrameTimes, clip: ClipSpec | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray]:
+    """`stretch_weights` from the points of `saccade.sampling.temporal.frame_grid` to every frame of a video.
+
+    Where the rate varies, frames and points lie where their times are, no weight crosses a gap, and a frame
+    that stands alone in one has the value of the last point before it.
+    """
+    if not video.varies:
+        return stretch_weights(num_points, video.num_frames)
+    assert clip is not None
+    counts = Steps(video, clip.target_fps).points(clip.stride)
+    offsets = np.cumsum([0, *counts[:-1]])
+    firsts, frames = [first for first, _ in video.segments], np.arange(video.num_frames)
+    segment = np.maximum(np.searchsorted(firsts, frames, side="right") - 1, 0)
+    middle = (video.seconds(frames) + video.ends(frames)) / 2 - video.seconds(firsts)[segment]
+    last = np.array(counts)[segment] - 1
+    position = np.clip(middle * clip.target_fps / clip.stride - 0.5, 0, last)
+    below = position.astype(np.int64)
+    return offsets[segment] + below, offsets[segment] + np.minimum(below + 1, last), position - below
+
+
+def stretch_to_frames(values: ArrayLike, video: FrameTimes, clip: ClipSpec | None) -> NDArray[np.float64]:
+    """(M, K) -> (N, K), see `frame_weights`."""
+    rows = np.asarray(values, np.float64)
+    below, above, weight = frame_weights(len(rows), video, clip)
+    return rows[below] + (rows[above] - rows[below]) * weight[:, None]
+
+
+def charades_frames(num_frames: int, video: FrameTimes | None = None) -> NDArray[np.int64]:
+    """The frames of the 25 moments of a video, the first at its start: floor(j * num_frames / 25); of a
+    ``video`` whose rate varies those shown at the 25 moments.
+    """
+    if video is not None and video.varies:
+        return video.at(charades_times(video.duration))
     return np.arange(CHARADES_POINTS) * num_frames // CHARADES_POINTS
 
 

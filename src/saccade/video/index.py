@@ -6,6 +6,7 @@ unknown codec, fields), the file is decoded once and the frames are counted.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ import numpy as np
 from saccade.errors import VideoError
 from saccade.video.nal import PacketFacts, packet_reader
 from saccade.video.source import Source
+from saccade.video.times import mean_rate, presentation_times, usual_rate
 
 # Compressed packets up to this many bytes a file stay in memory while the reader that made the index is open.
 KEEP_BYTES = 48 << 20
 _CACHE_FILES = 20_000
 _CACHE_PACKETS = 8_000_000  # about 30 bytes each
+_NAMED_VARYING = 20  # files of varying rate that a process warns of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class VideoIndex:
         stamps: (num_packets,) decoding time stamps, for seeking.
         seconds: (num_frames,) presentation time of each frame; NaN where the file states none.
         num_frames: frames of the video.
-        fps: mean frames per second.
+        fps: frames per second, see `usual_rate`.
         height, width: as stored, before rotation.
         rotation: quarter turns anticlockwise to show it upright, 0 to 3.
     """
@@ -65,11 +70,9 @@ class VideoIndex:
     @property
     def times(self) -> np.ndarray:
         """(num_frames,) presentation time of each frame in seconds, rising; ``frame / fps`` where the file
-        does not state it (AVI, raw streams).
+        states none (AVI, raw streams).
         """
-        if (np.diff(self.seconds, prepend=-np.inf) > 0).all():  # false for NaN
-            return self.seconds.astype(np.float64)
-        return np.arange(self.num_frames) / self.fps
+        return presentation_times(self.seconds, self.fps)
 
 
 def open_container(source: Source) -> tuple[av.container.InputContainer, av.VideoStream]:
@@ -106,16 +109,18 @@ class _Cache:
                 self._indexes.move_to_end(key)
             return index
 
-    def put(self, key: tuple[Any, ...], index: VideoIndex) -> None:
+    def put(self, key: tuple[Any, ...], index: VideoIndex) -> bool:
+        """Whether it is new."""
         with self._lock:
             if key in self._indexes:
-                return
+                return False
             self._indexes[key] = index
             self._packets += len(index.when)
             while len(self._indexes) > 1 and (
                 len(self._indexes) > _CACHE_FILES or self._packets > _CACHE_PACKETS
             ):
                 self._packets -= len(self._indexes.popitem(last=False)[1].when)
+            return True
 
     def clear(self) -> None:
         with self._lock:
@@ -145,9 +150,27 @@ def build_index(
     if index is None:
         index = _index_by_decoding(source, stream, table)
     key = source.key()
-    if key is not None:
-        _cache.put(key, index)
+    if key is None or _cache.put(key, index):
+        _warn_of_varying_rate(source.name, index)
     return index, kept
+
+
+_varying: set[str] = set()
+
+
+def _warn_of_varying_rate(path: str, index: VideoIndex) -> None:
+    """Warn where the usual rate does not describe the file, once a file; after some files no more."""
+    times = index.times
+    if len(times) < 3 or abs(mean_rate(times) / index.fps - 1) <= 0.02:
+        return
+    _varying.add(path)
+    if len(_varying) <= _NAMED_VARYING:
+        logger.warning(
+            f"{path}: the frame rate varies: usually {index.fps:.4g} frames a second, {mean_rate(times):.4g} "
+            "on average; clips are taken by time"
+        )
+    if len(_varying) == _NAMED_VARYING:
+        logger.warning("further files whose frame rate varies are not named")
 
 
 # Containers that store presentation times. The others store at best the order of decoding.
@@ -313,7 +336,7 @@ def _assemble(
         stamps=np.array([UNKNOWN if d is None else d for d in table.dts], dtype=np.int64),
         seconds=seconds,
         num_frames=num_frames,
-        fps=_mean_rate(stream, seconds),
+        fps=usual_rate(seconds, float(stream.average_rate or stream.guessed_rate or 0)),
         height=first.height,
         width=first.width,
         rotation=round(first.rotation / 90) % 4,
@@ -321,14 +344,3 @@ def _assemble(
 
 
 UNKNOWN = np.iinfo(np.int64).min
-
-
-def _mean_rate(stream: av.VideoStream, seconds: np.ndarray) -> float:
-    """The header's rate if the time stamps agree within 2 %, else theirs: headers can be wrong."""
-    stated = float(stream.average_rate or stream.guessed_rate or 0)
-    span = seconds[-1] - seconds[0] if len(seconds) > 1 else 0
-    if np.isfinite(span) and span > 0:
-        measured = float((len(seconds) - 1) / span)
-        if not stated or abs(stated / measured - 1) > 0.02:
-            return measured
-    return stated or 30.0

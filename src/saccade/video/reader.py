@@ -23,10 +23,10 @@ class VideoReader(ABC):
 
     Attributes:
         path: the file or folder, or the name of what is not a path.
-        fps: frames per second (the mean rate where the rate varies).
+        fps: frames per second (where the rate varies: the usual one, that of the median interval).
         size: height and width of the frames in pixels, after rotation and resizing.
         times: presentation time of each frame in seconds as the file states it, float64 (len,), rising; where
-            the file states none, ``index / fps``.
+            the file states none, ``index / fps``. The first need not be 0.
 
     ``len(reader)`` is the number of frames. ``reader[i]`` is frame ``i`` (``-1`` the last), uint8 (H, W, 3);
     it raises IndexError beyond the ends, so that a reader can be iterated over.

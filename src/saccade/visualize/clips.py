@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
 from saccade.sampling.temporal import sample_test
+from saccade.sampling.timing import FrameTimes
 from saccade.sampling.views import crop_box
 from saccade.transforms import test_transform
 from saccade.video import Backend, VideoReader, open_video
@@ -33,8 +35,8 @@ class SeenClip:
         inputs: float (1, 3, T, crop, crop), normalised: what the model is given.
         pixels: uint8 (T, crop, crop, 3): the same before it was normalised.
         frames: uint8 (T, side, side, 3): the same square at the video's own resolution, for a picture.
-        indices: which frames of the video they are (T,); fps: of the video.
-        length: frames of the video.
+        indices: which frames of the video they are (T,).
+        timing: all frames of the video in time.
     """
 
     path: str
@@ -43,8 +45,7 @@ class SeenClip:
     pixels: NDArray[np.uint8]
     frames: NDArray[np.uint8]
     indices: NDArray[np.int64]
-    fps: float
-    length: int
+    timing: FrameTimes
     frames_fps: float | None = None
 
     @property
@@ -60,7 +61,7 @@ class SeenClip:
     @property
     def seconds(self) -> NDArray[np.float64]:
         """When in the video each frame of the clip is shown (T,)."""
-        return self.indices / self.fps
+        return self.timing.seconds(self.indices)
 
     @property
     def span(self) -> range:
@@ -100,8 +101,8 @@ def read_clip(
         UsageError: the crop does not fit into the frames, or the video ends before ``start``.
     """
     with open_video(path, backend, short_side=spec.short_side, fps=frames_fps) as reader:
-        length, fps = len(reader), reader.fps
-        indices = _indices(length, fps, spec, rule, start)
+        timing = FrameTimes.of(reader)
+        indices = _indices(timing, spec, rule, start)
         seen = reader.frames(indices.tolist())
     inputs, pixels = test_transform(seen, spec), _square(seen.numpy(), spec.crop)
     with open_video(path, backend, fps=frames_fps) as reader:
@@ -111,7 +112,7 @@ def read_clip(
         path, backend, short_side=round(side * spec.short_side / spec.crop), fps=frames_fps
     ) as reader:
         frames = _square(reader.frames(indices.tolist()).numpy(), side)
-    return SeenClip(os.fspath(path), spec, inputs, pixels, frames, indices, fps, length, frames_fps)
+    return SeenClip(os.fspath(path), spec, inputs, pixels, frames, indices, timing, frames_fps)
 
 
 def read_blocks(reader: VideoReader, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
@@ -120,13 +121,22 @@ def read_blocks(reader: VideoReader, start: int, stop: int) -> Iterator[NDArray[
         yield reader.frames(range(begin, min(begin + _BLOCK, stop))).numpy()
 
 
-def _indices(length: int, fps: float, spec: ClipSpec, rule: str, start: float | None) -> NDArray[np.int64]:
+def _indices(video: FrameTimes, spec: ClipSpec, rule: str, start: float | None) -> NDArray[np.int64]:
+    length, fps = video.num_frames, video.fps
     if start is None:
-        options = {"num_frames": spec.num_frames, "stride": spec.stride}
-        clips = sample_test(length, fps, num_clips=1, target_fps=spec.target_fps, rule=rule, **options)
+        options: dict[str, Any] = {
+            "num_frames": spec.num_frames,
+            "stride": spec.stride,
+            "target_fps": spec.target_fps,
+        }
+        clips = sample_test(length, fps, num_clips=1, rule=rule, times=video.times, **options)
         return np.asarray(clips[0], np.int64)
-    if not 0 <= start < length / fps:
-        raise UsageError(f"a clip from {start:g} s on: the video lasts {length / fps:.1f} s")
+    if not 0 <= start < video.duration:
+        raise UsageError(f"a clip from {start:g} s on: the video lasts {video.duration:.1f} s")
+    if video.varies:
+        first, stop = video.segment_nearest(start)
+        times = start + np.arange(spec.num_frames) * spec.stride / spec.target_fps
+        return video.at(times).clip(first, stop - 1)
     steps = np.arange(spec.num_frames) * spec.stride * fps / spec.target_fps
     return np.minimum(np.round(start * fps + steps), length - 1).astype(np.int64)
 

@@ -114,7 +114,7 @@ def map_video(
     """
     target = Path(out)
     tiles = _Tiles(clip, rows, title, columns or _columns_for(len(rows) + 1))
-    write_video(target, tiles.frames(), fps=clip.fps, crf=19, options={"preset": "veryfast"})
+    write_video(target, tiles.frames(), fps=clip.timing.fps, crf=19, options={"preset": "veryfast"})
     return target
 
 

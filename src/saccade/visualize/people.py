@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from saccade.sampling.timing import FrameTimes
 from saccade.video import open_video
 from saccade.video.write import write_video
 from saccade.visualize.charts import BLUE, GREY
@@ -54,22 +55,22 @@ def render_people(
     target = Path(out)
     times = np.unique([person.time for person in people])
     with open_video(video, fps=frames_fps, threads=0) as reader:
-        (height, width), fps = video_size(*reader.size), reader.fps
-        start = max(0, round((times[0] - _MARGIN) * fps))
-        stop = min(len(reader), round((times[-1] + _MARGIN) * fps) + 1)
+        (height, width), timing = video_size(*reader.size), FrameTimes.of(reader)
+        start, last = timing.at([times[0] - _MARGIN, times[-1] + _MARGIN]).tolist()
 
         def frames() -> Iterator[NDArray[np.uint8]]:
-            all_frames = chain.from_iterable(read_blocks(reader, start, stop))
+            all_frames = chain.from_iterable(read_blocks(reader, start, last + 1))
             for number, frame in enumerate(all_frames, start=start):
                 picture = Image.fromarray(frame).resize((width, height))
-                nearest = times[np.abs(times - number / fps).argmin()]
-                if abs(nearest - number / fps) <= _REACH:
+                time = float(timing.seconds(number))
+                nearest = times[np.abs(times - time).argmin()]
+                if abs(nearest - time) <= _REACH:
                     for person, lines in zip(people, captions, strict=True):
                         if person.time == nearest:
                             draw_person(picture, person.box, lines)
                 yield np.asarray(picture)
 
-        write_video(target, frames(), fps=fps, crf=20, options={"preset": "veryfast"})
+        write_video(target, frames(), fps=timing.fps, crf=20, options={"preset": "veryfast"})
     return target
 
 

@@ -22,6 +22,7 @@ from saccade.visualize.clips import read_blocks
 from saccade.visualize.overlay import font_of, video_size
 
 _ROWS = 12  # classes drawn
+_COLUMNS = 1000  # of a chart of a video whose frame rate varies
 _STRIP = LinearSegmentedColormap.from_list("strip", ["#f3f5f8", "#9dbcf2", BLUE])
 
 
@@ -43,12 +44,16 @@ def timeline_chart(
         most: rows at most.
     """
     labels = shown_labels(timeline, threshold=threshold, truth=truth, most=most)
+    scores = timeline.scores
+    if timeline.frames.varies:
+        columns = timeline.frames_at(_COLUMNS)
+        scores = np.where(columns[:, None] >= 0, scores[columns], np.nan)  # nothing is drawn in a gap
     with styled():
         figure = Figure(figsize=(6.4, 1.0 + 0.32 * len(labels)), layout="constrained")
         axes = figure.add_subplot()
         for row, label in enumerate(labels):
             axes.imshow(
-                timeline.scores[None, :, label],
+                scores[None, :, label],
                 cmap=_STRIP,
                 vmin=0,
                 vmax=1,
@@ -75,7 +80,7 @@ def shown_labels(
     above = timeline.scores >= threshold
     first = {label: int(above[:, label].argmax()) for label in np.flatnonzero(above.any(axis=0)).tolist()}
     for action in truth:
-        begin = int(action.start * timeline.fps)
+        begin = int(timeline.frames.at(action.start))
         first[action.label] = min(first.get(action.label, begin), begin)
     best = timeline.best_labels(len(timeline.class_names))
     chosen = [label for label in best if label in first][:most] or best[: min(5, most)]
@@ -143,7 +148,7 @@ class Panel:
             score = float(self.timeline.scores[frame, label])
             colour = ORANGE if score >= self.threshold else GREY
             draw.text((self.margin, self._top(row)), self._name(label), fill=colour, font=self.font)
-        x = self._x((frame + 0.5) / self.timeline.fps)
+        x = self._x(float(self.timeline.frames.seconds(frame)) + 0.5 / self.timeline.fps)
         draw.line((x, self.margin, x, self._top(len(self.labels))), fill=INK, width=max(1, self.row // 10))
         return picture
 
@@ -151,11 +156,11 @@ class Panel:
         """All that stands still: the strips, the labelled stretches, the axis."""
         picture = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(picture)
-        columns = np.arange(self.width - self.margin - self.left)
-        places = (columns + 0.5) * len(self.timeline.scores) / len(columns)
+        columns = self.timeline.frames_at(self.width - self.margin - self.left)
         for row, label in enumerate(self.labels):
-            scores = self.timeline.scores[places.astype(int), label]
+            scores = self.timeline.scores[columns, label]
             strip = (np.asarray(_STRIP(scores))[:, :3] * 255).round().astype(np.uint8)
+            strip[columns < 0] = 255
             thick = round(0.66 * self.row)
             picture.paste(Image.fromarray(np.repeat(strip[None], thick, axis=0)), (self.left, self._top(row)))
             for action in truth:
