@@ -1,6 +1,7 @@
 # make quickstart   environment, clips, training, test, prediction, report
 # make test         environment, all quick tests
 # make test-avx2, make test-baseline   tests of ops and networks as an older processor
+# make fuzz         damaged files, killed processes, full disks (FUZZ_CASES=, FUZZ_MINUTES= of each part, FUZZ_PART=)
 # make sanitize     tests of the native operators under AddressSanitizer and UndefinedBehaviorSanitizer
 # PYTHON chooses the interpreter the environment is made from, VENV its folder.
 
@@ -13,7 +14,7 @@ NATIVE := $(wildcard src/saccade/ops/native/*)
 # PyTorch for CUDA brings a Triton along. With one for a CPU this one runs and compiles GPU kernels in the tests.
 TRITON = $(BIN)/pip install -q --disable-pip-version-check --no-deps triton==3.6.0
 
-.PHONY: quickstart test test-avx2 test-baseline test-slow test-gpu sanitize lint format bench bench-gpu docs clean
+.PHONY: quickstart test test-avx2 test-baseline test-slow test-gpu fuzz sanitize lint format bench bench-gpu docs clean
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.base
@@ -41,6 +42,9 @@ test-slow: $(VENV)/.dev
 
 test-gpu: $(VENV)/.dev
 	FAIL_WITHOUT_CUDA=1 $(BIN)/pytest -m gpu $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tools.fuzz $(FUZZ_PART) $(FUZZ_CASES:%=--cases %) $(FUZZ_MINUTES:%=--minutes %)
 
 # Every instruction set that this processor has, in one process: the sanitizers end it at the first finding.
 SANITIZED = build/sanitize/saccade/ops/_native.so
