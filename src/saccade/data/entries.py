@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,14 @@ logger = logging.getLogger(__name__)
 Split = Literal["train", "val", "test", "all"]
 
 _SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev", "devel", "development"), "val"),
+    **dict.fromkeys(("eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
+SPLIT_NAMES = "training, valid, validation, dev, eval, testing, train_256, val_256 ..."
+_DECORATION = r"\d+p?|\d+x\d+|set|split|data|clips?|videos?|frames?|images?|rgb|full|small|mini"
+_DECORATED = re.compile(rf"([a-z]+?)[-_. ]?((?:{_DECORATION})(?:[-_. ]?(?:{_DECORATION}))*)")
 StrPath = str | os.PathLike[str]
 ClassNames = StrPath | Sequence[str]
 """A shipped list of class names, a file of them, or the names."""
@@ -81,33 +86,75 @@ class Listing:
 
 
 def split_of(word: str) -> str | None:
-    """``train``, ``val`` or ``test`` for any of the words in use for them, None for another word."""
-    return _SPLIT_WORDS.get(word.strip().lower())
+    """``train``, ``val`` or ``test`` for any of the words in use for them, perhaps with a size or the like
+    (``val_256``, ``trainset``); None for another word.
+    """
+    return without_split(word)[1] if _is_split_name(word) else None
+
+
+def splits_of(names: Iterable[str]) -> dict[str, str]:
+    """The split of each of ``names`` that is named for one. Beside ``dev`` or ``val``, ``eval`` is the test
+    split.
+    """
+    found = {name: split for name in names if (split := split_of(name)) is not None}
+    evaluation = [name for name in found if name.strip().lower().startswith("eval")]
+    others = {split for name, split in found.items() if name not in evaluation}
+    if "val" in others and "test" not in others:
+        found.update(dict.fromkeys(evaluation, "test"))
+    return found
+
+
+def _is_split_name(name: str) -> bool:
+    word = name.strip().lower()
+    if word in _SPLIT_WORDS:
+        return True
+    match = _DECORATED.fullmatch(word)
+    return match is not None and match[1] in _SPLIT_WORDS
+
+
+def without_split(name: str) -> tuple[str, str | None]:
+    """A name without its first word for a split, and that split; None where there is none."""
+    parts = re.split(r"([-_. ]|(?<=[a-z])(?=\d)|(?=list|set))", name.strip().lower())
+    position = next((i for i, part in enumerate(parts) if part in _SPLIT_WORDS), None)
+    if position is None:
+        return name, None
+    return "".join([*parts[:position], "*", *parts[position + 1 :]]), _SPLIT_WORDS[parts[position]]
 
 
 def split_in_name(path: Path) -> str | None:
     """The split a list file is named for: ``val.csv``, ``kinetics_val_list.txt``, ``trainlist01.txt``."""
-    return next((split for word in _words(path) if (split := split_of(word)) is not None), None)
+    return without_split(path.stem)[1]
 
 
 def same_but_for_split(one: Path, other: Path) -> bool:
     """Whether the names of two list files differ at most in the word for the split."""
-    templates = [["" if split_of(word) else word for word in _words(path)] for path in (one, other)]
-    return templates[0] == templates[1] and one.suffix == other.suffix
-
-
-def _words(path: Path) -> list[str]:
-    return [re.sub(r"list\d*$", "", word) for word in re.split("[-_. ]", path.stem.lower())]
+    return without_split(one.stem)[0] == without_split(other.stem)[0] and one.suffix == other.suffix
 
 
 def read_text(path: StrPath) -> str:
-    """The contents of a list file. Raises DataError if it cannot be read or is not UTF-8."""
+    """The contents of a list file in UTF-8, in UTF-16 with its byte order mark, or else in Windows' western
+    encoding, which is said in a warning. Raises DataError if it cannot be read or is not text.
+    """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return data.decode("utf-16")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})") from error
+        if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or re.search(rb"[\0-\x08\x0e-\x1f]", data):
+            raise DataError(
+                f"{path}: not a UTF-8 text file ({error.reason} at byte {error.start})"
+            ) from error
+        _warn_of_encoding(str(path), error.start)
+        return data.decode("cp1252", errors="replace")
+
+
+@cache
+def _warn_of_encoding(path: str, position: int) -> None:
+    logger.warning(f"{path}: not UTF-8 (byte {position}); read as Windows-1252")
 
 
 def read_json(path: Path) -> Any:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
 from saccade.data.entries import (
+    SPLIT_NAMES,
     ClassNames,
     Entry,
     Listing,
     Split,
     StrPath,
     first_few,
-    split_of,
+    splits_of,
+    without_split,
 )
 from saccade.data.something import misplaced
 from saccade.errors import DataError
-from saccade.video.folders import is_frame_folder, is_hidden, is_video_name
+from saccade.video.folders import find_videos, is_frame_folder, is_hidden, is_image_name, is_video_name
 
 logger = logging.getLogger(__name__)
 
@@ -30,70 +34,146 @@ _LAYOUTS = (
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folders directly under ``root`` that are named for a split, by split."""
-    found: dict[str, Path] = {}
-    for folder in _subfolders(root):
-        split = split_of(folder.name)
-        if split is not None:
-            found.setdefault(split, folder)
-    return found
+    """The folders directly under ``root`` that are named for a split, by split.
 
+    Beside ``val``, ``train_256`` and the like, names that differ in the word for the split alone count:
+    ``k400_train``, ``k400_val``.
 
-def class_folder_entries(root: Path, *, split: str | None = None) -> list[Entry]:
-    """The videos in the class folders under ``root``; folders without any are named in a warning.
-
-    A folder of images within a class folder is one video.
+    Raises:
+        DataError: two are named for one split.
     """
-    entries: list[Entry] = []
-    empty = []
-    for folder in _subfolders(root):
-        found = [Entry(path, folder.name, str(folder), split) for path in _videos(folder)]
-        entries += found
-        if not found:
-            empty.append(folder.name)
-    if empty and entries:
-        logger.warning(f"{root}: no videos in {first_few(empty)}, ignored")
-    return entries
+    folders = {folder.name: folder for folder in _subfolders(root)}
+    splits = splits_of(folders)
+    for name in folders:
+        rest, split = without_split(name)
+        if split is not None and any(
+            without_split(other)[0] == rest and without_split(other)[1] not in (None, split)
+            for other in folders
+        ):
+            splits.setdefault(name, split)
+    found: dict[str, Path] = {}
+    for name, split in splits.items():
+        if split in found and _class_folders(found[split]) and _class_folders(folders[name]):
+            raise DataError(
+                f"{root}: {found[split].name}/ and {name}/ are both named for {split}; move one of them away"
+            )
+        if split not in found or _class_folders(folders[name]):
+            found[split] = folders[name]
+    return found
 
 
 @register_dataset("folders", recognises=Path.is_dir)
 def read_folders(
     path: Path, split: Split, *, class_names: ClassNames | None = None, root: StrPath | None = None
 ) -> Listing:
-    """Class folders, under folders named for the splits if there are any.
+    """Class folders, under folders named for the splits if there are any. A class folder is searched to the
+    bottom.
 
     Raises:
         DataError: there are none; this reader comes last, so nothing else recognises the folder.
     """
-    entries: list[Entry] = []
-    for name, folder in split_folders(path).items():
-        entries += class_folder_entries(folder, split=name)
-    if entries:
-        return Listing(entries)
-    hint = misplaced(path)
-    if hint is not None:
-        raise DataError(f"{path}: {hint}")
-    entries = class_folder_entries(path)
+    try:
+        by_split = split_folders(path)
+        entries = [entry for name, folder in by_split.items() for entry in _class_entries(folder, split=name)]
+        if entries:
+            _check_siblings(path, by_split)
+            return Listing(entries)
+        hint = misplaced(path)
+        if hint is not None:
+            raise DataError(f"{path}: {hint}")
+        entries = _class_entries(path)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
     if not entries:
-        raise DataError(f"{path}: no data set recognised; {_LAYOUTS}")
+        raise DataError(f"{path}: no data set recognised; {_LAYOUTS}{_lists_there(path)}")
     return Listing(entries)
 
 
 def has_videos(root: Path) -> bool:
-    """Whether a class folder under ``root`` holds a video."""
-    return any(next(_videos(folder), None) for folder in _subfolders(root))
+    """Whether a folder under ``root`` has a video directly in it."""
+    return any(
+        is_frame_folder(entry) if entry.is_dir() else is_video_name(entry.name)
+        for folder in _subfolders(root)
+        for entry in folder.iterdir()
+        if not is_hidden(entry.name)
+    )
+
+
+def _class_entries(root: Path, *, split: str | None = None) -> list[Entry]:
+    """The videos in the class folders under ``root``. A warning names what is left out."""
+    entries: list[Entry] = []
+    empty = []
+    others = [entry.name for entry in root.iterdir() if entry.is_file() and not is_hidden(entry.name)]
+    beside = sorted(name for name in others if is_video_name(name))
+    left_out: list[str] = []
+    for folder in _subfolders(root):
+        videos, rest = find_videos(folder, top=False)
+        entries += [Entry(path, folder.name, str(folder), split) for path in videos]
+        if not videos:
+            empty.append(folder.name)
+        left_out += [os.path.relpath(path, root) for path in rest]
+    if entries and empty:
+        warn_once(f"{root}: no videos in {first_few(empty)}, ignored")
+    if entries and beside:
+        warn_once(f"{root}: {len(beside)} videos beside the class folders are left out: {first_few(beside)}")
+    if entries and left_out:
+        warn_once(f"{root}: {left_out_text(left_out)}")
+    return entries
+
+
+def left_out_text(files: Sequence[str]) -> str:
+    """``left out 6 files: 5 .m2ts (a/0.m2ts), 1 picture (a/x.jpg)``, the most frequent kind first."""
+    kinds = {file: _kind(file) for file in files}
+    counts = Counter(kinds.values()).most_common()
+    parts = [
+        f"{count} {kind}{'s' * (count > 1 and kind == 'picture')} "
+        f"({next(file for file in files if kinds[file] == kind)}{', ...' * (count > 1)})"
+        for kind, count in counts
+    ]
+    return f"left out {len(files)} {'file' if len(files) == 1 else 'files'}, not videos: {first_few(parts)}"
+
+
+def _kind(file: str) -> str:
+    suffix = os.path.splitext(file)[1].lower()
+    return "picture" if is_image_name(os.path.basename(file)) else suffix or "without an ending"
+
+
+@cache
+def warn_once(message: str) -> None:
+    """A warning, once in a process: every split of a data set is read from the same folder."""
+    logger.warning(message)
+
+
+def _check_siblings(root: Path, by_split: dict[str, Path]) -> None:
+    """Refuse, or name in a warning, the folders with videos beside the split folders."""
+    for folder in _subfolders(root):
+        if folder in by_split.values():
+            continue
+        if _class_folders(folder):
+            names = ", ".join(each.name + "/" for each in by_split.values())
+            raise DataError(
+                f"{folder}: has class folders beside {names}, but its name is none of a split; name it "
+                f"train, val or test (also: {SPLIT_NAMES}), or move it out of {root}"
+            )
+        videos, _ = find_videos(folder)
+        if videos:
+            warn_once(f"{folder}: {len(videos)} videos beside the split folders are left out")
+
+
+def _class_folders(root: Path) -> bool:
+    """Whether there are folders with videos in ``root``."""
+    return any(find_videos(folder, top=False)[0] for folder in _subfolders(root))
+
+
+def _lists_there(path: Path) -> str:
+    """A hint at the files of ``path`` that may be lists."""
+    lists = sorted(each.name for each in path.iterdir() if each.suffix.lower() in (".csv", ".tsv", ".txt"))
+    return f"; to read {first_few(lists)} as a list, give the file" if lists else ""
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    return sorted(_visible(entry for entry in root.iterdir() if entry.is_dir()))
 
 
-def _videos(folder: Path) -> Iterator[str]:
-    with os.scandir(folder) as scan:
-        found = sorted((entry for entry in scan if not is_hidden(entry.name)), key=lambda entry: entry.name)
-    for entry in found:
-        if entry.is_dir():
-            if is_frame_folder(entry.path):
-                yield entry.path
-        elif is_video_name(entry.name):
-            yield entry.path
+def _visible(paths: Iterable[Path]) -> Iterable[Path]:
+    return (path for path in paths if not is_hidden(path.name))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
 from saccade.data.entries import Entry, Split, StrPath, hold_out, split_of
+from saccade.data.folders import left_out_text, warn_once
 from saccade.data.lists import LIST_SUFFIXES
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError
-from saccade.video.folders import is_frame_folder, is_hidden, is_video_name
+from saccade.video.folders import find_videos, is_video_name
 
 
 def is_plain_folder(path: StrPath) -> bool:
@@ -63,15 +64,12 @@ def _split(root: Path, file: str) -> str | None:
     return split_of(Path(file).relative_to(root).parts[0])
 
 
-def _videos(folder: Path) -> Iterator[str]:
-    """Files, and folders of frames, at any depth, sorted."""
-    for entry in sorted(folder.iterdir()):
-        if is_hidden(entry.name):
-            continue
-        if entry.is_dir():
-            if is_frame_folder(entry):
-                yield str(entry)
-            else:
-                yield from _videos(entry)
-        elif is_video_name(entry.name):
-            yield str(entry)
+def _videos(folder: Path) -> list[str]:
+    """Files, and folders of frames, at any depth, sorted. A warning names what is left out."""
+    try:
+        videos, others = find_videos(folder, top=False)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+    if others:
+        warn_once(f"{folder}: {left_out_text([os.path.relpath(path, folder) for path in others])}")
+    return videos
