@@ -106,7 +106,7 @@ def test_a_model_that_is_convolutional_in_time_gives_what_one_long_pass_gives(
     model = InTime(reach)
     found = evaluate(model, dataset, CLIP, task=Localize(overlap), workers=0, batch_size=3)["windows"]
     for number, item in enumerate(dataset.items):
-        np.testing.assert_allclose(found.of(number), one_long_pass(model, item.path), atol=2e-5)
+        np.testing.assert_allclose(found.logits_of(number), one_long_pass(model, item.path), atol=2e-5)
     assert found.num_points.tolist() == [87, 10, 32]
     assert found.num_frames.tolist() == [173, 20, 64]
     np.testing.assert_allclose(found.durations, np.array([173, 20, 64]) / 30)
@@ -116,7 +116,7 @@ def test_without_margins_there_would_be_seams(dataset: VideoDataset):
     """What the weights are for: windows side by side differ from one pass where they meet."""
     model = InTime(2)
     found = evaluate(model, dataset, CLIP, task=Localize(0.0), workers=0)["windows"]
-    error = np.abs(found.of(0) - one_long_pass(model, dataset.items[0].path)).max(axis=1)
+    error = np.abs(found.logits_of(0) - one_long_pass(model, dataset.items[0].path)).max(axis=1)
     assert error[[15, 16, 31, 32]].min() > 1e-3
     assert error[[8, 24, 40]].max() < 1e-5
 
@@ -140,7 +140,7 @@ def test_a_constant_model_has_no_seams(dataset: VideoDataset):
     steps = {}
     for overlap in (0.0, 0.5):
         found = evaluate(Constant(0.5), dataset, CLIP, task=Localize(overlap), workers=0)["windows"]
-        steps[overlap] = np.abs(np.diff(found.of(0)[:, 0]))
+        steps[overlap] = np.abs(np.diff(found.logits_of(0)[:, 0]))
     assert steps[0.0].max() > 0.9  # from the end of one window to the start of the next
     assert steps[0.5].max() < 0.2
 
@@ -178,7 +178,7 @@ def test_a_model_of_clips_cannot_localise(dataset: VideoDataset):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).mean(2)
 
-    with pytest.raises(WeightsError, match=r"\(views, classes, frames\) is needed to localise"):
+    with pytest.raises(WeightsError, match=r"localization needs \(views, classes, frames\)"):
         evaluate(PerClip(0), dataset, CLIP, workers=0, task="localization")["windows"]
 
 

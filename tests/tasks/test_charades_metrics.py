@@ -18,7 +18,7 @@ from saccade.tasks.metrics import (
     mean_over_classes,
     pair_preference,
 )
-from saccade.tasks.moments import charades_frames, charades_times, stretch
+from saccade.tasks.moments import charades_frames, charades_times, interpolate
 from saccade.tasks.scores import sigmoid
 
 CHARADES = rule.load("charades")
@@ -110,13 +110,13 @@ def test_charades_25_takes_25_moments_of_a_video():
 def test_interpolation_is_pytorch_s():
     golden = CHARADES["localisation"]["interpolate_check"]
     logits = rule.normal("charades:interp", (2, 5, 16))
-    found = np.stack([stretch(video.T, golden["to"]).T for video in logits])
+    found = np.stack([interpolate(video.T, golden["to"]).T for video in logits])
     np.testing.assert_allclose(found.reshape(-1)[:8], golden["out"]["first8"], atol=1e-11)
     assert found.std() == pytest.approx(golden["out"]["std"], abs=1e-11)
     for length in (1, 5, 16, 40, 161):
         theirs = F.interpolate(torch.from_numpy(logits), length, mode="linear")
         for video, expected in zip(logits, theirs, strict=True):
-            np.testing.assert_allclose(stretch(video.T, length).T, expected.numpy(), atol=1e-12)
+            np.testing.assert_allclose(interpolate(video.T, length).T, expected.numpy(), atol=1e-12)
 
 
 def test_inside_pairs():

@@ -50,7 +50,7 @@ def test_a_case_by_hand():
     bend, sit, watch = result.rows
     # bend, by score: right, wrong, right, wrong, wrong; precision 1 at recall 1/3, 2/3 at recall 2/3.
     assert bend.precision == pytest.approx((1 + 2 / 3) / 3)
-    assert (bend.num_annotated, bend.num_detected, bend.right) == (3, 5, 2)
+    assert (bend.num_annotated, bend.num_detected, bend.num_correct) == (3, 5, 2)
     assert sit.precision == 1
     assert math.isnan(watch.precision)
     assert result.mean == pytest.approx((5 / 9 + 1) / 2)
@@ -82,7 +82,7 @@ def test_a_detection_does_not_fall_back_to_its_second_best():
     annotated = [truth(902, near, 1), truth(902, nearer, 1)]
     detected = [guess(902, box, 1, 0.9), guess(902, box, 1, 0.8)]  # both overlap `near` by 0.8
     row = frame_map(annotated, detected, ACTIONS).rows[0]
-    assert (row.right, row.precision) == (1, pytest.approx(0.5))
+    assert (row.num_correct, row.precision) == (1, pytest.approx(0.5))
 
 
 def test_excluded_frames_and_other_actions_count_on_neither_side():
@@ -109,11 +109,11 @@ def test_the_threshold_is_met_by_an_overlap_of_exactly_half():
 
 def test_what_cannot_be_evaluated_is_refused():
     annotated = [truth(902, LEFT, 1)]
-    with pytest.raises(UsageError, match="iou: must be above 0"):
+    with pytest.raises(UsageError, match=r"^iou: "):
         frame_map(annotated, [], ACTIONS, iou=0)
-    with pytest.raises(UsageError, match="order: 'file' is unknown; it is one of official, score"):
+    with pytest.raises(UsageError, match=r"^order: .*official, score .*file"):
         frame_map(annotated, [], ACTIONS, order="file")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="nothing is annotated"):
+    with pytest.raises(DataError, match="no annotations"):
         frame_map(annotated, [], ACTIONS, excluded={("v", 902)})
     with pytest.raises(DataError, match="v,0902: a box without an action"):
         frame_map(annotated, [BoxRow("v", 902, LEFT, None, 0.9)], ACTIONS)
@@ -124,7 +124,7 @@ def test_a_table_gives_its_rows_back():
     table = BoxTable.from_rows(rows)
     assert table.moments == (("v", 903), ("w", 902))
     assert list(table.rows()) == rows
-    assert list(table.of(1).rows()) == [rows[0], rows[2]]
+    assert list(table.of_action(1).rows()) == [rows[0], rows[2]]
 
 
 def test_iou():

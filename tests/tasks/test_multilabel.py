@@ -158,14 +158,14 @@ def test_the_official_submission_files(dataset: VideoDataset, tmp_path: Path):
 
 
 def test_what_does_not_go_together(dataset: VideoDataset):
-    with pytest.raises(UsageError, match="ensemble 'sum' is unknown; it is one of max, mean"):
+    with pytest.raises(UsageError, match=r"^ensemble: .*max, mean .*sum"):
         evaluate(OrderNet(), dataset, CLIP, task=MultiLabel("sum"))  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="views ssv2-1clip: this protocol is for one label a video"):
+    with pytest.raises(UsageError, match="views ssv2-1clip: "):
         evaluate(OrderNet(), dataset, CLIP, "ssv2-1clip", task="multi-label")
     one = VideoDataset((VideoItem("a.mp4", 0),), ("a",), "val", "clips")
-    with pytest.raises(DataError, match="clips: has one label a video"):
+    with pytest.raises(DataError, match="clips: data set is single-label"):
         evaluate(OrderNet(), one, CLIP, task="multi-label")
-    with pytest.raises(DataError, match="clips: has one label a video"):
+    with pytest.raises(DataError, match="clips: data set is single-label"):
         evaluate(PerFrame(), one, CLIP, task="localization")["windows"]
     with pytest.raises(DataError, match="data set is multi-label"):
         evaluate(OrderNet(), dataset, CLIP, workers=0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from saccade.tasks import LocalizationResult, MultiLabelResult, TestResult
-from saccade.tasks.metrics import jackknife_error, share_error
+from saccade.tasks.metrics import jackknife_error, proportion_error
 
 
 def multi_label(rng: np.random.Generator, num: int, num_classes: int = 4) -> MultiLabelResult:
@@ -33,7 +33,7 @@ def test_of_a_mean_the_jackknife_is_the_formula():
 def test_nothing_is_known_from_one_video_or_from_none():
     assert math.isnan(jackknife_error(lambda kept: float(kept.mean()), 1))
     assert math.isnan(jackknife_error(lambda kept: float(kept.sum()), 0))
-    assert math.isnan(share_error(0.5, 0))
+    assert math.isnan(proportion_error(0.5, 0))
 
 
 def test_of_map_it_is_how_far_other_data_sets_lie_apart():
@@ -42,7 +42,7 @@ def test_of_map_it_is_how_far_other_data_sets_lie_apart():
     spread = float(np.std([result.map for result in results], ddof=1))
     told = float(np.mean([result.standard_error for result in results]))
     assert told == pytest.approx(spread, rel=0.25)  # 80 data sets tell their spread to 8 %
-    share = float(np.mean([share_error(result.map, 120) for result in results]))
+    share = float(np.mean([proportion_error(result.map, 120) for result in results]))
     assert share > 1.2 * spread  # mAP is no share of videos
 
 

@@ -114,9 +114,9 @@ def test_testing_several_labels(multi_label_run: Path, tmp_path: Path, capsys: p
     flags = ["--views", "1x1,3x3", "--workers", "0", "--out", str(folder)]
     assert main(["test", str(multi_label_run), *flags, "--temporal-rule", "pyslowfast-charades"]) == 0
     told = capsys.readouterr().out
-    assert "temporal rule pyslowfast-charades, largest sigmoid of each class over the views" in told
+    assert "temporal rule pyslowfast-charades, maximum of the views' sigmoid" in told
     assert "mAP" in told
-    assert "mean over the classes with a positive, as scikit-learn" in told
+    assert "mean over the classes with a positive, as in scikit-learn" in told
     assert "charades-25 repeated: control" in told
     result = MultiLabelResult.load(folder / "val_scores_3x3.npz")
     assert result.num_videos == NUM_TEST
@@ -173,7 +173,7 @@ def test_testing_in_time(localization_run: Path, tmp_path: Path, capsys: pytest.
     flags = ["--workers", "0", "--out", str(folder)]
     assert main(["test", str(localization_run), *flags]) == 0
     told = capsys.readouterr().out
-    assert "protocol: whole videos in windows of 4 frames x stride 3 at 24 fps, overlap 50 %" in told
+    assert "protocol: complete videos in windows of 4 frames x stride 3 at 24 fps, overlap 50 %" in told
     assert "charades-25" in told
     assert "per-frame" in told
     lines = (folder / "val_submission_localize.txt").read_text().splitlines()

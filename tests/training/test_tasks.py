@@ -102,7 +102,7 @@ def test_a_task_needs_labels_of_its_kind():
     for name in ("x3d_motion_multilabel", "x3d_motion_loc"):
         config = get_recipe(name).replace(data="clips")
         check(config, several)
-        with pytest.raises(DataError, match="clips: has one label a video, but the task"):
+        with pytest.raises(DataError, match="clips: data set is single-label"):
             check(config, one)
     check(get_recipe("x3d_motion"), one)
     with pytest.raises(ConfigError, match="task: clips: data set is multi-label"):

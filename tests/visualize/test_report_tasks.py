@@ -84,8 +84,8 @@ def test_labels_in_time(tmp_path: Path, video: str):
     page = write_report(tmp_path).read_text()
     assert "best charades-25 in training" in page
     assert "50.0 %" in page
-    assert "as X3D-Multigrid" in page
-    assert "control: the scores of a whole video at each of its moments" in page
+    assert "as in X3D-Multigrid" in page
+    assert "control: the scores of a video repeated over time" in page
     assert "Timeline of V0000.mp4" in page
     assert "Charades-25 against epoch" in page
-    assert "<th>moments</th>" in page
+    assert "<th>points</th>" in page

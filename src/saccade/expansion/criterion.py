@@ -11,7 +11,7 @@ from statistics import fmean, variance
 from saccade.errors import SaccadeError
 from saccade.expansion.candidate import Candidate, Trial
 from saccade.expansion.config import Cost, Criterion
-from saccade.tasks.metrics import share_error
+from saccade.tasks.metrics import proportion_error
 
 SIGNIFICANT_ERRORS = 2.0
 """Two accuracies differ significantly if they are more than this many standard errors apart."""
@@ -97,7 +97,7 @@ def _sampling_variance(trial: Trial) -> float:
     """Variance of a trial's accuracy due to the number of validation videos; 0 if that is unknown."""
     if trial.noise is not None:
         return trial.noise**2
-    return share_error(trial.accuracy or 0.0, trial.num_val) ** 2 if trial.num_val else 0.0
+    return proportion_error(trial.accuracy or 0.0, trial.num_val) ** 2 if trial.num_val else 0.0
 
 
 def choose(

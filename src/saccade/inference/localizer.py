@@ -16,7 +16,7 @@ from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
 from saccade.evaluation.scorer import Precision, Scorer, evaluating
 from saccade.inference.loading import LoadedModel, load_for_task
 from saccade.tasks import Failure, Localize
-from saccade.tasks.moments import stretch_to_frames
+from saccade.tasks.moments import interpolate_to_frames
 from saccade.tasks.scores import sigmoid
 from saccade.tasks.timeline import Timeline
 from saccade.video import Backend, open_video
@@ -120,5 +120,5 @@ class Localizer:
                 for view, logits in self._scorer.stream(views):
                     found = self.task.merge(found, logits, view, ())
                 video = chunk.video
-        every = stretch_to_frames(found, video, self.clip).astype(np.float32)
+        every = interpolate_to_frames(found, video, self.clip).astype(np.float32)
         return Timeline(path, self.class_names, sigmoid(every), video.fps, video)

@@ -1,10 +1,10 @@
-"""One file per task: labels, loss, scores, figures, and what is shown of them.
+"""Tasks, one file each: labels, loss, scores, metrics and reports.
 
     task = get_task("localization")           # by name, as in configs and commands
     task = Localize(overlap=0.75)             # with options
 
-A task of your own derives from `Task` or from one of those here, and is registered by `register_task` or an
-entry point of the group ``saccade.tasks``; a metric by `register_metric` or one of ``saccade.metrics``::
+A user's task derives from `Task` or one of its subclasses and is registered with `register_task` or an entry
+point of the group ``saccade.tasks``; a metric with `register_metric` or one of ``saccade.metrics``::
 
     @saccade.tasks.register_metric("balanced")
     def balanced_accuracy(scores, labels):      # (num_videos, num_classes), (num_videos,) -> float
@@ -68,10 +68,10 @@ _METRICS = Registry[Metric](
 
 
 def register_task(task: _Task) -> _Task:
-    """Make a `Task` known by its name; may be used as a decorator.
+    """Register a `Task` by its name; may be used as a decorator.
 
     Raises:
-        UsageError: another task has the name, or it is no `Task` with a name.
+        UsageError: the name is taken, or ``task`` is not a `Task` with a name.
     """
     if not (isinstance(task, type) and issubclass(task, Task) and hasattr(task, "name")):
         raise UsageError(f"{task!r} is not a class derived from saccade.tasks.Task with a name")
@@ -87,32 +87,33 @@ def get_task(name: str) -> type[Task]:
     """The task of this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the task does not exist.
     """
     return _TASKS[name]
 
 
 def list_tasks() -> list[str]:
-    """The names of all tasks, those of plug-ins included."""
+    """The names of all tasks, including those of plug-ins."""
     return list(_TASKS)
 
 
 def register_metric(name: str) -> Callable[[_Metric], _Metric]:
-    """Make a metric known: a function of scores and labels that returns a float, shown beside the figures of
-    a test and of each validation.
+    """Register a metric: a function of scores and labels that returns a float. It is shown with the other
+    metrics of tests and validations.
 
-    Scores are float32 (rows, K), labels int (rows,) or, with several labels, bool (rows, K). Rows are videos;
-    for localization, 25 moments of each (scores are logits there); for detection, people.
+    Scores are float32 (rows, K), labels int (rows,), or bool (rows, K) for multi-label tasks. Rows are
+    videos; for localization, 25 points in time of each video (with logits as scores); for detection, person
+    boxes.
 
     >>> @register_metric("error_rate")
     ... def error_rate(scores, labels):
     ...     return float((scores.argmax(1) != labels).mean())
 
     Raises:
-        UsageError: another metric has the name, or a figure of a task.
+        UsageError: the name is taken by another metric.
     """
     if is_figure(name):
-        raise UsageError(f"metric {name!r}: is a figure of a task already; choose another name")
+        raise UsageError(f"metric {name!r}: a task already has a metric of this name; choose another name")
 
     def add(metric: _Metric) -> _Metric:
         owner = f"{getattr(metric, '__module__', '')}.{getattr(metric, '__qualname__', metric)}"
@@ -123,7 +124,7 @@ def register_metric(name: str) -> Callable[[_Metric], _Metric]:
 
 
 def with_metrics(result: Any) -> Any:
-    """``result`` with the figures of all registered metrics."""
+    """``result`` with all registered metrics."""
     names = list(_METRICS)
     found = result.scored if names else None
     if found is None:
@@ -134,10 +135,10 @@ def with_metrics(result: Any) -> Any:
 
 
 def load_result(path: str | os.PathLike[str]) -> Result:
-    """The result in a file that `Result.save` wrote.
+    """Load a result that `Result.save` wrote.
 
     Raises:
-        DataError: the file is not there, is not such a file, or is of a task this version does not know.
+        DataError: the file does not exist or is not such a file, or the task is unknown.
     """
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -148,12 +149,12 @@ def load_result(path: str | os.PathLike[str]) -> Result:
         ) from error
     name = info.get("task", Classify.name)
     if name not in _TASKS:
-        raise DataError(f"{os.fspath(path)}: scores of the task {name!r}, which this version does not know")
+        raise DataError(f"{os.fspath(path)}: scores of the unknown task {name!r}")
     return _TASKS[name].result_type.load(path)
 
 
 def figures_text(result: Result) -> str:
-    """The figures of a test in words: ``top-1 96.7 %, top-5 99.6 %``. Controls are left out."""
+    """The metrics of a test as text, ``top-1 96.7 %, top-5 99.6 %``, without controls."""
     shown = {
         name: value
         for name, value in result.figures.items()

@@ -1,7 +1,7 @@
-"""What a task is: everything that differs between tasks, behind one interface.
+"""`Task`, the interface to everything that differs between tasks.
 
-`Task` is what training, testing, prediction and reports ask; a task of your own derives from it, or from one
-of those here, and is made known with `saccade.tasks.register_task`.
+A user's task derives from `Task` or from one of its subclasses and is registered with
+`saccade.tasks.register_task`.
 
 Shape letters: B clips, K classes, L points in time that have labels, T frames of a clip.
 """
@@ -31,13 +31,13 @@ from saccade.transforms import Mixing, TrainTransform
 from saccade.video import VideoReader
 
 Problems = Iterator[tuple[str, str]]
-"""Fields of a config that cannot work, and why."""
+"""Pairs (field, problem) of a config."""
 
 _MAX_POSITIVE_WEIGHT = 100.0
 
 
 class Step(Protocol):
-    """What a loss may use of a training step (`saccade.training.step.GradientStep`)."""
+    """The part of a training step (`saccade.training.step.GradientStep`) that an objective may use."""
 
     config: Any
     model: nn.Module
@@ -46,31 +46,31 @@ class Step(Protocol):
     processes: Any
 
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """Clips (B, 3, T, H, W) after all transforms, and their labels."""
+        """Clips (B, 3, T, H, W) after all transforms, and labels."""
         ...
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision that the network runs in."""
+        """Autocast to the precision of the run."""
         ...
 
 
 class Objective(ABC):
     """The loss of a training run."""
 
-    def begin(self, step: Step, batch: ClipBatch) -> None:  # noqa: B027  # mostly there is nothing to do
-        """Called with each whole batch before it is split."""
+    def begin(self, step: Step, batch: ClipBatch) -> None:  # noqa: B027  # optional
+        """Called with each batch before it is split for gradient accumulation."""
 
     @abstractmethod
     def __call__(self, step: Step, part: ClipBatch) -> tuple[Tensor, Tensor]:
-        """The mean loss of the clips of a part of the batch, and how many of them are correct."""
+        """The mean loss of the clips of a part of the batch, and the number of correct clips."""
 
 
 @dataclass(frozen=True)
 class ClipObjective(Objective):
-    """The loss of logits of clips.
+    """A loss of the logits of clips.
 
     Args:
-        loss: (logits, labels, which points lie inside the video) -> (mean loss over the clips, number of
+        loss: (logits, labels, mask of the points inside the video) -> (mean loss over the clips, number of
             correct clips).
     """
 
@@ -86,12 +86,12 @@ class ClipObjective(Objective):
 
 @dataclass(frozen=True)
 class View:
-    """One view on its way through the model.
+    """One view of an item.
 
     Attributes:
-        position: of its item in the data set; ``number``: of the view in the item.
-        tag: what the plan says of it, see `Task.plan`.
-        pixels: uint8 (T, H, W, 3), or a float clip (3, T, H, W) that is ready for the model.
+        position: index of the item in the data set; ``number``: index of the view in the item.
+        tag: from the plan, see `Task.plan`.
+        pixels: uint8 (T, H, W, 3), or the model input as floats (3, T, H, W).
     """
 
     position: int
@@ -102,14 +102,14 @@ class View:
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What a test wants of one video, for `Task.plan`.
+    """The argument of `Task.plan`: how to test one video.
 
     Attributes:
-        dataset, position: the item that the video belongs to.
+        dataset, position: data set and index of the item.
         clip, sets: the clip of the test, and its view sets.
-        size: the short side that the video is decoded at.
-        rule: temporal rule of the view sets that do not bring their own.
-        shuffle_seed: the frames of every clip are permuted by it; None keeps their order.
+        size: short side at which the video is decoded.
+        rule: temporal rule of the view sets that do not name one.
+        shuffle_seed: seed of the permutation of the frames of every clip; None: no permutation.
     """
 
     dataset: VideoDataset
@@ -123,14 +123,14 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass over a data set found.
+    """The merged scores of all items of a data set.
 
     Attributes:
-        scores: of every item that could be read, what `Task.merge` made of its views, by position.
-        videos: the frames of those videos in time; empty for clips that are tensors.
+        scores: output of `Task.merge` by position, without unreadable items.
+        videos: frame times of those videos by position; empty for clips given as tensors.
         sets: the view sets by name.
-        common: fields that every `Result` has.
-        clip, rule: of the test.
+        common: values of the fields that every `Result` has.
+        clip, rule: clip and temporal rule of the test.
     """
 
     scores: Mapping[int, Any]
@@ -142,11 +142,11 @@ class Outcome:
 
     @property
     def order(self) -> list[int]:
-        """Positions of the items that could be read."""
+        """Positions of the readable items."""
         return sorted(self.scores)
 
     def protocol(self, name: str) -> dict[str, Any]:
-        """The fields of the `Result` of one view set that say what was tested and how."""
+        """The fields of `Result` with the protocol of one view set."""
         views = self.sets[name]
         size = views.decode_size(self.clip.short_side, self.clip.crop)
         return dict(self.common) | {
@@ -158,8 +158,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Preview:
-    """A part of a training batch for people to look at: clips (B, 3, T, S, S), of each the labels, and boxes
-    of people in pixels where the task has them.
+    """A part of a training batch for display: clips (B, 3, T, S, S), labels of each, and person boxes in
+    pixels (detection only).
     """
 
     clips: Tensor
@@ -169,23 +169,23 @@ class Preview:
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """Everything that differs between tasks. Fields of a derived class are options of its test.
+    """Base class of tasks. Fields of a subclass are options of its test.
 
     Attributes:
-        name: as in configs, run folders and commands.
-        result_type: what a test yields.
-        figure: the figure that models are chosen by, one of `Result.figures`.
-        train_figure: what the fraction of correct clips is called in metrics.jsonl.
-        label_kind: which labels training clips come with, see `saccade.data.clips.ClipSettings`.
-        multi_label: whether an item of the data set has any number of labels.
-        smooths_labels: whether label smoothing has a meaning.
-        fixed_views: what is tested in place of view sets, e.g. ``windows``; empty: CLIPSxCROPS.
-        tested_at_end: whether a training run ends with a test even if no ``test_views`` are given.
-        has_classes: whether it can be tested by ``saccade test`` and predict labels.
-        test_options: flags of ``saccade test`` that have a meaning for it.
-        predict_hint: what to do where a `Predictor` is given a model of this task.
-        searchable: whether ``saccade expand`` can compare networks by it.
-        default_batch: views per forward pass; None: by memory.
+        name: name in configs, run folders and commands.
+        result_type: subclass of `Result` that a test returns.
+        figure: the metric that selects the best weights, one of `Result.figures`.
+        train_figure: name of the fraction of correct clips in metrics.jsonl.
+        label_kind: kind of labels of training clips, see `saccade.data.clips.ClipSettings`.
+        multi_label: whether an item may have several labels.
+        smooths_labels: whether label smoothing is supported.
+        fixed_views: name of the views of a task without view sets, e.g. ``windows``; empty: CLIPSxCROPS.
+        tested_at_end: whether a training run ends with a test even without ``test_views``.
+        has_classes: whether it predicts labels and ``saccade test`` supports it.
+        test_options: flags of ``saccade test`` that it supports.
+        predict_hint: hint in the error of a `Predictor` that is given a model of this task.
+        searchable: whether ``saccade expand`` supports it.
+        default_batch: views per forward pass; None: depends on memory.
         channels_last: memory format of the views; None: that of the model's weights.
     """
 
@@ -209,48 +209,46 @@ class Task(ABC):
 
     @classmethod
     def from_config(cls, config: Any) -> Self:
-        """The task with the options that a `TrainConfig` has for it."""
+        """The task with its options from a `TrainConfig`."""
         return cls()
 
     def for_test(self, config: Any, model: nn.Module) -> Self:
-        """The task with what a test during training needs of the config and the model."""
+        """The task with the options of a test during training."""
         return self
 
     @classmethod
     def problems(cls, config: Any) -> Problems:
-        """Fields of a `TrainConfig` that cannot work with this task."""
+        """Fields of a `TrainConfig` that are invalid for this task."""
         if config.label_smoothing and not cls.smooths_labels:
-            yield "label_smoothing", f"is for labels of clips; leave it at 0 for task {config.task}"
+            yield "label_smoothing", f"is not supported by task {config.task}; set it to 0"
 
     @classmethod
     def model_overrides(cls, model_name: str) -> dict[str, Any]:
-        """The options of `saccade.create_model` with which the head of a model suits the task.
+        """The options of `saccade.create_model` for the head of this task.
 
         Raises:
-            ConfigError: the model cannot do it.
+            ConfigError: the model does not support the task.
         """
         if "target_kind" in option_names(model_name):
-            raise ConfigError(
-                f"task: {model_name} has no classes, it is pre-trained with --task masked alone"
-            )
+            raise ConfigError(f"task: {model_name} has no classes and supports only --task masked")
         return {}
 
     @classmethod  # noqa: B027
-    def check_model(  # mostly any will do
+    def check_model(  # optional
         cls, config: Any, model: nn.Module, sizes: Iterable[tuple[int, int]]
     ) -> None:
-        """Raise `ConfigError` if the model cannot learn the task from clips of these (frames, pixels)."""
+        """Raise `ConfigError` if the model does not support the task or clips of these (frames, pixels)."""
 
     @classmethod
     def clip_multiple(cls, config: Any, multiple: tuple[int, int]) -> tuple[int, int]:
-        """What frames and pixels of a clip must be a multiple of, given what the model says."""
+        """(frames, pixels) that the size of a clip must be a multiple of, given that of the model."""
         return multiple
 
     # -------------------------------------------------------------------------------------------- data
 
     @classmethod
     def data_options(cls, config: Any, split: str) -> dict[str, Any]:
-        """The options of `load_split` for a training run."""
+        """The options of `load_split` in a training run."""
         return {
             "val_fraction": config.val_fraction,
             "allow_missing": config.allow_missing,
@@ -259,7 +257,7 @@ class Task(ABC):
         }
 
     def load_split(self, path: str, split: str, **options: Any) -> VideoDataset:
-        """One split of a data set. Options as for `saccade.load_dataset`."""
+        """Load one split of a data set. Options as in `saccade.load_dataset`."""
         from saccade.data.datasets import load_dataset
 
         return load_dataset(path, split, **options)  # type: ignore[arg-type]
@@ -267,16 +265,17 @@ class Task(ABC):
     def load_test_split(
         self, path: str, split: str, given: Mapping[str, Any], *, class_names: Sequence[str] | None
     ) -> VideoDataset:
-        """The split that ``saccade test`` tests.
+        """Load the split for ``saccade test``.
 
         Args:
-            given: ``root``, ``val_fraction``, ``allow_missing``, and of people ``detected``, ``min_score``.
+            given: ``root``, ``val_fraction``, ``allow_missing``, and for detection ``detected``,
+                ``min_score``.
         """
         options = {name: given[name] for name in ("root", "val_fraction", "allow_missing")}
         return self.load_split(path, split, class_names=class_names, **options)
 
     def load_data(self, config: Any) -> tuple[VideoDataset, VideoDataset | None]:
-        """The videos to train on, and those to validate on unless `val_every` is 0."""
+        """Load the training set, and the validation set unless `val_every` is 0."""
         train_set = self.load_split(config.data, "train", **self.data_options(config, "train"))
         self.check_dataset(train_set, source=config.data, error=ConfigError)
         if not config.val_every:
@@ -288,35 +287,34 @@ class Task(ABC):
     def check_dataset(
         self, dataset: VideoDataset, *, source: str = "", error: type[Exception] = DataError
     ) -> None:
-        """Raise unless the labels of the data set are those that the task needs.
+        """Check that the data set has the labels that the task needs.
 
         Args:
-            source: what the message calls the data set; default: its root.
-            error: raised where another task would do.
+            source: name of the data set in the error message; default: its root.
+            error: type of the error if another task supports the data set.
         """
         where = source or dataset.root
         if dataset.keyframes:
             raise error(
-                f"{'task: ' if error is ConfigError else ''}{where}: data set has people at keyframes; "
+                f"{'task: ' if error is ConfigError else ''}{where}: data set has person boxes at keyframes; "
                 "use the task detection"
             )
         if dataset.multi_label and not self.multi_label:
             raise error(
                 f"{'task: ' if error is ConfigError else ''}{where}: data set is multi-label; use the task "
-                "multi-label (which actions) or localization (which and when)"
+                "multi-label or localization"
             )
         if not dataset.multi_label and self.multi_label:
             raise DataError(
-                f"{where}: has one label a video, but the task {self.name} needs actions with times, as "
-                "Charades has them"
+                f"{where}: data set is single-label, but task {self.name} needs actions with times (Charades)"
             )
 
     def check_validation(self, dataset: VideoDataset, *, source: str) -> None:
-        """Raise `DataError` if no model could be chosen by a test on ``dataset``."""
+        """Raise `DataError` if a test on ``dataset`` gives no score."""
         if self.multi_label and not any(item.actions for item in dataset.items):
             raise DataError(
-                f"{source}: none of the {len(dataset)} videos of split {dataset.split} has an action, so "
-                f"task {self.name} cannot be validated on them; give a split with actions, or --val-every 0"
+                f"{source}: none of the {len(dataset)} videos of split {dataset.split} has an action, which "
+                f"validation of task {self.name} needs; use a split with actions, or --val-every 0"
             )
 
     # ---------------------------------------------------------------------------------------- training
@@ -341,22 +339,22 @@ class Task(ABC):
         smoothing: float = 0.0,
         positive_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The mean loss of the clips of a batch, and how many of them are correct.
+        """The mean loss of the clips of a batch, and the number of correct clips.
 
         Args:
-            logits: float32, what the model gives.
-            labels: of the clips, see `label_kind`; mixed clips have fractions of the classes (B, K).
-            inside: bool (B, L), which points in time lie inside the video, where the labels have some.
-            smoothing: label smoothing, 0 to below 1.
-            positive_weight: (K,) of a binary cross entropy.
+            logits: float32, output of the model.
+            labels: see `label_kind`; fractions of the classes (B, K) for mixed clips.
+            inside: bool (B, L), the points in time inside the video, for labels with points in time.
+            smoothing: label smoothing, in [0, 1).
+            positive_weight: (K,), for a binary cross entropy.
         """
-        raise NotImplementedError(f"task {self.name} has no loss of logits")
+        raise NotImplementedError(f"task {self.name} does not define loss()")
 
     def positive_weights(self, config: Any, dataset: VideoDataset) -> Tensor | None:
         """Positive weight of the binary cross entropy for each class: (K,), or None for 1.
 
-        With ``positive_weight`` 0 it is, for each class, how many times more often it is absent than present
-        (`presence`). At most 100; a class that never occurs has 1.
+        With ``positive_weight`` 0 it is the ratio of negatives to positives (`presence`), at most 100; 1 for
+        a class without positives.
         """
         if not self.multi_label or config.positive_weight == 1:
             return None
@@ -367,7 +365,7 @@ class Task(ABC):
         return weights.where(present > 0, 1.0).clamp(max=_MAX_POSITIVE_WEIGHT).to(torch.float32)
 
     def presence(self, dataset: VideoDataset) -> tuple[Tensor, float]:
-        """How often each class is present, float64 (K,), and the total: counted in videos."""
+        """Number of videos with each class, float64 (K,), and of all videos."""
         present = torch.zeros(len(dataset.class_names), dtype=torch.float64)
         for item in dataset.items:
             for label in {action.label for action in item.actions}:
@@ -382,15 +380,15 @@ class Task(ABC):
         mixing: Mixing | None,
         model_options: dict[str, Any],
     ) -> Preview:
-        """A part of a batch as the network sees it in training."""
+        """The network input and labels of a part of a training batch."""
         x, labels = transform.with_labels(part)
         if mixing:
             x, labels = mixing(x, labels, part.seeds)
-        # with labels at several moments, every class that occurs
+        # of labels at several points in time, all classes that occur
         return Preview(x, list(labels.amax(2) if labels.ndim == 3 else labels))
 
     def data_text(self, num_classes: int) -> str:
-        """What the first line of a run says of the labels."""
+        """Text about the labels in the first line of the log."""
         return f"{num_classes} classes"
 
     # -------------------------------------------------------------------------------------- evaluation
@@ -399,7 +397,7 @@ class Task(ABC):
         """The view sets of a test by name.
 
         Raises:
-            UsageError: they cannot be read, or do not suit the task.
+            UsageError: they are invalid, or the task does not support them.
         """
         if self.fixed_views:
             return {self.fixed_views: Views(1, 1)}
@@ -407,15 +405,15 @@ class Task(ABC):
         parsed = [parse_views(text) for text in texts]
         if not parsed:
             raise UsageError("no views given; 10x3 means 10 clips of 3 crops")
-        return {str(one): one for one in parsed}
+        return {str(each): each for each in parsed}
 
     def decode_sizes(self, clip: ClipSpec, sets: Sequence[Views]) -> tuple[int, ...]:
-        """The short sides at which a video is decoded, each once."""
+        """The different short sides at which a video is decoded."""
         return decode_sizes(clip, sets)
 
     def plan(self, video: VideoReader, wanted: PlanRequest) -> VideoPlan:
-        """Which frames of a video are decoded, and the views made of them. The tag of each view reaches
-        `forward` and `merge`; here: how often each view set has the view.
+        """The frames of a video to decode, and the views of them. Each view has a tag for `forward` and
+        `merge`; here, the number of times that each view set contains the view.
         """
         return plan_video(
             len(video),
@@ -429,10 +427,10 @@ class Task(ABC):
         )
 
     def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:
-        """What the model gives for each view: here logits, float32 (K,).
+        """The output of the model for each view; here logits, float32 (K,).
 
         Args:
-            x: (B, 3, T, H, W), the views normalised.
+            x: (B, 3, T, H, W), the normalised views.
 
         Raises:
             WeightsError: the output has another shape or is not finite.
@@ -440,32 +438,32 @@ class Task(ABC):
         logits = model(x)
         if logits.ndim != 2:
             raise WeightsError(
-                f"the model gives {tuple(logits.shape)}, but (views, classes) is needed to classify"
+                f"the model returns {tuple(logits.shape)}; classification needs (views, classes)"
             )
         return list(finite(logits))
 
     @abstractmethod
     def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
-        """What the views of an item come to: ``before``, None for its first view, with one more output."""
+        """Add the output of a view to the merged outputs ``before`` of an item, None at its first view."""
 
     @abstractmethod
     def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:
-        """The result of each view set."""
+        """The result of each view set by name."""
 
     def items_of(self, labels: Sequence[Any]) -> tuple[VideoItem, ...]:
         """The items of a data set of tensors with these labels.
 
         Raises:
-            UsageError: such a data set cannot have the labels of the task.
+            UsageError: the task does not support tensors.
         """
-        raise UsageError(f"task {self.name} cannot be tested on clips that are tensors; give videos")
+        raise UsageError(f"task {self.name} needs videos and cannot be tested on tensors")
 
     @abstractmethod
     def activation(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Scores 0..1 of logits (..., K)."""
 
     def join(self, scores: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-        """What the scores of several views, made by `activation`, come to in a prediction."""
+        """Combine the scores (outputs of `activation`) of several views in a prediction."""
         joined: NDArray[np.float32] = scores.mean(axis=axis)
         return joined
 

@@ -1,4 +1,4 @@
-"""One label a video: cross entropy, top-1.
+"""Single-label classification: cross entropy, top-1.
 
 Shape letters: B clips, K classes.
 """
@@ -26,15 +26,15 @@ from saccade.tasks.scores import check_classes, check_labels, softmax, summed
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TestResult(Result):
-    """Scores of one view set over a data set where every video has one label.
+    """Scores of one view set on a single-label data set.
 
     Attributes:
-        scores: float32 (num_videos, num_classes), mean of the views' softmax, or softmax of the mean of their
-            logits where the protocol says so (`average`); rows add up to 1.
+        scores: float32 (num_videos, num_classes), mean of the views' softmax, or softmax of their mean logits
+            (see `average`); rows sum to 1.
         labels: int64 (num_videos,).
     """
 
-    __test__ = False  # the name begins with Test; pytest shall not collect it
+    __test__ = False  # not a test class of pytest
     task: ClassVar[str] = "single-label"
 
     scores: NDArray[np.float32]
@@ -46,53 +46,53 @@ class TestResult(Result):
 
     @property
     def average(self) -> Average:
-        """What was averaged over the views: ``softmax`` or ``logits``."""
+        """What the protocol averages over the views: ``softmax`` or ``logits``."""
         return parse_views(self.views).average
 
     @cached_property
     def top1(self) -> float:
-        """Fraction of 1, as all accuracies here."""
+        """Top-1 accuracy in 0..1."""
         return metrics.top_k(self.scores, self.labels, 1)
 
     @cached_property
     def standard_error(self) -> float:
-        """Of `top1`, from the number of videos."""
-        return metrics.share_error(self.top1, self.num_videos)
+        """Standard error of `top1`."""
+        return metrics.proportion_error(self.top1, self.num_videos)
 
     @classmethod
     def error_of_mean(cls, results: Sequence[Self]) -> float:
-        return metrics.share_error(fmean(result.score for result in results), results[0].num_videos)
+        return metrics.proportion_error(fmean(result.score for result in results), results[0].num_videos)
 
     @cached_property
     def top5(self) -> float:
-        """Fraction of videos whose class is among the five that scored highest."""
+        """Top-5 accuracy in 0..1."""
         return metrics.top_k(self.scores, self.labels, 5)
 
     @cached_property
     def mean_class_accuracy(self) -> float:
-        """Mean over the classes of the fraction of their videos that is right."""
+        """Mean of the recall of all classes."""
         return metrics.mean_class_accuracy(self.scores, self.labels)
 
     @cached_property
     def per_class(self) -> list[metrics.ClassRow]:
-        """A row for each class, see `saccade.tasks.metrics.per_class`."""
+        """See `saccade.tasks.metrics.per_class`."""
         return metrics.per_class(self.scores, self.labels)
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Counts (num_classes, num_classes): row is the true class, column the predicted one."""
+        """Confusion matrix (num_classes, num_classes): rows are true classes, columns predicted ones."""
         return metrics.confusion_matrix(self.scores, self.labels)
 
     @cached_property
     def pair_accuracy(self) -> float:
-        """See `saccade.tasks.metrics.pair_accuracy`; ``nan`` where the data set has no pairs."""
+        """See `saccade.tasks.metrics.pair_accuracy`; ``nan`` without pairs."""
         return metrics.pair_accuracy(self.scores, self.labels, self.pairs)
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
-        """-log of the score of the true class, per video."""
-        own = self.scores[np.arange(self.num_videos), self.labels].astype(np.float64)
-        return -np.log(np.maximum(own, 1e-12))
+        """Negative log likelihood of the true class, per video."""
+        true_scores = self.scores[np.arange(self.num_videos), self.labels].astype(np.float64)
+        return -np.log(np.maximum(true_scores, 1e-12))
 
     @property
     def combination_text(self) -> str:
@@ -126,16 +126,16 @@ class TestResult(Result):
         )
 
     def examples(self, num: int, *, hardest: bool) -> list[Example]:
-        return [self._example(place) for place in self._most(self.losses, num, hardest)]
+        return [self._example(index) for index in self._rows_by_loss(self.losses, num, hardest)]
 
-    def _example(self, place: int) -> Example:
-        scores, label = self.scores[place], int(self.labels[place])
+    def _example(self, index: int) -> Example:
+        scores, label = self.scores[index], int(self.labels[index])
         best = scores.argsort()[::-1][:3].tolist()
         return Example(
-            path=self.paths[place],
+            path=self.paths[index],
             truth=self.class_names[label],
             is_correct=best[0] == label,
-            loss=float(self.losses[place]),
+            loss=float(self.losses[index]),
             best=tuple((self.class_names[i], float(scores[i]), i == label) for i in best),
             true_score=float(scores[label]),
         )
@@ -144,7 +144,7 @@ class TestResult(Result):
     def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:
         return self.scores, self.labels
 
-    def _own_summary(self) -> dict[str, Any]:
+    def _task_summary(self) -> dict[str, Any]:
         return {
             "average": self.average,
             "top1": self.top1,
@@ -159,8 +159,8 @@ class TestResult(Result):
 
 @dataclass(frozen=True)
 class Classify(Task):
-    """Every video has one label. Softmax of each view, then the mean over the views, as PySlowFast; a
-    protocol may average logits instead.
+    """Single-label classification. Softmax of each view, then the mean over the views, as in PySlowFast; some
+    protocols average logits instead.
     """
 
     name: ClassVar[str] = "single-label"
@@ -170,7 +170,7 @@ class Classify(Task):
     def problems(cls, config: Any) -> Problems:
         yield from super().problems(config)
         if config.positive_weight != 1:
-            yield "positive_weight", "weighs labels that may be there or not; task single-label has none such"
+            yield "positive_weight", "is for the binary cross entropy; set it to 1 for task single-label"
 
     def loss(
         self,
@@ -181,13 +181,13 @@ class Classify(Task):
         smoothing: float = 0.0,
         positive_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Cross entropy of logits (B, K); labels int64 (B,), or fractions of the classes (B, K). Correct: the
-        class with the highest logit.
-        """
+        """Cross entropy of logits (B, K) and labels, int64 (B,) or fractions of the classes (B, K)."""
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        expected_B = labels if labels.ndim == 1 else labels.argmax(dim=1)  # of a mix, its larger part
-        right = (logits.detach().argmax(dim=1) == expected_B).sum().to(loss.dtype)
-        return loss, right
+        expected_B = (
+            labels if labels.ndim == 1 else labels.argmax(dim=1)
+        )  # of a mixed clip, the larger fraction
+        num_correct = (logits.detach().argmax(dim=1) == expected_B).sum().to(loss.dtype)
+        return loss, num_correct
 
     def items_of(self, labels: Sequence[Any]) -> tuple[VideoItem, ...]:
         return tuple(VideoItem(str(number), int(label)) for number, label in enumerate(labels))
@@ -196,7 +196,7 @@ class Classify(Task):
         return softmax(logits)
 
     def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
-        each = np.stack([output if own.average == "logits" else softmax(output) for own in sets])
+        each = np.stack([output if views.average == "logits" else softmax(output) for views in sets])
         return summed(before, each, view.tag)
 
     def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the people in keyframes do: scores of every box, and frame-mAP.
+"""Action detection in keyframes (AVA): scores of every person box, frame-mAP.
 
-Shape letters: F keyframes, P boxes of people shown to the model, M annotated rows, K columns of actions.
+Shape letters: F keyframes, P person boxes given to the model, M annotated rows, K actions.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ from saccade.transforms.people import clips_with_people
 from saccade.video import VideoReader
 
 KEYFRAMES = "keyframes"
-"""What stands in the place of views: one clip around each keyframe, its frames whole."""
+"""Name of the view set: one clip around each keyframe, not cropped."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DetectionResult(Result):
-    """Scores of the people in keyframes. ``paths`` has the video of each keyframe that was read.
+    """Scores of person boxes in keyframes. ``paths`` has the video of each tested keyframe.
 
     Attributes:
-        moments: str (F,), ``video,0902``: the keyframes shown, then those annotated alone.
-        people: int64 (P,), of each box the place of its keyframe in ``moments``.
+        moments: str (F,), keyframes as ``video,0902``: those tested, then those that are only annotated.
+        people: int64 (P,), index in ``moments`` of the keyframe of each box.
         boxes: float64 (P, 4): x1, y1, x2, y2 as fractions of width and height.
-        scores: float32 (P, K), the sigmoid; column k is action k + 1.
-        truth: float64 (M, 6): place in ``moments``, box, action.
-        counted: int64, the actions that the evaluation counts.
-        excluded: str, the keyframes that it leaves out.
-        boxes_from: where the boxes come from.
+        scores: float32 (P, K), sigmoid; column k is action k + 1.
+        truth: float64 (M, 6): index in ``moments``, box, action.
+        counted: int64, the evaluated actions.
+        excluded: str, the keyframes that the evaluation excludes.
+        boxes_from: source of the boxes.
     """
 
     task: ClassVar[str] = "detection"
@@ -75,17 +75,17 @@ class DetectionResult(Result):
 
     @property
     def num_videos(self) -> int:
-        """Videos that the keyframes are from."""
+        """Number of videos."""
         return len(set(self.paths))
 
     @property
     def num_keyframes(self) -> int:
-        """Keyframes tested."""
+        """Number of tested keyframes."""
         return len(self.paths)
 
     @property
     def num_views(self) -> float:
-        """Clips a video, on average."""
+        """Mean number of clips per video."""
         return self.num_keyframes / max(self.num_videos, 1)
 
     @property
@@ -94,7 +94,7 @@ class DetectionResult(Result):
 
     @cached_property
     def frame_map(self) -> FrameMap:
-        """By the official rule, at an IoU of 0.5."""
+        """Frame-mAP at an IoU of 0.5, as in the official evaluation."""
         names = {int(number): self.class_names[int(number) - 1] for number in self.counted}
         return frame_map(self.annotated, self.detected, names, excluded=set(map(_moment, self.excluded)))
 
@@ -111,7 +111,7 @@ class DetectionResult(Result):
 
     @property
     def detected(self) -> BoxTable:
-        """A row for each box and action that counts."""
+        """A row for each box and evaluated action."""
         num = len(self.counted)
         return BoxTable(
             tuple(map(_moment, self.moments)),
@@ -123,9 +123,7 @@ class DetectionResult(Result):
 
     @cached_property
     def labels(self) -> NDArray[np.bool_]:
-        """What each box is annotated with: the actions of all boxes of its keyframe that overlap it by half:
-        (P, K).
-        """
+        """The actions of each box (P, K): those of all annotated boxes with an IoU of at least 0.5."""
         labels = np.zeros(self.scores.shape, np.bool_)
         rows_at: dict[int, list[int]] = {}
         for row, moment in enumerate(self.truth[:, 0].astype(np.int64).tolist()):
@@ -138,7 +136,7 @@ class DetectionResult(Result):
 
     @property
     def loss(self) -> float:
-        """Binary cross entropy, mean over boxes and actions."""
+        """Mean binary cross entropy over boxes and actions."""
         each = binary_cross_entropy(self.scores, self.labels)
         return float(each.mean()) if each.size else float("nan")
 
@@ -160,7 +158,11 @@ class DetectionResult(Result):
             "AP",
             ("annotated", "correct detections"),
             tuple(
-                (row.name, row.precision, (str(row.num_annotated), f"{row.right} of {row.num_detected}"))
+                (
+                    row.name,
+                    row.precision,
+                    (str(row.num_annotated), f"{row.num_correct} of {row.num_detected}"),
+                )
                 for row in rows
             ),
         )
@@ -174,10 +176,10 @@ class DetectionResult(Result):
         return "detections.csv"
 
     def write_submission(self, path: str | os.PathLike[str]) -> None:
-        """Write the detections in the format in which they are submitted."""
+        """Write the detections in the format of the official evaluation."""
         write_detections(path, self.detected.rows())
 
-    def _own_summary(self) -> dict[str, Any]:
+    def _task_summary(self) -> dict[str, Any]:
         result = self.frame_map
         return {
             "frame_map": result.mean,
@@ -201,18 +203,18 @@ class DetectionResult(Result):
         }
 
     @classmethod
-    def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
+    def _task_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
         return {"boxes_from": str(info.get("boxes_from", ""))}
 
 
 def moment_texts(moments: Iterable[Moment]) -> NDArray[np.str_]:
-    """Keyframes as ``video,0902``."""
+    """Format keyframes as ``video,0902``."""
     return np.array([f"{video},{second:04d}" for video, second in moments], dtype=np.str_)
 
 
-def truth_table(rows: Iterable[BoxRow], places: dict[Moment, int]) -> NDArray[np.float64]:
+def truth_table(rows: Iterable[BoxRow], indices: dict[Moment, int]) -> NDArray[np.float64]:
     """`DetectionResult.truth` of annotated rows."""
-    table = [(places[row.moment], *row.box, row.action or 0) for row in rows]
+    table = [(indices[row.moment], *row.box, row.action or 0) for row in rows]
     return np.array(table, np.float64).reshape(-1, 6)
 
 
@@ -225,37 +227,37 @@ def _moment(text: str) -> Moment:
 
 
 class DetectObjective(Objective):
-    """Binary cross entropy, mean over people and actions.
+    """Mean binary cross entropy over person boxes and actions.
 
-    A part of an accumulated batch counts by its clips. A clip all of whose people lie outside of its crop
-    teaches nothing.
+    The parts of an accumulated batch are weighted by their number of clips. Clips without a box inside the
+    crop have no loss.
     """
 
     def __call__(self, step: Step, part: ClipBatch) -> tuple[Tensor, Tensor]:
         x_BCTHW, boxes, labels_NK = clips_with_people(step.transform, part.to(step.processes.device))
         with step.autocast():
             logits_NK = step.network(x_BCTHW, boxes)
-        return detection_loss(logits_NK.float(), labels_NK, [len(own) for own in boxes])
+        return detection_loss(logits_NK.float(), labels_NK, [len(each) for each in boxes])
 
 
 def detection_loss(logits_NK: Tensor, labels_NK: Tensor, num_people: list[int]) -> tuple[Tensor, Tensor]:
-    """Binary cross entropy, and for how many clips the highest logit is among a person's labels: of each clip
-    the fraction of its people.
+    """Mean binary cross entropy, and the sum over the clips of the fraction of boxes whose highest logit is a
+    true action.
     """
     total = F.binary_cross_entropy_with_logits(logits_NK, labels_NK, reduction="sum")
     loss = total / max(labels_NK.numel(), 1)
-    right = loss.new_zeros(())
+    num_correct = loss.new_zeros(())
     if len(labels_NK):
-        guess_N1 = logits_NK.detach().argmax(dim=1, keepdim=True)
-        hits_N = labels_NK.gather(1, guess_N1)[:, 0]
-        for own in hits_N.split(num_people):
-            right = right + (own.mean() if len(own) else own.sum())
-    return loss, right
+        best_N1 = logits_NK.detach().argmax(dim=1, keepdim=True)
+        hits_N = labels_NK.gather(1, best_N1)[:, 0]
+        for hits in hits_N.split(num_people):
+            num_correct = num_correct + (hits.mean() if len(hits) else hits.sum())
+    return loss, num_correct
 
 
 @dataclass(frozen=True)
 class Detect(Task):
-    """What the people in keyframes do, as in AVA: a clip around each keyframe, its frames whole."""
+    """Action detection as in AVA: the actions of person boxes in a clip around each keyframe."""
 
     name: ClassVar[str] = "detection"
     result_type: ClassVar[Any] = DetectionResult
@@ -264,7 +266,7 @@ class Detect(Task):
     smooths_labels: ClassVar[bool] = False
     fixed_views: ClassVar[str] = KEYFRAMES
     test_options: ClassVar[frozenset[str]] = frozenset({"boxes", "min_score"})
-    predict_hint: ClassVar[str] = "add --boxes FILE, which says where the people are"
+    predict_hint: ClassVar[str] = "add --boxes FILE with the person boxes"
     searchable: ClassVar[bool] = False
     default_batch: ClassVar[int | None] = 8
 
@@ -273,35 +275,38 @@ class Detect(Task):
         yield from super().problems(config)
         for name in ("mixup", "cutmix", "rand_ops"):
             if getattr(config.augment, name):
-                yield f"augment.{name}", "moves or mixes pixels and not boxes; leave it at 0 to detect"
+                yield f"augment.{name}", "does not transform boxes; set it to 0 for task detection"
         if config.augment.erasing:
-            yield "augment.erasing", "may erase a person; leave it at 0 to detect"
+            yield "augment.erasing", "may erase a person; set it to 0 for task detection"
         if config.augment.area is not None:
-            yield (
-                "augment.area",
-                "boxes of people keep to crops that are not resized; leave it away to detect",
-            )
+            yield "augment.area", "does not transform boxes; leave it unset for task detection"
         if config.cache_mb:
-            yield "cache_mb", "keeps whole videos, of which AVA's last 15 minutes; leave it at 0 to detect"
+            yield (
+                "cache_mb",
+                "caches complete videos, and those of AVA last 15 minutes; set it to 0 for task detection",
+            )
         if config.test_views:
-            yield "test_views", "detection tests keyframes, not views; run saccade test for the whole split"
+            yield (
+                "test_views",
+                "task detection tests keyframes, not views; use saccade test for the complete split",
+            )
         if config.temporal_rule != "saccade":
-            yield "temporal_rule", "a clip of detection is centred on its keyframe; leave it at saccade"
+            yield "temporal_rule", "must be saccade for task detection, whose clips are centred on keyframes"
         if config.positive_weight != 1:
-            yield "positive_weight", "is for labels of clips; leave it at 1 to detect"
+            yield "positive_weight", "is not supported by task detection; set it to 1"
 
     @classmethod
     def model_overrides(cls, model_name: str) -> dict[str, Any]:
         super().model_overrides(model_name)
         if "detection" not in option_names(model_name):
-            raise ConfigError(f"task: {model_name} has no head for people in boxes, so it cannot detect")
+            raise ConfigError(f"task: {model_name} does not support detection")
         return {"detection": True}
 
     # -------------------------------------------------------------------------------------------- data
 
     @classmethod
     def data_options(cls, config: Any, split: str) -> dict[str, Any]:
-        """Every keyframe to train on; to validate on every fourth second, as PySlowFast, or all."""
+        """Every keyframe in training; every fourth second in validation, as in PySlowFast, or all."""
         people = config.people
         boxes = people.train_boxes if split == "train" else people.val_boxes
         return {
@@ -313,8 +318,8 @@ class Detect(Task):
         }
 
     def load_split(self, path: str, split: str, **options: Any) -> VideoDataset:
-        """The keyframes of a split, in the format of AVA unless ``path`` names another reader. Options as for
-        `load_ava`.
+        """Load the keyframes of a split, in the format of AVA unless ``path`` names another reader. Options
+        as in `load_ava`.
         """
         return super().load_split(with_default_reader(path, "ava"), split, **options)
 
@@ -322,7 +327,7 @@ class Detect(Task):
         self, path: str, split: str, given: Mapping[str, Any], *, class_names: Sequence[str] | None
     ) -> VideoDataset:
         if split not in ("train", "val"):
-            raise UsageError(f"--split: AVA has train and val, not {split}")
+            raise UsageError(f"--split: must be train or val for AVA (is {split})")
         options = {name: given[name] for name in ("root", "allow_missing", "detected", "min_score")}
         return self.load_split(path, split, **options)
 
@@ -331,11 +336,11 @@ class Detect(Task):
     ) -> None:
         if not dataset.keyframes:
             raise DataError(
-                f"{source or dataset.root}: has no boxes of people; task detection needs AVA's format"
+                f"{source or dataset.root}: has no person boxes; task detection needs the format of AVA"
             )
 
     def check_validation(self, dataset: VideoDataset, *, source: str) -> None:
-        """Nothing to check: a keyframe without actions counts."""
+        """Nothing to check: keyframes without actions are evaluated too."""
 
     # ---------------------------------------------------------------------------------------- training
 
@@ -354,8 +359,8 @@ class Detect(Task):
         model_options: dict[str, Any],
     ) -> Preview:
         x, boxes, labels = clips_with_people(transform, part)
-        people = labels.split([len(own) for own in boxes])
-        return Preview(x, [own.amax(0) if len(own) else own.sum(0) for own in people], boxes)
+        each = labels.split([len(clip_boxes) for clip_boxes in boxes])
+        return Preview(x, [rows.amax(0) if len(rows) else rows.sum(0) for rows in each], boxes)
 
     # -------------------------------------------------------------------------------------- evaluation
 
@@ -363,7 +368,7 @@ class Detect(Task):
         return (clip.short_side,)
 
     def plan(self, video: VideoReader, wanted: PlanRequest) -> VideoPlan:
-        """The clip around a keyframe, not cropped, as PySlowFast tests; its tag is the boxes."""
+        """The clip around a keyframe, not cropped, as in PySlowFast; its tag has the boxes."""
         keyframe = wanted.dataset.keyframes[wanted.position]
         frames = keyframe_clip(
             keyframe,
@@ -375,12 +380,12 @@ class Detect(Task):
         )
         if wanted.shuffle_seed is not None:
             frames = np.random.default_rng(wanted.shuffle_seed).permutation(frames)
-        indices, places = np.unique(frames, return_inverse=True)
-        planned = PlannedClip(tuple(places.tolist()), wanted.size, "pyslowfast", {WHOLE: keyframe.boxes})
+        indices, inverse = np.unique(frames, return_inverse=True)
+        planned = PlannedClip(tuple(inverse.tolist()), wanted.size, "pyslowfast", {WHOLE: keyframe.boxes})
         return VideoPlan(indices, (planned,))
 
     def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:
-        """Sigmoid of the people of each view, float32 (people, K)."""
+        """Sigmoid of the person boxes of each view, float32 (boxes, K)."""
         height, width = x.shape[3:]
         size = torch.tensor([width, height, width, height], device=x.device)
         boxes = [torch.tensor(view.tag, device=x.device) * size for view in views]
@@ -388,7 +393,7 @@ class Detect(Task):
         scores: NDArray[np.float32] = logits_NK.float().sigmoid().cpu().numpy()
         if not np.isfinite(scores).all():
             raise not_finite()
-        return np.split(scores, np.cumsum([len(own) for own in boxes])[:-1])
+        return np.split(scores, np.cumsum([len(each) for each in boxes])[:-1])
 
     def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
         return output
@@ -401,18 +406,18 @@ class Detect(Task):
         check_classes(outcome.scores[outcome.order[0]].shape[1], dataset)
         keyframes = [dataset.keyframes[i] for i in outcome.order]
         shown = dict.fromkeys(keyframe.moment for keyframe in keyframes)
-        places = {moment: place for place, moment in enumerate([*shown])}
+        indices = {moment: index for index, moment in enumerate(shown)}
         for row in dataset.truth:
-            places.setdefault(row.moment, len(places))
+            indices.setdefault(row.moment, len(indices))
         common = outcome.protocol(KEYFRAMES) | {"temporal_rule": "saccade", "clip": outcome.clip}
         result = self.result_type(
-            moments=moment_texts(places),
-            people=np.repeat([places[k.moment] for k in keyframes], [len(k.boxes) for k in keyframes]).astype(
-                np.int64
-            ),
+            moments=moment_texts(indices),
+            people=np.repeat(
+                [indices[k.moment] for k in keyframes], [len(k.boxes) for k in keyframes]
+            ).astype(np.int64),
             boxes=np.array([box for k in keyframes for box in k.boxes], np.float64).reshape(-1, 4),
             scores=np.concatenate([outcome.scores[i] for i in outcome.order]).astype(np.float32),
-            truth=truth_table(dataset.truth, places),
+            truth=truth_table(dataset.truth, indices),
             counted=np.array(sorted(dataset.actions), np.int64),
             excluded=moment_texts(sorted(dataset.excluded)),
             boxes_from=dataset.boxes_from,

@@ -1,10 +1,10 @@
-"""What happens when: scores at every moment of a video, and the two metrics by which they are compared.
+"""Temporal action localisation: scores at every frame of a video, and two mAP metrics.
 
-    charades-25   the official evaluation (Charades_v1_localize.m): 25 equally spaced moments a video, the
-                  first at its start; average precision of each class over all of them; mean over the classes
-                  with a positive. On the whole test set all 157 have some, so this is the official figure.
-    per-frame     X3D-Multigrid's: every frame of every video, moments of start and end left out, classes
-                  without a positive counted as zero
+    charades-25   the official evaluation (Charades_v1_localize.m): 25 equally spaced points in time per
+                  video, the first at its start; average precision of each class over all points; mean over
+                  the classes with a positive. On the complete test set these are all 157 classes.
+    per-frame     that of X3D-Multigrid: every frame of every video except the exact start and end of actions;
+                  classes without a positive count as zero
 
 The two are not comparable. Shape letters: N videos, K classes, M scored frames of a video.
 """
@@ -43,18 +43,18 @@ from saccade.tasks.moments import (
     charades_frames,
     charades_times,
     frame_weights,
-    stretch,
-    stretch_to_frames,
-    stretch_weights,
+    interpolate,
+    interpolate_to_frames,
+    interpolation_weights,
 )
-from saccade.tasks.multilabel import best_classes, label_text, num_guessed, numbers, precision_table
+from saccade.tasks.multilabel import format_scores, label_text, precision_table, top1_hits, top_classes
 from saccade.tasks.result import ClassTable, Example, Result
 from saccade.tasks.scores import check_classes, finite, sigmoid
 from saccade.tasks.timeline import Timeline
 from saccade.video import VideoReader
 
 WINDOWS = "windows"
-"""What stands in the place of views: the video is covered by windows of one centre crop."""
+"""Name of the view set: windows that cover the video, with one centre crop."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -62,13 +62,13 @@ class LocalizationResult(Result):
     """Logits at every stride of every video.
 
     Attributes:
-        logits: float32 (sum of M, K), the videos one after the other.
+        logits: float32 (sum of M, K), concatenated over the videos.
         num_points: int64 (N,), M of each video.
-        num_frames, fps, durations: (N,) of the videos; seconds that the data set states, or last.
+        num_frames, fps, durations: (N,); durations in seconds, from the data set if it states them.
         actions: float64 (number of actions, 4): video, class, start, end.
-        overlap: fraction of a window that its neighbour has too.
-        timed: bool (N,), the videos whose frames do not lie at ``index / fps``; empty: none.
-        times: float64, when the frames of those are shown, one video after the other.
+        overlap: overlap of neighbouring windows as a fraction of a window.
+        timed: bool (N,), the videos with a variable frame rate; empty: none.
+        times: float64, the times of the frames of those videos, concatenated.
     """
 
     task: ClassVar[str] = "localization"
@@ -85,12 +85,12 @@ class LocalizationResult(Result):
 
     @cached_property
     def videos(self) -> tuple[FrameTimes, ...]:
-        """The frames of each video in time."""
+        """The frame times of each video."""
         return stored_frame_times(self.num_frames, self.fps, self.timed, self.times)
 
     @property
     def num_views(self) -> float:
-        """Windows a video, on average."""
+        """Mean number of windows per video."""
         pairs = zip(self.num_points.tolist(), self.videos, strict=True)
         counts = [len(windows_over(v, self.clip, num, self.overlap).starts) for num, v in pairs]
         return float(np.mean(counts)) if counts else float("nan")
@@ -106,29 +106,29 @@ class LocalizationResult(Result):
 
     # ----------------------------------------------------------------------------------------- scores
 
-    def of(self, video: int) -> NDArray[np.float32]:
+    def logits_of(self, video: int) -> NDArray[np.float32]:
         """The logits of one video: (M, K)."""
         stop = int(self.num_points[: video + 1].sum())
         return self.logits[stop - int(self.num_points[video]) : stop]
 
     def at_frames(self, video: int) -> NDArray[np.float64]:
         """The logits of every frame of one video: (num_frames, K)."""
-        return stretch_to_frames(self.of(video), self.videos[video], self.clip)
+        return interpolate_to_frames(self.logits_of(video), self.videos[video], self.clip)
 
     def actions_of(self, video: int) -> list[Action]:
-        """The annotated actions of a video, by its number in ``paths``."""
+        """The annotated actions of a video, given its index in ``paths``."""
         rows = self.actions[self.actions[:, 0] == video]
         return [Action(int(label), float(start), float(end)) for _, label, start, end in rows]
 
     @cached_property
     def points(self) -> NDArray[np.float32]:
-        """Logits at 25 moments of every video: (N * 25, K)."""
+        """Logits at 25 points in time of every video: (N * 25, K)."""
         rows = [self.at_frames(v)[charades_frames(n.num_frames, n)] for v, n in enumerate(self.videos)]
         return np.concatenate(rows).astype(np.float32)
 
     @cached_property
     def truth(self) -> NDArray[np.bool_]:
-        """Which classes are there at those moments: (N * 25, K)."""
+        """The classes that are present at those points: (N * 25, K)."""
         num_classes = self.logits.shape[1]
         rows = [
             active_at(self.actions_of(v), charades_times(float(d)), num_classes).T
@@ -138,13 +138,13 @@ class LocalizationResult(Result):
 
     @cached_property
     def video_logits(self) -> NDArray[np.float32]:
-        """Of each class the highest logit over the video: (N, K)."""
+        """The maximum logit of each class over the video: (N, K)."""
         starts = np.cumsum(self.num_points) - self.num_points
         return np.maximum.reduceat(self.logits, starts, axis=0)
 
     @cached_property
     def positives(self) -> NDArray[np.bool_]:
-        """Which classes a video has: (N, K)."""
+        """The classes of each video: (N, K)."""
         found = np.zeros((self.num_videos, self.logits.shape[1]), np.bool_)
         found[self.actions[:, 0].astype(int), self.actions[:, 1].astype(int)] = True
         return found
@@ -153,7 +153,7 @@ class LocalizationResult(Result):
 
     @cached_property
     def precisions(self) -> NDArray[np.float64]:
-        """Average precision of each class over the 25 moments: (K,)."""
+        """Average precision of each class over the 25 points: (K,)."""
         return metrics.average_precisions(self.points, self.truth)
 
     @property
@@ -163,13 +163,13 @@ class LocalizationResult(Result):
 
     @cached_property
     def standard_error(self) -> float:
-        """By leaving out a twentieth of the videos at a time."""
+        """Jackknife estimate."""
 
-        def of(kept: NDArray[np.bool_]) -> float:
-            rows = np.repeat(kept, CHARADES_POINTS)
+        def figure(selected: NDArray[np.bool_]) -> float:
+            rows = np.repeat(selected, CHARADES_POINTS)
             return metrics.mean_average_precision(self.points[rows], self.truth[rows])
 
-        return metrics.jackknife_error(of, self.num_videos)
+        return metrics.jackknife_error(figure, self.num_videos)
 
     @cached_property
     def per_frame(self) -> float:
@@ -183,23 +183,23 @@ class LocalizationResult(Result):
 
     @cached_property
     def map(self) -> float:
-        """Mean average precision of whole videos, each with its highest score over time."""
+        """Mean average precision of the video labels, from the maximum score over time."""
         return metrics.mean_average_precision(self.video_logits, self.positives)
 
     @cached_property
     def repeated_charades25(self) -> float:
-        """Control: ``charades-25`` where a video's highest scores are repeated over all of it."""
+        """Control: ``charades-25`` of the maximum scores of each video, repeated over time."""
         rows = np.repeat(self.video_logits, CHARADES_POINTS, axis=0)
         return metrics.mean_average_precision(rows, self.truth)
 
     @cached_property
     def pair_accuracy(self) -> float:
-        """`saccade.tasks.metrics.pair_preference` at the 25 moments; ``nan`` without pairs."""
+        """`saccade.tasks.metrics.pair_preference` at the 25 points; ``nan`` without pairs."""
         return metrics.pair_preference(self.points, self.truth, self.pairs)
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
-        """Binary cross entropy at the 25 moments, mean over them and the classes, per video."""
+        """Binary cross entropy per video, mean over the 25 points and the classes."""
         logits = self.points.astype(np.float64)
         each = np.logaddexp(0.0, np.where(self.truth, -logits, logits))
         means: NDArray[np.float64] = each.reshape(self.num_videos, -1).mean(axis=1)
@@ -207,7 +207,7 @@ class LocalizationResult(Result):
 
     @property
     def per_class(self) -> list[PrecisionRow]:
-        """One row per class, in label order; positives are moments of the 25 of every video."""
+        """One row per class, in label order. Positives are counted over the 25 points of every video."""
         counts = self.truth.sum(axis=0)
         return [
             PrecisionRow(label, int(count), float(precision))
@@ -215,7 +215,7 @@ class LocalizationResult(Result):
         ]
 
     def _active_frames(self, label: int) -> NDArray[np.bool_]:
-        """The frames of all videos at which a class is there, its first and last moment left out."""
+        """The frames of all videos with a class, without the exact start and end of its actions."""
         starts = np.cumsum(self.num_frames) - self.num_frames
         found = np.zeros(int(self.num_frames.sum()), np.bool_)
         for video, _, first, last in self.actions[self.actions[:, 1] == label]:
@@ -231,20 +231,20 @@ class LocalizationResult(Result):
         if clip is None:
             return super().protocol_text()
         return (
-            f"protocol: whole videos in windows of {clip.num_frames} frames x stride {clip.stride} at "
+            f"protocol: complete videos in windows of {clip.num_frames} frames x stride {clip.stride} at "
             f"{clip.target_fps:g} fps, overlap {100 * self.overlap:.0f} %, short side {clip.short_side}, "
             f"centre crop {clip.crop}, logits interpolated to frames"
         )
 
     def class_table(self) -> ClassTable:
-        return precision_table(self.per_class, self.class_names, "moments")
+        return precision_table(self.per_class, self.class_names, "points")
 
     def examples(self, num: int, *, hardest: bool) -> list[Example]:
-        return [self._example(row) for row in self._most(self.losses, num, hardest)]
+        return [self._example(row) for row in self._rows_by_loss(self.losses, num, hardest)]
 
     def _example(self, row: int) -> Example:
         path, positives, names = self.paths[row], self.positives[row], self.class_names
-        best = best_classes(sigmoid(self.video_logits[row]), positives, names)
+        best = top_classes(sigmoid(self.video_logits[row]), positives, names)
         scores = sigmoid(self.at_frames(row).astype(np.float32))
         timeline = Timeline(path, names, scores, float(self.fps[row]), self.videos[row])
         truth, loss = label_text(positives, names), float(self.losses[row])
@@ -263,19 +263,19 @@ class LocalizationResult(Result):
         return "submission_localize.txt"
 
     def write_submission(self, path: str | os.PathLike[str]) -> None:
-        """Write the scores as Charades_v1_localize.m reads them: a line for each of 25 moments of every
-        video, its id, the number of the moment from 1 on, and the scores.
+        """Write the scores in the format of Charades_v1_localize.m: a line for each of the 25 points of every
+        video with the video's id, the number of the point from 1 on, and the scores.
         """
         ids = [Path(name).stem for name in self.paths]
-        moments = sigmoid(self.points).reshape(len(ids), CHARADES_POINTS, -1)
+        points = sigmoid(self.points).reshape(len(ids), CHARADES_POINTS, -1)
         lines = [
-            f"{video} {number} {numbers(scores)}\n"
-            for video, rows in zip(ids, moments, strict=True)
+            f"{video} {number} {format_scores(scores)}\n"
+            for video, rows in zip(ids, points, strict=True)
             for number, scores in enumerate(rows, start=1)
         ]
         write_text(path, "".join(lines))
 
-    def _own_summary(self) -> dict[str, Any]:
+    def _task_summary(self) -> dict[str, Any]:
         return {**self.own_figures, "pair_accuracy": self.pair_accuracy, "overlap": self.overlap}
 
     def _arrays(self) -> dict[str, Any]:
@@ -284,7 +284,7 @@ class LocalizationResult(Result):
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
+    def _task_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
         return {"overlap": info["overlap"]}
 
 
@@ -297,29 +297,29 @@ def per_frame_precisions(
 ) -> NDArray[np.float64]:
     """Average precision of each class over all frames of all videos: (K,), ``nan`` without a positive.
 
-    One class at a time: all frames of Charades' test set in all classes would be a gigabyte.
+    Processes one class at a time; the frames of the test set of Charades in all classes need a gigabyte.
 
     Args:
-        logits: (sum of M, K), the videos one after the other.
-        num_points, num_frames: (N,) M and the number of frames of each video.
-        active: the frames of all videos at which a class is there: bool (sum of num_frames,).
-        weights: `frame_weights` of each video; default: those of videos of constant rate.
+        logits: (sum of M, K), concatenated over the videos.
+        num_points, num_frames: (N,), M and the number of frames of each video.
+        active: returns the frames with a class over all videos, bool (sum of num_frames,).
+        weights: `frame_weights` of each video; default: those of a constant frame rate.
     """
     rows = np.asarray(logits, np.float32)
     counts = list(zip(np.asarray(num_points).tolist(), np.asarray(num_frames).tolist(), strict=True))
     offsets = np.cumsum([0, *(points for points, _ in counts)])
-    parts = weights or [stretch_weights(points, frames) for points, frames in counts]
+    parts = weights or [interpolation_weights(points, frames) for points, frames in counts]
     below = np.concatenate([part[0] + start for part, start in zip(parts, offsets, strict=False)])
     above = np.concatenate([part[1] + start for part, start in zip(parts, offsets, strict=False)])
     weight = np.concatenate([part[2] for part in parts])
 
-    def of(label: int) -> float:
+    def precision(label: int) -> float:
         values = rows[:, label].astype(np.float64)
         return metrics.average_precision(
             values[below] + (values[above] - values[below]) * weight, active(label)
         )
 
-    return np.array([of(label) for label in range(rows.shape[1])])
+    return np.array([precision(label) for label in range(rows.shape[1])])
 
 
 # ---------------------------------------------------------------------------------------------- the task
@@ -327,7 +327,7 @@ def per_frame_precisions(
 
 @dataclass(frozen=True)
 class WindowTag:
-    """Which window a view is. ``order``: the places in the window of the view's frames."""
+    """The window of a view. ``order``: the position in the window of each frame of the view."""
 
     plan: Windows
     number: int
@@ -336,11 +336,10 @@ class WindowTag:
 
 @dataclass(frozen=True)
 class Localize(Task):
-    """Which classes are there at every moment of a video. Every video is tested whole, in overlapping windows
-    of the clip.
+    """Temporal localisation: the classes at every time of a video, tested in overlapping windows of a clip.
 
     Attributes:
-        overlap: fraction of a window that its neighbour has too.
+        overlap: overlap of neighbouring windows as a fraction of a window.
     """
 
     name: ClassVar[str] = "localization"
@@ -357,7 +356,7 @@ class Localize(Task):
     overlap: float = 0.5
 
     def __post_init__(self) -> None:
-        plan_windows(1, 1, overlap=self.overlap)  # raises where the overlap is out of range
+        plan_windows(1, 1, overlap=self.overlap)  # raises if the overlap is out of range
 
     @classmethod
     def problems(cls, config: Any) -> Problems:
@@ -365,22 +364,22 @@ class Localize(Task):
         if config.temporal_rule != "saccade":
             yield (
                 "temporal_rule",
-                f"{config.temporal_rule!r} does not say when each frame is; task localization needs saccade",
+                f"task localization needs saccade, which has frame times (is {config.temporal_rule!r})",
             )
         for name in ("mixup", "cutmix"):
             if getattr(config.augment, name):
-                yield f"augment.{name}", "mixes labels of clips, not of moments; leave it at 0 to localise"
+                yield f"augment.{name}", "is not supported by task localization; set it to 0"
 
     @classmethod
     def model_overrides(cls, model_name: str) -> dict[str, Any]:
         if "localization" not in option_names(model_name):
-            raise ConfigError(f"task: {model_name} gives no scores per frame, so it cannot localise")
+            raise ConfigError(f"task: {model_name} does not support localization")
         return {"localization": True}
 
     # ---------------------------------------------------------------------------------------- training
 
     def presence(self, dataset: VideoDataset) -> tuple[Tensor, float]:
-        """How long each class is present, float64 (K,), and the length of all videos, in seconds."""
+        """Seconds that each class is present, float64 (K,), and the total length of the videos."""
         present = torch.zeros(len(dataset.class_names), dtype=torch.float64)
         total = 0.0
         for item in dataset.items:
@@ -399,12 +398,11 @@ class Localize(Task):
         smoothing: float = 0.0,
         positive_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Half of it the binary cross entropy of each class's highest moment, half that of every moment.
+        """Mean of two binary cross entropies: of the maximum over time, and of every point in time.
 
-        That is X3D-Multigrid's loss (train_x3d_charades_loc.py): logits (B, K, T) are interpolated to the
-        moments that have labels (B, K, L). Moments that lie outside the video count in neither half (in
-        X3D-Multigrid the padding did). Each clip counts the same, however much of it lies inside. Correct:
-        the class with the highest moment is there.
+        The loss of X3D-Multigrid (train_x3d_charades_loc.py). Logits (B, K, T) are interpolated to the points
+        with labels (B, K, L). Points outside the video are ignored (X3D-Multigrid includes the padding), and
+        all clips have equal weight. A clip is correct if the class with the highest logit is present.
         """
         logits_BKL = F.interpolate(logits, labels.shape[2], mode="linear")
         if inside is None:
@@ -412,13 +410,13 @@ class Localize(Task):
         outside_B1L = ~inside[:, None]
         highest_BK = logits_BKL.masked_fill(outside_B1L, -torch.inf).amax(dim=2)
         present_BK = labels.masked_fill(outside_B1L, 0).amax(dim=2)
-        whole = F.binary_cross_entropy_with_logits(highest_BK, present_BK, pos_weight=positive_weight)
+        video = F.binary_cross_entropy_with_logits(highest_BK, present_BK, pos_weight=positive_weight)
         weight = None if positive_weight is None else positive_weight[:, None]
         each_BKL = F.binary_cross_entropy_with_logits(logits_BKL, labels, pos_weight=weight, reduction="none")
         per_point_BL = each_BKL.mean(dim=1).masked_fill(~inside, 0)
-        moments = (per_point_BL.sum(dim=1) / inside.sum(dim=1)).mean()
-        loss = (whole + moments) / 2
-        return loss, num_guessed(highest_BK, present_BK).to(loss.dtype)
+        points = (per_point_BL.sum(dim=1) / inside.sum(dim=1)).mean()
+        loss = (video + points) / 2
+        return loss, top1_hits(highest_BK, present_BK).to(loss.dtype)
 
     # -------------------------------------------------------------------------------------- evaluation
 
@@ -431,8 +429,8 @@ class Localize(Task):
     def plan_windows(
         self, video: VideoReader, clip: ClipSpec, shuffle_seed: tuple[int, ...] | None = None
     ) -> VideoPlan:
-        """Windows over the frames a stride apart. Shuffled, the frames of every window are permuted, and each
-        score is given back to the frame it belongs to.
+        """Windows over every stride-th frame. With a ``shuffle_seed`` the frames of each window are permuted,
+        and `merge` restores the order of their scores.
         """
         grid = frame_grid(
             len(video), video.fps, stride=clip.stride, target_fps=clip.target_fps, times=video.times
@@ -454,16 +452,16 @@ class Localize(Task):
         logits = model(x)
         if logits.ndim != 3:
             raise WeightsError(
-                f"the model gives {tuple(logits.shape)}, but (views, classes, frames) is needed to localise"
+                f"the model returns {tuple(logits.shape)}; localization needs (views, classes, frames)"
             )
         return list(finite(logits))
 
     def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
-        """A `Blend` of the windows; the logits of all scored frames, float32 (M, K), once the last is in."""
+        """A `Blend` of the windows; after the last one, the logits of all scored frames, float32 (M, K)."""
         tag: WindowTag = view.tag
         rows = output.T
-        if len(rows) != len(tag.order):  # the network strides in time
-            rows = stretch(rows, len(tag.order)).astype(np.float32)
+        if len(rows) != len(tag.order):  # the network has a temporal stride
+            rows = interpolate(rows, len(tag.order)).astype(np.float32)
         ordered = np.empty_like(rows)
         ordered[tag.order] = rows
         blend = Blend(tag.plan, rows.shape[1]) if before is None else before

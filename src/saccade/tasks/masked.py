@@ -1,10 +1,10 @@
-"""Pre-training without labels: what was hidden of a clip is predicted, and how well.
+"""Masked pre-training (MaskFeat): predict features of masked tokens.
 
-MaskFeat: Wei et al., CVPR 2022, arXiv 2112.09133. Masks, targets and loss are those of its two published
-codes, see `saccade.transforms.masking`, `saccade.transforms.masked_targets`.
+Wei et al., CVPR 2022, arXiv 2112.09133. Masks, targets and loss follow its two public implementations, see
+`saccade.transforms.masking` and `saccade.transforms.masked_targets`.
 
-Shape letters: B clips, T frames, S pixels a side, t h w the grid of tokens, n scored frames, D numbers
-predicted for a frame of a token, N videos.
+Shape letters: B clips, T frames, S crop, t h w token grid, F frames per token, n scored frames, D values per
+frame of a token, N videos.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ from saccade.transforms.masking import (
 )
 
 LOSS_EPS = 1e-5
-"""Added to the number of tokens that a loss is a mean of, as in VideoTransformer-pytorch."""
+"""Added to the number of tokens in the mean loss, as in VideoTransformer-pytorch."""
 
 
 class MaskedModel(Protocol):
-    """What is asked of a network that predicts hidden tokens."""
+    """Interface of networks that predict masked tokens."""
 
     target_kind: TargetKind
     predict_every: int
 
     def grid_of(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """The grid of tokens of a clip."""
+        """The token grid of a clip."""
 
     def __call__(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, 3, T, S, S) and bool (B, t, h, w) -> (B, t, h, w, F D)."""
@@ -62,13 +62,13 @@ class MaskedModel(Protocol):
 
 @dataclass(frozen=True)
 class Masking:
-    """How clips of one size are masked and scored.
+    """Masking and scoring of clips of one size.
 
     Attributes:
         generator: draws the masks.
-        scored: on which frames hidden tokens are scored, see `masked_tokens`.
+        scored: the frames with a loss, see `masked_tokens`.
         num_frames: frames predicted for a token.
-        kind: what is predicted.
+        kind: kind of targets.
     """
 
     generator: MaskGenerator
@@ -83,8 +83,8 @@ class Masking:
 
 @dataclass(frozen=True)
 class TokenErrors:
-    """Errors of the scored frames of a batch: ``errors`` (n, h, w), the mean of the squares over D, and 0
-    where nothing was hidden; ``targets`` (n, h, w, D); ``masked`` bool (n, h, w), what was hidden.
+    """Errors of the scored frames of a batch: ``errors`` (n, h, w), the mean squared error over D, 0 for
+    visible tokens; ``targets`` (n, h, w, D); ``masked`` bool (n, h, w).
     """
 
     errors: Tensor
@@ -92,17 +92,17 @@ class TokenErrors:
     masked: Tensor
 
     def explained(self) -> Tensor:
-        """Fraction of the variance of the targets that is explained: 1 - squared error / squared distance of
-        the targets from their mean. 0 where there is nothing to explain.
+        """Explained variance of the targets: 1 - squared error / squared deviation from the mean. 0 if the
+        targets have no variance.
         """
-        hidden = self.targets[self.masked]
-        spread = (hidden - hidden.mean(0)).square().mean(-1).sum() if len(hidden) else hidden.sum()
-        explained = 1 - self.errors.detach().sum() / spread
-        return torch.where(spread > 0, explained, 0.0)
+        targets = self.targets[self.masked]
+        variance = (targets - targets.mean(0)).square().mean(-1).sum() if len(targets) else targets.sum()
+        explained = 1 - self.errors.detach().sum() / variance
+        return torch.where(variance > 0, explained, 0.0)
 
 
 def token_errors(predictions: Tensor, tokens: MaskedTokens, pixels: Tensor, kind: TargetKind) -> TokenErrors:
-    """Errors of predictions (B, t, h, w, F D) about clips, uint8 (B, T, S, S, 3)."""
+    """Errors of predictions (B, t, h, w, F D) for clips, uint8 (B, T, S, S, 3)."""
     targets = scored_targets(pixels, tokens, kind)
     masked = scored_mask(tokens).to(targets.device)
     squares = (scored_predictions(predictions.float(), tokens) - targets).square().mean(-1)
@@ -114,13 +114,13 @@ def token_errors(predictions: Tensor, tokens: MaskedTokens, pixels: Tensor, kind
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MaskedResult(Result):
-    """Errors of the predictions of hidden tokens.
+    """Errors of the predictions of masked tokens.
 
     Attributes:
-        errors: float64 (N,), the sum over the hidden tokens of each video of the mean squared error.
-        counts: int64 (N,), hidden tokens of each video.
-        target_sum: float64 (D,), the sum of all their targets.
-        target_squares: float64 (D,), the sum of the squares.
+        errors: float64 (N,), mean squared error summed over the masked tokens of each video.
+        counts: int64 (N,), number of masked tokens of each video.
+        target_sum: float64 (D,), sum of their targets.
+        target_squares: float64 (D,), sum of the squares of their targets.
     """
 
     task: ClassVar[str] = "masked"
@@ -136,14 +136,12 @@ class MaskedResult(Result):
 
     @property
     def explained(self) -> float:
-        """Fraction of the variance of the targets that the predictions explain: 1 is perfect, and the same
-        prediction for every token gives at best 0.
-        """
+        """Explained variance of the targets: 1 is perfect; a constant prediction gives at most 0."""
         count = float(self.counts.sum())
         if not count:
             return float("nan")
-        spread = float((self.target_squares - self.target_sum**2 / count).mean())
-        return 1.0 - float(self.errors.sum()) / spread if spread > 0 else float("nan")
+        variance = float((self.target_squares - self.target_sum**2 / count).mean())
+        return 1.0 - float(self.errors.sum()) / variance if variance > 0 else float("nan")
 
     @property
     def losses(self) -> NDArray[np.float64]:
@@ -152,10 +150,10 @@ class MaskedResult(Result):
 
     @property
     def loss(self) -> float:
-        """The mean squared error of the hidden tokens of all videos."""
+        """The mean squared error of the masked tokens of all videos."""
         return float(self.errors.sum() / (self.counts.sum() + LOSS_EPS))
 
-    def _own_summary(self) -> dict[str, Any]:
+    def _task_summary(self) -> dict[str, Any]:
         return {"explained": self.explained, "num_tokens": int(self.counts.sum())}
 
     def _arrays(self) -> dict[str, Any]:
@@ -167,19 +165,19 @@ class MaskedResult(Result):
 
 
 def masking(config: Any, model: nn.Module, num_frames: int, crop: int) -> Masking:
-    """How clips of this size are masked and scored.
+    """Masking and scoring of clips of this size.
 
     Args:
         config: a `MaskedConfig`.
 
     Raises:
-        ConfigError: the model predicts no hidden tokens, or the masks cannot be drawn.
-        UsageError: the clip is not made of whole tokens.
+        ConfigError: the model does not predict masked tokens, or the masks cannot be drawn.
+        UsageError: the clip is not divisible into tokens.
     """
     if not isinstance(model, MaskFeat):
         name = getattr(model, "model_name", type(model).__name__)
         raise ConfigError(
-            f"task: {name} does not predict what is hidden; take one of saccade models 'maskfeat_*'"
+            f"task: {name} does not predict masked tokens; use one of saccade models 'maskfeat_*'"
         )
     grid = model.grid_of(num_frames, crop, crop)
     generator: MaskGenerator
@@ -194,8 +192,8 @@ def masking(config: Any, model: nn.Module, num_frames: int, crop: int) -> Maskin
 
 
 class MaskedObjective(Objective):
-    """The mean over the scored tokens of the whole batch, over all processes and passes, of the squared
-    error. What counts as correct is the fraction of the targets' variance explained.
+    """Mean squared error over the scored tokens of a batch, of all processes and passes. The number of
+    correct clips is the sum of the explained variances.
     """
 
     def __init__(self, config: Any, model: nn.Module) -> None:
@@ -220,7 +218,7 @@ class MaskedObjective(Objective):
         return loss, found.explained() * len(part)
 
     def _masking(self, batch: ClipBatch) -> Masking:
-        """That of the batch's clips, whose size multigrid changes."""
+        """The masking for the clip size of a batch, which multigrid changes."""
         size = (len(batch.clips[0]), batch.crop)
         if size not in self._maskings:
             self._maskings[size] = masking(self._config.masked, self._model, *size)
@@ -232,27 +230,27 @@ class MaskedObjective(Objective):
 
 @dataclass
 class _Sums:
-    """What the views of one video add up to."""
+    """Sums over the views of one video."""
 
     error: float = 0.0
     count: int = 0
     target_sum: NDArray[np.float64] | float = 0.0
     target_squares: NDArray[np.float64] | float = 0.0
 
-    def add(self, error: float, hidden: Tensor) -> None:
+    def add(self, error: float, targets: Tensor) -> None:
         self.error += error
-        self.count += len(hidden)
-        self.target_sum = self.target_sum + hidden.sum(0).cpu().numpy()
-        self.target_squares = self.target_squares + hidden.square().sum(0).cpu().numpy()
+        self.count += len(targets)
+        self.target_sum = self.target_sum + targets.sum(0).cpu().numpy()
+        self.target_squares = self.target_squares + targets.square().sum(0).cpu().numpy()
 
 
 @dataclass(frozen=True)
 class Masked(Task):
-    """Tokens of clips are hidden and predicted; labels are not looked at.
+    """Masked pre-training, without labels.
 
     Attributes:
-        masking: how clips of the size of the test are masked; needed by a test.
-        seed: the mask of a view follows from it, the position of the video and the number of the view.
+        masking: masking of the clips of a test; required for a test.
+        seed: seed of the masks, together with position and number of a view.
     """
 
     name: ClassVar[str] = "masked"
@@ -262,7 +260,7 @@ class Masked(Task):
     smooths_labels: ClassVar[bool] = False
     has_classes: ClassVar[bool] = False
     test_options: ClassVar[frozenset[str]] = frozenset()
-    predict_hint: ClassVar[str] = "it predicts no labels of clips"
+    predict_hint: ClassVar[str] = "it does not predict labels"
     searchable: ClassVar[bool] = False
     default_batch: ClassVar[int | None] = 8
     channels_last: ClassVar[bool | None] = True
@@ -274,20 +272,20 @@ class Masked(Task):
     def problems(cls, config: Any) -> Problems:
         yield from super().problems(config)
         if config.masked.rule == "pyslowfast" and config.masked.scored == "centre":
-            yield "masked.scored", "boxes of pyslowfast have no middle frame; take all"
+            yield "masked.scored", "must be all for masks of pyslowfast, whose boxes have no middle frame"
         for name in ("mixup", "cutmix"):
             if getattr(config.augment, name):
-                yield f"augment.{name}", "mixes clips and their labels, and there are none; leave it at 0"
+                yield f"augment.{name}", "is not supported by task masked; set it to 0"
         if config.test_views:
-            yield "test_views", "there are no classes to test; fine-tune the run first"
+            yield "test_views", "task masked has no classes to test; fine-tune the run first"
         if config.positive_weight != 1:
-            yield "positive_weight", "is for labels; leave it at 1 for task masked"
+            yield "positive_weight", "is not supported by task masked; set it to 1"
 
     @classmethod
     def model_overrides(cls, model_name: str) -> dict[str, Any]:
         if "target_kind" not in option_names(model_name):
             known = ", ".join(list_models("maskfeat_*"))
-            raise ConfigError(f"task: {model_name} does not predict what is hidden; {known} do")
+            raise ConfigError(f"task: {model_name} does not predict masked tokens; use one of {known}")
         return {}
 
     @classmethod
@@ -299,8 +297,8 @@ class Masked(Task):
                 if (num_frames, crop) == (config.clip.num_frames, config.train_crop):
                     raise
                 raise ConfigError(
-                    f"multigrid: has clips of {num_frames} frames x {crop} pixels, and there {error}; or "
-                    "choose another cycle"
+                    f"multigrid: has clips of {num_frames} frames x {crop} pixels, for which {error}; or "
+                    "change the cycle"
                 ) from None
 
     @classmethod
@@ -318,13 +316,13 @@ class Masked(Task):
     # -------------------------------------------------------------------------------------------- data
 
     def load_split(self, path: str, split: str, **options: Any) -> VideoDataset:
-        """The videos of any data set without their labels, or of a plain folder."""
+        """Load the videos of any data set without labels, or of a plain folder."""
         return super().load_split(path, split, labelled=False, **options)
 
     def check_dataset(
         self, dataset: VideoDataset, *, source: str = "", error: type[Exception] = DataError
     ) -> None:
-        """Any will do."""
+        """All data sets are valid."""
 
     # ---------------------------------------------------------------------------------------- training
 
@@ -339,28 +337,28 @@ class Masked(Task):
         mixing: Mixing | None,
         model_options: dict[str, Any],
     ) -> Preview:
-        """Clips with the hidden tokens grey."""
+        """Clips with grey masked tokens."""
         with torch.device("meta"):
             model = create_model(config.model.name, 0, **model_options)
-        how = masking(config.masked, model, config.clip.num_frames, config.train_crop)
-        hidden = how.tokens([how.generator.of_clip(seed) for seed in part.seeds]).mask
+        clip_masking = masking(config.masked, model, config.clip.num_frames, config.train_crop)
+        mask = clip_masking.tokens([clip_masking.generator.of_clip(seed) for seed in part.seeds]).mask
         x = transform(part)
         for axis, size in enumerate(x.shape[2:], start=1):
-            hidden = hidden.repeat_interleave(size // hidden.shape[axis], axis)
+            mask = mask.repeat_interleave(size // mask.shape[axis], axis)
         grey = (0.5 - torch.tensor(config.clip.mean)) / torch.tensor(config.clip.std)
-        x = torch.where(hidden[:, None], grey.view(1, 3, 1, 1, 1), x)
+        x = torch.where(mask[:, None], grey.view(1, 3, 1, 1, 1), x)
         return Preview(x, [torch.zeros(0)] * len(part))
 
     def data_text(self, num_classes: int) -> str:
-        return "labels not looked at"
+        return "labels unused"
 
     # -------------------------------------------------------------------------------------- evaluation
 
     def forward(self, model: nn.Module, x: Tensor, views: Sequence[View]) -> Sequence[Any]:
-        """Of each view the sum of its errors, and the targets of the hidden tokens, float64 (number, D)."""
+        """For each view the sum of its errors and the targets of its masked tokens, float64 (number, D)."""
         if self.masking is None:
             raise UsageError(
-                "task masked: how clips are masked is not given; see saccade.tasks.masked.masking"
+                "task masked: a test needs the argument masking, see saccade.tasks.masked.masking"
             )
         pixels = torch.stack([view.pixels for view in views])
         seeds = [view_seed(self.seed, view.position, view.number) for view in views]
@@ -370,12 +368,12 @@ class Masked(Task):
             found = token_errors(predictions, tokens, pixels, self.masking.kind)
         if not bool(torch.isfinite(found.errors).all()):
             raise not_finite()
-        whose = tokens.scored.nonzero()[:, 0].to(x.device)
+        view_of_frame = tokens.scored.nonzero()[:, 0].to(x.device)
         outputs = []
         for number in range(len(views)):
-            own = whose == number
-            hidden = found.targets[own][found.masked[own]].double()
-            outputs.append((float(found.errors[own].double().sum()), hidden))
+            frames = view_of_frame == number
+            targets = found.targets[frames][found.masked[frames]].double()
+            outputs.append((float(found.errors[frames].double().sum()), targets))
         return outputs
 
     def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
@@ -384,17 +382,17 @@ class Masked(Task):
         return sums
 
     def activation(self, logits: NDArray[Any]) -> NDArray[Any]:
-        raise UsageError("a model of task masked has no classes")
+        raise UsageError("task masked has no classes")
 
     def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:
         ((name, _),) = outcome.sets.items()
         videos: list[_Sums] = [outcome.scores[i] for i in outcome.order]
         common = outcome.protocol(name) | {"clip": outcome.clip, "temporal_rule": outcome.rule}
         result = self.result_type(
-            errors=np.array([own.error for own in videos]),
-            counts=np.array([own.count for own in videos], np.int64),
-            target_sum=np.asarray(sum(own.target_sum for own in videos)),
-            target_squares=np.asarray(sum(own.target_squares for own in videos)),
+            errors=np.array([sums.error for sums in videos]),
+            counts=np.array([sums.count for sums in videos], np.int64),
+            target_sum=np.asarray(sum(sums.target_sum for sums in videos)),
+            target_squares=np.asarray(sum(sums.target_squares for sums in videos)),
             **common,
         )
         return {name: result}

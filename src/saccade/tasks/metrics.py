@@ -1,8 +1,8 @@
-"""Exact metrics on score matrices, in numpy.
+"""Metrics of score matrices, in numpy.
 
-Scores have shape (num_videos, num_classes), labels (num_videos,) with values 0..num_classes-1. Where two
-classes have the same score the one with the lower index wins, as in ``argmax``. Every fraction lies in 0..1;
-a fraction of nothing is ``nan``.
+Scores have shape (num_videos, num_classes), labels (num_videos,) with values 0..num_classes-1. Of classes
+with equal scores the one with the lower index is first, as in ``argmax``. Fractions are in 0..1, and ``nan``
+without videos.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ class ClassRow:
     """The results of one class.
 
     Attributes:
-        recall: fraction of its clips that were recognised.
-        precision: fraction of the clips predicted as it that are of it.
-        confused_with: the class most of its missed clips were predicted as, -1 if there is none.
-        num_confused: how many those are.
+        confused_with: the most frequent wrong prediction for its clips, -1 if there is none.
+        num_confused: the number of these clips.
     """
 
     label: int
@@ -41,7 +39,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class PrecisionRow:
-    """The results of one class of several: how many rows have it, and its average precision."""
+    """The results of one class of a multi-label task."""
 
     label: int
     num_positives: int
@@ -49,21 +47,21 @@ class PrecisionRow:
 
 
 def ranks(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
-    """How many classes stand before the true one, per clip: 0 is a top-1 hit. Shape (num_videos,)."""
+    """The rank of the true class of each video, from 0: (num_videos,)."""
     values, truth = _checked(scores, labels)
-    own = values[np.arange(len(truth)), truth][:, None]
-    before = (np.arange(values.shape[1])[None] < truth[:, None]) & (values == own)
-    return ((values > own) | before).sum(axis=1)
+    true_scores = values[np.arange(len(truth)), truth][:, None]
+    ties_before = (np.arange(values.shape[1])[None] < truth[:, None]) & (values == true_scores)
+    return ((values > true_scores) | ties_before).sum(axis=1)
 
 
 def top_k(scores: ArrayLike, labels: ArrayLike, k: int = 1) -> float:
-    """Fraction of clips whose true class is among the ``k`` highest scores."""
+    """Top-k accuracy."""
     hits = ranks(scores, labels) < k
     return float(hits.mean()) if len(hits) else float("nan")
 
 
 def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
-    """Counts of shape (num_classes, num_classes): row is the true class, column the predicted one."""
+    """Confusion matrix (num_classes, num_classes): rows are true classes, columns predicted ones."""
     values, truth = _checked(scores, labels)
     num_classes = values.shape[1]
     cells = truth * num_classes + values.argmax(axis=1) if len(truth) else truth
@@ -71,7 +69,7 @@ def confusion_matrix(scores: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
 
 
 def mean_class_accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over classes of the fraction of their clips recognised. Classes without a clip are left out."""
+    """Mean recall of the classes that have clips."""
     table = confusion_matrix(scores, labels)
     totals = table.sum(axis=1)
     present = totals > 0
@@ -81,9 +79,9 @@ def mean_class_accuracy(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def per_class(scores: ArrayLike, labels: ArrayLike) -> list[ClassRow]:
-    """One row per class, in label order, classes without a clip included (their recall is ``nan``)."""
+    """One row per class, in label order, including classes without clips (recall ``nan``)."""
     table = confusion_matrix(scores, labels)
-    called = table.sum(axis=0)
+    num_predicted = table.sum(axis=0)
     rows = []
     for label, counts in enumerate(table):
         total, correct = int(counts.sum()), int(counts[label])
@@ -96,7 +94,7 @@ def per_class(scores: ArrayLike, labels: ArrayLike) -> list[ClassRow]:
                 num_clips=total,
                 num_correct=correct,
                 recall=correct / total if total else float("nan"),
-                precision=correct / int(called[label]) if called[label] else float("nan"),
+                precision=correct / int(num_predicted[label]) if num_predicted[label] else float("nan"),
                 confused_with=worst if missed[worst] else -1,
                 num_confused=int(missed[worst]),
             )
@@ -114,15 +112,15 @@ def most_confused(table: ArrayLike, num: int = 10) -> list[tuple[int, int, int]]
 
 
 def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
-    """Area under the precision-recall steps of one class, not interpolated (as scikit-learn).
+    """Average precision of one class without interpolation, as in scikit-learn.
 
-    ``scores`` and ``positives`` have shape (num_videos,). Clips with equal scores enter together. ``nan``
-    when there is no positive.
+    ``scores`` and ``positives`` have shape (num_videos,). Clips with equal scores share a threshold. ``nan``
+    without a positive.
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     if values.shape != truth.shape or values.ndim != 1:
         raise ValueError(
-            f"average_precision needs two vectors of one length, got {values.shape} and {truth.shape}"
+            f"average_precision needs two vectors of equal length, got {values.shape} and {truth.shape}"
         )
     if np.isnan(values).any():
         raise ValueError("scores hold nan")
@@ -139,49 +137,50 @@ def average_precision(scores: ArrayLike, positives: ArrayLike) -> float:
 
 
 def mean_average_precision(scores: ArrayLike, positives: ArrayLike, *, absent: Absent = "left out") -> float:
-    """Mean of the classes' average precision (mAP), both arguments (num_videos, num_classes).
+    """Mean average precision (mAP); both arguments have shape (num_videos, num_classes).
 
-    Classes without a positive are left out of the mean, as PySlowFast does for Charades, or count as zero, as
-    in X3D-Multigrid, which lowers the figure.
+    Classes without a positive are excluded from the mean, as in PySlowFast for Charades, or count as zero, as
+    in X3D-Multigrid.
     """
     return mean_over_classes(average_precisions(scores, positives), absent=absent)
 
 
 def average_precisions(scores: ArrayLike, positives: ArrayLike) -> Float:
-    """Average precision of each class, ``nan`` of one without a positive: (num_classes,)."""
+    """Average precision of each class (num_classes,), ``nan`` without a positive."""
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
     if values.shape != truth.shape or values.ndim != 2:
-        raise ValueError(f"mAP needs two matrices of one shape, got {values.shape} and {truth.shape}")
+        raise ValueError(f"mAP needs two matrices of equal shape, got {values.shape} and {truth.shape}")
     return np.array([average_precision(values[:, c], truth[:, c]) for c in range(values.shape[1])])
 
 
 def mean_over_classes(each: ArrayLike, *, absent: Absent = "left out") -> float:
-    """The mean of average precisions (num_classes,), of which those of absent classes are ``nan``."""
+    """The mean of average precisions (num_classes,), which are ``nan`` for absent classes."""
     values = np.asarray(each, np.float64)
-    kept = np.nan_to_num(values) if absent == "zero" else values[~np.isnan(values)]
-    return float(kept.mean()) if len(kept) else float("nan")
+    values = np.nan_to_num(values) if absent == "zero" else values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def pair_preference(scores: ArrayLike, positives: ArrayLike, pairs: Sequence[tuple[int, int]]) -> float:
-    """`pair_accuracy` where there may be several labels: among the rows that are of one class of a pair and
-    not of the other, the fraction that prefers the right one. Both arguments (num_rows, num_classes).
+    """Multi-label `pair_accuracy`: the fraction of correct preferences among the rows with exactly one class
+    of a pair. Both arguments have shape (num_rows, num_classes).
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
-    right, total = 0.0, 0
-    for first, second in pairs:
-        for own, other in ((first, second), (second, first)):
-            rows = truth[:, own] & ~truth[:, other]
+    correct, total = 0.0, 0
+    for pair in pairs:
+        for label, other in (pair, pair[::-1]):
+            rows = truth[:, label] & ~truth[:, other]
             total += int(rows.sum())
-            right += float((values[rows, own] > values[rows, other]).sum())
-            right += 0.5 * float((values[rows, own] == values[rows, other]).sum())
-    return right / total if total else float("nan")
+            correct += float((values[rows, label] > values[rows, other]).sum())
+            correct += 0.5 * float((values[rows, label] == values[rows, other]).sum())
+    return correct / total if total else float("nan")
 
 
 def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[int, int]]) -> float:
-    """Fraction of clips that prefer their class to its partner, among the clips of classes in ``pairs``.
+    """Fraction of clips with a higher score for their class than for its partner, over the classes in
+    ``pairs``.
 
-    Each pair holds two classes that differ in one thing alone (the direction of time, in `motion`), so that
-    0.5 is chance whatever else a model has learnt. Equal scores count half.
+    The classes of a pair differ in one respect only (the direction of time in `motion`), so 0.5 is chance for
+    a model that ignores it. Equal scores count half.
     """
     values, truth = _checked(scores, labels)
     partner = np.full(values.shape[1], -1)
@@ -195,27 +194,26 @@ def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[in
     inside = np.flatnonzero(partner[truth] >= 0)
     if not len(inside):
         return float("nan")
-    own, other_score = values[inside, truth[inside]], values[inside, partner[truth[inside]]]
-    return float(((own > other_score) + 0.5 * (own == other_score)).mean())
+    true_score, other_score = values[inside, truth[inside]], values[inside, partner[truth[inside]]]
+    return float(((true_score > other_score) + 0.5 * (true_score == other_score)).mean())
 
 
 _JACKKNIFE_GROUPS = 20
 
 
-def share_error(fraction: float, num: int) -> float:
+def proportion_error(fraction: float, num: int) -> float:
     """Standard error of a fraction of ``num`` independent videos."""
     return math.sqrt(fraction * (1 - fraction) / num) if num else math.nan
 
 
 def jackknife_error(figure: Callable[[NDArray[np.bool_]], float], num_videos: int) -> float:
-    """Standard error of any figure, by leaving out a twentieth of the videos at a time.
+    """Standard error of a figure without a closed formula, such as mAP.
 
-    The delete-a-group jackknife (Shao and Wu, 1989): the mean average precision has no formula for it. Every
-    twentieth video is left out together, so that a list sorted by class loses some of each.
+    The delete-a-group jackknife (Shao and Wu, 1989) with 20 groups. A group has every 20th video, so that it
+    contains all classes of a sorted list.
 
     Args:
-        figure: the figure of the videos where its argument, bool (num_videos,), is true; ``nan`` where those
-            have none.
+        figure: computes the figure of the selected videos, bool (num_videos,); may be ``nan``.
 
     Returns:
         The standard error; ``nan`` with fewer than two videos.

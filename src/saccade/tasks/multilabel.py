@@ -1,4 +1,4 @@
-"""Several labels a video: scores of each class on its own, mean average precision.
+"""Multi-label classification: binary cross entropy, mean average precision.
 
 Shape letters: N videos, K classes.
 """
@@ -35,15 +35,15 @@ Ensemble = Literal["max", "mean"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MultiLabelResult(Result):
-    """Scores of one view set over a data set where a video has any number of labels.
+    """Scores of one view set on a multi-label data set.
 
     Attributes:
-        scores: float32 (N, K) in 0..1: of each class the largest sigmoid over the views, as PySlowFast and
-            X3D-Multigrid, or the mean.
+        scores: float32 (N, K) in 0..1: maximum of the sigmoid over the views (PySlowFast, X3D-Multigrid), or
+            the mean.
         positives: bool (N, K).
-        truth: bool (N, 25, K), which classes are there at 25 equally spaced moments; (N, 0, K) where the
-            actions of the data set have no times.
-        ensemble: what was made of a class's scores in the views.
+        truth: bool (N, 25, K), the classes at 25 equally spaced points in time; (N, 0, K) if the actions of
+            the data set have no times.
+        ensemble: how the scores of the views were combined.
     """
 
     task: ClassVar[str] = "multi-label"
@@ -59,25 +59,25 @@ class MultiLabelResult(Result):
 
     @cached_property
     def precisions(self) -> NDArray[np.float64]:
-        """Average precision of each class, ``nan`` where it has no positive: (K,)."""
+        """Average precision of each class, ``nan`` without a positive: (K,)."""
         return metrics.average_precisions(self.scores, self.positives)
 
     @property
     def map(self) -> float:
-        """Mean average precision over the classes with a positive, as PySlowFast and scikit-learn."""
+        """Mean average precision over the classes with a positive, as in PySlowFast and scikit-learn."""
         return metrics.mean_over_classes(self.precisions)
 
     @cached_property
     def standard_error(self) -> float:
-        """By leaving out a twentieth of the videos at a time."""
+        """Jackknife estimate."""
         return metrics.jackknife_error(
-            lambda kept: metrics.mean_average_precision(self.scores[kept], self.positives[kept]),
+            lambda rows: metrics.mean_average_precision(self.scores[rows], self.positives[rows]),
             self.num_videos,
         )
 
     @cached_property
     def repeated_charades25(self) -> float:
-        """Control: the localisation metric ``charades-25`` of these scores repeated over the whole video."""
+        """Control: the localisation metric ``charades-25`` of these scores, repeated over time."""
         if not self.truth.size:
             return float("nan")
         rows = np.repeat(self.scores, CHARADES_POINTS, axis=0)
@@ -85,17 +85,17 @@ class MultiLabelResult(Result):
 
     @cached_property
     def pair_accuracy(self) -> float:
-        """See `saccade.tasks.metrics.pair_preference`; ``nan`` where the data set has no pairs."""
+        """See `saccade.tasks.metrics.pair_preference`; ``nan`` without pairs."""
         return metrics.pair_preference(self.scores, self.positives, self.pairs)
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
-        """Binary cross entropy of the scores, mean over the classes, per video."""
+        """Binary cross entropy per video, mean over the classes."""
         return binary_cross_entropy(self.scores, self.positives).mean(axis=1)
 
     @property
     def per_class(self) -> list[PrecisionRow]:
-        """One row per class, in label order, classes without a positive included."""
+        """One row per class, in label order, including classes without a positive."""
         counts = self.positives.sum(axis=0)
         return [
             PrecisionRow(label, int(count), float(precision))
@@ -104,18 +104,18 @@ class MultiLabelResult(Result):
 
     @property
     def combination_text(self) -> str:
-        return f"{'largest' if self.ensemble == 'max' else 'mean'} sigmoid of each class over the views"
+        return f"{'maximum' if self.ensemble == 'max' else 'mean'} of the views' sigmoid"
 
     def class_table(self) -> ClassTable:
         return precision_table(self.per_class, self.class_names, "videos")
 
     def examples(self, num: int, *, hardest: bool) -> list[Example]:
-        return [self._example(place) for place in self._most(self.losses, num, hardest)]
+        return [self._example(index) for index in self._rows_by_loss(self.losses, num, hardest)]
 
-    def _example(self, place: int) -> Example:
-        best = best_classes(self.scores[place], self.positives[place], self.class_names)
-        truth = label_text(self.positives[place], self.class_names)
-        return Example(self.paths[place], truth, best[0][2], float(self.losses[place]), best)
+    def _example(self, index: int) -> Example:
+        best = top_classes(self.scores[index], self.positives[index], self.class_names)
+        truth = label_text(self.positives[index], self.class_names)
+        return Example(self.paths[index], truth, best[0][2], float(self.losses[index]), best)
 
     @property
     def scored(self) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -126,15 +126,16 @@ class MultiLabelResult(Result):
         return f"submission_classify_{self.views}.txt"
 
     def write_submission(self, path: str | os.PathLike[str]) -> None:
-        """Write the scores as Charades_v1_classify.m reads them: a line for every video, its id and the score
-        of each class.
+        """Write the scores in the format of Charades_v1_classify.m: a line for every video with its id and
+        the score of each class.
         """
         ids = [Path(name).stem for name in self.paths]
         write_text(
-            path, "".join(f"{video} {numbers(row)}\n" for video, row in zip(ids, self.scores, strict=True))
+            path,
+            "".join(f"{video} {format_scores(row)}\n" for video, row in zip(ids, self.scores, strict=True)),
         )
 
-    def _own_summary(self) -> dict[str, Any]:
+    def _task_summary(self) -> dict[str, Any]:
         return {
             "ensemble": self.ensemble,
             "map": self.map,
@@ -146,12 +147,12 @@ class MultiLabelResult(Result):
         return {"scores": self.scores, "positives": self.positives, "truth": self.truth}
 
     @classmethod
-    def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
+    def _task_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
         return {"ensemble": info["ensemble"]}
 
 
 def precision_table(rows: Sequence[PrecisionRow], names: Sequence[str], count: str) -> ClassTable:
-    """The classes with a positive by average precision; ``count`` says what positives are counted in."""
+    """The classes with a positive by average precision; ``count`` is the heading of their number."""
     found = sorted(
         (row for row in rows if row.num_positives), key=lambda row: (row.average_precision, row.label)
     )
@@ -162,10 +163,10 @@ def precision_table(rows: Sequence[PrecisionRow], names: Sequence[str], count: s
     )
 
 
-def best_classes(
+def top_classes(
     scores: NDArray[Any], positives: NDArray[np.bool_], names: Sequence[str]
 ) -> tuple[tuple[str, float, bool], ...]:
-    """The three classes of the highest scores, as `Example` has them."""
+    """The three classes with the highest scores, for `Example.best`."""
     best = np.argsort(-scores, kind="stable")[:3].tolist()
     return tuple((names[i], float(scores[i]), bool(positives[i])) for i in best)
 
@@ -175,15 +176,15 @@ def label_text(positives: NDArray[np.bool_], names: Sequence[str]) -> str:
     return ", ".join(names[label] for label in np.flatnonzero(positives).tolist()) or "none of the classes"
 
 
-def numbers(scores: NDArray[np.float32]) -> str:
-    """Scores as the official evaluation of Charades reads them."""
+def format_scores(scores: NDArray[np.float32]) -> str:
+    """Scores in the format of the official evaluation of Charades."""
     return " ".join(f"{score:.6g}" for score in scores.tolist())
 
 
 @dataclass(frozen=True)
 class MultiLabel(Task):
-    """A video has any number of labels. Sigmoid of each view, and of each class the largest over the views
-    (``max``, as PySlowFast on Charades) or the mean.
+    """Multi-label classification. Sigmoid of each view, then the maximum over the views (``max``, PySlowFast
+    on Charades) or the mean.
     """
 
     name: ClassVar[str] = "multi-label"
@@ -198,7 +199,7 @@ class MultiLabel(Task):
     def __post_init__(self) -> None:
         if self.ensemble not in get_args(Ensemble):
             raise UsageError(
-                f"ensemble {self.ensemble!r} is unknown; it is one of {', '.join(get_args(Ensemble))}"
+                f"ensemble: must be one of {', '.join(get_args(Ensemble))} (is {self.ensemble!r})"
             )
 
     @classmethod
@@ -219,24 +220,23 @@ class MultiLabel(Task):
         smoothing: float = 0.0,
         positive_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Binary cross entropy, mean over clips and classes, of logits and labels (B, K). Correct: the class
-        with the highest logit is among the labels. ``smoothing`` spreads a fraction of each label evenly over
-        yes and no.
+        """Binary cross entropy of logits and labels (B, K), mean over clips and classes. A clip is correct if
+        the class with the highest logit is among its labels.
         """
         expected_BK = labels * (1 - smoothing) + smoothing / 2
         loss = F.binary_cross_entropy_with_logits(logits, expected_BK, pos_weight=positive_weight)
-        return loss, num_guessed(logits, labels).to(loss.dtype)
+        return loss, top1_hits(logits, labels).to(loss.dtype)
 
     def view_sets(self, views: str | Sequence[str]) -> dict[str, Views]:
         sets = super().view_sets(views)
-        wrong = next((own for own in sets.values() if own.average == "logits"), None)
+        wrong = next((views for views in sets.values() if views.average == "logits"), None)
         if wrong is not None:
-            raise UsageError(f"views {wrong}: this protocol is for one label a video; give CLIPSxCROPS")
+            raise UsageError(f"views {wrong}: this protocol is single-label; give CLIPSxCROPS")
         return sets
 
     def items_of(self, labels: Sequence[Any]) -> tuple[VideoItem, ...]:
         if any(len(np.shape(present)) != 1 for present in labels):
-            raise ValueError("each must be a vector (num_classes,) of 0 and 1")
+            raise ValueError("each label must be a vector (num_classes,) of 0 and 1")
         return tuple(
             VideoItem(
                 str(number),
@@ -259,9 +259,9 @@ class MultiLabel(Task):
         scores = sigmoid(output)
         if self.ensemble == "mean":
             return summed(before, np.stack([scores] * len(sets)), view.tag)
-        has = np.asarray(view.tag)[:, None] > 0
-        own = np.where(has, scores.astype(np.float64), -np.inf)
-        return own if before is None else np.maximum(before, own)
+        in_set = np.asarray(view.tag)[:, None] > 0
+        current = np.where(in_set, scores.astype(np.float64), -np.inf)
+        return current if before is None else np.maximum(before, current)
 
     def results(self, dataset: VideoDataset, outcome: Outcome) -> dict[str, Any]:
         check_classes(outcome.scores[outcome.order[0]].shape[1], dataset)
@@ -296,7 +296,7 @@ class MultiLabel(Task):
         return results
 
 
-def num_guessed(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
-    """How many clips have the class with the highest logit."""
+def top1_hits(logits_BK: Tensor, labels_BK: Tensor) -> Tensor:
+    """The number of clips whose class with the highest logit is among their labels."""
     best_B1 = logits_BK.detach().argmax(dim=1, keepdim=True)
     return (labels_BK.gather(1, best_B1) > 0).sum()

@@ -1,4 +1,4 @@
-"""The result of a test, and the file of its scores."""
+"""`Result`, the scores and metrics of a test, and its file."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _FIGURE_NAMES = {
 
 
 def figure_name(name: str) -> str:
-    """What a figure of `Result.figures` is called in print. "Repeated": the control in which the scores of a
-    whole video stand at every moment of it.
+    """The display name of a figure of `Result.figures`. "Repeated" is a control in which the scores of a
+    video are repeated at all of its frames.
     """
     return _FIGURE_NAMES.get(name, name)
 
 
 def is_figure(name: str) -> bool:
-    """Whether a task of ours has a figure of this name."""
+    """Whether a built-in task has a figure of this name."""
     return name in _FIGURE_NAMES
 
 
@@ -52,34 +52,34 @@ UNREADABLE = (
     *(OSError, EOFError, KeyError, ValueError, TypeError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What reading a file of scores that is cut short, or something else altogether, may raise."""
+"""Exceptions that a damaged or foreign file of scores may raise."""
 
 
 _FIGURE_NOTES = {
     "mean_class": "every class has the same weight",
-    "map": "mean over the classes with a positive, as scikit-learn",
-    "explained": "of the hidden parts; a constant prediction would be 0 %",
-    "charades25": "25 moments of each video, as the official evaluation of Charades",
-    "per_frame": "all frames, absent classes as zero, as X3D-Multigrid",
-    "repeated_charades25": "control: the scores of a whole video at each of its moments",
-    "frame_map": "detections at IoU 0.5, as the official evaluation of AVA",
+    "map": "mean over the classes with a positive, as in scikit-learn",
+    "explained": "of the masked tokens; a constant prediction would be 0 %",
+    "charades25": "25 points in time per video, as in the official evaluation of Charades",
+    "per_frame": "all frames, absent classes as zero, as in X3D-Multigrid",
+    "repeated_charades25": "control: the scores of a video repeated over time",
+    "frame_map": "detections at IoU 0.5, as in the official evaluation of AVA",
 }
 
 
 def figure_note(name: str) -> str:
-    """How a figure is measured, where its name does not say it; else empty."""
+    """A note on the definition of a figure, possibly empty."""
     return _FIGURE_NOTES.get(name, "")
 
 
 @dataclass(frozen=True)
 class ClassTable:
-    """How the classes fared, worst first, as tables and reports show it.
+    """Results per class, for tables and reports.
 
     Attributes:
-        value: heading of the value of each class, 0..1, which may be drawn as a bar.
+        value: heading of the value of each class, 0..1.
         columns: headings of the other cells.
-        rows: (class, value, cells), the worst first.
-        confusion: counts (K, K) of true by predicted class, where each video has one label.
+        rows: (class, value, cells), worst first.
+        confusion: confusion matrix (K, K), rows are true classes; single-label only.
     """
 
     value: str
@@ -90,13 +90,13 @@ class ClassTable:
 
 @dataclass(frozen=True)
 class Example:
-    """A video of a test and what the model made of it.
+    """A video of a test with its prediction.
 
     Attributes:
-        truth: its classes; true_score: score of its one class, None where it may have several.
-        is_correct: whether the best class is right.
-        best: the best classes: name, score 0..1, whether it is true.
-        timeline: scores over time, a `saccade.tasks.timeline.Timeline`; actions: when which class is true.
+        truth: its classes; true_score: the score of its class, None for multi-label tasks.
+        is_correct: whether the class with the highest score is correct.
+        best: the classes with the highest scores: name, score 0..1, whether it is correct.
+        timeline: scores over time, a `saccade.tasks.timeline.Timeline`; actions: the annotated actions.
     """
 
     path: str
@@ -111,7 +111,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Failure:
-    """A video that could not be read, and why. It is in no figure."""
+    """An unreadable video, which the figures do not include."""
 
     path: str
     cause: str
@@ -123,22 +123,22 @@ class Failure:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Result(ABC):
-    """What a test yields whatever the task: the protocol and the cost.
+    """Base class of test results: protocol and cost.
 
     Attributes:
         task: name of the task.
-        paths: file of every row.
+        paths: the file of each row.
         class_names: in label order.
         views: ``CLIPSxCROPS``, the name of a protocol, or ``windows``.
         clip, temporal_rule, shuffled: the rest of the protocol.
-        failures: videos that could not be read; not among the rows.
-        pairs: pairs of classes that differ in one thing alone, or none.
-        gmacs_per_view: multiply-adds of one forward pass of one view, in 1e9.
-        num_params: parameters of the model.
-        seconds: wall time of the whole call, all its view sets together.
-        clips_per_second: views through the model per second of it.
+        failures: unreadable videos, which have no rows.
+        pairs: pairs of classes that differ in one respect only, see `saccade.tasks.metrics.pair_accuracy`.
+        gmacs_per_view: multiply-adds of the forward pass of a view, in 1e9.
+        num_params: number of parameters of the model.
+        seconds: wall time of the test with all its view sets.
+        clips_per_second: views per second of that time.
         data_wait: fraction of the time spent waiting for decoded video, 0..1.
-        metrics: figures of the user's own, see `saccade.tasks.register_metric`.
+        metrics: registered metrics, see `saccade.tasks.register_metric`.
     """
 
     task: ClassVar[str]
@@ -160,12 +160,12 @@ class Result(ABC):
 
     @property
     def num_videos(self) -> int:
-        """Videos in the figures, failures left out."""
+        """Number of videos without failures."""
         return len(self.paths)
 
     @property
     def num_views(self) -> float:
-        """Forward passes a video."""
+        """Number of forward passes per video."""
         return len(parse_views(self.views))
 
     @property
@@ -175,34 +175,32 @@ class Result(ABC):
 
     @property
     def figures(self) -> dict[str, float]:
-        """The figures by name; the first is the one that models are chosen by. ``nan``: there is none."""
-        own = self.own_figures
-        return own | {name: value for name, value in self.metrics.items() if name not in own}
+        """The metrics by name, ``nan`` if undefined. The first one selects the best weights."""
+        figures = self.own_figures
+        return figures | {name: value for name, value in self.metrics.items() if name not in figures}
 
     @property
     @abstractmethod
     def own_figures(self) -> dict[str, float]:
-        """Those of the task, without `metrics`."""
+        """The figures of the task, without `metrics`."""
 
     @property
     def scored(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Scores (rows, K) and their labels, int (rows,) or bool (rows, K), for metrics; None: there are
-        none.
-        """
+        """Scores (rows, K) and labels, int (rows,) or bool (rows, K), for `metrics`; None without classes."""
         return None
 
     @property
     def losses(self) -> NDArray[np.float64]:
-        """The loss of each video, without label smoothing; empty if the task defines `loss` alone."""
+        """The loss of each video, without label smoothing; empty if the task only defines `loss`."""
         return np.empty(0)
 
     @property
     def loss(self) -> float:
-        """The mean loss, without label smoothing: the mean of `losses`; NaN without videos."""
+        """The mean of `losses`; NaN without videos."""
         return float(self.losses.mean()) if len(self.losses) else math.nan
 
     def protocol_text(self) -> str:
-        """The protocol in one line: an accuracy means nothing without it."""
+        """The protocol in one line."""
         views, clip = parse_views(self.views), self.clip
         if clip is None:
             return f"protocol: {self.views} views"
@@ -224,53 +222,53 @@ class Result(ABC):
         return "mean of the views' softmax"
 
     def class_table(self) -> ClassTable | None:
-        """How the classes fared; None: the task has no classes."""
+        """Results per class; None for tasks without classes."""
         return None
 
     def examples(self, num: int, *, hardest: bool) -> list[Example]:
-        """The videos with the highest loss, or with the lowest; none where the task has no examples."""
+        """The videos with the highest or lowest loss; empty if the task has no examples."""
         return []
 
-    def _most(self, losses: NDArray[np.float64], num: int, hardest: bool) -> list[int]:
-        """Rows of the videos for `examples`."""
+    def _rows_by_loss(self, losses: NDArray[np.float64], num: int, hardest: bool) -> list[int]:
+        """The rows with the highest or lowest loss."""
         order = losses.argsort()
         return (order[::-1] if hardest else order)[:num].tolist()
 
     @property
     def submission_name(self) -> str:
-        """End of the name of the file that `write_submission` writes; empty: the task has no such format."""
+        """End of the file name for `write_submission`; empty if the task has no such format."""
         return ""
 
     def write_submission(self, path: str | os.PathLike[str]) -> None:
         """Write the scores in the format of the task's official evaluation."""
-        raise NotImplementedError(f"task {self.task} has no format of an official evaluation")
+        raise NotImplementedError(f"task {self.task} has no submission format")
 
     @property
     def score_name(self) -> str:
-        """What the headline figure is called."""
+        """The name of the main figure, which selects the best weights."""
         return next(iter(self.figures))
 
     @property
     def score(self) -> float:
-        """The headline figure, 0..1."""
+        """The main figure, 0..1."""
         return self.figures[self.score_name]
 
     @cached_property
     def standard_error(self) -> float:
-        """Of the headline figure, for the number of videos it was taken on; ``nan``: this task has none."""
+        """Standard error of the main figure over the videos; ``nan`` if the task defines none."""
         return float("nan")
 
     @classmethod
     def error_of_mean(cls, results: Sequence[Self]) -> float:
-        """Standard error, from the number of videos, of the mean score of results on the same videos."""
+        """Standard error over the videos of the mean score of several results on the same videos."""
         return math.sqrt(fmean(result.standard_error**2 for result in results))
 
     def summary(self) -> dict[str, Any]:
-        """The figures and the protocol, ready for JSON (a figure that does not exist is None)."""
+        """Figures and protocol as plain values for JSON; undefined figures are None."""
         values = {
             "task": self.task,
             "views": self.views,
-            **self._own_summary(),
+            **self._task_summary(),
             **({"metrics": dict(self.metrics)} if self.metrics else {}),
             "loss": self.loss,
             "num_videos": self.num_videos,
@@ -289,16 +287,16 @@ class Result(ABC):
         return {key: None if _is_nan(value) else value for key, value in values.items()}
 
     @abstractmethod
-    def _own_summary(self) -> dict[str, Any]:
-        """What `summary` says of this task alone."""
+    def _task_summary(self) -> dict[str, Any]:
+        """The entries of `summary` of this task."""
 
     @abstractmethod
     def _arrays(self) -> dict[str, Any]:
-        """What `save` writes of this task alone."""
+        """The arrays of this task for `save`."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write paths, class names, views, the arrays of the task and the rest (as JSON under ``info``) to
-        .npz.
+        """Write an .npz file with paths, class names, views, the arrays of the task, and `summary` as JSON
+        under ``info``.
         """
         info = {**self.summary(), "pairs": [list(pair) for pair in self.pairs]}
         with atomic_path(path) as temporary, temporary.open("wb") as stream:
@@ -313,10 +311,10 @@ class Result(ABC):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Load a file that `save` wrote.
 
         Raises:
-            DataError: the file is not there, is not such a file, or is of another task.
+            DataError: the file does not exist, is not such a file, or has another task.
         """
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
@@ -330,7 +328,7 @@ class Result(ABC):
                 views=str(data.pop("views")),
                 **data,
                 **_fields(info),
-                **cls._own_fields(info),
+                **cls._task_fields(info),
             )
         except UNREADABLE as error:
             raise DataError(
@@ -338,8 +336,8 @@ class Result(ABC):
             ) from error
 
     @classmethod
-    def _own_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
-        """The fields of this task that are no arrays, from what `summary` said."""
+    def _task_fields(cls, info: dict[str, Any]) -> dict[str, Any]:
+        """The fields of this task that are not arrays, from the `summary`."""
         return {}
 
 
@@ -351,7 +349,7 @@ def clip_from_dict(fields: Mapping[str, Any]) -> ClipSpec:
     try:
         return ClipSpec(**values)
     except TypeError as error:
-        raise DataError(f"the clip in the file's metadata is not of this version: {error}") from error
+        raise DataError(f"the clip in the metadata is invalid in this version: {error}") from error
 
 
 def _fields(info: dict[str, Any]) -> dict[str, Any]:

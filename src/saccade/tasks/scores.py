@@ -1,4 +1,4 @@
-"""Logits and scores as numpy arrays: what the tasks share."""
+"""Functions of logits and scores as numpy arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.errors import DataError, WeightsError
 
 
 def finite(logits: Tensor) -> NDArray[np.float32]:
-    """Logits as numpy, float32.
+    """Convert logits to numpy, float32.
 
     Raises:
         WeightsError: some are not finite.
@@ -32,42 +32,40 @@ def not_finite() -> WeightsError:
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Over the last axis, in the type of ``logits``."""
+    """Softmax over the last axis, in the dtype of ``logits``."""
     result: NDArray[Any] = torch.from_numpy(logits).softmax(dim=-1).numpy()
     return result
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
-    """Of each value, in the type of ``logits``."""
+    """Sigmoid in the dtype of ``logits``."""
     result: NDArray[Any] = torch.from_numpy(logits).sigmoid().numpy()
     return result
 
 
 def summed(before: Any, each: NDArray[np.float32], counts: Sequence[int]) -> NDArray[np.float64]:
-    """``before`` plus the scores of one view for each view set, (num_sets, K), times how often the set has
-    it.
-    """
+    """Add the scores of one view for each view set, (num_sets, K), times its ``counts`` in the sets."""
     weights = np.asarray(counts, np.float64)[:, None]
     total: NDArray[np.float64] = (0.0 if before is None else before) + weights * each.astype(np.float64)
     return total
 
 
 def check_classes(num_scores: int, dataset: VideoDataset) -> None:
-    """Raise `DataError` unless the model's classes are as many as those of the data set."""
+    """Raise `DataError` if model and data set differ in the number of classes."""
     if num_scores != len(dataset.class_names):
         raise DataError(f"the model has {num_scores} classes, {dataset.root} has {len(dataset.class_names)}")
 
 
 def check_labels(labels: NDArray[np.int64], dataset: VideoDataset) -> None:
-    """Raise `DataError` unless every label is one of the classes of the data set."""
+    """Raise `DataError` if a label is not one of the classes of the data set."""
     num_classes = len(dataset.class_names)
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
-        raise DataError(f"{dataset.root}: label {wrong[0]} is none of its classes 0..{num_classes - 1}")
+        raise DataError(f"{dataset.root}: label {wrong[0]} is outside 0..{num_classes - 1}")
 
 
 def binary_cross_entropy(scores: NDArray[Any], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Of each score in 0..1, in float64; scores of 0 and 1 count as 1e-12 and 1 - 1e-12."""
+    """Binary cross entropy of each score in 0..1, in float64; scores are clipped to 1e-12..1 - 1e-12."""
     clipped = scores.astype(np.float64).clip(1e-12, 1 - 1e-12)
     each: NDArray[np.float64] = -np.where(labels, np.log(clipped), np.log1p(-clipped))
     return each

@@ -1,4 +1,4 @@
-"""What a model that localises gives for one video.
+"""Scores of one video over time.
 
 Shape letters: N frames, K classes.
 """
@@ -19,7 +19,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video in which a class is there: ``start`` and ``end`` in seconds, its highest score."""
+    """A segment of a video with a class: ``start`` and ``end`` in seconds, its maximum score."""
 
     label: str
     start: float
@@ -43,9 +43,9 @@ class Timeline:
     Attributes:
         path: the video.
         class_names: in label order.
-        scores: float32 (N, K), each in 0..1 by itself.
-        fps: frames per second, where the rate varies the usual one.
-        timing: the frames in time; default: ``index / fps``.
+        scores: float32 (N, K), sigmoid.
+        fps: frame rate; the usual one if it varies.
+        timing: times of the frames; default: ``index / fps``.
     """
 
     path: str
@@ -56,21 +56,21 @@ class Timeline:
 
     @cached_property
     def frames(self) -> FrameTimes:
-        """The frames in time."""
+        """The times of the frames."""
         return self.timing or FrameTimes(len(self.scores), self.fps)
 
     @property
     def duration(self) -> float:
-        """Seconds."""
+        """Duration in seconds."""
         return self.frames.duration
 
     @property
     def gaps(self) -> tuple[tuple[float, float], ...]:
-        """Start and end in seconds of the stretches in which nothing was recorded."""
+        """Start and end in seconds of the gaps without frames."""
         return self.frames.gaps
 
     def frames_at(self, num_columns: int) -> NDArray[np.int64]:
-        """The frames shown in the middle of each of ``num_columns`` equal parts of the video; -1 in a gap."""
+        """The frames at the middle of each of ``num_columns`` equal parts of the video; -1 in a gap."""
         columns = np.arange(num_columns) + 0.5
         if not self.frames.varies:
             return (columns * len(self.scores) / num_columns).astype(np.int64)
@@ -79,17 +79,17 @@ class Timeline:
         return np.where(outside, -1, self.frames.at(times))
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
-        """The ``k`` classes with the highest scores anywhere in the video, best first."""
+        """The ``k`` classes with the highest maximum scores, best first."""
         highest = self.scores.max(axis=0)
         return [(self.class_names[i], float(highest[i])) for i in self.best_labels(k)]
 
     def best_labels(self, k: int) -> list[int]:
-        """Those classes by number."""
+        """The labels of those classes."""
         order: list[int] = np.argsort(-self.scores.max(axis=0), kind="stable")[:k].tolist()
         return order
 
     def segments(self, threshold: float = THRESHOLD) -> list[Segment]:
-        """Where a class scores at least ``threshold``, in order of time; none lasts through a gap."""
+        """The segments with a score of at least ``threshold``, by time; a gap ends a segment."""
         found = []
         for label, name in enumerate(self.class_names):
             for first, end in self.frames.segments:
@@ -103,7 +103,7 @@ class Timeline:
         return sorted(found, key=lambda segment: (segment.start, segment.end))
 
     def to_dict(self, threshold: float = THRESHOLD, k: int = 5) -> dict[str, Any]:
-        """Plain values for JSON: the video, its gaps if any, the top ``k`` classes and the segments."""
+        """Plain values for JSON: the video, any gaps, the top ``k`` classes and the segments."""
         return {
             "path": self.path,
             "duration": round(self.duration, 3),
