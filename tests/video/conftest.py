@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
+import av.filter
 import numpy as np
 import pytest
 
@@ -107,15 +108,30 @@ def number_of(frame: np.ndarray) -> int:
     return sum((side[bit * block + block // 2] > 128) << bit for bit in range(8))
 
 
+def as_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """The frame as the ffmpeg command converts it: its scale filter, on the whole picture, not by fields."""
+    graph = av.filter.Graph()
+    entrance = graph.add(
+        "buffer",
+        video_size=f"{frame.width}x{frame.height}",
+        pix_fmt=frame.format.name,
+        time_base="1/1",
+        colorspace=str(int(frame.colorspace)),
+        range=str(int(frame.color_range)),
+    )
+    scale = graph.add("scale", "flags=bicubic")
+    exit_ = graph.add("buffersink")
+    graph.link_nodes(entrance, scale, graph.add("format", "pix_fmts=rgb24"), exit_).configure()
+    entrance.push(frame)
+    return exit_.pull().to_ndarray()
+
+
 def sequential(path: str | Path) -> list[np.ndarray]:
     """All frames as they come out when the file is decoded from end to end, upright."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
-        return [
-            np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-            for frame in container.decode(stream)
-        ]
+        return [np.rot90(as_rgb(frame), round(frame.rotation / 90)) for frame in container.decode(stream)]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_readers import BACKENDS
 
-from conftest import sequential
+from conftest import as_rgb, sequential
 from saccade.errors import VideoError
 from saccade.video import Backend, open_video
 
@@ -103,7 +103,7 @@ def until_the_first_error(path: Path) -> list[np.ndarray]:
             except av.FFmpegError:
                 frames += stream.codec_context.decode(None)
                 break
-        return [frame.to_ndarray(format="rgb24") for frame in frames]
+        return [as_rgb(frame) for frame in frames]
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="compares with the ffmpeg command line")

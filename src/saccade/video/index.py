@@ -10,12 +10,13 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import av
 import numpy as np
 
 from saccade.errors import VideoError
+from saccade.video.colour import is_plain
 from saccade.video.nal import PacketFacts, packet_reader
 from saccade.video.source import Source
 from saccade.video.times import mean_rate, presentation_times, usual_rate
@@ -27,6 +28,20 @@ _CACHE_PACKETS = 8_000_000  # about 30 bytes each
 _NAMED_VARYING = 20  # files of varying rate that a process warns of
 
 logger = logging.getLogger(__name__)
+
+
+class Turn(NamedTuple):
+    """How stored pictures are shown: rows and columns swapped first, then reversed."""
+
+    transposed: bool = False
+    rows_reversed: bool = False
+    columns_reversed: bool = False
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """A view of ``picture`` (H, W, 3), upright."""
+        if self.transposed:
+            picture = picture.swapaxes(0, 1)
+        return picture[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,8 @@ class VideoIndex:
         num_frames: frames of the video.
         fps: frames per second, see `usual_rate`.
         height, width: as stored, before rotation.
-        rotation: quarter turns anticlockwise to show it upright, 0 to 3.
+        turn: how to show it upright.
+        plain_colour: what `saccade.video.colour.is_plain` says of the first frame.
     """
 
     method: Literal["packets", "decoded", "counted"]
@@ -65,7 +81,8 @@ class VideoIndex:
     fps: float
     height: int
     width: int
-    rotation: int
+    turn: Turn
+    plain_colour: bool
 
     @property
     def times(self) -> np.ndarray:
@@ -339,8 +356,23 @@ def _assemble(
         fps=usual_rate(seconds, float(stream.average_rate or stream.guessed_rate or 0)),
         height=first.height,
         width=first.width,
-        rotation=round(first.rotation / 90) % 4,
+        turn=_turn(first),
+        plain_colour=is_plain(first),
     )
+
+
+def _turn(picture: av.VideoFrame) -> Turn:
+    """The display matrix rounded to quarter turns and mirroring, as ``ffmpeg -autorotate`` applies it."""
+    side_data: Any = picture.side_data  # PyAV's stub does not know its keys
+    try:
+        matrix = side_data["DISPLAYMATRIX"]
+    except KeyError:
+        return Turn()
+    # A pixel (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Turn(True, b < 0, c < 0)
+    return Turn(False, d < 0, a < 0)
 
 
 UNKNOWN = np.iinfo(np.int64).min

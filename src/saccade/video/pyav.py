@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from saccade.errors import VideoError
+from saccade.video.colour import RgbConverter
 from saccade.video.decode import FrameDecoder
 from saccade.video.index import VideoIndex, build_index, cached_index, open_container
 from saccade.video.packets import PacketSource
@@ -37,11 +38,9 @@ class PyAVReader(VideoReader):
             raise
         index = self.index
         self.fps = index.fps
-        turned = index.rotation % 2 == 1
-        shown = (index.width, index.height) if turned else (index.height, index.width)
+        shown = (index.width, index.height) if index.turn.transposed else (index.height, index.width)
         self.size = resized(*shown, short_side)
-        self._stored_size = self.size[::-1] if turned else self.size
-        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._to_rgb = RgbConverter(*(self.size[::-1] if index.turn.transposed else self.size))
 
     def _open(self, file: Source, threads: int) -> None:
         index = cached_index(file)
@@ -88,7 +87,7 @@ class PyAVReader(VideoReader):
         array = pixels.numpy()
 
         def deliver(frame: int, picture: av.VideoFrame) -> None:
-            self._convert(picture, array[row_of[frame]])
+            np.copyto(array[row_of[frame]], self.index.turn(self._to_rgb(picture)))
 
         try:
             undecodable = self._decoder.decode(unique, deliver)
@@ -99,16 +98,6 @@ class PyAVReader(VideoReader):
         if wanted != unique:
             pixels = pixels[[row_of[frame] for frame in wanted]]
         return pixels, undecodable
-
-    def _convert(self, picture: av.VideoFrame, target: np.ndarray) -> None:
-        height, width = self._stored_size
-        rgb = self._reformatter.reformat(picture, width, height, "rgb24", threads=1)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        upright = rows[:, : 3 * width].reshape(height, width, 3)
-        if self.index.rotation:
-            upright = np.rot90(upright, self.index.rotation)
-        np.copyto(target, upright)
 
     def close(self) -> None:
         """Release the file. May be called twice."""

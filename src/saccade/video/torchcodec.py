@@ -43,7 +43,8 @@ class TorchCodecReader(VideoReader):
             self.fps, self.size = reader.fps, reader.size
         self._decoder = None
         # torchcodec starts at any packet marked as a key frame, correctly or not.
-        if self.index.method == "packets" and len(self.index.entries) == self.index.num_marked:
+        keys_are_right = self.index.method == "packets" and len(self.index.entries) == self.index.num_marked
+        if keys_are_right and self.index.plain_colour:
             try:
                 decoder = VideoDecoder(
                     file.open(), dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
