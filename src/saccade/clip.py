@@ -28,6 +28,11 @@ class ClipSpec:
     mean: tuple[float, float, float] = (0.45, 0.45, 0.45)
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
 
+    @property
+    def seconds(self) -> float:
+        """What a clip lasts, from its first frame to the end of its last."""
+        return ((self.num_frames - 1) * self.stride + 1) / self.target_fps
+
     def replace(self, **changes: Any) -> ClipSpec:
         """A copy with these fields changed."""
         return replace(self, **changes)

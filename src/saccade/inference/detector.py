@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from saccade.errors import DataError, VideoError
 from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
 from saccade.evaluation.scorer import Precision, Scorer, evaluating
 from saccade.inference.loading import LoadedModel, load_for_task
+from saccade.inference.partial import Damage, read_readable
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
 from saccade.sampling.timing import FrameTimes, gaps_dict
 from saccade.tasks import Detect, Failure
 from saccade.video import Backend, VideoReader, open_video
+from saccade.video.damage import damage_dict
 from saccade.video.source import VideoInput, source_name
 
 THRESHOLD = 0.5
@@ -51,7 +54,9 @@ class PeopleActions:
         class_names: actions in label order.
         people: in the order of time.
         duration: seconds; fps: frames per second, where the rate varies the usual one.
-        gaps: start and end in seconds of the stretches in which nothing was recorded.
+        gaps: start and end in seconds of the stretches in which nothing was recorded or can be decoded.
+        damaged: what cannot be decoded: spans with ``start`` and ``end`` in seconds, and the ``cause``. Boxes
+            in them are left out.
     """
 
     path: str
@@ -60,6 +65,7 @@ class PeopleActions:
     duration: float
     fps: float
     gaps: tuple[tuple[float, float], ...] = ()
+    damaged: Damage = ()
 
     def actions(self, person: Person, threshold: float = THRESHOLD, k: int = 5) -> list[tuple[str, float]]:
         """What scores at least ``threshold``, best first, ``k`` at most."""
@@ -75,6 +81,7 @@ class PeopleActions:
             "duration": round(self.duration, 3),
             "fps": round(self.fps, 4),
             **gaps_dict(self.gaps),
+            **damage_dict(self.damaged),
             "threshold": threshold,
             "people": [
                 {
@@ -162,8 +169,10 @@ class Detector:
             name: what the result calls it, and what its boxes are found by; default: its path or URL, or the
                 name of a file object.
 
+        Where some frames cannot be decoded, the others are scored; see `PeopleActions.damaged`.
+
         Raises:
-            VideoError: the video cannot be read; names it and the cause.
+            VideoError: nothing in the video can be read, or no second with boxes; names it and the cause.
             DataError: there are no boxes for it, or they lie beyond its end.
             UsageError: the source is of a type that is not taken.
         """
@@ -186,23 +195,31 @@ class Detector:
             failures=(VideoError, DataError),
         )
 
-    def _decode(self, source: VideoInput, name: str, *, threads: int) -> Iterator[tuple[Chunk, int, float]]:
-        """The clip around each second that has boxes, the second as the boxes call it, and its time."""
-        moments, clip = self._of_video(name), self.clip
+    def _decode(
+        self, source: VideoInput, name: str, *, threads: int
+    ) -> Iterator[tuple[Damage, tuple[Chunk, int, float]]]:
         with open_video(
-            source, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
+            source, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            cut = self._begins_late(name, moments, FrameTimes.of(reader).duration)
-            seconds = sorted(moments)
-            clips = np.stack([self._frames(name, second, reader, cut) for second in seconds])
-            indices, places = np.unique(clips, return_inverse=True)
-            planned = tuple(
-                PlannedClip(tuple(rows.tolist()), clip.short_side, "pyslowfast", {WHOLE: moments[second]})
-                for second, rows in zip(seconds, places.reshape(clips.shape), strict=True)
-            )
-            chunks = read_chunks(reader, VideoPlan(indices, planned), max_clips=1)
-            for second, chunk in zip(seconds, chunks, strict=True):
-                yield chunk, second, float(second - _FIRST_SECOND * cut)
+            yield from read_readable(reader, partial(self._read, name))
+
+    def _read(self, name: str, reader: VideoReader, damaged: Damage) -> Iterator[tuple[Chunk, int, float]]:
+        """The clip around each second that has boxes, the second as the boxes call it, and its time."""
+        moments = self._of_video(name)
+        cut = self._begins_late(name, moments, _duration(FrameTimes.of(reader), damaged))
+        times = {second: float(second - _FIRST_SECOND * cut) for second in sorted(moments)}
+        seconds = [s for s, time in times.items() if not any(d.start <= time < d.end for d in damaged)]
+        if not seconds:
+            raise VideoError(name, f"none of the seconds with boxes can be decoded: {damaged[0].cause}")
+        clips = np.stack([self._frames(name, second, reader, cut) for second in seconds])
+        indices, rows = np.unique(clips, return_inverse=True)
+        planned = tuple(
+            PlannedClip(tuple(own.tolist()), self.clip.short_side, "pyslowfast", {WHOLE: moments[second]})
+            for second, own in zip(seconds, rows.reshape(clips.shape), strict=True)
+        )
+        chunks = read_chunks(reader, VideoPlan(indices, planned), max_clips=1)
+        for second, chunk in zip(seconds, chunks, strict=True):
+            yield chunk, second, times[second]
 
     def _frames(self, path: str, second: int, reader: VideoReader, cut: bool) -> NDArray[np.int64]:
         return keyframe_clip(
@@ -215,14 +232,18 @@ class Detector:
             times=reader.times,
         )
 
-    def _detect(self, path: str, chunks: Iterator[tuple[Chunk, int, float]]) -> PeopleActions:
+    def _detect(self, path: str, parts: Iterator[tuple[Damage, tuple[Chunk, int, float]]]) -> PeopleActions:
         people: list[Person] = []
+        damaged: Damage = ()
         with evaluating(self.loaded.model):
-            for chunk, second, time in chunks:
+            for damage, (chunk, second, time) in parts:
+                if damage != damaged:
+                    people, damaged = [], damage
                 ((view, scores),) = self._scorer.stream(cut_views([chunk], self.clip, self._scorer.device))
                 people += [Person(second, time, box, row) for box, row in zip(view.tag, scores, strict=True)]
                 video = chunk.video
-        return PeopleActions(path, self.class_names, tuple(people), video.duration, video.fps, video.gaps)
+        duration = _duration(video, damaged)
+        return PeopleActions(path, self.class_names, tuple(people), duration, video.fps, video.gaps, damaged)
 
     def _of_video(self, path: str) -> Mapping[int, tuple[Box, ...]]:
         name = video_id(path)
@@ -245,6 +266,11 @@ class Detector:
             f"{self._boxes_from}: boxes at second {last} of video {video_id(path)!r}, which lasts "
             f"{duration:.1f} s ({path}); seconds are counted from 0, or from {_FIRST_SECOND} as AVA does"
         )
+
+
+def _duration(video: FrameTimes, damaged: Damage) -> float:
+    """Seconds, those that cannot be decoded included."""
+    return max(video.duration, damaged[-1].end if damaged else 0.0)
 
 
 def video_id(path: str) -> str:

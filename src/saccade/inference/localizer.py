@@ -15,11 +15,12 @@ from saccade.errors import UsageError
 from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
 from saccade.evaluation.scorer import Precision, Scorer, evaluating
 from saccade.inference.loading import LoadedModel, load_for_task
+from saccade.inference.partial import Damage, read_readable
 from saccade.tasks import Failure, Localize
 from saccade.tasks.moments import interpolate_to_frames
 from saccade.tasks.scores import sigmoid
 from saccade.tasks.timeline import Timeline
-from saccade.video import Backend, open_video
+from saccade.video import Backend, VideoReader, open_video
 from saccade.video.source import VideoInput, source_name
 
 _CHUNK_WINDOWS = 8  # windows decoded, and held, at a time
@@ -90,8 +91,10 @@ class Localizer:
             name: what the result calls it; default: its path or URL, the name of a file object, ``<bytes>``
                 or ``<frames>``.
 
+        Where some frames cannot be decoded, the others are scored; see `Timeline.damaged`.
+
         Raises:
-            VideoError: the video cannot be read; names it and the cause.
+            VideoError: nothing in the video can be read; names it and the cause.
             UsageError: the source is of a type that is not taken.
         """
         name = name or source_name(source)
@@ -105,20 +108,27 @@ class Localizer:
         """
         yield from map_videos(sources, lambda source: self._decode(source, threads=1), self._locate, workers)
 
-    def _decode(self, source: VideoInput, *, threads: int) -> Iterator[Chunk]:
+    def _decode(self, source: VideoInput, *, threads: int) -> Iterator[tuple[Damage, Chunk]]:
         with open_video(
             source, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            plan = self.task.plan_windows(reader, self.clip)
-            yield from read_chunks(reader, plan, max_clips=_CHUNK_WINDOWS)
+            yield from read_readable(reader, self._read)
 
-    def _locate(self, path: str, chunks: Iterator[Chunk]) -> Timeline:
+    def _read(self, reader: VideoReader, damaged: Damage) -> Iterator[Chunk]:
+        plan = self.task.plan_windows(reader, self.clip)
+        yield from read_chunks(reader, plan, max_clips=_CHUNK_WINDOWS)
+
+    def _locate(self, path: str, parts: Iterator[tuple[Damage, Chunk]]) -> Timeline:
         found: Any = None
+        damaged: Damage = ()
         with evaluating(self.loaded.model):
-            for chunk in chunks:
+            for damage, chunk in parts:
+                if damage != damaged:
+                    found, damaged = None, damage
                 views = cut_views([chunk], self.clip, self._scorer.device)
                 for view, logits in self._scorer.stream(views):
                     found = self.task.merge(found, logits, view, ())
                 video = chunk.video
         every = interpolate_to_frames(found, video, self.clip).astype(np.float32)
-        return Timeline(path, self.class_names, sigmoid(every), video.fps, video)
+        scores = sigmoid(every)
+        return Timeline(path, self.class_names, scores, video.fps, video, damaged, self.clip.seconds)

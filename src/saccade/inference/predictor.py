@@ -17,13 +17,15 @@ from saccade.errors import UsageError
 from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
 from saccade.evaluation.scorer import Precision, Scorer, evaluating
 from saccade.inference.loading import LoadedModel, load_for_inference, task_of
+from saccade.inference.partial import Damage, read_readable
 from saccade.sampling.plan import plan_clips
 from saccade.sampling.segments import SEGMENT_RULES, check_num_clips
 from saccade.sampling.temporal import RULES, sample_covering, sample_test
 from saccade.sampling.timing import FrameTimes, gaps_dict
 from saccade.sampling.views import Views, parse_views
 from saccade.tasks import Failure
-from saccade.video import Backend, open_video
+from saccade.video import Backend, VideoReader, open_video
+from saccade.video.damage import damage_dict
 from saccade.video.source import VideoInput, source_name
 
 _CHUNK_CLIPS = 8  # clips decoded, and held, at a time
@@ -62,7 +64,10 @@ class Prediction:
         window_scores: float32 (num_windows, num_classes).
         duration: seconds; fps: frames per second, where the rate varies the usual one.
         views: ``CLIPSxCROPS``.
-        gaps: start and end in seconds of the stretches in which nothing was recorded.
+        gaps: start and end in seconds of the stretches in which nothing was recorded or can be decoded.
+        damaged: what cannot be decoded: spans with ``start`` and ``end`` in seconds, and the ``cause``. The
+            windows lie over the rest.
+        clip_seconds: what the clip of the model lasts.
     """
 
     path: str
@@ -74,6 +79,13 @@ class Prediction:
     fps: float
     views: str
     gaps: tuple[tuple[float, float], ...] = ()
+    damaged: Damage = ()
+    clip_seconds: float = 0.0
+
+    @property
+    def short(self) -> bool:
+        """Whether the video lasts less than half of the clip, so that most frames of the clip repeat."""
+        return self.duration < self.clip_seconds / 2
 
     @property
     def label(self) -> str:
@@ -91,8 +103,8 @@ class Prediction:
         return [(self.class_names[i], float(self.scores[i])) for i in order]
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
-        """Plain values for JSON: path, duration, fps, views, gaps where there are any, the top ``k`` and the
-        windows.
+        """Plain values for JSON: path, duration, fps, views, the top ``k`` and the windows; gaps, damage and
+        ``short`` where there are any.
         """
         return {
             "path": self.path,
@@ -100,6 +112,8 @@ class Prediction:
             "fps": round(self.fps, 4),
             "views": self.views,
             **gaps_dict(self.gaps),
+            **damage_dict(self.damaged),
+            **({"short": True} if self.short else {}),
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(k)],
             "windows": [window.to_dict() for window in self.windows],
         }
@@ -207,8 +221,10 @@ class Predictor:
             name: what the result calls it; default: its path or URL, the name of a file object, ``<bytes>``
                 or ``<frames>``.
 
+        Where some frames cannot be decoded, the others are predicted; see `Prediction.damaged`.
+
         Raises:
-            VideoError: the video cannot be read; names it and the cause.
+            VideoError: nothing in the video can be read; names it and the cause.
             UsageError: the source is of a type that is not taken.
         """
         name = name or source_name(source)
@@ -224,53 +240,62 @@ class Predictor:
         """
         yield from map_videos(sources, lambda source: self._decode(source, threads=1), self._predict, workers)
 
-    def _decode(self, source: VideoInput, *, threads: int) -> Iterator[_Clips]:
+    def _decode(self, source: VideoInput, *, threads: int) -> Iterator[tuple[Damage, _Clips]]:
         """The clips of a video, a few at a time, so that its length does not matter for memory."""
-        clip = self.clip
         with open_video(
-            source, self.backend, short_side=clip.short_side, fps=self.frames_fps, threads=threads
+            source, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            options: dict[str, Any] = {
-                "num_frames": clip.num_frames,
-                "stride": clip.stride,
-                "target_fps": clip.target_fps,
-                "rule": self.temporal_rule,
-                "times": reader.times,
-            }
-            if self.views is None:
-                clips = sample_covering(len(reader), reader.fps, **options)
-            else:
-                clips = sample_test(len(reader), reader.fps, num_clips=self.views.num_clips, **options)
-            views = self.views or Views(len(clips), 1)
-            size = views.cut_size(clip.short_side, clip.crop)
-            plan = plan_clips(clips, short_side=size, num_crops=views.num_crops)
-            done = 0
-            for chunk in read_chunks(reader, plan, max_clips=_CHUNK_CLIPS):
-                yield _Clips(clips[done : done + len(chunk.clips)], chunk, views)
-                done += len(chunk.clips)
+            yield from read_readable(reader, self._read)
 
-    def _predict(self, path: str, chunks: Iterator[_Clips]) -> Prediction:
+    def _read(self, reader: VideoReader, damaged: Damage) -> Iterator[_Clips]:
+        clip = self.clip
+        options: dict[str, Any] = {
+            "num_frames": clip.num_frames,
+            "stride": clip.stride,
+            "target_fps": clip.target_fps,
+            "rule": self.temporal_rule,
+            "times": reader.times,
+        }
+        if self.views is None:
+            clips = sample_covering(len(reader), reader.fps, **options)
+        else:
+            clips = sample_test(len(reader), reader.fps, num_clips=self.views.num_clips, **options)
+        views = self.views or Views(len(clips), 1)
+        size = views.cut_size(clip.short_side, clip.crop)
+        plan = plan_clips(clips, short_side=size, num_crops=views.num_crops)
+        done = 0
+        for chunk in read_chunks(reader, plan, max_clips=_CHUNK_CLIPS):
+            yield _Clips(clips[done : done + len(chunk.clips)], chunk, views)
+            done += len(chunk.clips)
+
+    def _predict(self, path: str, parts: Iterator[tuple[Damage, _Clips]]) -> Prediction:
         scores: list[NDArray[np.float32]] = []
         spans: list[tuple[float, float]] = []
+        damaged: Damage = ()
         with evaluating(self.loaded.model):
-            for part in chunks:
+            for damage, part in parts:
+                if damage != damaged:
+                    scores, spans, damaged = [], [], damage
                 views = cut_views([part.chunk], self.clip, self._scorer.device)
                 logits = np.stack([row for _, row in self._scorer.stream(views)])
                 each = self.task.activation(logits)
                 scores.extend(self.task.join(each.reshape(len(part.clips), part.views.num_crops, -1), axis=1))
                 spans.extend(self._span(clip, part.chunk.video) for clip in part.clips)
                 last = part
-        table = np.stack(scores)
+        table, video = np.stack(scores), last.chunk.video
+        by_segments = self.temporal_rule in SEGMENT_RULES
         return Prediction(
             path=path,
             class_names=self.class_names,
             scores=self.task.join(table, axis=0),
             windows=tuple(self._window(span, row) for span, row in zip(spans, table, strict=True)),
             window_scores=table,
-            duration=last.chunk.video.duration,
-            fps=last.chunk.video.fps,
-            gaps=last.chunk.video.gaps,
+            duration=max(video.duration, damaged[-1].end if damaged else 0.0),
+            fps=video.fps,
+            gaps=video.gaps,
             views=str(last.views),
+            damaged=damaged,
+            clip_seconds=self.clip.num_frames / video.fps if by_segments else self.clip.seconds,
         )
 
     def _span(self, clip: NDArray[np.int64], video: FrameTimes) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saccade.sampling.timing import FrameTimes, gaps_dict
+from saccade.video.damage import DamagedSpan, damage_dict
 
 THRESHOLD = 0.5
 
@@ -46,6 +47,9 @@ class Timeline:
         scores: float32 (N, K), sigmoid.
         fps: frame rate; the usual one if it varies.
         timing: times of the frames; default: ``index / fps``.
+        damaged: what cannot be decoded: spans with ``start`` and ``end`` in seconds, and the ``cause``. Its
+            frames have no scores, N counts the others.
+        clip_seconds: what the clip of the model lasts.
     """
 
     path: str
@@ -53,6 +57,8 @@ class Timeline:
     scores: NDArray[np.float32] = field(repr=False)
     fps: float
     timing: FrameTimes | None = None
+    damaged: tuple[DamagedSpan, ...] = ()
+    clip_seconds: float = 0.0
 
     @cached_property
     def frames(self) -> FrameTimes:
@@ -61,12 +67,17 @@ class Timeline:
 
     @property
     def duration(self) -> float:
-        """Duration in seconds."""
-        return self.frames.duration
+        """Duration in seconds, damaged spans included."""
+        return max(self.frames.duration, self.damaged[-1].end if self.damaged else 0.0)
+
+    @property
+    def short(self) -> bool:
+        """Whether the video lasts less than half of the clip, so that most frames of the clip repeat."""
+        return self.duration < self.clip_seconds / 2
 
     @property
     def gaps(self) -> tuple[tuple[float, float], ...]:
-        """Start and end in seconds of the gaps without frames."""
+        """Start and end in seconds of the gaps without frames, damaged ones included."""
         return self.frames.gaps
 
     def frames_at(self, num_columns: int) -> NDArray[np.int64]:
@@ -103,12 +114,14 @@ class Timeline:
         return sorted(found, key=lambda segment: (segment.start, segment.end))
 
     def to_dict(self, threshold: float = THRESHOLD, k: int = 5) -> dict[str, Any]:
-        """Plain values for JSON: the video, any gaps, the top ``k`` classes and the segments."""
+        """Plain values for JSON: the video, gaps and damage, the top ``k`` classes and the segments."""
         return {
             "path": self.path,
             "duration": round(self.duration, 3),
             "fps": round(self.fps, 4),
             **gaps_dict(self.gaps),
+            **damage_dict(self.damaged),
+            **({"short": True} if self.short else {}),
             "threshold": threshold,
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(k)],
             "actions": [segment.to_dict() for segment in self.segments(threshold)],

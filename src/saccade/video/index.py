@@ -339,8 +339,10 @@ def _assemble(
 ) -> VideoIndex:
     top = max(facts.layer for facts in table.facts)
     entries = [i for i, facts in enumerate(table.facts) if facts.entry and (i == 0 or when[i] >= 0)]
-    if method == "counted" or not entries or entries[0] != 0:
-        entries = [0]
+    if method == "counted" or not table.understood:
+        entries = entries if entries[:1] == [0] and method != "counted" else [0]
+    elif entries[:1] != [0]:  # the first packets are damaged, or the stream begins between key frames
+        entries = [0, *entries]
     return VideoIndex(
         method=method,
         packet_of=packet_of,

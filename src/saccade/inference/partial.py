@@ -1,0 +1,38 @@
+"""Predicting what can be read of a video that is cut short or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from saccade.errors import VideoError
+from saccade.video import VideoReader
+from saccade.video.damage import DamagedSpan, ReadableFrames
+
+Item = TypeVar("Item")
+Damage = tuple[DamagedSpan, ...]
+
+
+def read_readable(
+    video: VideoReader, read: Callable[[VideoReader, Damage], Iterator[Item]]
+) -> Iterator[tuple[Damage, Item]]:
+    """What ``read`` makes of a video and its damage, each item with that damage.
+
+    Where a frame cannot be decoded, all frames are tried, and ``read`` begins again with those that can: the
+    items before, which came with another damage, are to be dropped. The last frame is always tried, because
+    a recording is mostly damaged where it was cut.
+
+    Raises:
+        VideoError: no frame can be decoded, or for another cause than frames that cannot.
+    """
+    try:
+        for item in read(video, ()):
+            yield (), item
+        video.frames([len(video) - 1])
+        return
+    except VideoError as error:
+        readable = ReadableFrames(video)
+        if not readable.damaged:
+            raise error
+    for item in read(readable, readable.damaged):
+        yield readable.damaged, item
