@@ -85,7 +85,7 @@ def test_what_the_system_refuses_is_one_line(
         raise OSError(28, "No space left on device", "scores.npz")
 
     monkeypatch.setattr("saccade.cli._dispatch", refused)
-    assert main(["models"]) == 1
+    assert main(["models"]) == 3
     assert capsys.readouterr().err == "saccade: error: scores.npz: No space left on device\n"
 
 

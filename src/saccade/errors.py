@@ -1,11 +1,21 @@
 """The errors that Saccade raises on purpose, all under `SaccadeError`.
 
 The message is one line that names the file or the field, what is wrong with it, and what would be right. The
-command line prints it without a traceback and ends with the exit code in `saccade.cli.EXIT_CODES`: 2 for a
-`UsageError`, 1 for the others. Anything else that escapes (a ``TypeError``, an ``IndexError``) is a bug.
+command line prints it without a traceback and ends with an exit code of `saccade.cli.EXIT_CODES`: 3 for a
+`TrainingError`, 1 for a `VideoError`, 2 for the others. Anything else that escapes (a ``TypeError``, an
+``IndexError``) is a bug.
 """
 
 from __future__ import annotations
+
+# what PyTorch says on a CPU, and cuDNN and cuBLAS on a GPU, when there is no memory left
+_NO_MEMORY = ("t allocate memory", "STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or PyTorch means that the memory of the machine or the device is short."""
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY))
 
 
 class SaccadeError(Exception):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary name keeps the suffix, because writers choose formats by it.
 
     Raises:
-        OSError: the folder cannot be made, or the file not written; it names ``path`` or the folder, not the
-            temporary file.
+        OSError: the folder cannot be made, or the file not written, whatever error the library that wrote it
+            gave; it names ``path`` or the folder, not the temporary file.
     """
     target = Path(path)
     try:
@@ -39,12 +41,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(target)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, name):  # a full disk names nothing
-            error.filename, error.filename2 = str(target), None
-        raise
+    except Exception as error:
+        failed = _as_os_error(error, target)
+        if failed is None:
+            raise
+        if failed.filename in (None, name):  # a full disk names nothing
+            failed.filename, failed.filename2 = str(target), None
+        if failed is error:
+            raise
+        raise failed from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be gone; the error that ends the writing matters
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -55,7 +63,42 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write indented JSON through `atomic_path`."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = None, encoding: str = "utf-8") -> str:
+    """``value`` as JSON that can be written in ``encoding``: readable where it can be, else escaped. A path
+    whose bytes are no text (Python keeps them as surrogates) is escaped too.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
+
+
+def _as_os_error(error: Exception, target: Path) -> OSError | None:
+    """The error of the operating system behind one of a library that writes files; None if there is none.
+
+    safetensors puts its number into a message; PyTorch's writer raises a RuntimeError while the error of the
+    file is being handled; PyAV's cannot be given another name; NumPy and Pillow raise one without a number.
+    """
+    found: BaseException | None = error
+    while isinstance(found, RuntimeError):
+        found = found.__cause__ or found.__context__
+    number = re.search(r"os error (\d+)", str(error))
+    code = int(number[1]) if number else getattr(found, "errno", None)
+    if isinstance(found, OSError) and code is not None and type(found).__module__ == "builtins":
+        return found
+    if code is not None and (number or isinstance(found, OSError)):
+        return OSError(code, os.strerror(code))
+    if not isinstance(found, OSError):
+        return None
+    with suppress(OSError):
+        if shutil.disk_usage(target.parent).free < 1 << 20:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(errno.EIO, f"could not be written ({found})")
 
 
 def _umask() -> int:

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+_imported: list[str] = []  # absolute paths, by `import_file`
+
 
 class Registry(Generic[T]):
     """Names and what they stand for, in the order of registration.
@@ -130,4 +132,11 @@ def import_file(path: str | os.PathLike[str]) -> ModuleType:
         ) from error
     if Path(module.__file__ or "").resolve() != file:
         raise UsageError(f"{os.fspath(path)}: a module named {file.stem} exists already; rename the file")
+    if str(file) not in _imported:
+        _imported.append(str(file))
     return module
+
+
+def imported_files() -> list[str]:
+    """Absolute paths of the files that `import_file` has imported."""
+    return list(_imported)

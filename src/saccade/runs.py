@@ -34,8 +34,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade._version import __version__
-from saccade.errors import UsageError
+from saccade.errors import DataError, SaccadeError, UsageError, WeightsError
 from saccade.files import write_json
+from saccade.plugins import imported_files
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,7 @@ same files; fields that `TrainConfig` has gained since have their defaults in th
 BEST = "best.safetensors"
 _CONFIG, _LAST, _METRICS, _LOG, _REPORT = "config.json", "last.pt", "metrics.jsonl", "log.txt", "report.html"
 _VAL_SCORES, _TEST, _PLAN, _IMAGE_WEIGHTS = "val_scores.npz", "test.json", "plan.png", "image_weights.json"
+_STEP = ("step", "epoch")  # in each row of the metrics
 _WRITTEN = (_CONFIG, _LAST, BEST, _METRICS, _LOG, _VAL_SCORES, _TEST, _REPORT, _PLAN, _IMAGE_WEIGHTS)
 
 
@@ -104,9 +106,9 @@ class Run:
         return self.config_file.is_file() or self.last.is_file()
 
     def record(self) -> dict[str, Any]:
-        """The content of config.json: ``format``, ``config``, ``command``, ``started``, ``git``,
-        ``versions``, ``device``, ``num_processes``, ``num_threads``. Formats before 1 have no ``format``; it
-        is then 0.
+        """The content of config.json: ``format``, ``config``, ``command``, ``plugins``, ``started``,
+        ``git``, ``versions``, ``device``, ``num_processes``, ``num_threads``. Formats before 1 have no
+        ``format``; it is then 0.
 
         Raises:
             UsageError: there is none, it is damaged, or a newer Saccade wrote it.
@@ -119,7 +121,10 @@ class Run:
         except FileNotFoundError:
             raise UsageError(f"{self.folder}: is not a run folder ({_CONFIG} is missing)") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}: not readable as a run's config ({error})") from error
+            raise UsageError(
+                f"{path}: not readable as a run's config ({error}); put it back from a copy, or use the "
+                f"weights alone ({self.best})"
+            ) from error
         found = values.setdefault("format", 0)
         if not isinstance(found, int) or found > FORMAT:
             raise UsageError(
@@ -151,15 +156,17 @@ class Run:
         Each row has ``step`` and ``epoch``; those of validations have ``val_loss`` and other ``val_*``.
         """
         try:
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
+            lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return [], 0
         rows = []
         for line in lines:
             try:
-                rows.append(json.loads(line))
-            except ValueError:  # the line that was being written when the process died
+                row = json.loads(line)
+            except (ValueError, RecursionError):  # the line that was being written when the process died
                 continue
+            if isinstance(row, dict) and all(isinstance(row.get(name), int | float) for name in _STEP):
+                rows.append(row)
         return rows, len(lines) - len(rows)
 
     @property
@@ -189,35 +196,76 @@ class Run:
 
     @property
     def test(self) -> dict[str, dict[str, Any]]:
-        """Figures of the final test by view set; empty if there was none."""
+        """Figures of the final test by view set; empty if there was none.
+
+        Raises:
+            DataError: test.json is damaged.
+        """
         try:
             figures: dict[str, dict[str, Any]] = json.loads(self.test_file.read_text(encoding="utf-8"))
+            if not all(isinstance(entry, dict) for entry in figures.values()):
+                raise TypeError("not an object of objects")
         except FileNotFoundError:
             return {}
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(
+                f"{self.test_file}: damaged ({error}); remove it, and measure again with saccade test "
+                f"{shlex.quote(str(self.folder))}"
+            ) from error
         return figures
 
     def weights_metadata(self) -> dict[str, Any]:
         """What best.safetensors says beside the weights: class names, clip, task, metrics, the model's
         build arguments. Empty without weights.
+
+        Raises:
+            WeightsError: the file is damaged.
         """
         if not self.best.is_file():
             return {}
         import safetensors
 
-        with safetensors.safe_open(self.best, framework="pt") as file:
-            text = (file.metadata() or {}).get("saccade", "{}")
-        metadata: dict[str, Any] = json.loads(text)
+        try:
+            with safetensors.safe_open(self.best, framework="pt") as file:
+                text = (file.metadata() or {}).get("saccade", "{}")
+            metadata: dict[str, Any] = json.loads(text)
+            if not isinstance(metadata, dict):
+                raise TypeError("its metadata is not an object")
+        except Exception as error:  # of a damaged header: nearly anything
+            raise WeightsError(
+                f"{self.best}: damaged ({_first_line(error)}); put it back from a copy, or use the last "
+                f"weights, which {_LAST} holds"
+            ) from error
         return metadata
 
     def _progress(self) -> dict[str, Any]:
-        """Where last.pt stands. Its tensors are not read."""
+        """Where last.pt stands. Its tensors are not read.
+
+        Raises:
+            WeightsError: the file is damaged.
+        """
         if not self.last.is_file():
             return {}
         import torch
 
-        state = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
-        progress: dict[str, Any] = state.get("progress", {})
+        try:
+            state = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
+            progress: dict[str, Any] = state.get("progress", {})
+            numbers = [progress.get(name, 0) for name in ("step", "best_step", "best_score")]
+            if not all(isinstance(number, int | float) for number in numbers):
+                raise TypeError("its progress is not readable")
+        except Exception as error:  # torch.load raises nearly anything on a damaged file
+            raise WeightsError(damaged_checkpoint(self.last, error)) from error
         return progress
+
+    @property
+    def plugins(self) -> list[str]:
+        """Files that were given as ``--plugin`` when the run began; empty if config.json does not say it."""
+        try:
+            found = self.record().get("plugins")
+        except (SaccadeError, OSError):
+            return []
+        return [file for file in found if isinstance(file, str)] if isinstance(found, list) else []
 
     # ------------------------------------------------------------------------------------------ write
 
@@ -257,6 +305,7 @@ class Run:
                 "format": FORMAT,
                 "config": config.to_dict(),
                 "command": command_line(),
+                "plugins": imported_files(),
                 "started": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "git": git_revision(),
                 "versions": versions(),
@@ -265,6 +314,19 @@ class Run:
                 "num_threads": torch.get_num_threads(),
             },
         )
+
+
+def damaged_checkpoint(path: str | os.PathLike[str], reason: object) -> str:
+    """What is said of a last.pt that cannot be read, and what can be done."""
+    best = Path(path).parent / BEST
+    return (
+        f"{path}: not readable as a checkpoint, so the run cannot be resumed ({_first_line(reason)}); put it "
+        f"back from a copy, or start another run from its best weights: --model.weights {best}"
+    )
+
+
+def _first_line(reason: object) -> str:
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0][:200]
 
 
 def newest_run(folder: str | os.PathLike[str] = "runs") -> Run | None:

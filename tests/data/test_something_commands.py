@@ -134,7 +134,7 @@ def test_frame_lists_train_and_test_with_their_root(
     assert main(["test", str(tmp_path / "run"), "--workers", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["temporal_rule"] == rule
     named = ["--data", str(lists / "val_videofolder.txt"), "--workers", "0", "--json"]
-    assert main(["test", str(tmp_path / "run"), *named]) == 1
+    assert main(["test", str(tmp_path / "run"), *named]) == 2
     assert "give the folder its paths start from with --root" in capsys.readouterr().err
     assert main(["test", str(tmp_path / "run"), *named, "--root", str(frames)]) == 0
 
@@ -195,7 +195,7 @@ def test_what_to_do_is_said_in_one_line(
         (ssv1.parent, "Something-Something is in"),
         (ssv1 / "something-something-v1-test.csv", "the test split was published without labels"),
     ):
-        assert main(["train", "x3d_ucf10", *TINY, "--data", str(data), "--out", str(tmp_path / "run")]) == 1
+        assert main(["train", "x3d_ucf10", *TINY, "--data", str(data), "--out", str(tmp_path / "run")]) == 2
         told = capsys.readouterr().err
         assert message in told
         assert len(told.strip().splitlines()) == 1

@@ -103,7 +103,7 @@ def test_a_validation_without_any_action_is_refused(
         writer.writeheader()
         writer.writerows(rows)
     flags = [*TINY, "--data", str(data), "--out", str(tmp_path / "run")]
-    assert main(["train", recipe, *flags]) == 1
+    assert main(["train", recipe, *flags]) == 2
     error = capsys.readouterr().err
     assert f"{data}: none of the 4 videos of split val has an action" in error
     assert not (tmp_path / "run").exists()
@@ -292,7 +292,7 @@ def test_a_checkpoint_of_x3d_multigrid_says_its_task_by_flag(
         record = json.loads(capsys.readouterr().out)
         assert record["results"][0]["task"] == task
         assert record["results"][0][name] is not None
-    assert main(["test", weights, *flags, *out]) == 1
+    assert main(["test", weights, *flags, *out]) == 2
     assert "data set is multi-label" in capsys.readouterr().err
 
 

@@ -25,14 +25,16 @@ def test_round_trip_leaves_nothing_else_behind(tmp_path: Path):
 def test_a_failed_writing_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save_checkpoint(tmp_path / "last.pt", {"step": 1})
 
-    def half(state, path):
-        Path(path).write_bytes(b"half")
-        raise OSError("disk full")
+    def half(state, stream):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"No space left on device: .*last\.pt") as caught:
         save_checkpoint(tmp_path / "last.pt", {"step": 2})
+    assert caught.value.filename == str(tmp_path / "last.pt")
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import logging
 import os
+import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 
 from saccade._version import __version__
 from saccade.cli.console import logs_on_console
-from saccade.errors import SaccadeError, UsageError
+from saccade.cli.signals import stopped_by_signals
+from saccade.errors import SaccadeError, TrainingError, UsageError, VideoError, is_out_of_memory
 
 COMMANDS = {
     "quickstart": "train, test and predict on synthetic clips, end to end",
@@ -31,12 +35,20 @@ COMMANDS = {
     "data": "check a data set, preview training batches, make synthetic clips, list class names",
 }
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, PARTIAL, USAGE, FAILED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
 EXIT_CODES = {
     OK: "success",
-    FAILED: "failure (data, video, weights, training, disk), or some videos could not be read",
-    USAGE: "wrong usage: unknown command, flag or name, or a value that cannot work",
-    INTERRUPTED: "interrupted by Ctrl-C or SIGTERM; train and expand continue with --resume",
+    PARTIAL: "some videos could not be read (they are listed); everything else was done",
+    USAGE: "wrong usage, or a data set, weights or run folder that cannot be used",
+    FAILED: "failure on the way: the disk is full or not writable, memory is short, the loss is not finite",
+    INTERNAL: "a fault of Saccade; the traceback is for the report of it",
+    INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP; train and expand continue with --resume",
+}
+_CODES = {  # the first that fits
+    UsageError: USAGE,
+    VideoError: PARTIAL,
+    TrainingError: FAILED,
+    SaccadeError: USAGE,
 }
 _PLUGIN = "--plugin"
 _LOG_LEVELS = {
@@ -64,24 +76,70 @@ def main(argv: list[str] | None = None) -> int:
     if args[0] in ("-V", "--version"):
         print(f"saccade {__version__}")
         return OK
+    _keep_printing()
     try:
-        with logs_on_console(level):
+        with stopped_by_signals(), logs_on_console(level):
             _import_plugins(plugins)
             return _dispatch(args[0], args[1:])
-    except SaccadeError as error:
-        print(f"saccade: error: {error}", file=sys.stderr)
-        return USAGE if isinstance(error, UsageError) else FAILED
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":  # under torchrun one process says it
-            print(f"saccade: {str(stop) or 'interrupted'}", file=sys.stderr)
+            _say(str(stop) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except OSError as error:  # the disk is full, a folder is not writable
-        place = f"{error.filename}: " if error.filename is not None else ""
-        print(f"saccade: error: {place}{error.strerror or error}", file=sys.stderr)
-        return FAILED
+    except Exception as error:
+        return _report(error, args)
+
+
+def _report(error: Exception, args: Sequence[str]) -> int:
+    """Say in one line what went wrong; the exit code."""
+    hints = [*getattr(error, "__notes__", ()), *_missing_plugins(error, args)]
+    if isinstance(error, SaccadeError):
+        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
+        text = str(error)
+    elif isinstance(error, OSError):  # the disk is full, a folder is not writable
+        path = f"{error.filename}: " if error.filename is not None else ""
+        code, text = FAILED, f"{path}{error.strerror or error}"
+    elif is_out_of_memory(error):
+        code, text = FAILED, f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'})"
+        hints.append("lower --batch-size, --workers, --frames or --crop")
+    else:
+        traceback.print_exception(error)
+        code, text = INTERNAL, f"internal error: {type(error).__name__}: {error}"
+        hints.append("this is a fault of Saccade; please report it with the command and the lines above")
+    _say("; ".join([f"error: {text}", *hints]))
+    return code
+
+
+def _say(text: str) -> None:
+    print(f"saccade: {' '.join(text.splitlines())}", file=sys.stderr)
+
+
+def _missing_plugins(error: Exception, args: Sequence[str]) -> list[str]:
+    """What to add to the command if a run folder in it was made with plug-ins that are not imported.
+
+    They are not imported by themselves: a run folder that came from elsewhere must not run code.
+    """
+    if not isinstance(error, SaccadeError):
+        return []
+    from saccade.plugins import imported_files
+    from saccade.runs import Run
+
+    values = [arg.partition("=")[2] if arg.startswith("-") else arg for arg in args]
+    if args[0] == "train" and len(args) > 1:
+        values.append(os.path.join("runs", args[1]))  # where a run is without --out
+    files = [file for value in values if value for file in Run(value).plugins]
+    missing = dict.fromkeys(file for file in files if file not in imported_files())
+    flags = " ".join(f"{_PLUGIN} {shlex.quote(file)}" for file in missing)
+    return [f"the run was made with {flags}, which this command lacks"] if missing else []
+
+
+def _keep_printing() -> None:
+    """Have characters that the terminal's encoding lacks, or a path that is no text, printed as "?"."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _limit_spinning() -> None:

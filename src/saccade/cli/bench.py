@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
+from saccade.cli.console import print_json
 from saccade.cli.flags import Parser, add_device, add_json, add_threads, positive
 from saccade.cli.tables import aligned
 
@@ -20,7 +20,10 @@ def run(args: list[str]) -> int:
         _print_info(options.json)
         return 0
     rows = _measure(options)
-    print(json.dumps(rows, indent=2) if options.json else _table(rows))
+    if options.json:
+        print_json(rows)
+    else:
+        print(_table(rows))
     return 0
 
 
@@ -80,7 +83,7 @@ def _print_info(as_json: bool) -> None:
         **backend_report(),
     }
     if as_json:
-        print(json.dumps(report, indent=2))
+        print_json(report)
         return
     width = max(map(len, report))
     for name, value in report.items():
@@ -91,13 +94,10 @@ def _print_info(as_json: bool) -> None:
 
 
 def _measure(options: Namespace) -> list[dict[str, Any]]:
-    import torch
 
     from saccade.models import model_info
     from saccade.training.processes import keep_freed_memory, pick_device
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()  # as training does

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,13 @@ def output() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as indented JSON, escaped where the encoding of stdout needs it."""
+    from saccade.files import json_text
+
+    print(json_text(value, indent=2, encoding=sys.stdout.encoding or "ascii"))
 
 
 def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
@@ -66,13 +73,22 @@ def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
 
 
 @contextmanager
-def show_progress(description: str, *, unit: str, transient: bool = False) -> Iterator[ProgressCallable]:
-    """A bar, as the callable that library functions take as ``progress``; none after ``-q``."""
+def show_progress(
+    description: str, *, unit: str, transient: bool = False, stopped: str = ""
+) -> Iterator[ProgressCallable]:
+    """A bar, as the callable that library functions take as ``progress``; none after ``-q``.
+
+    Args:
+        stopped: what is said beside the count when a signal ends the command.
+    """
     bar = progress_bar(unit=unit, transient=transient)
     tasks: list[TaskID] = []
+    last = ""
     quiet = logging.getLogger("saccade").getEffectiveLevel() > logging.INFO
 
     def update(done: int, total: int) -> None:
+        nonlocal last
+        last = f" after {done} of {total} {unit}"
         if not (tasks or quiet):  # a function that has nothing to do shows no bar
             bar.start()
             tasks.append(bar.add_task(description))
@@ -81,6 +97,9 @@ def show_progress(description: str, *, unit: str, transient: bool = False) -> It
 
     try:
         yield update
+    except KeyboardInterrupt as stop:
+        text = f"{stop}{'' if ' after ' in str(stop) else last}"
+        raise KeyboardInterrupt("; ".join(filter(None, [text, stopped]))) from None
     finally:
         if tasks:
             bar.stop()

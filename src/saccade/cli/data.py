@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.cli.fields import parse_fields
-from saccade.cli.flags import Parser, add_backend, check_file, not_negative, positive
+from saccade.cli.flags import (
+    Parser,
+    add_backend,
+    add_threads,
+    check_file,
+    not_negative,
+    positive,
+    set_threads,
+)
 from saccade.cli.tables import bar, gaps_text
 from saccade.errors import UsageError
 
@@ -104,6 +112,7 @@ def _add_check(commands: argparse._SubParsersAction[Any]) -> None:
         "--workers", type=not_negative, metavar="N", help="decoding workers (default: one per CPU)"
     )
     add_backend(check)
+    add_threads(check)
     check.add_argument("--json", metavar="FILE", help="also write everything found to this file")
     check.set_defaults(command=_check)
 
@@ -199,6 +208,7 @@ def _preview(args: list[str]) -> int:
     config = parse_fields(get_recipe(args[0]), rest, prog=parser.prog)
     if config is None:
         return 0
+    set_threads(config.threads)
     draw_preview(config, options.step, out)
     console().print(f"{options.out}: the batch of step {options.step}", markup=False)
     return 0
@@ -245,7 +255,7 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.json:
         check_file(options.json, "--json")
-    with show_progress("reading", unit="files") as progress:
+    with show_progress("reading", unit="files", stopped="there is no report") as progress:
         report = check_data(
             options.path,
             num_frames=options.clip_frames,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saccade.cli.console import print_json
 from saccade.cli.fields import parse_fields
-from saccade.cli.flags import Parser, add_device, add_json
+from saccade.cli.flags import Parser, add_device, add_json, set_threads
 from saccade.cli.tables import aligned
 from saccade.errors import UsageError
 
@@ -47,7 +47,7 @@ def run(args: list[str]) -> int:
     if options.json:
         from saccade.expansion.result import summary
 
-        print(json.dumps(summary(search, result), indent=2))
+        print_json(summary(search, result))
     else:
         print(_table(search, result))
     return 0
@@ -313,6 +313,7 @@ def _expand(options: Namespace, search: SearchConfig) -> SearchResult:
     from saccade.expansion.engines import create_engine
     from saccade.expansion.search import run_search
 
+    set_threads(search.base.threads)  # of the latencies; the engine has those of its processes
     engine = create_engine(options.engine, jobs=options.jobs, device=options.device, address=options.address)
     return run_search(search, engine, resume=options.resume, overwrite=options.overwrite)
 

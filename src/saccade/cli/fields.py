@@ -27,6 +27,9 @@ def parse_fields(config: TrainConfig, args: Sequence[str], *, prog: str) -> Trai
     """
     import tyro
 
+    from saccade.cli.flags import check_dashes
+
+    check_dashes(args)
     rest, changes = take_overrides(args)
     kinds = field_types(type(config))
     for arg in rest:

@@ -41,12 +41,16 @@ class Parser(argparse.ArgumentParser):
         """Raise `UsageError` with the message and where to look."""
         raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; sets the number of ``--threads``."""
+        options = super().parse_args(args, namespace)
+        set_threads(getattr(options, "threads", None))
+        return options
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, with the values of switches and the overrides of the model read first."""
         words, overrides = list(args or ()), None
-        for word in words[: words.index("--") if "--" in words else None]:
-            if len(word) > 1 and word.startswith("-") and os.path.lexists(word):
-                self.error(f"{word}: a file whose name begins with a dash is given as ./{word}")
+        check_dashes(words)
         if OVERRIDES in self._option_string_actions:
             words, overrides = take_overrides(words)
         switches = {
@@ -72,6 +76,21 @@ class Parser(argparse.ArgumentParser):
         if overrides is not None:
             namespace.overrides = overrides
         return namespace, rest
+
+
+def check_dashes(words: Sequence[str]) -> None:
+    """Raise `UsageError` for a file whose name begins with a dash: it would be taken for a flag."""
+    for word in words[: words.index("--") if "--" in words else None]:
+        if len(word) > 1 and word.startswith("-") and os.path.lexists(word):
+            raise UsageError(f"{word}: a file whose name begins with a dash is given as ./{word}")
+
+
+def set_threads(threads: int | None) -> None:
+    """Let PyTorch compute with so many CPU threads; None and 0 leave its choice."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 # -------------------------------------------------------------------------------------- kinds of value
@@ -200,8 +219,8 @@ def add_device(parser: Any, default: str = "auto") -> None:
     )
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """CPU threads of PyTorch."""
+def add_threads(parser: Any) -> None:
+    """CPU threads of PyTorch, which `Parser.parse_args` sets."""
     parser.add_argument(
         "--threads", type=positive, metavar="N", help="CPU threads (default: chosen by PyTorch)"
     )
@@ -242,6 +261,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="task that checkpoint was trained for (default single-label)",
     )
     add_device(group)
+    add_threads(group)
     clip = parser.add_argument_group("clip (default: as the model was trained)")
     clip.add_argument("--frames", type=positive, metavar="N", help="frames of a clip")
     clip.add_argument(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from argparse import Namespace
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from saccade.cli.console import print_json
 from saccade.cli.flags import Parser, add_json, add_overrides, add_threads, positive
 from saccade.cli.tables import aligned
 from saccade.errors import UsageError
@@ -29,7 +29,7 @@ def run(args: list[str]) -> int:
     infos = [_with_overrides(model_info(name), overrides) for name in names]
     latencies = _latencies(infos, overrides, options) if options.latency else {}
     if options.json:
-        print(json.dumps([_record(info, latencies) for info in infos], indent=2))
+        print_json([_record(info, latencies) for info in infos])
     else:
         _print_table(infos, latencies)
     return 0
@@ -135,8 +135,6 @@ def _latencies(
     """Median milliseconds of a forward pass at the test crop, per model, with how it was measured."""
     import torch
 
-    if options.threads:
-        torch.set_num_threads(options.threads)
     measured = {}
     for info in infos:
         if sys.stderr.isatty():

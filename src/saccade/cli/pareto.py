@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saccade.cli.console import print_json
 from saccade.cli.flags import PICTURES, Parser, add_device, add_json, add_threads, check_file, positive
 from saccade.errors import UsageError
 
@@ -34,7 +34,7 @@ def run(args: list[str]) -> int:
     comparison = compare_runs(_runs(options.runs), views=options.views)
     measured: dict[str, Any] = {}
     if options.latency:
-        measured = _prepare(options.device, options.threads)
+        measured = _prepare(options.device)
         comparison = with_latency(comparison, device=measured["device"], runs=options.runs_timed)
         measured["runs"] = options.runs_timed
     name = figure_name(comparison.figure)
@@ -42,7 +42,7 @@ def run(args: list[str]) -> int:
     save_figure(pareto_chart(comparison.panels(), figure_name=name, title=title), out)
     if options.json:
         about = {"protocol": comparison.protocol, "figure": comparison.figure, "latency": measured or None}
-        print(json.dumps({**about, "models": to_rows(comparison)}, indent=2, ensure_ascii=False))
+        print_json({**about, "models": to_rows(comparison)})
     else:
         _show(comparison, name, measured)
         print(f"picture: {out}")
@@ -97,14 +97,12 @@ def _runs(paths: list[str]) -> list[Path]:
     return runs
 
 
-def _prepare(device_name: str, threads: int | None) -> dict[str, Any]:
+def _prepare(device_name: str) -> dict[str, Any]:
     """Where the latency is measured."""
     import torch
 
     from saccade.training.processes import keep_freed_memory, pick_device
 
-    if threads:
-        torch.set_num_threads(threads)
     device = pick_device(device_name)
     if device.type == "cpu":
         keep_freed_memory()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from argparse import Namespace
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from saccade.cli.console import print_json
 from saccade.cli.flags import (
     Parser,
     add_decoding,
@@ -26,8 +26,10 @@ from saccade.cli.flags import (
     positive,
     score,
 )
+from saccade.cli.signals import delayed
 from saccade.cli.tables import bar, clock, gaps_text, shades, timeline
 from saccade.errors import UsageError
+from saccade.files import json_text
 
 if TYPE_CHECKING:
     from saccade.inference import (
@@ -221,27 +223,51 @@ def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list
     failures: list[Failure] = []
     records: list[dict[str, Any]] = []
     silent = options.json or options.jsonl
-    with _lines(options.jsonl) as lines, show_progress("predicting", unit="videos", transient=True) as done:
-        for number, found in enumerate(
-            predictor.predict_many(paths, workers=min(options.workers, len(paths))), start=1
-        ):
+    with (
+        _lines(options.jsonl) as lines,
+        _json_at_end(records, options),
+        _counted(records, len(paths)),
+        show_progress("predicting", unit="videos", transient=True) as done,
+    ):
+        for found in predictor.predict_many(paths, workers=min(options.workers, len(paths))):
             if isinstance(found, Prediction):
                 record = found.to_dict(options.top)
             else:
                 record = found.to_dict()
                 failures.append(found)
-            if options.json:
+            with delayed():  # a line is written as a whole
                 records.append(record)
-            if lines is not None:
-                lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-                lines.flush()
+                if lines is not None:
+                    lines.write(json_text(record, encoding=lines.encoding) + "\n")
+                    lines.flush()
             if not silent:
                 _show_prediction(found, options.top)
             elif len(paths) > 1:
-                done(number, len(paths))
-    if options.json:
-        print(json.dumps(records, indent=2, ensure_ascii=False))
+                done(len(records), len(paths))
     return failures
+
+
+@contextmanager
+def _json_at_end(records: list[dict[str, Any]], options: Namespace) -> Iterator[None]:
+    """With ``--json``, print the records at the end, also where a signal is the end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if options.json:
+            print_json(records)
+        raise
+    if options.json:
+        print_json(records)
+
+
+@contextmanager
+def _counted(records: list[dict[str, Any]], total: int) -> Iterator[None]:
+    """Have a signal say how many videos were done."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        text = f"{stop or 'interrupted'} after {len(records)} of {total} videos; their results are complete"
+        raise KeyboardInterrupt(text) from None
 
 
 @contextmanager
@@ -254,8 +280,12 @@ def _lines(path: str | None) -> Iterator[Any]:
         target = Path(path)
         if target.is_dir() or not target.parent.is_dir():
             raise UsageError(f"--jsonl {path}: not a file in an existing folder")
-        with target.open("w", encoding="utf-8") as stream:
-            yield stream
+        try:
+            with target.open("w", encoding="utf-8") as stream:
+                yield stream
+        except OSError as error:  # a full disk names nothing
+            error.filename = error.filename or path
+            raise
 
 
 def _facts(found: Prediction | Timeline | PeopleActions, count: str) -> str:
@@ -332,20 +362,19 @@ def _write_each(
     folder, names = Path(options.out or "."), output_names(paths)
     failures: list[Failure] = []
     records: list[dict[str, Any]] = []
-    for found in results:
-        if isinstance(found, Failure):
-            failures.append(found)
-            records.append(found.to_dict())
-            continue
-        record, files = write(found, folder / names[found.path])
-        write_json(files[-1], record)
-        records.append(record)
-        if not options.json:
-            show(found)
-            output().print(Text("  " + ", ".join(map(str, files)), "dim"), soft_wrap=True)
-            output().print()
-    if options.json:
-        print(json.dumps(records, indent=2, ensure_ascii=False))
+    with _json_at_end(records, options), _counted(records, len(paths)):
+        for found in results:
+            if isinstance(found, Failure):
+                failures.append(found)
+                records.append(found.to_dict())
+                continue
+            record, files = write(found, folder / names[found.path])
+            write_json(files[-1], record)
+            records.append(record)
+            if not options.json:
+                show(found)
+                output().print(Text("  " + ", ".join(map(str, files)), "dim"), soft_wrap=True)
+                output().print()
     return failures
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from saccade.cli.console import console, output, show_progress
-from saccade.cli.flags import Parser, check_folder, positive
+from saccade.cli.flags import Parser, add_threads, check_folder, positive
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def run(args: list[str]) -> int:
     parser.add_argument("--epochs", type=float, help="epochs to train (default: the recipe's)")
     parser.add_argument("--clips-per-class", type=positive, metavar="N", help="training clips of each class")
     parser.add_argument("--val-per-class", type=positive, metavar="N", help="validation clips of each class")
+    add_threads(parser)
     options = parser.parse_args(args)
     for flag in ("out", "data"):
         check_folder(getattr(options, flag), f"--{flag}")
@@ -60,7 +61,7 @@ def run(args: list[str]) -> int:
     with show_progress("making clips", unit="clips") as progress:
         root = make_motion(options.data, **counts, progress=progress)
     _step(2, f"training a small X3D in {options.out}")
-    config = get_recipe("x3d_motion").replace(data=str(root), out=options.out)
+    config = get_recipe("x3d_motion").replace(data=str(root), out=options.out, threads=options.threads or 0)
     if options.epochs is not None:
         warmup = min(config.optim.warmup_epochs, options.epochs / 10)
         config = config.replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saccade.cli.console import print_json
 from saccade.cli.flags import (
     Parser,
     add_data,
@@ -63,7 +63,7 @@ def run(args: list[str]) -> int:
     folder = check_folder(_folder(options))
     given = _data_options(options, settings)
     dataset = _dataset(task, loaded, options, settings, given)
-    with show_progress("testing", unit="videos") as progress:
+    with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
         results = evaluate(
             loaded.model,
             dataset,
@@ -92,7 +92,7 @@ def run(args: list[str]) -> int:
     }
     saved = _save(results, record, folder, shuffled=options.shuffle_frames)
     if options.json:
-        print(json.dumps(record, indent=2, ensure_ascii=False))
+        print_json(record)
     else:
         _show(list(results.values()), record, num_rows=None if options.all_classes else _ROWS)
         print(f"saved in {folder}: {', '.join(saved)}")

@@ -65,10 +65,16 @@ def run(args: list[str]) -> int:
     for name in ("num_clips", "devices", "picture"):
         if getattr(options, name):
             raise UsageError(f"--{name.replace('_', '-')}: has no effect without --dry-run")
+    from saccade.runs import Run
     from saccade.training import train
 
-    with ProgressBar() as bar:
-        train(parsed, callbacks=[bar], resume=options.resume, overwrite=options.overwrite)
+    try:
+        with ProgressBar() as bar:
+            train(parsed, callbacks=[bar], resume=options.resume, overwrite=options.overwrite)
+    except OSError as error:
+        if (last := Run(parsed.run_dir).last).is_file():
+            error.add_note(f"{last} keeps the last good state: when that is mended, repeat with --resume")
+        raise
     return 0
 
 

@@ -322,11 +322,14 @@ def _examine_all(files: list[FileFacts], workers: int, backend: Backend = "auto"
     broken: list[FileFacts] = []
     with process_pool(min(workers, len(files))) as pool:
         futures = {pool.submit(examine, file, backend): file for file in files}
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                broken.append(futures[future])
+        try:
+            for future in as_completed(futures):
+                try:
+                    yield future.result()
+                except BrokenProcessPool:
+                    broken.append(futures[future])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # a signal ends it: what waits is not started
     yield from _examine_one_by_one(broken, backend)
 
 

@@ -22,9 +22,13 @@ from typing import Any
 
 import torch
 
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, SaccadeError, TrainingError, UsageError
 
 _log = logging.getLogger(__name__)
+
+# what PyTorch says where /dev/shm is full, in the worker and where it is read
+_SHARED_MEMORY = ("Bus error", "out of shared memory", "write to file </torch_", "shared memory object")
+_OPEN_FILES = ("Too many open files", "received 0 items of ancdata")
 
 
 def num_processes(workers: int | None) -> int:
@@ -45,7 +49,7 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
         UsageError: the main script has no main guard.
     """
     _check_main_guard()
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
 
 
 def workers_for(source: Any, workers: int) -> int:
@@ -105,17 +109,33 @@ def loader_options(
 
 
 def lost_worker(error: Exception) -> bool:
-    """Whether an error of a data loader with workers means that one of them died; else it was raised by the
-    data set.
+    """Whether an error of a data loader with workers means that one of them died or could not hand over what
+    it had read; else it was raised by the data set.
     """
-    raised_inside = str(error).startswith("Caught ")
-    return not raised_inside and (not isinstance(error, RuntimeError) or "DataLoader worker" in str(error))
+    text = str(error)
+    if any(words in text for words in (*_SHARED_MEMORY, *_OPEN_FILES)):
+        return True
+    raised_inside = text.startswith("Caught ")
+    return not raised_inside and (not isinstance(error, RuntimeError) or "DataLoader worker" in text)
 
 
-def worker_died(error: Exception) -> DataError:
+def worker_died(error: Exception) -> SaccadeError:
     """The error for a loader that lost a worker."""
+    text = str(error)
+    reason = next(
+        (line.strip() for line in reversed(text.splitlines()) if line.strip()), type(error).__name__
+    )
+    if any(words in text for words in _SHARED_MEMORY):
+        return TrainingError(
+            f"shared memory is short ({reason}): workers hand over frames through /dev/shm, of which a "
+            "container has 64 MB; start it with --shm-size=2g (or --ipc=host), or use workers 0"
+        )
+    if any(words in text for words in _OPEN_FILES):
+        return TrainingError(
+            f"too many open files ({reason}): raise the limit (ulimit -n 4096) or lower workers"
+        )
     return DataError(
-        f"a worker process ended unexpectedly ({error}). The usual cause is lack of memory: lower workers, "
+        f"a worker process ended unexpectedly ({reason}). The usual cause is lack of memory: lower workers, "
         "batch_size or cache_mb; workers 0 shows where a decoder crashes. In a script, keep the call under "
         'if __name__ == "__main__":'
     )
@@ -127,20 +147,32 @@ def _check_main_guard() -> None:
     file = getattr(main, "__file__", None)
     if file is None or getattr(main, "__spec__", None) is not None:  # a notebook, or python -m
         return
+    if not os.path.isfile(file):
+        if os.path.basename(file) == "<stdin>":
+            raise UsageError(
+                "the script is read from stdin, so worker processes cannot import it; save it as a file, or "
+                "use workers=0"
+            )
+        return
     try:
         guarded = "__main__" in Path(file).read_text(encoding="utf-8", errors="ignore")
     except OSError:
         return
     if not guarded:
         raise UsageError(
-            f"{file}: worker processes import this script, so its calls must be under "
-            'if __name__ == "__main__":  (or use workers=0)'
+            f"{file}: worker processes import this script, which would start again in each; move its code "
+            "into a function and call that under a main guard: def main(): ... and then "
+            'if __name__ == "__main__": main()  (or use workers=0)'
         )
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the workers
 
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the workers
+    _ignore_interrupts()
     parent = parent_process()
     if parent is not None:
         Thread(target=_exit_with, args=(parent,), daemon=True).start()

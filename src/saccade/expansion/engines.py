@@ -177,7 +177,8 @@ class ProcessEngine:
         """Run a job in a new process; None if `close` stopped it."""
         start = time.perf_counter()
         device = "cpu" if slot.gpu is None else "cuda"
-        job = replace(job, config=job.config.replace(threads=len(slot.cores), device=device))
+        threads = job.config.threads or len(slot.cores)
+        job = replace(job, config=job.config.replace(threads=threads, device=device))
         with tempfile.TemporaryDirectory(prefix="saccade-job-") as folder:
             job_path, trial_path, output = (
                 Path(folder) / name for name in ("job.json", "outcome.json", "output.txt")
@@ -265,8 +266,11 @@ class RayEngine:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Trial]:
         """Yield one trial per job, see `Engine.run`."""
-        settings = {"threads": self.cores, "device": "cuda" if self.gpus else "cpu"}
-        jobs = [replace(job, config=job.config.replace(**settings)) for job in jobs]
+        device = "cuda" if self.gpus else "cpu"
+        jobs = [
+            replace(job, config=job.config.replace(threads=job.config.threads or self.cores, device=device))
+            for job in jobs
+        ]
         running = {self._task.remote(job.to_dict()): job for job in jobs}
         try:
             while running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shlex
@@ -151,6 +152,11 @@ class Trainer:
         if not all(bool(torch.isfinite(value).all()) for value in weights):
             raise self._diverged("the weights are not finite")
         if self.processes.main:
+            folder = self.run_folder.folder
+            if not folder.is_dir():  # it would be made again, without the other files
+                raise FileNotFoundError(
+                    errno.ENOENT, "the run folder was removed while training", str(folder)
+                )
             save_checkpoint(self.run_folder.last, state)
 
     # --------------------------------------------------------------------------------------------- run

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade.files import write_text
+from saccade.runs import Run
 
 _log = logging.getLogger("saccade.training")
 _NUM_FAILURES_SHOWN = 5
@@ -68,15 +69,11 @@ class MetricsFile:
         if not self.path.is_file():
             return
         lines = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # the process died while writing this line
-                continue
+        for record in Run(self.path.parent).metrics()[0]:
             validation = any(name.startswith("val_") for name in record)
             later = record["step"] > step or (validation_due and record["step"] == step and validation)
             if not later:
-                lines.append(line + "\n")
+                lines.append(json.dumps(record) + "\n")
         write_text(self.path, "".join(lines))
 
     def write(self, record: dict[str, Any]) -> None:
@@ -138,7 +135,7 @@ class Reporter:
     def note(self, message: str) -> None:
         """Write a line to log.txt only."""
         if self.active:
-            with self._log.open("a", encoding="utf-8") as file:
+            with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{datetime.now().isoformat(timespec='seconds')} {message}\n")
 
     def failure(self, path: str, cause: str, replaced_by: str) -> None:

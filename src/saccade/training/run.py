@@ -20,12 +20,12 @@ from saccade.data.classnames import mirrored_labels
 from saccade.data.sampler import TrainSampler
 from saccade.data.tensors import ClipTensors
 from saccade.data.types import VideoDataset
-from saccade.errors import ConfigError, DataError, UsageError
+from saccade.errors import ConfigError, DataError, UsageError, WeightsError
 from saccade.files import write_json
 from saccade.models import contract, load_weights
-from saccade.runs import Run
+from saccade.runs import Run, damaged_checkpoint
 from saccade.tasks import figures_text, get_task
-from saccade.training.checkpoint import check_same_run, load_checkpoint
+from saccade.training.checkpoint import check_complete, check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.loop import Trainer, validate_model
 from saccade.training.multigrid import MultigridTimetable, make_plan
@@ -126,6 +126,7 @@ def train(
         group.barrier()  # every process checks the folder before one writes to it
         state = load_checkpoint(run_folder.last) if resume else None
         if state:
+            check_complete(run_folder.last, state)
             check_same_run(state["config"], config)
         train_clips, val_clips = _datasets(config, train_set, val_set, model)
         if state and state["data"] != train_clips.fingerprint():
@@ -266,7 +267,10 @@ def _initialize(trainer: Trainer, state: dict[str, Any] | None) -> None:
     """Load the state to resume from, or save the first one; log a summary of the run."""
     config, reporter, group = trainer.config, trainer.reporter, trainer.processes
     if state:
-        trainer.load_state(state)
+        try:
+            trainer.load_state(state)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise WeightsError(damaged_checkpoint(trainer.run_folder.last, error)) from error
         reporter.say(f"resuming at step {trainer.progress.step} of {trainer.total_steps}")
     else:
         trainer.save()

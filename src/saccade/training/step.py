@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saccade.data.classnames import has_left_right_classes, mirrored_labels
 from saccade.data.types import ClipBatch, VideoDataset
-from saccade.errors import ConfigError, DataError, TrainingError, UsageError
+from saccade.errors import ConfigError, DataError, TrainingError, UsageError, is_out_of_memory
 from saccade.layers import checkpoint_activations
 from saccade.models import contract
 from saccade.tasks import Objective, get_task
@@ -30,9 +30,6 @@ from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransfor
 
 if TYPE_CHECKING:
     from saccade.training.shard import Shards
-
-# parts of the messages of PyTorch on a CPU, and of cuDNN and cuBLAS, when out of memory
-_NO_MEMORY = ("t allocate memory", "STATUS_ALLOC_FAILED")
 
 
 class GradientStep:
@@ -279,8 +276,7 @@ def explained_memory(batch: ClipBatch, config: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known and not any(text in str(error) for text in _NO_MEMORY):
+        if not is_out_of_memory(error):
             raise
         clip = batch.clips[0]
         size = clip.shape[1:] if clip.is_floating_point() else (len(clip), batch.crop, batch.crop)

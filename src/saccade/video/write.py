@@ -76,7 +76,9 @@ def write_video(
                 _encode(container, stream, frames, rate, pts)
         except av.codec.codec.UnknownCodecError as error:
             raise VideoError(str(path), f"cannot be written: there is no encoder {codec!r} here") from error
-        except (av.FFmpegError, OSError) as error:
+        except OSError:  # the disk is full: `atomic_path` names the file
+            raise
+        except av.FFmpegError as error:
             raise VideoError(str(path), f"cannot be written with {codec}: {error}") from error
 
 

@@ -230,14 +230,11 @@ def _device(about: Row) -> str:
 
 
 def _duration(records: RunRecords) -> str:
-    """From config.json (written at the start) to metrics.jsonl (written to last)."""
-    started = records.about.get("started")
-    metrics = Run(records.folder).metrics_file
-    if not started or not metrics.is_file():
-        return ""
-    try:
-        seconds = metrics.stat().st_mtime - datetime.fromisoformat(started).timestamp()
-    except ValueError:
+    """The time of training and validation, by metrics.jsonl; pauses between the parts of a run are none."""
+    names = ("data_seconds", "compute_seconds", "val_seconds")
+    times = [row[name] for row in (*records.train, *records.val) for name in names if name in row]
+    seconds = sum(time for time in times if isinstance(time, int | float))
+    if not seconds:
         return ""
     if seconds < 90:
         return f"{seconds:.0f} s"
