@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "train, fine-tune or resume a model from a recipe",
     "expand": "search a network for a data set and a budget by expanding X2D",
     "test": "measure the accuracy of a run or checkpoint under a named protocol",
+    "reproduce": "measure a published checkpoint by its published protocol",
     "predict": "classify videos, or find actions in time or the actions of people",
     "convert": "convert a checkpoint of another code base to safetensors",
     "pareto": "compare trained runs: accuracy against cost, table and picture",

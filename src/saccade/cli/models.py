@@ -26,7 +26,7 @@ def run(args: list[str]) -> int:
     if not names:
         raise UsageError(f"no model matches {options.pattern!r}; models are {', '.join(list_models())}")
     overrides = options.overrides
-    infos = [_with_overrides(model_info(name), overrides) for name in names]
+    infos = [_counted_anew(model_info(name), overrides, options) for name in names]
     latencies = _latencies(infos, overrides, options) if options.latency else {}
     if options.json:
         print_json([_record(info, latencies) for info in infos])
@@ -47,29 +47,52 @@ def _parser() -> Parser:
     parser.add_argument(
         "--runs", type=positive, default=5, metavar="N", help="timed passes, median shown (default 5)"
     )
+    parser.add_argument("--frames", type=positive, metavar="N", help="build and count for clips of N frames")
+    parser.add_argument(
+        "--crop", type=positive, metavar="PIXELS", help="count at this crop (default: at both of the model)"
+    )
+    parser.add_argument(
+        "--num-classes", type=positive, default=400, metavar="N", help="count with N classes (default 400)"
+    )
     add_threads(parser)
     add_overrides(parser)
     add_json(parser)
     return parser
 
 
-def _with_overrides(info: ModelInfo, overrides: dict[str, Any]) -> ModelInfo:
-    """The figures of a model that is built with other options; no published accuracy is for that."""
-    if not overrides:
+def _counted_anew(info: ModelInfo, overrides: dict[str, Any], options: Namespace) -> ModelInfo:
+    """The figures of a model with other options, classes, frames or crop, without published accuracy."""
+    if not overrides and options.num_classes == 400 and not (options.frames or options.crop):
         return info
     import torch
 
     from saccade.models import create_model
     from saccade.models.counts import count_macs, count_params
+    from saccade.models.registry import clip_options
 
+    frames = options.frames or int(overrides.get("num_frames", info.frames))
+    if options.frames:
+        for_clip = clip_options(info.name, num_frames=frames, stride=info.stride, crop=info.train_crop)
+        overrides = for_clip | overrides
     with torch.device("meta"):
-        model = create_model(info.name, **overrides)
-    frames = int(overrides.get("num_frames", info.frames))
-    gmacs = [
-        count_macs(model, (1, 3, frames, crop, crop)) / 1e9 for crop in (info.train_crop, info.test_crop)
-    ]
+        model = create_model(info.name, options.num_classes, **overrides)
+    crops = (options.crop, options.crop) if options.crop else (info.train_crop, info.test_crop)
+    try:
+        gmacs = [count_macs(model, (1, 3, frames, crop, crop)) / 1e9 for crop in crops]
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"{info.name}: does not take clips of {frames} frames and {crops[0]} pixels; it is built for "
+            f"{info.frames} frames and {info.train_crop} pixels (--model.overrides changes that)"
+        ) from error
     return replace(
-        info, params=count_params(model), frames=frames, gmacs=gmacs[0], gmacs_test=gmacs[1], top1=()
+        info,
+        params=count_params(model),
+        frames=frames,
+        train_crop=crops[0],
+        test_crop=crops[1],
+        gmacs=gmacs[0],
+        gmacs_test=gmacs[1],
+        top1=(),
     )
 
 

@@ -24,6 +24,7 @@ from saccade.models.counts import count_macs, count_params
 from saccade.models.maskfeat import MaskFeat, MaskFeatConfig
 from saccade.models.mvit import MViT
 from saccade.models.mvit_config import MViTConfig
+from saccade.models.published import published_results
 from saccade.models.registry import (
     ModelInfo,
     clip_spec,
@@ -70,6 +71,7 @@ __all__ = [
     "load_weights",
     "memory_format",
     "model_info",
+    "published_results",
     "read_weights",
     "register_checkpoint_format",
     "register_model",
