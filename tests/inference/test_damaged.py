@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import saccade
+from saccade.cli import main
 from saccade.clip import ClipSpec
 from saccade.data.ava_files import BoxRow
 from saccade.errors import VideoError
@@ -175,3 +176,46 @@ def test_people_where_frames_can_be_read():
     only = saccade.Detector("people", boxes=[BoxRow("second", 2, EVERYWHERE, None)])
     with pytest.raises(VideoError, match="none of the seconds with boxes can be decoded"):
         only("second.mp4")
+
+
+def test_the_command_warns_once_a_file_and_ends_with_1(capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", "good.mp4", "second.mp4", "--run", "run", "--json"]) == 1
+    captured = capsys.readouterr()
+    good, damaged = json.loads(captured.out)
+    assert "damaged" not in good
+    assert [span["start"] for span in damaged["damaged"]] == [1.0]
+    (line,) = [line for line in captured.err.splitlines() if "second.mp4" in line]
+    assert "45 frames cannot be decoded: 1.00-2.50 s (frames 30-74)" in line
+    assert main(["predict", "good.mp4", "--run", "run", "--json"]) == 0
+    assert main(["predict", "all.mp4", "--run", "run", "--json"]) == 1
+
+
+def test_the_command_draws_people_where_frames_can_be_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (folder / "people.csv").write_text("second,0,0,0,1,1\nsecond,2,0,0,1,1\nsecond,3,0,0,1,1\n")
+    args = ["predict", "second.mp4", "--run", "people", "--boxes", "people.csv", "--out", str(tmp_path)]
+    assert main(args) == 1
+    assert "45 frames cannot be decoded" in capsys.readouterr().err
+    with open_video(tmp_path / "second.people.mp4") as drawn:
+        assert len(drawn) > 0
+    record = json.loads((tmp_path / "second.people.json").read_text())
+    assert [person["second"] for person in record["people"]] == [0, 3]
+
+
+def test_far_shorter_videos_are_counted_in_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The clip lasts 13 frames, 0.43 s."""
+    frames = np.zeros((7, 32, 48, 3), np.uint8)
+    for name, length in (("a", 6), ("b", 3), ("c", 7)):
+        write_video(tmp_path / f"{name}.mp4", frames[:length], fps=30)
+    assert saccade.Predictor("run")(tmp_path / "a.mp4").short
+    assert not saccade.Predictor("run")(tmp_path / "c.mp4").short
+    assert main(["predict", str(tmp_path), "good.mp4", "--run", "run", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert [record.get("short") for record in json.loads(captured.out)] == [True, True, None, None]
+    (line,) = [line for line in captured.err.splitlines() if "less than half" in line]
+    assert "2 of 4 videos" in line
+    assert "the clip of 0.43 s" in line
+    assert "a.mp4 (0.20 s)" in line

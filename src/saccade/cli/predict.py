@@ -19,6 +19,7 @@ from saccade.cli.flags import (
     add_model,
     add_run,
     add_videos,
+    check_file,
     check_folder,
     find_videos,
     load_from_flags,
@@ -54,26 +55,64 @@ EXAMPLES = """examples:
   saccade predict film.mp4 --run runs/x3d_m_ava --boxes people.csv
   saccade predict clip.mp4 --model x3d_s --weights x3d_s.pyth --labels kinetics400
 
-Exit code 1 if a video could not be read; the others are predicted all the same.
+Exit code 1 if a video could not be read, or not all of it; the others are predicted all the same.
 """
 
 
 def run(args: list[str]) -> int:
-    """Predict; 1 if a video could not be read."""
+    """Predict; 1 if a video could not be read, or not all of it."""
     options = _parser().parse_args(args)
     _check(options)
     paths = find_videos(options.videos)
+    problems = _Problems(len(paths))
     if options.boxes:
-        failures = _detect(_detector(options), paths, options)
+        _detect(_detector(options), paths, options, problems)
     elif options.localize:
-        failures = _localize(_localizer(options), paths, options)
+        _localize(_localizer(options), paths, options, problems)
     else:
-        failures = _predict(_predictor(options), paths, options)
-    if failures:
-        print(f"saccade: {len(failures)} of {len(paths)} videos could not be read:", file=sys.stderr)
-        for failure in failures:
-            print(f"  {failure.path}: {failure.cause}", file=sys.stderr)
-    return 1 if failures else 0
+        _predict(_predictor(options), paths, options, problems)
+    return problems.report()
+
+
+class _Problems:
+    """The videos of a command that could not be read, or not all of them, or are far shorter than a clip."""
+
+    def __init__(self, num_videos: int) -> None:
+        self._num_videos = num_videos
+        self._failures: list[Failure] = []
+        self._short: list[Prediction | Timeline] = []
+        self._num_damaged = 0
+
+    def watch(self, results: Iterable[Any]) -> Iterator[Any]:
+        """The results as they are; warns of each damaged video."""
+        from saccade.inference import Failure
+        from saccade.video.damage import damage_text
+
+        for found in results:
+            if isinstance(found, Failure):
+                self._failures.append(found)
+            elif found.damaged:
+                self._num_damaged += 1
+                logger.warning(f"{found.path}: {damage_text(found.damaged)}; the rest was predicted")
+            if getattr(found, "short", False):
+                self._short.append(found)
+            yield found
+
+    def report(self) -> int:
+        """Name the short videos and those that could not be read; the exit code."""
+        if self._short:
+            names = ", ".join(f"{found.path} ({found.duration:.2f} s)" for found in self._short[:3])
+            names += " ..." if len(self._short) > 3 else ""
+            logger.warning(
+                f"{len(self._short)} of {self._num_videos} videos last less than half of the clip of "
+                f"{self._short[0].clip_seconds:.2f} s: frames repeat: {names}"
+            )
+        if self._failures:
+            number = f"{len(self._failures)} of {self._num_videos}"
+            print(f"saccade: {number} videos could not be read:", file=sys.stderr)
+            for failure in self._failures:
+                print(f"  {failure.path}: {failure.cause}", file=sys.stderr)
+        return 1 if self._failures or self._num_damaged else 0
 
 
 def _parser() -> Parser:
@@ -158,6 +197,10 @@ def _check(options: Namespace) -> None:
             )
     if mode:
         check_folder(options.out or ".")
+    if options.jsonl == "-" and options.json:
+        raise UsageError("--json and --jsonl - both write to stdout; give one of them")
+    if options.jsonl not in (None, "-"):
+        check_file(options.jsonl, "--jsonl")
 
 
 def _predictor(options: Namespace) -> Predictor:
@@ -215,12 +258,11 @@ def _named(model: Model) -> Model:
     return model
 
 
-def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list[Failure]:
-    """Classify and show; the videos that could not be read."""
+def _predict(predictor: Predictor, paths: list[str], options: Namespace, problems: _Problems) -> None:
+    """Classify and show."""
     from saccade.cli.console import show_progress
     from saccade.inference import Prediction
 
-    failures: list[Failure] = []
     records: list[dict[str, Any]] = []
     silent = options.json or options.jsonl
     with (
@@ -229,12 +271,8 @@ def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list
         _counted(records, len(paths)),
         show_progress("predicting", unit="videos", transient=True) as done,
     ):
-        for found in predictor.predict_many(paths, workers=min(options.workers, len(paths))):
-            if isinstance(found, Prediction):
-                record = found.to_dict(options.top)
-            else:
-                record = found.to_dict()
-                failures.append(found)
+        for found in problems.watch(predictor.predict_many(paths, workers=min(options.workers, len(paths)))):
+            record = found.to_dict(options.top) if isinstance(found, Prediction) else found.to_dict()
             with delayed():  # a line is written as a whole
                 records.append(record)
                 if lines is not None:
@@ -244,7 +282,6 @@ def _predict(predictor: Predictor, paths: list[str], options: Namespace) -> list
                 _show_prediction(found, options.top)
             elif len(paths) > 1:
                 done(len(records), len(paths))
-    return failures
 
 
 @contextmanager
@@ -323,8 +360,8 @@ def _show_prediction(found: Prediction | Failure, k: int) -> None:
 # ------------------------------------------------------------------------------------------- actions in time
 
 
-def _localize(localizer: Localizer, paths: list[str], options: Namespace) -> list[Failure]:
-    """Find actions in time, write and show them; the videos that could not be read."""
+def _localize(localizer: Localizer, paths: list[str], options: Namespace, problems: _Problems) -> None:
+    """Find actions in time, write and show them."""
     from saccade.tasks.timeline import THRESHOLD
     from saccade.visualize.charts import save_figure
     from saccade.visualize.timeline import timeline_chart
@@ -339,8 +376,8 @@ def _localize(localizer: Localizer, paths: list[str], options: Namespace) -> lis
     def show(found: Timeline) -> None:
         _show_timeline(found, threshold, options.top)
 
-    found = localizer.locate_many(paths, workers=min(options.workers, len(paths)))
-    return _write_each(found, paths, options, write, show)
+    found = problems.watch(localizer.locate_many(paths, workers=min(options.workers, len(paths))))
+    _write_each(found, paths, options, write, show)
 
 
 def _write_each(
@@ -349,10 +386,8 @@ def _write_each(
     options: Namespace,
     write: Callable[[Any, Path], tuple[dict[str, Any], list[Path]]],
     show: Callable[[Any], None],
-) -> list[Failure]:
-    """Write the files of each video, the last of them its record as JSON, and show it or print all records;
-    the videos that could not be read.
-    """
+) -> None:
+    """Write the files of each video, the last its record as JSON, and show it or print all records."""
     from rich.text import Text
 
     from saccade.cli.console import output
@@ -360,12 +395,10 @@ def _write_each(
     from saccade.inference import Failure
 
     folder, names = Path(options.out or "."), output_names(paths)
-    failures: list[Failure] = []
     records: list[dict[str, Any]] = []
     with _json_at_end(records, options), _counted(records, len(paths)):
         for found in results:
             if isinstance(found, Failure):
-                failures.append(found)
                 records.append(found.to_dict())
                 continue
             record, files = write(found, folder / names[found.path])
@@ -375,7 +408,6 @@ def _write_each(
                 show(found)
                 output().print(Text("  " + ", ".join(map(str, files)), "dim"), soft_wrap=True)
                 output().print()
-    return failures
 
 
 def _show_timeline(found: Timeline, threshold: float, k: int) -> None:
@@ -406,8 +438,8 @@ def _show_timeline(found: Timeline, threshold: float, k: int) -> None:
 # ---------------------------------------------------------------------------------------- actions of people
 
 
-def _detect(detector: Detector, paths: list[str], options: Namespace) -> list[Failure]:
-    """Classify the actions of people, write and show them; the videos that could not be read."""
+def _detect(detector: Detector, paths: list[str], options: Namespace, problems: _Problems) -> None:
+    """Classify the actions of people, write and show them."""
     from saccade.inference.detector import THRESHOLD
     from saccade.visualize.people import render_people
 
@@ -420,14 +452,21 @@ def _detect(detector: Detector, paths: list[str], options: Namespace) -> list[Fa
             [f"{label} {100 * value:.0f} %" for label, value in found.actions(person, threshold, options.top)]
             for person in found.people
         ]
-        render_people(found.path, found.people, captions, video, frames_fps=options.fps)
+        render_people(
+            found.path,
+            found.people,
+            captions,
+            video,
+            frames_fps=options.fps,
+            damaged=bool(found.damaged),
+        )
         return found.to_dict(threshold, options.top), [video, Path(f"{stem}.people.json")]
 
     def show(found: PeopleActions) -> None:
         _show_people(found, threshold, options.top)
 
-    found = detector.detect_many(paths, workers=min(options.workers, len(paths)))
-    return _write_each(found, paths, options, write, show)
+    found = problems.watch(detector.detect_many(paths, workers=min(options.workers, len(paths))))
+    _write_each(found, paths, options, write, show)
 
 
 def _show_people(found: PeopleActions, threshold: float, k: int) -> None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from saccade.sampling.timing import FrameTimes
 from saccade.video import open_video
+from saccade.video.damage import ReadableFrames
 from saccade.video.write import write_video
 from saccade.visualize.charts import BLUE, GREY
 from saccade.visualize.clips import read_blocks
@@ -39,6 +40,7 @@ def render_people(
     out: str | os.PathLike[str],
     *,
     frames_fps: float | None = None,
+    damaged: bool = False,
 ) -> Path:
     """Write the part of a video that has boxes as mp4, with the boxes and their actions.
 
@@ -48,13 +50,15 @@ def render_people(
     Args:
         captions: lines for each of ``people``.
         frames_fps: frames per second of folders of images.
+        damaged: leave out frames that cannot be decoded.
 
     Raises:
         VideoError: the video cannot be read, or ``out`` not written.
     """
     target = Path(out)
     times = np.unique([person.time for person in people])
-    with open_video(video, fps=frames_fps, threads=0) as reader:
+    with open_video(video, fps=frames_fps, threads=0) as whole:
+        reader = ReadableFrames(whole) if damaged else whole
         (height, width), timing = video_size(*reader.size), FrameTimes.of(reader)
         start, last = timing.at([times[0] - _MARGIN, times[-1] + _MARGIN]).tolist()
 
