@@ -1,4 +1,4 @@
-"""Attention maps: rollout against products of whole matrices, what is read out, and the command."""
+"""Attention maps: rollout against products of full matrices, heads, and the command."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from saccade.visualize.attention import (
     PooledBlock,
     attention_maps,
     attention_row,
-    pool_between,
-    spread_back,
-    through_pooled,
+    linear_pool,
+    rollout_pooled,
     time_chart,
+    unpool,
 )
 
 TINY: dict[str, Any] = {"width": 12, "depth": 3, "num_heads": 2, "train_crop": 32, "num_frames": 4}
@@ -37,7 +37,7 @@ NAMES += ["vivit_base_joint", "vivit_base_divided"]
 def tiny(name: str, **more: Any) -> VideoModel:
     torch.manual_seed(0)
     model = create_model(name, 5, **(TINY_MVIT if name.startswith("mvit") else TINY), **more)
-    with torch.no_grad():  # heads that look at something
+    with torch.no_grad():  # attention that is not uniform
         for module in model.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, 0.6)
@@ -54,57 +54,57 @@ def half(matrix: Tensor) -> Tensor:
 
 
 def naive_divided(time: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
-    """The matrices of both steps of a block over all 1 + T P tokens, one number at a time."""
+    """The matrices of temporal and spatial attention over all 1 + T P tokens, element by element."""
     num_times, num_patches = len(space), len(time)
     size = 1 + num_times * num_patches
-    in_time, in_space = torch.zeros(size, size), torch.zeros(size, size)
-    in_time[0, 0] = 1.0
+    temporal, spatial = torch.zeros(size, size), torch.zeros(size, size)
+    temporal[0, 0] = 1.0
     for t in range(num_times):
         for p in range(num_patches):
             row = 1 + t * num_patches + p
             for s in range(num_times):
-                in_time[row, 1 + s * num_patches + p] = time[p, :, t, s].mean()
-            in_space[row, 0] = space[t, :, 1 + p, 0].mean()
-            in_space[0, row] = space[t, :, 0, 1 + p].mean() / num_times
+                temporal[row, 1 + s * num_patches + p] = time[p, :, t, s].mean()
+            spatial[row, 0] = space[t, :, 1 + p, 0].mean()
+            spatial[0, row] = space[t, :, 0, 1 + p].mean() / num_times
             for q in range(num_patches):
-                in_space[row, 1 + t * num_patches + q] = space[t, :, 1 + p, 1 + q].mean()
-        in_space[0, 0] += space[t, :, 0, 0].mean() / num_times
-    return in_time, in_space
+                spatial[row, 1 + t * num_patches + q] = space[t, :, 1 + p, 1 + q].mean()
+        spatial[0, 0] += space[t, :, 0, 0].mean() / num_times
+    return temporal, spatial
 
 
 def naive_rollout(model: Any, weights: dict[str, Tensor]) -> Tensor:
-    """What the class token of the head is made of, by matrices of all tokens."""
+    """Rollout of the class token as a product of matrices over all tokens."""
     kind = model.config.attention
     if kind == "divided":
         product = torch.eye(9 if model.model_name.startswith("vivit") else 17)
         for i in range(3):
-            in_time, in_space = naive_divided(weights[f"layers.{i}.time_attn"], weights[f"layers.{i}.attn"])
-            product = half(in_space) @ half(in_time) @ product
-        in_time_of_token = product[0]
-        return in_time_of_token[1:]
+            temporal, spatial = naive_divided(weights[f"layers.{i}.time_attn"], weights[f"layers.{i}.attn"])
+            product = half(spatial) @ half(temporal) @ product
+        row = product[0]
+        return row[1:]
     blocks = [weights[f"layers.{i}.attn"].mean(1) for i in range(3)]
-    by_moment = []
+    per_step = []
     for moment in range(len(blocks[0])):
         product = torch.eye(blocks[0].shape[-1])
         for block in blocks:
             product = half(block[moment]) @ product
-        by_moment.append(product)
+        per_step.append(product)
     if kind == "joint":
-        return by_moment[0][0, 1:]
+        return per_step[0][0, 1:]
     if kind == "space":
-        return torch.cat([product[0, 1:] / len(by_moment) for product in by_moment])
+        return torch.cat([product[0, 1:] / len(per_step) for product in per_step])
     time = torch.eye(3)
     for i in range(4):
         time = half(weights[f"time_layers.{i}.attn"][0].mean(0)) @ time
-    shares = []
-    for moment, product in enumerate(by_moment):
-        share = time[0, 1 + moment] * product[1:, 1:].mean(0)
-        shares.append(share + (time[0, 0] * product[0, 1:] if moment == 0 else 0))
-    return torch.cat(shares)
+    parts = []
+    for moment, product in enumerate(per_step):
+        part = time[0, 1 + moment] * product[1:, 1:].mean(0)
+        parts.append(part + (time[0, 0] * product[0, 1:] if moment == 0 else 0))
+    return torch.cat(parts)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rollout_is_the_product_of_the_blocks_matrices(name: str):
+def test_rollout_equals_the_product_of_the_blocks_matrices(name: str):
     model = tiny(name)
     clip = clip_of(model)
     found = attention_maps(model, clip)
@@ -120,52 +120,52 @@ def test_rollout_is_the_product_of_the_blocks_matrices(name: str):
 
 
 @pytest.mark.parametrize("name", ["timesformer_base", "timesformer_base_joint", "timesformer_base_space"])
-def test_a_network_that_reads_the_mean_of_its_patches(name: str):
+def test_model_with_mean_pooling(name: str):
     found = attention_maps(tiny(name, head_pool="mean"), clip_of(tiny(name)), block=0)
     assert found.rollout.sum() == pytest.approx(1, abs=0.5)
     assert found.heads.shape == (2, 4, 2, 2)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_heads_are_the_rows_of_what_is_read_out(name: str):
+def test_heads_are_the_rows_of_the_token_that_the_head_reads(name: str):
     model: Any = tiny(name)
     clip = clip_of(model)
     with torch.no_grad(), record_attention(model) as weights:
         model(clip)
-    own = weights["layers.1.attn"]
-    assert torch.allclose(own.sum(-1), torch.ones(()))
+    attention = weights["layers.1.attn"]
+    assert torch.allclose(attention.sum(-1), torch.ones(()))
     found = attention_maps(model, clip, block=1)
     assert (found.block, found.num_blocks) == (1, 3)
     length = len(found.rollout)
     for head in range(2):
         for moment in range(length):
-            place = 0 if len(own) == 1 else moment
-            first = 1 + 4 * moment if len(own) == 1 else 1  # joint: the patches of all moments in a row
-            rows = own[place, head, 1:] if name == "vivit_base" else own[place, head, :1]
+            step = 0 if len(attention) == 1 else moment
+            first = 1 + 4 * moment if len(attention) == 1 else 1  # joint: the patches of all time steps
+            rows = attention[step, head, 1:] if name == "vivit_base" else attention[step, head, :1]
             expected = rows[:, first : first + 4].mean(0).reshape(2, 2)
             np.testing.assert_allclose(found.heads[head, moment], expected.numpy(), rtol=1e-5)
 
 
-def test_attention_in_time_where_there_is_some():
+def test_temporal_attention():
     for name, layer in (("timesformer_base", "layers.1.time_attn"), ("vivit_base", "time_layers.3.attn")):
         model = tiny(name)
         clip = clip_of(model)
         with torch.no_grad(), record_attention(model) as weights:
             model(clip)
-        found = attention_maps(model, clip, block=1).in_time
-        own = weights[layer].mean(0) if "times" in name else weights[layer][0, :, 1:, 1:]
-        np.testing.assert_allclose(found, own.numpy(), rtol=1e-5)
+        found = attention_maps(model, clip, block=1).temporal
+        expected = weights[layer].mean(0) if "times" in name else weights[layer][0, :, 1:, 1:]
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
         assert found is not None
         assert found.shape == ((2, 4, 4) if "times" in name else (2, 2, 2))
-    assert attention_maps(tiny("vivit_base_joint"), clip).in_time is None
+    assert attention_maps(tiny("vivit_base_joint"), clip).temporal is None
 
 
 # ------------------------------------------------------------------------------------- pooled attention
 
 
-def test_pooling_back_is_the_transpose_of_pooling():
+def test_unpool_is_the_transpose_of_pooling():
     grid, cells = (2, 6, 6), (2, 3, 3)
-    pool = pool_between(2)
+    pool = linear_pool(2)
     matrix = torch.stack(
         [pool(unit.reshape(1, 1, *grid)).flatten() for unit in torch.eye(72)], dim=1
     )  # (cells, patches)
@@ -173,17 +173,17 @@ def test_pooling_back_is_the_transpose_of_pooling():
     middle = matrix[4].reshape(grid)[0]  # the cell in the middle stands on patch (2, 2)
     assert middle[2].tolist() == pytest.approx([0, 0.125, 0.25, 0.125, 0, 0])
     values = torch.rand(18)
-    assert torch.allclose(spread_back(values, pool, grid), values @ matrix, atol=1e-6)
+    assert torch.allclose(unpool(values, pool, grid), values @ matrix, atol=1e-6)
     assert pool(torch.zeros(1, 1, *grid)).shape[2:] == cells
 
 
-def test_rollout_through_pooled_blocks_is_a_product_of_matrices():
+def test_rollout_of_pooled_blocks_equals_the_product_of_matrices():
     torch.manual_seed(0)
     grids = [(1, 4, 4), (1, 4, 4), (1, 2, 2)]
     strides = [(1, 2), (2, 1)]  # of queries, of keys
     blocks, product = [], torch.eye(17)
     for grid, out, (q_stride, k_stride) in zip(grids, grids[1:], strides, strict=False):
-        pool_q, pool_k = pool_between(q_stride), pool_between(k_stride)
+        pool_q, pool_k = linear_pool(q_stride), linear_pool(k_stride)
         units = torch.eye(16).reshape(16, 1, 1, *grid)
         q_matrix, k_matrix = (torch.stack([p(u).flatten() for u in units], 1) for p in (pool_q, pool_k))
         num_queries, num_keys = out[1] * out[2], len(k_matrix)
@@ -194,7 +194,7 @@ def test_rollout_through_pooled_blocks_is_a_product_of_matrices():
         product = (0.5 * weights.mean(0) @ keys + 0.5 * skip) @ product
     row = torch.zeros(5)
     row[0] = 1
-    found = through_pooled(row, blocks)
+    found = rollout_pooled(row, blocks)
     assert torch.allclose(found, product[0], atol=1e-6)
     assert found.sum().item() == pytest.approx(1)
 
@@ -204,13 +204,13 @@ def test_an_mvit():
     found = attention_maps(model, clip_of(model), block=2)
     assert found.rollout.shape == (2, 24, 24)
     assert found.heads.shape[1:] == (2, 3, 3)
-    assert (found.steps, found.key_steps) == ((2, 4), (2, 32))
-    assert found.in_time is None
+    assert (found.strides, found.key_strides) == ((2, 4), (2, 32))
+    assert found.temporal is None
     assert found.rollout.max() > 1.1 * found.rollout.mean() > 0
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):
-                module.weight.zero_()  # heads that look evenly
+                module.weight.zero_()  # uniform attention
                 module.bias.zero_()
     even = attention_maps(model, clip_of(model), block=-1)
     assert even.rollout == pytest.approx(np.full((2, 24, 24), even.rollout.mean()), rel=1e-4)
@@ -219,14 +219,14 @@ def test_an_mvit():
 # ---------------------------------------------------------------------------------------- chart, command
 
 
-def test_a_look_is_scaled_and_says_by_how_much():
+def test_attention_row_is_scaled_and_notes_the_ratio():
     row = attention_row("head", np.array([[[0.1, 0.1], [0.1, 0.5]]]), None)
     assert row.maps.ravel().tolist() == [0, 0, 0, 1]
     assert row.note == "≤ 2.5× uniform"
     assert not attention_row("even", np.full((1, 2, 2), 0.25), None).maps.any()
 
 
-def test_the_chart_of_time_has_a_square_for_each_head():
+def test_time_chart_has_a_matrix_for_each_head():
     weights = np.random.default_rng(0).random((9, 4, 4))
     figure = time_chart(weights, [0.1, 0.2, 0.3, 0.4], title="Title", subtitle="below it")
     squares = [axes for axes in figure.axes if axes.images]
@@ -267,23 +267,23 @@ def test_the_command_draws_sheet_video_and_time(folder: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("logits", "heads", "said"),
+    ("logits", "heads", "expected"),
     [
         ([], "all", "net; heads of block 8 of 8"),
         ([0.0, 9.0], "mean", "net predicts up 100 %; heads of block 8 of 8"),
         ([0.0, 9.0], "none", "net predicts up 100 %; rollout of 8 blocks"),
     ],
 )
-def test_the_line_below_the_title(logits: list[float], heads: str, said: str):
+def test_subtitle(logits: list[float], heads: str, expected: str):
     loaded: Any = SimpleNamespace(name="net", task="single-label", class_names=("down", "up"), metadata={})
     found: Any = SimpleNamespace(logits=np.array(logits), block=7, num_blocks=8)
-    assert attention_subtitle(loaded, found, heads) == said
+    assert attention_subtitle(loaded, found, heads) == expected
 
 
 @pytest.mark.parametrize(
     ("model", "flags", "words"),
     [
-        ("timesformer_base", ["--heads", "2"], "heads 2: all, none, mean, or numbers from 0 to 1"),
+        ("timesformer_base", ["--heads", "2"], "heads 2: must be all, none, mean, or numbers from 0 to 1"),
         ("timesformer_base", ["--block", "3"], "block 3: timesformer_base has blocks 0 to 2"),
     ],
 )
@@ -297,6 +297,6 @@ def test_errors_are_one_line(
     assert error.count("\n") == 1
 
 
-def test_a_convolutional_model_is_sent_on():
-    with pytest.raises(UsageError, match="x2d has no attention to draw; try saccade visualize gradcam"):
+def test_convolutional_models_are_refused():
+    with pytest.raises(UsageError, match=r"x2d has no attention .* gradcam"):
         attention_maps(create_model("x2d", 2), torch.zeros(1, 3, 1, 32, 32))

@@ -35,7 +35,7 @@ def figures():
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_every_chart_is_written_whole(tmp_path: Path, suffix: str):
+def test_charts_are_written_as_svg_and_png(tmp_path: Path, suffix: str):
     for number, figure in enumerate(figures()):
         path = tmp_path / f"{number}{suffix}"
         save_figure(figure, path, dpi=60)
@@ -48,13 +48,13 @@ def test_every_chart_is_written_whole(tmp_path: Path, suffix: str):
     assert len(list(tmp_path.iterdir())) == number + 1
 
 
-def test_charts_are_the_same_every_time(tmp_path: Path):
+def test_charts_are_deterministic(tmp_path: Path):
     for name in ("a.svg", "b.svg"):
         save_figure(line_chart({"x": ([1, 2, 3], [1, 3, 2])}, title="T"), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_inline_charts_take_the_colours_of_the_page_and_share_no_id():
+def test_inline_charts_use_the_colours_of_the_page_and_have_unique_ids():
     first, second = (
         inline_svg(figure, label=f"chart {i}") for i, figure in zip("ab", figures(), strict=False)
     )
@@ -76,7 +76,7 @@ def test_inline_label_is_escaped():
     assert ElementTree.fromstring(svg).get("aria-label") == 'a "b" <c> & d'
 
 
-def test_drawing_leaves_matplotlib_as_it_was():
+def test_drawing_does_not_change_rcparams():
     before = dict(matplotlib.rcParams)
     list(figures())
     assert dict(matplotlib.rcParams) == before
@@ -100,6 +100,6 @@ def test_frame_strip_shows_frames_in_order(tmp_path: Path):
     assert frame_strip(tmp_path / "v.mp4", num_frames=1).height == 96
 
 
-def test_frame_strip_of_what_is_no_video(tmp_path: Path):
+def test_frame_strip_of_a_missing_video(tmp_path: Path):
     with pytest.raises(VideoError, match=r"none\.mp4"):
         frame_strip(tmp_path / "none.mp4")

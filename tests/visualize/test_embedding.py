@@ -1,4 +1,4 @@
-"""Maps of clips: features, principal components, t-SNE, the page and the picture."""
+"""Maps of clips: features, principal components, t-SNE, the page and the chart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from saccade.visualize.embedding import (
     divergence,
     embed,
     embedding_chart,
-    joint_closeness,
+    joint_probabilities,
     principal_components,
     squared_distances,
     tsne,
@@ -49,7 +49,7 @@ def clusters(num: int = 3, each: int = 20, dim: int = 10) -> tuple[Tensor, Tenso
 # --------------------------------------------------------------------------------------------------- t-SNE
 
 
-def test_planted_clusters_stay_apart_and_the_map_is_the_same_each_time():
+def test_tsne_separates_clusters_and_is_deterministic():
     points, labels = clusters()
     places = tsne(points, perplexity=10, steps=400)
     assert torch.equal(places, tsne(points, perplexity=10, steps=400))
@@ -60,27 +60,27 @@ def test_planted_clusters_stay_apart_and_the_map_is_the_same_each_time():
 
 def test_the_gradient_is_that_of_the_divergence():
     points, _ = clusters(each=5)
-    closeness = joint_closeness(points, 4)
+    p = joint_probabilities(points, 4)
     y = torch.randn(15, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    (expected,) = torch.autograd.grad(divergence(y, closeness), y)
-    torch.testing.assert_close(_gradient(y.detach(), closeness), expected)
+    (expected,) = torch.autograd.grad(divergence(y, p), y)
+    torch.testing.assert_close(_gradient(y.detach(), p), expected)
 
 
 def test_descent_makes_the_divergence_small():
     points, _ = clusters(each=8)
-    closeness = joint_closeness(points, 7)
+    p = joint_probabilities(points, 7)
     first, last = tsne(points, perplexity=7, steps=1), tsne(points, perplexity=7)
-    assert divergence(last, closeness) < 0.35 * divergence(first, closeness)
+    assert divergence(last, p) < 0.35 * divergence(first, p)
 
 
-def test_every_point_has_as_many_neighbours_as_the_perplexity_says():
+def test_joint_probabilities_match_the_perplexity():
     points, _ = clusters(each=10)
     squares = squared_distances(points.double())
-    closeness = joint_closeness(points, 6)
-    assert closeness.sum().item() == pytest.approx(1)
-    assert torch.equal(closeness, closeness.T)
-    assert not closeness.diagonal().any()
-    # unlike the symmetric closeness, each point's own shares can be had back: they are Gaussian in distance
+    p = joint_probabilities(points, 6)
+    assert p.sum().item() == pytest.approx(1)
+    assert torch.equal(p, p.T)
+    assert not p.diagonal().any()
+    # p is the symmetrised conditional probabilities, which are Gaussian in the distance
     for row in (0, 17):
         others = torch.arange(30) != row
         low, high = 1e-6, 1e6
@@ -89,11 +89,11 @@ def test_every_point_has_as_many_neighbours_as_the_perplexity_says():
             shares = torch.softmax(-squares[row, others] * sharp, 0)
             entropy = -(shares * shares.clamp(min=1e-300).log()).sum()
             low, high = (sharp, high) if entropy > np.log(6) else (low, sharp)
-        assert closeness[row, others].sum() >= shares.sum() / (2 * 30) - 1e-9
-        assert (closeness[row, others] >= shares / (2 * 30) - 1e-9).all()
+        assert p[row, others].sum() >= shares.sum() / (2 * 30) - 1e-9
+        assert (p[row, others] >= shares / (2 * 30) - 1e-9).all()
 
 
-def test_few_and_equal_points_and_wrong_questions():
+def test_few_points_equal_points_and_invalid_arguments():
     assert tsne(torch.ones(1, 3)).tolist() == [[0, 0]]
     assert tsne(torch.eye(3)).shape == (3, 2)
     assert tsne(torch.ones(12, 4), steps=20).isfinite().all()
@@ -109,12 +109,12 @@ def outlying() -> Tensor:
 
 
 @pytest.mark.parametrize("points", [torch.eye(5), torch.eye(6), clusters(2, 3)[0], outlying()])
-def test_few_points_and_one_far_from_all_have_a_place(points: Tensor):
+def test_few_points_and_outliers_have_finite_coordinates(points: Tensor):
     perplexity = min(30.0, (len(points) - 1) / 5)
-    closeness = joint_closeness(points, max(1.0, perplexity))
-    assert closeness.isfinite().all()
-    assert closeness.sum().item() == pytest.approx(1)
-    assert not closeness.diagonal().any()
+    p = joint_probabilities(points, max(1.0, perplexity))
+    assert p.isfinite().all()
+    assert p.sum().item() == pytest.approx(1)
+    assert not p.diagonal().any()
     places = tsne(points, perplexity=max(1.0, perplexity), steps=300)
     assert places.isfinite().all()
     assert squared_distances(places).max() > 0
@@ -155,7 +155,7 @@ def tiny(num_classes: int = 2, **more: Any) -> VideoModel:
     return create_model("x2d", num_classes, gamma_w=0.3, head_width=8, head_pool="global", **more).eval()
 
 
-def test_features_are_what_the_classifier_is_given(data: Path):
+def test_features_are_the_input_of_the_classifier(data: Path):
     model = tiny()
     dataset = load_dataset(str(data), "val")
     found = clip_features(model, dataset, SPEC, workers=0)
@@ -200,7 +200,7 @@ def test_unreadable_videos_are_named(data: Path, tmp_path: Path):
 # --------------------------------------------------------------------------------------- map, page, picture
 
 
-def test_a_map_knows_neighbours_and_what_the_model_says():
+def test_neighbours_and_predictions():
     points, labels = clusters(each=8)
     scores = np.eye(3, dtype=np.float32)[labels] * 0.8 + 0.1
     scores[0] = [0.2, 0.7, 0.1]
@@ -211,18 +211,18 @@ def test_a_map_knows_neighbours_and_what_the_model_says():
     unit = points / points.norm(dim=1, keepdim=True)
     closest = (unit[3] @ unit.T).argsort(descending=True)[1:6]
     assert found.neighbours[3].tolist() == closest.tolist()
-    assert found.guesses[:2].tolist() == [1, 0]
+    assert found.predictions[:2].tolist() == [1, 0]
     assert found.scores[:2] == pytest.approx([0.7, 0.9])
-    assert found.notes["t-SNE"].startswith("perplexity 4.6:")  # of 24 points a fifth count at most
+    assert found.notes["t-SNE"].startswith("perplexity 4.6:")  # at most a fifth of 24 points
 
 
-def test_colours_are_as_many_as_classes_and_all_different():
+def test_each_class_has_a_different_colour():
     for num in (1, 12, 13, 101):
         assert len(set(class_colours(num))) == num
 
 
 class Scripts(HTMLParser):
-    """The addresses that a page asks for, and its data."""
+    """The URLs that a page loads, and its data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -244,7 +244,7 @@ class Scripts(HTMLParser):
             self.data += data
 
 
-def test_the_page_holds_every_clip_and_asks_the_network_for_nothing(data: Path, tmp_path: Path):
+def test_the_page_has_every_clip_and_loads_nothing_from_the_network(data: Path, tmp_path: Path):
     dataset = load_dataset(str(data), "val")
     paths = [item.path for item in dataset.items]
     names = ["</script>dark", "bright"]
@@ -256,23 +256,23 @@ def test_the_page_holds_every_clip_and_asks_the_network_for_nothing(data: Path, 
     parser = Scripts()
     parser.feed(page)
     assert parser.addresses == []
-    told = json.loads(parser.data)
-    assert told["classes"] == names
-    assert set(told["maps"]) == {"t-SNE", "PCA"}
-    for places in told["maps"].values():
+    page_data = json.loads(parser.data)
+    assert page_data["classes"] == names
+    assert set(page_data["maps"]) == {"t-SNE", "PCA"}
+    for places in page_data["maps"].values():
         assert np.shape(places) == (7, 2)
         assert np.min(places) >= 0
         assert np.max(places) <= 1
-    clips = told["clips"]
+    clips = page_data["clips"]
     assert [clip["label"] for clip in clips] == [0, 0, 0, 1, 1, 1, -1]
-    assert all(clip["film"].startswith("data:image/jpeg;base64,") for clip in clips[:6])
-    assert clips[6]["film"] == ""
+    assert all(clip["frames"].startswith("data:image/jpeg;base64,") for clip in clips[:6])
+    assert clips[6]["frames"] == ""
     assert (tmp_path / clips[0]["src"].replace("%20", " ")).resolve() == Path(paths[0]).resolve()
     assert " " not in clips[0]["src"]
-    assert len(page) < 120_000  # light: even of noise, 10 kB a clip
+    assert len(page) < 120_000  # about 10 kB per clip, even for noise
 
 
-def test_the_picture_has_a_dot_for_each_clip(tmp_path: Path):
+def test_the_chart_has_a_dot_for_each_clip(tmp_path: Path):
     points, labels = clusters(num=2, each=6)
     scores = np.eye(2, dtype=np.float32)[labels]
     scores[0] = [0, 1]
@@ -307,9 +307,9 @@ def test_the_command_maps_a_run_and_its_report_shows_it(
     (run / "config.json").write_text(json.dumps({"config": {"recipe": "r", "data": str(data)}}))
     (run / "report.html").write_text("old")
     assert main(["visualize", "embedding", str(run), "--workers", "0", "--most", "5"]) == 0
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     files = [str(run / name) for name in ("embedding.html", "embedding.png", "report.html")]
-    assert told.out.split()[-3:] == files
+    assert captured.out.split()[-3:] == files
     with Image.open(files[1]) as picture:
         assert min(picture.size) > 700
     page = Path(files[0]).read_text(encoding="utf-8")
@@ -318,16 +318,21 @@ def test_the_command_maps_a_run_and_its_report_shows_it(
 
 
 @pytest.mark.parametrize(
-    ("names", "classes", "labels", "guessed"),
+    ("names", "classes", "labels", "predicted"),
     [
         (["dark ones", "bright"], ["dark ones", "bright"], [1, 0], True),  # in the model's order
         (["dark ones", "bright", "dim"], ["dark ones", "bright", "dim"], [1, 0], True),
-        (["left", "right"], ["bright", "dark ones"], [0, 1], False),  # as many, but others
+        (["left", "right"], ["bright", "dark ones"], [0, 1], False),  # the same number of other classes
         (None, ["bright", "dark ones"], [0, 1], False),
     ],
 )
-def test_guesses_are_compared_by_the_names_of_classes(
-    names: list[str] | None, classes: list[str], labels: list[int], guessed: bool, data: Path, tmp_path: Path
+def test_predictions_need_the_class_names_of_the_data_set(
+    names: list[str] | None,
+    classes: list[str],
+    labels: list[int],
+    predicted: bool,
+    data: Path,
+    tmp_path: Path,
 ):
     clip = {"num_frames": 4, "stride": 2, "crop": 32, "short_side": 36, "target_fps": 20.0}
     metadata: dict[str, Any] = {"clip": {**clip, "mean": [0.45] * 3, "std": [0.2] * 3}}
@@ -338,13 +343,13 @@ def test_guesses_are_compared_by_the_names_of_classes(
     assert main([*args, "--out", str(tmp_path)]) == 0
     parser = Scripts()
     parser.feed((tmp_path / "embedding.html").read_text(encoding="utf-8"))
-    told = json.loads(parser.data)
-    assert told["classes"] == classes
-    assert [clip["label"] for clip in sorted(told["clips"], key=lambda clip: clip["file"])] == [
+    page_data = json.loads(parser.data)
+    assert page_data["classes"] == classes
+    assert [clip["label"] for clip in sorted(page_data["clips"], key=lambda clip: clip["file"])] == [
         *[labels[0]] * 3,
         *[labels[1]] * 3,
     ]
-    assert all((clip["guess"] >= 0) == guessed for clip in told["clips"])
+    assert all((clip["prediction"] >= 0) == predicted for clip in page_data["clips"])
 
 
 @pytest.mark.parametrize(
@@ -363,7 +368,7 @@ def test_errors_are_one_line(tmp_path: Path, flags: list[str], words: str, capsy
     assert error.count("\n") == 1
 
 
-def test_a_module_without_a_head_gives_the_mean_of_its_last_stage(data: Path):
+def test_features_of_a_module_without_a_head(data: Path):
     class Bare(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -14,7 +14,7 @@ ORDER = ("start", "bottleneck", "fast", "spatial", "depth", "fast", "temporal", 
 
 
 def steps(flat: bool = False) -> list[Step]:
-    made = []
+    result = []
     for number, axis in enumerate(ORDER):
         cost, accuracy = 0.02 * 2**number, 0.75 if flat else 0.8 - 0.4 / (number + 1)
         rejected = [
@@ -22,11 +22,11 @@ def steps(flat: bool = False) -> list[Step]:
             for place, name in enumerate(AXIS_STYLES)
             if number and name not in (axis, "start")
         ]
-        chosen = Dot(name=axis, cost=cost, accuracy=accuracy, spread=0.004, group=axis)
-        made.append(
-            Step(chosen=chosen, label=axis if number else "X2D", rejected=rejected, close=number == 3)
+        selected = Dot(name=axis, cost=cost, accuracy=accuracy, spread=0.004, group=axis)
+        result.append(
+            Step(selected=selected, label=axis if number else "X2D", rejected=rejected, in_noise=number == 3)
         )
-    return made
+    return result
 
 
 def names(figure: Figure) -> list[Annotation]:
@@ -44,7 +44,7 @@ def overlaps(texts: list[Annotation]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_the_path_is_labelled_by_what_was_expanded(flat: bool) -> None:
+def test_the_path_is_labelled_with_the_expanded_axes(flat: bool) -> None:
     figure = expansion_chart(steps(flat), target=12.0, title="motion")
     texts = names(figure)
     assert [text.get_text() for text in texts] == [
@@ -64,7 +64,7 @@ def test_the_path_is_labelled_by_what_was_expanded(flat: bool) -> None:
 
 
 @pytest.mark.parametrize("target", [None, 0.5, 12.0])
-def test_the_legend_lies_beside_the_axes_and_inside_the_picture(target: float | None) -> None:
+def test_the_legend_is_next_to_the_axes_and_inside_the_figure(target: float | None) -> None:
     figure = expansion_chart(steps(), target=target)
     (axes,) = figure.axes
     box = axes.get_legend().get_window_extent()
@@ -74,10 +74,10 @@ def test_the_legend_lies_beside_the_axes_and_inside_the_picture(target: float | 
     assert axes.bbox.width > 0.6 * figure.bbox.width
 
 
-def test_names_lie_inside_and_off_the_dots() -> None:
+def test_labels_are_inside_the_axes_and_cover_no_dots() -> None:
     figure = expansion_chart(steps())
     (axes,) = figure.axes
-    dots = axes.transData.transform([(step.chosen.cost, 100 * step.chosen.accuracy) for step in steps()])
+    dots = axes.transData.transform([(step.selected.cost, 100 * step.selected.accuracy) for step in steps()])
     for text in names(figure):
         box = text.get_window_extent()
         assert not any(box.contains(*dot) for dot in dots), text.get_text()
@@ -85,7 +85,7 @@ def test_names_lie_inside_and_off_the_dots() -> None:
         assert box.x1 < figure.bbox.x1
 
 
-def test_numbers_are_plain() -> None:
+def test_plain_number() -> None:
     assert [plain_number(value) for value in (0.02067, 35.84, 999.4, 12440.0)] == [
         "0.0207",
         "35.8",

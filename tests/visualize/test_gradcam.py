@@ -28,7 +28,7 @@ TINY = {
 def tiny(name: str, **more: object) -> VideoModel:
     torch.manual_seed(0)
     model = create_model(name, 4, **TINY[name], **more).eval()
-    with torch.no_grad():  # blocks that start as their shortcut, and norms without statistics, tell little
+    with torch.no_grad():  # make blocks differ from their shortcuts
         for module in model.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.weight.uniform_(0.5, 1.5)
@@ -38,8 +38,8 @@ def tiny(name: str, **more: object) -> VideoModel:
     return model
 
 
-class Colours(nn.Module):
-    """Class 0 is how red a clip is, class 1 how much greener, twice, than blue."""
+class MeanColour(nn.Module):
+    """Logits: mean red, and 2 x mean green - mean blue."""
 
     weights = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, -1.0]])
 
@@ -50,41 +50,41 @@ class Colours(nn.Module):
         return self.window_logits(x)[:, 0, 0, 0]
 
 
-def of_colours() -> VideoModel:
+def colour_model() -> VideoModel:
     model = create_model("x2d", 2)
-    model.stem, model.head = nn.Identity(), Colours()  # type: ignore[assignment]
+    model.stem, model.head = nn.Identity(), MeanColour()  # type: ignore[assignment]
     model.res2 = model.res3 = model.res4 = model.res5 = nn.Identity()  # type: ignore[assignment]
     return model
 
 
-def test_the_place_that_a_class_depends_on_lights_up():
+def test_maps_of_a_linear_model():
     clip = torch.zeros(1, 3, 4, 5, 6)
-    clip[0, 0, 1, 2, 3] = 3.0  # one red place
-    clip[0, 1, 3, 0, 0] = 2.0  # one green, which is also a little blue
+    clip[0, 0, 1, 2, 3] = 3.0  # one red pixel
+    clip[0, 1, 3, 0, 0] = 2.0  # one green pixel with some blue
     clip[0, 2, 3, 0, 0] = 1.0
-    clip[0, 2, 0, 4, 4] = 5.0  # blue: speaks against class 1
-    found = grad_cam(of_colours(), clip, [0, 1])
+    clip[0, 2, 0, 4, 4] = 5.0  # blue: evidence against class 1
+    found = grad_cam(colour_model(), clip, [0, 1])
     expected = np.zeros((2, 4, 5, 6), np.float32)
-    expected[0, 1, 2, 3] = 3.0 / 120  # each value has a part of 1/120 in the mean over 4 x 5 x 6
+    expected[0, 1, 2, 3] = 3.0 / 120  # the mean is over 4 x 5 x 6 pixels
     expected[1, 3, 0, 0] = (2 * 2.0 - 1.0) / 120
     np.testing.assert_allclose(found.maps, expected, rtol=1e-6)
     assert found.scaled().max(axis=(1, 2, 3)).tolist() == [1.0, 1.0]
     np.testing.assert_allclose(found.logits, [3 / 120, (4 - 1 - 5) / 120], atol=1e-7)
-    best = grad_cam(of_colours(), clip)
+    best = grad_cam(colour_model(), clip)
     assert best.labels == (0,)
     np.testing.assert_allclose(best.maps[0], found.maps[0])
 
 
-def test_nothing_speaks_for_a_class_that_only_finds_its_contrary():
+def test_a_class_without_positive_evidence_has_an_empty_map():
     clip = torch.zeros(1, 3, 2, 2, 2)
     clip[:, 2] = 1.0
-    found = grad_cam(of_colours(), clip, [1])
+    found = grad_cam(colour_model(), clip, [1])
     assert not found.maps.any()
-    assert not found.scaled().any()  # and not 0 / 0
+    assert not found.scaled().any()  # no division 0 / 0
 
 
 def naive(features: Tensor, gradient: Tensor) -> Tensor:
-    """(C, T, h, w) and the gradient of a score -> the map, as the paper's two equations say it."""
+    """The paper's equations 1 and 2: features (C, T, h, w) and the gradient of a score -> the map."""
     total = torch.zeros_like(features[0])
     for channel, slope in zip(features, gradient, strict=True):
         total += slope.sum() / slope.numel() * channel
@@ -93,25 +93,25 @@ def naive(features: Tensor, gradient: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("stage", [-1, 2])
-def test_it_is_the_formula_written_out(name: str, stage: int):
+def test_maps_match_the_naive_formula(name: str, stage: int):
     model = tiny(name).double()
     clip = torch.randn(1, 3, 4, 64, 64, dtype=torch.float64)
     found = grad_cam(model, clip, [0, 1, 2, 3], stage=stage)
     assert found.maps.any()
-    kept: list[Tensor] = []
-    handle = model.stages()[stage].register_forward_hook(lambda _, __, output: kept.append(output))
+    outputs: list[Tensor] = []
+    handle = model.stages()[stage].register_forward_hook(lambda _, __, output: outputs.append(output))
     logits = model(clip)[0]
     handle.remove()
     np.testing.assert_allclose(found.logits, logits.detach().numpy(), rtol=1e-6)
     for label, maps in enumerate(found.maps):
-        if stage == -1 and name.startswith("rubiks"):  # behind norm and ReLU the head is linear
+        if stage == -1 and name.startswith("rubiks"):  # after norm and ReLU the head is linear
             head: Any = model.head
-            features = head.norm(kept[0])[0].relu()
+            features = head.norm(outputs[0])[0].relu()
             gradient = head.classifier.weight[label][:, None, None, None] / features[0].numel()
             gradient = gradient.expand_as(features)
         else:
-            features = kept[0][0]
-            gradient = torch.autograd.grad(logits[label], kept[0], retain_graph=True)[0][0]
+            features = outputs[0][0]
+            gradient = torch.autograd.grad(logits[label], outputs[0], retain_graph=True)[0][0]
         expected = naive(features.detach(), gradient.detach())
         np.testing.assert_allclose(maps, expected.numpy(), rtol=1e-4, atol=1e-6)
 
@@ -128,13 +128,13 @@ def test_windows_are_averaged_before_the_softmax():
     assert found.maps.any()
 
 
-def test_a_model_that_localises_is_explained_over_its_frames():
+def test_localization_model():
     found = grad_cam(tiny("x3d_xs", localization=True), torch.randn(1, 3, 4, 64, 64))
     assert found.logits.shape == (4,)
     assert found.maps.shape == (1, 4, 2, 2)
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_unchanged():
     model = tiny("rubiksnet_tiny").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     grad_cam(model, torch.randn(1, 3, 4, 64, 64))
@@ -151,21 +151,21 @@ def test_the_model_is_left_as_it_was():
         (None, 5, "stage 5: x3d_xs has stages 0 to 4"),
     ],
 )
-def test_what_is_not_there_is_refused(labels: list[int] | None, stage: int, words: str):
+def test_unknown_classes_and_stages_are_refused(labels: list[int] | None, stage: int, words: str):
     with pytest.raises(UsageError, match=words):
         grad_cam(tiny("x3d_xs"), torch.zeros(1, 3, 4, 32, 32), labels, stage=stage)
 
 
-def test_models_it_is_not_for_are_refused():
+def test_unsupported_models_are_refused():
     with pytest.raises(UsageError, match="detection model"):
         grad_cam(tiny("x3d_xs", detection=True), torch.zeros(1, 3, 4, 32, 32))
-    with pytest.raises(UsageError, match="for convolutional models, not Linear"):
+    with pytest.raises(UsageError, match="convolutional model, got Linear"):
         grad_cam(nn.Linear(1, 1), torch.zeros(1, 3, 4, 32, 32))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder and, beside it, two videos."""
+    """A folder with a run folder and two videos."""
     folder = tmp_path_factory.mktemp("gradcam")
     clip = {"num_frames": 4, "stride": 2, "crop": 32, "short_side": 40, "target_fps": 20.0}
     clip |= {"mean": [0.45] * 3, "std": [0.225] * 3}
@@ -188,7 +188,7 @@ def test_the_command_writes_a_sheet_and_a_video(run: Path, capsys: pytest.Captur
         assert (len(video), video.fps) == (7, 20.0)  # from the first of 4 frames to the last, 2 apart
         assert video.size[1] > 3 * 256
     with open_video(run / "out" / "two.gradcam.mp4") as video:
-        assert len(video) == 6  # shorter than the clip: its last frame is repeated for the model alone
+        assert len(video) == 6  # shorter than the clip; only the model's input repeats its last frame
 
 
 def test_classes_and_stage_by_name(run: Path, monkeypatch: pytest.MonkeyPatch):
@@ -218,7 +218,7 @@ def test_classes_and_stage_by_name(run: Path, monkeypatch: pytest.MonkeyPatch):
         (["--stage", "res9"], "--stage res9: x3d_xs has stages stem, res2, res3, res4, res5"),
         (["--columns", "0"], "--columns: must be at least 1"),
         (["--start", "-1"], "--start: must be at least 0, got -1"),
-        (["--start", "2"], "a clip from 2 s on: the video lasts 1.5 s"),
+        (["--start", "2"], "start 2 s is beyond the end of the video, which lasts 1.5 s"),
     ],
 )
 def test_errors_are_one_line(run: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]):
@@ -228,26 +228,26 @@ def test_errors_are_one_line(run: Path, flags: list[str], words: str, capsys: py
     assert error.count("\n") == 1
 
 
-def test_a_video_that_cannot_be_read_is_named_and_the_others_drawn(
+def test_an_unreadable_video_is_reported_and_the_others_are_drawn(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     videos = [str(tmp_path / "broken.mp4"), str(run / "one.mp4")]
     args = ["visualize", "gradcam", str(run / "run"), *videos, "--out", str(tmp_path), "--no-video"]
     assert main(args) == 1
-    told = capsys.readouterr()
-    assert told.out.split() == [str(tmp_path / "one.gradcam.png")]
-    assert "1 of 2 videos could not be drawn" in told.err
-    assert "broken.mp4" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.split() == [str(tmp_path / "one.gradcam.png")]
+    assert "1 of 2 videos could not be drawn" in captured.err
+    assert "broken.mp4" in captured.err
 
 
-def test_a_video_too_short_for_the_start_is_named_and_the_others_drawn(
+def test_a_video_shorter_than_the_start_is_reported_and_the_others_are_drawn(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     videos = [str(run / "two.mp4"), str(run / "one.mp4")]
     args = ["visualize", "gradcam", str(run / "run"), *videos, "--out", str(tmp_path), "--no-video"]
     assert main([*args, "--start", "1"]) == 1
-    told = capsys.readouterr()
-    assert told.out.split() == [str(tmp_path / "one.gradcam.png")]
-    assert "1 of 2 videos could not be drawn" in told.err
-    assert "two.mp4: a clip from 1 s on: the video lasts 0.3 s" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.split() == [str(tmp_path / "one.gradcam.png")]
+    assert "1 of 2 videos could not be drawn" in captured.err
+    assert "two.mp4: start 1 s is beyond the end of the video, which lasts 0.3 s" in captured.err

@@ -14,17 +14,17 @@ def table() -> MultigridTimetable:
     return MultigridTimetable(make_plan(get_recipe("x3d_motion").replace(multigrid="both"), 800))
 
 
-def test_a_picture_of_every_quantity(tmp_path: Path):
+def test_plan_chart(tmp_path: Path):
     figure = plan_chart(**chart_data(table()))
     labels = [axes.get_ylabel() for axes in figure.axes]
-    assert labels == ["clips a batch", "frames", "crop (pixels)", "learning rate"]
+    assert labels == ["batch size", "frames", "crop (pixels)", "learning rate"]
     assert [f"{tick:g}" for tick in figure.axes[1].get_yticks()] == ["2", "4", "8"]
     assert [f"{tick:g}" for tick in figure.axes[2].get_yticks()] == ["32", "45", "64"]
     save_figure(figure, tmp_path / "plan.png", dpi=60)
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_rates_that_fall_by_far_have_a_logarithmic_axis():
+def test_the_learning_rate_axis_is_logarithmic_if_needed():
     rates = chart_data(table())["rates"][1]
     axis = plan_chart(**chart_data(table())).axes[3]
     assert axis.get_yscale() == "log"
@@ -36,7 +36,7 @@ def test_rates_that_fall_by_far_have_a_logarithmic_axis():
     assert axis.get_ylim()[0] == 0
 
 
-def test_nothing_is_said_of_batch_norm_where_there_is_none():
+def test_no_batch_norm_column_for_models_without_it():
     plan = make_plan(get_recipe("timesformer_motion").replace(multigrid="both"), 800)
     text = plan_text(MultigridTimetable(plan))
     assert text.splitlines()[0].split()[-2:] == ["per", "device"]

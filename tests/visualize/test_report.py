@@ -91,7 +91,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-def test_report_holds_everything_in_one_file(tmp_path: Path):
+def test_report_is_one_complete_file(tmp_path: Path):
     write_run(tmp_path / "run")
     path = write_report(tmp_path / "run")
     text = path.read_text(encoding="utf-8")
@@ -108,7 +108,7 @@ def test_report_holds_everything_in_one_file(tmp_path: Path):
         "4 frames x stride 3 at 30 fps",
         "last validation, 3x1 views, 6 videos",
         "60.0 %",  # the best top-1 in training
-        "inside pairs",
+        "within pairs",
         "Hardest clips",
         "gone.mp4: no such file",
         "were replaced (named in the log): 1",
@@ -118,7 +118,7 @@ def test_report_holds_everything_in_one_file(tmp_path: Path):
     ):
         assert expected in words, expected
     assert text.count("<svg") == 6  # loss, top-1, learning rate, clips/s, waiting, confusion
-    assert "no frames: " in words  # the clip that broke after the test
+    assert "no frames: " in words  # the clip that was damaged after the test
     assert text.count("data:image/jpeg") >= 5
 
 
@@ -137,31 +137,31 @@ def test_the_final_test_is_preferred_to_the_last_validation(tmp_path: Path):
     assert "final test, 3x1 views" in write_report(tmp_path / "run").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("lacking", ["config.json", "metrics.jsonl", "val_scores.npz"])
-def test_missing_pieces_are_named_and_the_rest_is_shown(tmp_path: Path, lacking: str):
+@pytest.mark.parametrize("missing", ["config.json", "metrics.jsonl", "val_scores.npz"])
+def test_missing_files_are_listed_and_the_rest_is_shown(tmp_path: Path, missing: str):
     write_run(tmp_path / "run")
-    (tmp_path / "run" / lacking).unlink()
+    (tmp_path / "run" / missing).unlink()
     text = write_report(tmp_path / "run").read_text(encoding="utf-8")
     page = Page(text)
     assert not page.open
-    assert f"{lacking}:" in page.text
-    assert ("<h2>Training</h2>" in text) == (lacking != "metrics.jsonl")
-    assert ("Hardest clips" in text) == (lacking != "val_scores.npz")
+    assert f"{missing}:" in page.text
+    assert ("<h2>Training</h2>" in text) == (missing != "metrics.jsonl")
+    assert ("Hardest clips" in text) == (missing != "val_scores.npz")
 
 
-def test_damaged_pieces_are_named(tmp_path: Path):
+def test_damaged_files_are_listed(tmp_path: Path):
     write_run(tmp_path / "run")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 9, "epo')
     (tmp_path / "run" / "config.json").write_text("{")
     (tmp_path / "run" / "val_scores.npz").write_bytes(b"PK")
     text = Page(write_report(tmp_path / "run").read_text(encoding="utf-8")).text
-    assert "1 damaged line left out" in text
+    assert "1 damaged line skipped" in text
     assert "config.json is damaged" in text
     assert "val_scores.npz" in text
 
 
-def test_scores_cut_short_are_named_and_others_shown_instead(tmp_path: Path):
+def test_truncated_scores_are_listed_and_others_are_shown(tmp_path: Path):
     run = tmp_path / "run"
     write_run(run)
     whole = (run / "val_scores.npz").read_bytes()
@@ -176,7 +176,7 @@ def test_scores_cut_short_are_named_and_others_shown_instead(tmp_path: Path):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):
-    with pytest.raises(UsageError, match="no run in this folder"):
+    with pytest.raises(UsageError, match="contains no run"):
         write_report(tmp_path)
     with pytest.raises(UsageError, match="no such run folder"):
         write_report(tmp_path / "nowhere")

@@ -35,7 +35,7 @@ def video(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_several_labels(tmp_path: Path, video: str):
+def test_multi_label(tmp_path: Path, video: str):
     scores = np.array([[0.9, 0.2, 0.1], [0.3, 0.8, 0.6]], np.float32)
     result = MultiLabelResult(
         scores=scores,
@@ -64,7 +64,7 @@ def test_several_labels(tmp_path: Path, video: str):
     assert "Rows of the matrix" not in page
 
 
-def test_labels_in_time(tmp_path: Path, video: str):
+def test_localization(tmp_path: Path, video: str):
     logits = np.full((10, 3), -3.0, np.float32)
     logits[2:6, 1] = 3.0
     result = LocalizationResult(

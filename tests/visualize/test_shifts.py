@@ -54,7 +54,7 @@ def test_time_of_the_attention_variant_is_the_mean_of_its_taps() -> None:
 
 
 def test_a_model_without_shifts_is_refused() -> None:
-    with pytest.raises(UsageError, match="x2d has no learned shifts; those of RubiksNet do"):
+    with pytest.raises(UsageError, match="x2d has no learned shifts; only RubiksNet has"):
         learned_shifts(create_model("x2d", 3))
 
 

@@ -1,4 +1,4 @@
-"""The timeline of a video as a chart, and running below the video."""
+"""The timeline of a video as a chart and as a video."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.models import create_model, save_weights
 from saccade.tasks.timeline import Timeline
 from saccade.video import open_video, write_video
 from saccade.visualize.charts import save_figure
-from saccade.visualize.timeline import Panel, render_timeline, shown_labels, timeline_chart
+from saccade.visualize.timeline import Panel, render_timeline, select_labels, timeline_chart
 
 NAMES = ("first", "second", "third", "never")
 
@@ -31,7 +31,7 @@ def timeline(tmp_path: Path) -> Timeline:
     return Timeline(str(tmp_path / "video.mp4"), NAMES, scores, 20.0)
 
 
-def test_segments_are_where_the_score_is_high(timeline: Timeline):
+def test_segments_are_above_the_threshold(timeline: Timeline):
     found = [(s.label, s.start, s.end, round(s.score, 3)) for s in timeline.segments()]
     assert found == [
         ("second", 0.0, 0.4, 0.7),
@@ -42,17 +42,17 @@ def test_segments_are_where_the_score_is_high(timeline: Timeline):
     assert [s.label for s in timeline.segments(0.65)] == ["second", "first"]
     assert timeline.segments(0.95) == []
     assert timeline.top(2) == [("first", pytest.approx(0.9)), ("second", pytest.approx(0.7))]
-    told = timeline.to_dict(0.65, 1)
-    assert told["duration"] == 2.0
-    assert told["actions"][1] == {"label": "first", "start": 1.0, "end": 1.5, "score": 0.9}
-    assert [row["label"] for row in told["top"]] == ["first"]
+    values = timeline.to_dict(0.65, 1)
+    assert values["duration"] == 2.0
+    assert values["actions"][1] == {"label": "first", "start": 1.0, "end": 1.5, "score": 0.9}
+    assert [row["label"] for row in values["top"]] == ["first"]
 
 
-def test_rows_come_in_the_order_of_time(timeline: Timeline):
-    assert shown_labels(timeline) == [1, 2, 0]
-    assert shown_labels(timeline, most=2) == [1, 0]
-    assert shown_labels(timeline, truth=[Action(3, 0.1, 0.2)]) == [1, 3, 2, 0]
-    assert len(shown_labels(timeline, threshold=0.99)) == 4  # nothing above it: the best are shown
+def test_labels_are_in_the_order_of_time(timeline: Timeline):
+    assert select_labels(timeline) == [1, 2, 0]
+    assert select_labels(timeline, max_rows=2) == [1, 0]
+    assert select_labels(timeline, truth=[Action(3, 0.1, 0.2)]) == [1, 3, 2, 0]
+    assert len(select_labels(timeline, threshold=0.99)) == 4  # nothing above it: the best are shown
 
 
 def test_the_chart_shows_scores_and_labels(timeline: Timeline, tmp_path: Path):
@@ -74,20 +74,22 @@ def test_the_rendered_video_has_the_panel_below(timeline: Timeline, tmp_path: Pa
         frames = video.frames(range(40)).numpy().astype(int)
     height = round(30 * 480 / 44)
     assert abs(frames[:, : height - 4, :, :] - 90).mean() < 6  # the video itself, enlarged
-    panel = Panel(timeline, shown_labels(timeline), width=frames.shape[2])
+    panel = Panel(timeline, select_labels(timeline), width=frames.shape[2])
     assert frames.shape[1] == pytest.approx(height + panel.height, abs=2)
 
 
-def test_the_line_moves_and_what_happens_stands_out(timeline: Timeline):
-    panel = Panel(timeline, shown_labels(timeline), width=480)
+def test_the_line_moves_and_current_actions_are_highlighted(timeline: Timeline):
+    panel = Panel(timeline, select_labels(timeline), width=480)
     assert panel.width == 480
     assert panel.height % 2 == 0
-    before, during = np.asarray(panel.at(10)).astype(int), np.asarray(panel.at(25)).astype(int)
+    before, during = np.asarray(panel.render(10)).astype(int), np.asarray(panel.render(25)).astype(int)
     changed = np.abs(before - during).sum(axis=(0, 2)) > 0
     right = np.flatnonzero(changed[panel.left :])
-    assert right.max() - right.min() > 100  # two places of the line, 15 frames apart
+    assert right.max() - right.min() > 100  # two positions of the line, 15 frames apart
     names = slice(0, panel.left)
-    row = slice(panel.margin + 2 * panel.row, panel.margin + 3 * panel.row)  # "first", there in frame 25
+    row = slice(
+        panel.margin + 2 * panel.row, panel.margin + 3 * panel.row
+    )  # "first", above the threshold in frame 25
     orange = (during[row, names, 0] > 200) & (during[row, names, 2] < 120)
     assert orange.any()
     assert not ((before[row, names, 0] > 200) & (before[row, names, 2] < 120)).any()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from saccade.training.config import TrainConfig
 
 TEST_VIEWS = "3x1"
-NUM_SHUFFLES = 6  # one shuffle of 240 clips has a standard error of 3 points inside pairs
+NUM_SHUFFLES = 6  # one shuffle of 240 clips has a standard error of 3 points within pairs
 MARK = "quickstart.json"
 """Written into a run folder before quickstart trains there: the settings of its run."""
 
@@ -146,7 +146,7 @@ def _summary(straight: TestResult, shuffled: list[TestResult], run: Path, second
     from rich.table import Table
 
     table = Table(title=f"{straight.num_videos} validation clips, {TEST_VIEWS} views")
-    for heading in ("frames", "top-1", "inside pairs"):
+    for heading in ("frames", "top-1", "within pairs"):
         table.add_column(heading, justify="left" if heading == "frames" else "right")
     table.add_row("in order", f"{straight.top1:.1%}", f"{straight.pair_accuracy:.1%}")
     table.add_row(

@@ -73,7 +73,7 @@ def _add_embedding(kinds: Any) -> None:
         type=positive,
         default=400,
         metavar="N",
-        help="most clips, evenly spread over the data set (default %(default)s)",
+        help="maximum number of clips, evenly spaced over the data set (default %(default)s)",
     )
     parser.add_argument(
         "--perplexity", type=float, default=30.0, help="perplexity of t-SNE (default %(default)s)"
@@ -144,7 +144,7 @@ def _embedding(options: Namespace) -> int:
 
 
 def _some_of_dataset(options: Namespace, loaded: LoadedModel) -> VideoDataset:
-    """At most ``--most`` clips, evenly spread over the data set."""
+    """At most ``--most`` clips, evenly spaced over the data set."""
     from dataclasses import replace
 
     import numpy as np

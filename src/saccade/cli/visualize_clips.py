@@ -29,9 +29,9 @@ from saccade.errors import UsageError, VideoError
 if TYPE_CHECKING:
     from saccade.inference import LoadedModel
     from saccade.training.config import MaskedConfig
-    from saccade.visualize.clips import SeenClip
+    from saccade.visualize.clips import InputClip
 
-Draw = Callable[["SeenClip", Path], Iterable[Path]]
+Draw = Callable[["InputClip", Path], Iterable[Path]]
 
 
 def add_kind(kinds: Any, name: str, draw: Callable[[Namespace], int], summary: str, text: str) -> Parser:
@@ -88,7 +88,7 @@ def _for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Dra
     return 1 if failures else 0
 
 
-def _read_clip(path: str, loaded: LoadedModel, options: Namespace, *, alone: bool) -> SeenClip:
+def _read_clip(path: str, loaded: LoadedModel, options: Namespace, *, alone: bool) -> InputClip:
     """The clip of a video. A clip that one of several videos does not have is a failure of that video."""
     from saccade.inference.predictor import rule_to_predict
     from saccade.visualize.clips import read_clip
@@ -111,7 +111,7 @@ def _read_clip(path: str, loaded: LoadedModel, options: Namespace, *, alone: boo
 
 def _write_maps(
     options: Namespace,
-    clip: SeenClip,
+    clip: InputClip,
     rows: Sequence[Any],
     stem: Path,
     *,
@@ -169,7 +169,7 @@ def add_gradcam(kinds: Any) -> None:
 def _gradcam(options: Namespace) -> int:
     check_folder(options.out)
     from saccade.inference.loading import task_of
-    from saccade.visualize.clips import on_device
+    from saccade.visualize.clips import inputs_on_device
     from saccade.visualize.gradcam import grad_cam
     from saccade.visualize.overlay import MapRow
 
@@ -180,21 +180,21 @@ def _gradcam(options: Namespace) -> int:
     stage = _stage(model, options.stage)
     labels = [label_of(text, loaded.class_names) for text in options.classes] or None
 
-    def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
-        inputs = on_device(clip, model)
-        found = grad_cam(model, inputs, labels, stage=stage)
-        scores = task_of(loaded).activation(found.logits)
+    def draw(clip: InputClip, stem: Path) -> Iterator[Path]:
+        inputs = inputs_on_device(clip, model)
+        maps = grad_cam(model, inputs, labels, stage=stage)
+        scores = task_of(loaded).activation(maps.logits)
         if options.top is not None:
             best = (-scores).argsort(kind="stable")[: options.top].tolist()
-            found = grad_cam(model, inputs, best, stage=stage)
+            maps = grad_cam(model, inputs, best, stage=stage)
         rows = [
             MapRow(
                 loaded.class_names[label],
-                maps,
-                f"{100 * scores[label]:.0f} %" + ("" if maps.any() else ", no evidence"),
-                found.steps,
+                class_map,
+                f"{100 * scores[label]:.0f} %" + ("" if class_map.any() else ", no evidence"),
+                maps.strides,
             )
-            for label, maps in zip(found.labels, found.scaled(), strict=True)
+            for label, class_map in zip(maps.labels, maps.scaled(), strict=True)
         ]
         best_label = int(scores.argmax())
         subtitle = f"{loaded.name} predicts {loaded.class_names[best_label]} {100 * scores[best_label]:.0f} %"
@@ -268,46 +268,46 @@ def _attention(options: Namespace) -> int:
     check_folder(options.out)
     from saccade.visualize.attention import attention_maps, attention_rows, time_chart, time_row
     from saccade.visualize.charts import save_figure
-    from saccade.visualize.clips import on_device
+    from saccade.visualize.clips import inputs_on_device
 
     loaded = load_from_flags(options.source, None, options)
     model: Any = loaded.model
 
-    def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
-        found = attention_maps(model, on_device(clip, model), block=options.block)
-        title, subtitle = f"Attention: {clip.name}", attention_subtitle(loaded, found, options.heads)
+    def draw(clip: InputClip, stem: Path) -> Iterator[Path]:
+        maps = attention_maps(model, inputs_on_device(clip, model), block=options.block)
+        title, subtitle = f"Attention: {clip.name}", attention_subtitle(loaded, maps, options.heads)
         yield from _write_maps(
             options,
             clip,
-            attention_rows(found, options.heads),
+            attention_rows(maps, options.heads),
             stem,
             title=title,
             subtitle=subtitle,
-            bar="least to most",
-            below=time_row(found),
+            bar="minimum to maximum",
+            below=time_row(maps),
         )
-        if found.in_time is not None:
+        if maps.temporal is not None:
             path = Path(f"{stem}-time.{options.format}")
-            times = clip.seconds.reshape(found.in_time.shape[1], -1).mean(1)
-            save_figure(time_chart(found.in_time, times, title=title, subtitle=subtitle), path)
+            times = clip.seconds.reshape(maps.temporal.shape[1], -1).mean(1)
+            save_figure(time_chart(maps.temporal, times, title=title, subtitle=subtitle), path)
             yield path
 
     return _for_each_clip(options, loaded, "attention", draw)
 
 
-def attention_subtitle(loaded: LoadedModel, found: Any, heads: str) -> str:
-    """Model, prediction and what the rows are."""
+def attention_subtitle(loaded: LoadedModel, maps: Any, heads: str) -> str:
+    """Model, prediction, and the blocks of the maps."""
     from saccade.inference.loading import task_of
 
     predicted = ""
-    if len(found.logits):
-        logits = found.logits.mean(-1) if found.logits.ndim == 2 else found.logits
+    if len(maps.logits):
+        logits = maps.logits.mean(-1) if maps.logits.ndim == 2 else maps.logits
         scores = task_of(loaded).activation(logits)
         best = int(scores.argmax())
         predicted = f" predicts {loaded.class_names[best]} {100 * scores[best]:.0f} %"
     if heads == "none":
-        return f"{loaded.name}{predicted}; rollout of {found.num_blocks} blocks"
-    return f"{loaded.name}{predicted}; heads of block {found.block + 1} of {found.num_blocks}"
+        return f"{loaded.name}{predicted}; rollout of {maps.num_blocks} blocks"
+    return f"{loaded.name}{predicted}; heads of block {maps.block + 1} of {maps.num_blocks}"
 
 
 # -------------------------------------------------------------------------------------------------------- hog
@@ -345,25 +345,24 @@ def _hog(options: Namespace) -> int:
     loaded = load_from_flags(options.source, None, options)
     model: Any = loaded.model
     if not isinstance(model, MaskFeat):
-        raise UsageError(
-            f"{loaded.name} does not predict hidden parts; models that do: saccade models 'maskfeat_*'"
-        )
+        raise UsageError(f"{loaded.name} does not predict masked tokens; see saccade models 'maskfeat_*'")
     config = _masked_config(options.source, model.target_kind)
     if options.ratio is not None:
         config = replace(config, ratio=options.ratio)
     generator = masking(config, model, loaded.clip.num_frames, loaded.clip.crop).generator
 
-    def draw(clip: SeenClip, stem: Path) -> Iterator[Path]:
-        found = predict_masked(model, clip, generator.of_clip(options.seed))
-        title, hidden = f"Masked prediction: {clip.name}", f"{100 * found.hidden.mean():.0f} % hidden"
+    def draw(clip: InputClip, stem: Path) -> Iterator[Path]:
+        prediction = predict_masked(model, clip, generator.of_clip(options.seed))
+        title, masked = f"Masked prediction: {clip.name}", f"{100 * prediction.masked.mean():.0f} % masked"
         subtitle = (
-            f"{loaded.name}, {hidden}; explains {100 * found.explained:.0f} % of the hidden {found.what}"
+            f"{loaded.name}, {masked}; explains {100 * prediction.explained:.0f} % of the variance of the "
+            f"masked {prediction.target_name}"
         )
         sheet = Path(f"{stem}.{options.format}")
-        save_figure(hog_sheet(found, title=title, subtitle=subtitle, rows=options.rows), sheet)
+        save_figure(hog_sheet(prediction, title=title, subtitle=subtitle, rows=options.rows), sheet)
         yield sheet
         if not options.no_video:
-            yield hog_video(found, f"{stem}.mp4", title=f"{clip.name}   {subtitle}")
+            yield hog_video(prediction, f"{stem}.mp4", title=f"{clip.name}   {subtitle}")
 
     return _for_each_clip(options, loaded, "hog", draw)
 

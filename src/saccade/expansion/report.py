@@ -106,10 +106,10 @@ def path_chart(history: History) -> Figure | None:
         same_step = [e for step in history.steps for e in step if e.candidate.step == candidate.step]
         steps.append(
             Step(
-                chosen=_dot(selected, cost),
+                selected=_dot(selected, cost),
                 label=f"{label}, contracted" if candidate.contracted else label,
                 rejected=tuple(rejected),
-                close=any(entry.in_noise for entry in same_step),
+                in_noise=any(entry.in_noise for entry in same_step),
             )
         )
         rejected = []
@@ -122,7 +122,7 @@ def path_chart(history: History) -> Figure | None:
         target=target / 1e6 if target and cost == "params" else target,
         figure_name=_figure_name(history),
         title=f"Progressive expansion on {_data_name(history)}",
-        beyond=rejected,
+        last_rejected=rejected,
         result=history.final.candidate.name if history.final else "",
     )
 

@@ -1,4 +1,4 @@
-"""Pictures of models and data, and the report of a run."""
+"""Visualizations of models and data, and the report of a run."""
 
 from __future__ import annotations
 

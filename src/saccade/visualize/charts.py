@@ -1,8 +1,8 @@
-"""Charts in one style, drawn with matplotlib's object interface (no window, no global state).
+"""Charts in a common style, drawn with matplotlib's object interface (no window, no global state).
 
-Every function returns a `matplotlib.figure.Figure`. `save_figure` writes SVG or PNG on white; `inline_svg`
-gives an SVG with a clear background whose ink and grid follow the page's ``--ink`` and ``--line`` colours,
-light or dark.
+Every function returns a `matplotlib.figure.Figure`. `save_figure` writes an image file with a white
+background. `inline_svg` returns an SVG with a transparent background that uses the page's ``--ink`` and
+``--line`` colours.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-INK, LINE = "#1c2430", "#dfe3e8"  # replaced by the page's own colours in `inline_svg`
+INK, LINE = "#1c2430", "#dfe3e8"  # `inline_svg` replaces them by the page's colours
 BLUE, ORANGE, TEAL, GREY = "#2f6fde", "#e8762d", "#149b84", "#8a94a3"
 SMALL = (3.5, 2.4)
-SIZE = (4.8, 3.0)  # inches: legible when a phone scales it to its width
+SIZE = (4.8, 3.0)  # inches: legible at the width of a phone
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -71,9 +71,9 @@ _HEAT = LinearSegmentedColormap.from_list("heat", [(0.18, 0.44, 0.87, 0.0), (0.1
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib in the style of all our pictures."""
+    """Use our matplotlib style within the context."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # names in scripts the font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # class names in other scripts
         yield
 
 
@@ -86,10 +86,13 @@ def line_chart(
     bottom: float | None = None,
     small: bool = False,
 ) -> Figure:
-    """Curves by name, each (x values, y values): the first of several is grey, the second stands out.
+    """A line chart.
 
-    ``percent`` shows shares of 1 as percentages, ``bottom`` fixes the lower end of the axis,
-    ``small`` makes a picture that stays legible at a third of a page.
+    Args:
+        series: name -> (x values, y values). The first of several is grey.
+        percent: show fractions as percentages.
+        bottom: lower limit of the y axis.
+        small: for a chart that fills a third of a page.
     """
     with styled():
         figure = Figure(figsize=SMALL if small else SIZE, layout="constrained")
@@ -116,19 +119,19 @@ def line_chart(
 def confusion_chart(
     table: ArrayLike, class_names: Sequence[str], *, title: str = "Confusion matrix"
 ) -> Figure:
-    """Rows are true classes, columns predictions, rows scaled to 1. Counts are shown for up to 20 classes.
+    """A confusion matrix with rows normalised to 1; up to 20 classes with counts.
 
     Args:
-        table: counts of shape (num_classes, num_classes).
+        table: counts (num_classes, num_classes), rows are true classes, columns predictions.
     """
     counts = np.asarray(table)
     num = len(counts)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(2.2 + 0.3 * num, 4.2, 9.0))
     with styled():
         figure = Figure(figsize=(side, side), layout="constrained")
         axes = figure.add_subplot()
-        axes.imshow(shares, cmap=_HEAT, vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(fractions, cmap=_HEAT, vmin=0, vmax=1, interpolation="nearest")
         axes.set(title=title, xlabel="predicted", ylabel="true")
         axes.grid(visible=False)
         if num <= 60:
@@ -138,7 +141,7 @@ def confusion_chart(
             axes.grid(which="minor", color=LINE, linewidth=0.5)
         if num <= 20:
             for row, column in np.argwhere(counts):
-                colour = "white" if shares[row, column] > 0.45 else INK
+                colour = "white" if fractions[row, column] > 0.45 else INK
                 axes.text(
                     column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
                 )
@@ -148,7 +151,7 @@ def confusion_chart(
 def per_class_chart(
     names: Sequence[str], recalls: Sequence[float], *, title: str = "Accuracy per class"
 ) -> Figure:
-    """One bar per class in the order given (best read with the worst first)."""
+    """A bar for each class, in the given order."""
     with styled():
         figure = Figure(figsize=(SIZE[0], 0.9 + 0.24 * len(names)), layout="constrained")
         axes = figure.add_subplot()
@@ -176,9 +179,9 @@ def sparse_view_chart(
     """The sparse-view curve of the X3D paper: accuracy against GMACs per video on a logarithmic axis.
 
     Args:
-        points: (views as CLIPSxCROPS, GMACs per video, accuracy in 0..1), any order.
-        label: the model.
-        figure_name: what kind of accuracy it is.
+        points: (views as CLIPSxCROPS, GMACs per video, accuracy in 0..1), in any order.
+        label: name of the model.
+        figure_name: name of the metric.
     """
     with styled():
         figure = Figure(figsize=(5.4, 3.5), layout="constrained")
@@ -210,7 +213,7 @@ def sparse_view_chart(
 
 
 def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 160) -> None:
-    """Write the figure on white; the format is the suffix (.svg, .png, .pdf)."""
+    """Write the figure with a white background; the suffix (.svg, .png, .pdf) selects the format."""
     with styled(), atomic_path(path) as temporary:
         options: dict[str, Any] = {"metadata": {"Date": None}} if temporary.suffix == ".svg" else {}
         with matplotlib.rc_context({"svg.fonttype": "path"}):
@@ -218,7 +221,11 @@ def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 160) ->
 
 
 def inline_svg(figure: Figure, *, label: str) -> str:
-    """The figure as ``<svg>`` for a page that defines ``--ink`` and ``--line``; ``label`` is its alt text."""
+    """The figure as an ``<svg>`` element for a page that defines ``--ink`` and ``--line``.
+
+    Args:
+        label: the alternative text.
+    """
     stream = io.StringIO()
     with styled():
         figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -234,18 +241,18 @@ def inline_svg(figure: Figure, *, label: str) -> str:
 
 
 def shorten(name: str, width: int = 22) -> str:
-    """The name, cut with an ellipsis where it is longer than ``width`` characters."""
+    """Truncate a name to ``width`` characters, with an ellipsis."""
     return name if len(name) <= width else name[: width - 1].rstrip() + "…"
 
 
 def _name_ticks(axes: Axes, names: Sequence[str], *, size: float) -> None:
-    places = np.arange(len(names))
-    axes.set_xticks(places, [shorten(name, 18) for name in names], rotation=90, fontsize=size)
-    axes.set_yticks(places, [shorten(name, 18) for name in names], fontsize=size)
+    positions, labels = np.arange(len(names)), [shorten(name, 18) for name in names]
+    axes.set_xticks(positions, labels, rotation=90, fontsize=size)
+    axes.set_yticks(positions, labels, fontsize=size)
 
 
 def _unique_ids(svg: str, label: str) -> str:
-    """Prefix every id: several charts share one page."""
+    """Prefix every id, since several charts may be in one page."""
     prefix = re.sub(r"\W+", "-", label.lower())
     svg = re.sub(r'id="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
@@ -269,14 +276,14 @@ def plan_chart(
     validations: Sequence[float] = (),
     title: str,
 ) -> Figure:
-    """Clips of a batch, frames, crops and learning rate over the epochs of a run.
+    """The batch size, frames, crop and learning rate of a run against the epoch.
 
     Args:
-        edges: epochs at which the phases begin, and the end of the last.
-        batches, crops: of each phase, the sizes that its batches take in turn; the last is drawn strongly.
-        frames: of each phase.
+        edges: epochs at which the phases start, and the end of the last.
+        batches, crops: for each phase, the sizes that its batches cycle through; the last is highlighted.
+        frames: frames per clip of each phase.
         rates: epochs and learning rates.
-        validations: epochs after which there is one.
+        validations: epochs after which a validation runs.
     """
     with styled():
         figure = Figure(figsize=(7.0, 6.4), layout="constrained")
@@ -286,19 +293,17 @@ def plan_chart(
         _stairs(axes[2], edges, crops, ORANGE)
         axes[3].plot(*rates, color=GREY)
         axes[0].set_title(title)
-        for each, name in zip(
-            axes, ("clips a batch", "frames", "crop (pixels)", "learning rate"), strict=True
-        ):
+        for each, name in zip(axes, ("batch size", "frames", "crop (pixels)", "learning rate"), strict=True):
             each.set_ylabel(name)
             each.grid(axis="x", visible=False)
         for each, values in zip(axes[:3], (batches, [[count] for count in frames], crops), strict=True):
             present = sorted({value for sizes in values for value in sizes})
             each.set_yscale("log", base=2)
-            each.yaxis.set_major_locator(FixedLocator(_apart(present)))
+            each.yaxis.set_major_locator(FixedLocator(_spaced(present)))
             each.yaxis.set_minor_locator(NullLocator())
             each.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             each.set_ylim(present[0] / 1.3, present[-1] * 1.3)
-        _rate_axis(axes[3], rates[1])
+        _lr_axis(axes[3], rates[1])
         for epoch in validations:
             low = axes[3].get_xaxis_transform()
             axes[3].plot(epoch, 0, marker="|", color=BLUE, markersize=9, clip_on=False, transform=low)
@@ -307,9 +312,9 @@ def plan_chart(
         return figure
 
 
-def _rate_axis(axes: Axes, rates: Sequence[float]) -> None:
-    """From 0; over four decades where a linear axis would show a fifth of the run or more as next to nothing,
-    as it does after long cycles, whose batches have rates of their own.
+def _lr_axis(axes: Axes, rates: Sequence[float]) -> None:
+    """Scale the learning rate axis: linear from 0, or logarithmic over four decades if at least a fifth of
+    the rates are below 5 % of the highest.
     """
     highest = max(rates, default=0)
     if not highest or sum(rate < highest / 20 for rate in rates) < len(rates) / 5:
@@ -329,10 +334,10 @@ def _stairs(axes: Axes, edges: Sequence[float], sizes: Sequence[Sequence[int]], 
         axes.plot([start, end], [values[-1]] * 2, color=colour, linewidth=2.2)
 
 
-def _apart(values: Sequence[int]) -> list[int]:
-    """Those of ``values`` that have room for a label on a logarithmic axis."""
-    kept: list[int] = []
+def _spaced(values: Sequence[int]) -> list[int]:
+    """The values whose labels do not overlap on a logarithmic axis."""
+    spaced: list[int] = []
     for value in values:
-        if not kept or value > 1.25 * kept[-1]:
-            kept.append(value)
-    return kept
+        if not spaced or value > 1.25 * spaced[-1]:
+            spaced.append(value)
+    return spaced

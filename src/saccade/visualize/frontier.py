@@ -1,5 +1,5 @@
-"""Accuracy against what it costs: the path of an expansion search (Figure 2 of the X3D paper, arXiv
-2004.04730) and the Pareto front of any trained models.
+"""Charts of accuracy against cost: the path of an expansion search (Figure 2 of the X3D paper, arXiv
+2004.04730) and the Pareto front of trained models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-# Told apart by shape as well as by colour.
+# (colour, marker)
 AXIS_STYLES: dict[str, tuple[str, str]] = {
     "start": (INK, "o"),
     "fast": ("#e8762d", "^"),
@@ -34,7 +34,7 @@ AXIS_STYLES: dict[str, tuple[str, str]] = {
     "bottleneck": ("#7b57c8", "v"),
 }
 GROUP_STYLES = ((BLUE, "o"), (ORANGE, "s"), (TEAL, "D"), ("#7b57c8", "^"), ("#b5477c", "v"), (GREY, "P"))
-MOST_LABELS = 24
+MAX_LABELS = 24
 COST_LABELS = {
     "gmacs": "GMACs per clip",
     "gmacs_per_video": "GMACs per video",
@@ -49,10 +49,10 @@ class Dot:
     """One trained network.
 
     Attributes:
-        cost: in the unit of the chart's axis; `COST_LABELS` counts parameters in millions.
-        accuracy: in 0..1.
-        spread: standard error of the accuracy, in 0..1; 0 draws no bar.
-        group: what it is coloured by: an axis of expansion, or a family of models.
+        cost: cost in the unit of the chart's axis; see `COST_LABELS`.
+        accuracy: 0..1.
+        spread: standard error of the accuracy, 0..1; 0 draws no error bar.
+        group: expansion axis or model family, which selects the colour.
     """
 
     name: str
@@ -64,21 +64,21 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One step of a search: the chosen network, and the other candidates of the same parent.
+    """One step of a search: the selected network, and the other candidates of the same parent.
 
     Attributes:
-        label: beside the chosen point; the axis.
-        close: another candidate was within noise of the chosen one.
+        label: text next to the selected network.
+        in_noise: another candidate was within noise of the selected one.
     """
 
-    chosen: Dot
+    selected: Dot
     label: str
     rejected: Sequence[Dot] = field(default_factory=tuple)
-    close: bool = False
+    in_noise: bool = False
 
 
 def plain_number(value: float) -> str:
-    """Three figures, without an exponent: ``0.0207``, ``35.8``, ``12,400``."""
+    """Format with three significant digits and no exponent: ``0.0207``, ``35.8``, ``12,400``."""
     return f"{value:.3g}" if value < 1000 else f"{float(f'{value:.3g}'):,.0f}"
 
 
@@ -89,24 +89,24 @@ def expansion_chart(
     target: float | None = None,
     figure_name: str = "top-1",
     title: str = "Progressive expansion",
-    beyond: Sequence[Dot] = (),
+    last_rejected: Sequence[Dot] = (),
     result: str = "",
 ) -> Figure:
-    """The search's path: chosen networks joined by a line and shown by what was expanded, the rejected
-    ones faint and joined to the network they were expanded from.
+    """The path of a search: selected networks joined by a line and labelled with the expanded axis; rejected
+    ones faint, joined to the network they were expanded from.
 
     Args:
-        steps: in order; the first holds the network the search began with.
-        cost: a key of `COST_LABELS`, or any words for the horizontal axis, which is logarithmic.
+        steps: the steps in order; the first is the network that the search started from.
+        cost: a key of `COST_LABELS`, or the label of the (logarithmic) cost axis.
         target: drawn as a vertical line.
-        figure_name: what kind of accuracy it is.
-        beyond: what was tried from the last network and not kept.
-        result: name of the network the search ended with; it gets a ring.
+        figure_name: name of the metric.
+        last_rejected: candidates expanded from the last selected network, none of which was selected.
+        result: name of the network that the search ended with, drawn with a ring.
     """
     with styled():
         figure = Figure(figsize=(8.6, 4.4), layout="constrained")
         axes = figure.add_subplot()
-        path = [step.chosen for step in steps]
+        path = [step.selected for step in steps]
         axes.plot(
             [d.cost for d in path], [100 * d.accuracy for d in path], color=INK, linewidth=1.5, zorder=3
         )
@@ -114,8 +114,8 @@ def expansion_chart(
             parent = path[number - 1] if number else None
             for dot in step.rejected:
                 _draw_rejected(axes, dot, parent)
-            _draw_dot(axes, step.chosen, AXIS_STYLES.get(step.chosen.group, (GREY, "o")), size=7.5)
-        for dot in beyond:
+            _draw_dot(axes, step.selected, AXIS_STYLES.get(step.selected.group, (GREY, "o")), size=7.5)
+        for dot in last_rejected:
             _draw_rejected(axes, dot, path[-1])
         for dot in path:
             if dot.name == result:
@@ -123,17 +123,17 @@ def expansion_chart(
                     [dot.cost], [100 * dot.accuracy], marker="o", markersize=15, color=INK, fillstyle="none",
                     markeredgewidth=1.1, linestyle="none", zorder=3,
                 )  # fmt: skip
-        every = [*path, *(dot for step in steps for dot in step.rejected), *beyond]
-        _set_scales(axes, every, cost, figure_name, extra=[target] if target else [])
+        all_dots = [*path, *(dot for step in steps for dot in step.rejected), *last_rejected]
+        _set_scales(axes, all_dots, cost, figure_name, extra=[target] if target else [])
         axes.set_title(title)
         if target:
             _draw_target(axes, target)
-        _axis_legend(axes, every, close=any(step.close for step in steps))
+        _axis_legend(axes, all_dots, in_noise=any(step.in_noise for step in steps))
         texts = [
-            (f"{number} {step.label}" if number else step.label) + ("*" if step.close else "")
+            (f"{number} {step.label}" if number else step.label) + ("*" if step.in_noise else "")
             for number, step in enumerate(steps)
         ]
-        _label(figure, axes, path, texts, obstacles=every, lines=path)
+        _label(figure, axes, path, texts, obstacles=all_dots, line=path)
         return figure
 
 
@@ -145,17 +145,17 @@ def pareto_chart(
     named: Collection[str] | None = None,
     styles: Mapping[str, tuple[str, str]] | None = None,
 ) -> Figure:
-    """One panel for each cost, with all networks that have it and the Pareto front.
+    """A panel for each cost with the networks and their Pareto front.
 
     Args:
-        panels: (a key of `COST_LABELS` or any words, the networks). Networks keep their group's colour and
-            mark in all panels.
-        named: the networks whose names are written; default: all, but with many those of the front.
-        styles: colour and mark of each group; default: dealt out.
+        panels: (key of `COST_LABELS` or label of the cost axis, networks with that cost).
+        named: names of the networks to label; default: all, or only those on the front if there are more than
+            `MAX_LABELS`.
+        styles: (colour, marker) of each group; default: `GROUP_STYLES` in turn.
     """
     groups = list(dict.fromkeys(dot.group for _, dots in panels for dot in dots))
-    dealt = {group: GROUP_STYLES[i % len(GROUP_STYLES)] for i, group in enumerate(groups)}
-    styles = dealt if styles is None else styles
+    if styles is None:
+        styles = {group: GROUP_STYLES[i % len(GROUP_STYLES)] for i, group in enumerate(groups)}
     with styled():
         figure = Figure(figsize=(0.6 + 4.3 * len(panels), 4.0), layout="constrained")
         for number, (cost, dots) in enumerate(panels):
@@ -168,11 +168,12 @@ def pareto_chart(
         for axes, (_, dots) in zip(figure.axes, panels, strict=True):
             front = pareto_front([d.cost for d in dots], [d.accuracy for d in dots])
             if named is not None:
-                shown = [dot for dot in dots if dot.name in named]
+                labelled = [dot for dot in dots if dot.name in named]
             else:
-                shown = list(dots) if len(dots) <= MOST_LABELS else [dots[i] for i in front]
-            steps = _staircase(dots, front, axes.get_xlim()[1])
-            _label(figure, axes, shown, [shorten(d.name, 26) for d in shown], obstacles=dots, lines=steps)
+                labelled = list(dots) if len(dots) <= MAX_LABELS else [dots[i] for i in front]
+            line = _staircase(dots, front, axes.get_xlim()[1])
+            texts = [shorten(dot.name, 26) for dot in labelled]
+            _label(figure, axes, labelled, texts, obstacles=dots, line=line)
         return figure
 
 
@@ -180,7 +181,7 @@ def pareto_chart(
 
 
 def _draw_dot(axes: Axes, dot: Dot, style: tuple[str, str], *, size: float, alpha: float = 1.0) -> None:
-    colour, mark = style
+    colour, marker = style
     if dot.spread:
         axes.errorbar(
             [dot.cost], [100 * dot.accuracy], yerr=[100 * dot.spread], color=colour, alpha=0.55 * alpha,
@@ -190,7 +191,7 @@ def _draw_dot(axes: Axes, dot: Dot, style: tuple[str, str], *, size: float, alph
         [dot.cost],
         [100 * dot.accuracy],
         color=colour,
-        marker=mark,
+        marker=marker,
         markersize=size,
         markeredgecolor="white",
         markeredgewidth=0.8,
@@ -201,7 +202,7 @@ def _draw_dot(axes: Axes, dot: Dot, style: tuple[str, str], *, size: float, alph
 
 
 def _draw_rejected(axes: Axes, dot: Dot, parent: Dot | None) -> None:
-    colour, mark = AXIS_STYLES.get(dot.group, (GREY, "o"))
+    colour, marker = AXIS_STYLES.get(dot.group, (GREY, "o"))
     if parent is not None:
         ends = [parent.cost, dot.cost], [100 * parent.accuracy, 100 * dot.accuracy]
         axes.plot(*ends, color=colour, linewidth=0.8, alpha=0.3, zorder=1)
@@ -209,7 +210,7 @@ def _draw_rejected(axes: Axes, dot: Dot, parent: Dot | None) -> None:
         [dot.cost],
         [100 * dot.accuracy],
         color=colour,
-        marker=mark,
+        marker=marker,
         markersize=5,
         markeredgewidth=0,
         linestyle="none",
@@ -257,7 +258,7 @@ def _draw_panel(
 
 
 def _staircase(dots: Sequence[Dot], front: Sequence[int], end: float) -> list[Dot]:
-    """The corners of the line that bounds what is reached at each cost, as far as ``end``."""
+    """The corners of the line of the best accuracy up to each cost, ending at cost ``end``."""
     corners: list[Dot] = []
     for index in front:
         if corners:
@@ -289,7 +290,7 @@ def _set_scales(
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Round values between the limits, four or more, as evenly spaced on a logarithmic axis as can be."""
+    """At least four round values between the limits, about evenly spaced on a logarithmic axis."""
     if high < 4 * low:
         return [tick for tick in MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if tick > 0]
     for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
@@ -300,14 +301,14 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return list(MaxNLocator(5).tick_values(low, high))
 
 
-def _axis_legend(axes: Axes, dots: Sequence[Dot], *, close: bool) -> None:
-    """On the right of the axes, where it hides nothing."""
+def _axis_legend(axes: Axes, dots: Sequence[Dot], *, in_noise: bool) -> None:
+    """A legend to the right of the axes."""
     present = {dot.group for dot in dots}
     handles = [_handle(name, *AXIS_STYLES[name]) for name in AXIS_STYLES if name in present - {"start"}]
     handles.append(
         Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.45, label="faint: rejected")
     )
-    if close:
+    if in_noise:
         handles.append(Line2D([], [], linestyle="none", label="* within noise of another"))
     axes.legend(
         handles=handles,
@@ -319,12 +320,12 @@ def _axis_legend(axes: Axes, dots: Sequence[Dot], *, close: bool) -> None:
     )
 
 
-def _handle(label: str, colour: str, mark: str) -> Line2D:
+def _handle(label: str, colour: str, marker: str) -> Line2D:
     return Line2D(
         [],
         [],
         color=colour,
-        marker=mark,
+        marker=marker,
         linestyle="none",
         markersize=6.5,
         markeredgecolor="white",
@@ -339,11 +340,11 @@ def _label(
     texts: Sequence[str],
     *,
     obstacles: Sequence[Dot],
-    lines: Sequence[Dot],
+    line: Sequence[Dot],
 ) -> None:
-    """Place the names of dots where they hide nothing."""
+    """Label dots without covering dots, error bars and the line."""
 
-    def places(those: Sequence[Dot], *, bars: bool = False) -> list[tuple[float, float]]:
+    def coordinates(those: Sequence[Dot], *, bars: bool = False) -> list[Point]:
         ends = (-1.0, -0.5, 0.0, 0.5, 1.0) if bars else (0.0,)
         return [(dot.cost, 100 * (dot.accuracy + end * dot.spread)) for dot in those for end in ends]
 
@@ -351,40 +352,41 @@ def _label(
         FigureCanvasAgg(figure)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-    around = places(obstacles, bars=True)
-    place_labels(axes, places(dots), texts, obstacles=around, line=places(lines), lines_colour=GREY)
+    avoid = coordinates(obstacles, bars=True)
+    place_labels(axes, coordinates(dots), texts, obstacles=avoid, line=coordinates(line), leader_colour=GREY)
 
 
-# ---------------------------------------------------------------------------------------- names beside points
+# ------------------------------------------------------------------------------------------- label placement
 
 
-Place = tuple[float, float]
+Point = tuple[float, float]
 
-_ANGLES = (135, 90, 180, 45, 225, 270, 0, 315)  # the first that is free is taken: above and left
-_DISTANCES = (8.0, 16.0, 26.0, 40.0)  # points from the middle of the dot to the nearest edge of the text
-_DOT = 9.0  # pixels on each side of a dot's middle that a name keeps off, at 100 dpi
+_ANGLES = (135, 90, 180, 45, 225, 270, 0, 315)  # in order of preference: above and left first
+_DISTANCES = (8.0, 16.0, 26.0, 40.0)  # points from the centre of the dot to the nearest edge of the text
+_DOT = 9.0  # width of the square around a dot that labels avoid, in pixels
 
 
 def place_labels(
     axes: Axes,
-    places: Sequence[Place],
+    points: Sequence[Point],
     texts: Sequence[str],
     *,
-    obstacles: Sequence[Place],
-    line: Sequence[Place] = (),
-    lines_colour: str,
+    obstacles: Sequence[Point],
+    line: Sequence[Point] = (),
+    leader_colour: str,
     size: float = 8.5,
 ) -> None:
-    """Write each text beside its place, in data coordinates, at the free spot nearest to it.
+    """Write each text next to its point, at the candidate position with the lowest cost.
 
-    What makes a spot bad is what it would cover, other names most, then dots and the line; that it is outside
-    the axes, nearer to another dot than to its own, or far. A name that had to move away gets a thin line to
-    its dot. The figure's layout must be final.
+    Positions cost most if they leave the axes, then if they cover other labels, cover dots, are nearer to
+    another dot than to their point, cover the line, or are far away. A label that is not next to its point
+    gets a leader line. The layout of the figure must be final.
 
     Args:
-        obstacles: dots that names keep off, those of the places included.
-        line: corners of a line that names had better not cross.
-        lines_colour: of the thin lines.
+        points: points to label, in data coordinates.
+        obstacles: points that labels avoid, including ``points``.
+        line: corners of a line that labels avoid.
+        leader_colour: colour of the leader lines.
     """
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
@@ -392,45 +394,45 @@ def place_labels(
     renderer = (canvas if isinstance(canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)).get_renderer()
     scale = figure.dpi / 72
     dots = axes.transData.transform(np.asarray(obstacles, float).reshape(-1, 2))
-    named = axes.transData.transform(np.asarray(places, float).reshape(-1, 2))
-    path = _dense(axes.transData.transform(np.asarray(line, float).reshape(-1, 2)))
+    centres = axes.transData.transform(np.asarray(points, float).reshape(-1, 2))
+    path = _densify(axes.transData.transform(np.asarray(line, float).reshape(-1, 2)))
     inside, legend = axes.get_window_extent(renderer), axes.get_legend()
     taken = [] if legend is None else [np.array(legend.get_window_extent(renderer).extents)]
-    for place, middle, text in zip(places, named, texts, strict=True):
-        note = axes.annotate(text, place, xytext=(0, 0), textcoords="offset points", fontsize=size, zorder=6)
+    for point, centre, text in zip(points, centres, texts, strict=True):
+        note = axes.annotate(text, point, xytext=(0, 0), textcoords="offset points", fontsize=size, zorder=6)
         extent = note.get_window_extent(renderer)
-        spots = _spots(middle, extent.width, extent.height, scale)
+        positions = _label_positions(centre, extent.width, extent.height, scale)
         costs = [
             0.6 * rank
             + _cost(box, dots, path, taken, np.array(inside.extents))
-            + (10.0 if _is_nearer_to_another(box, middle, named) else 0.0)
-            for rank, (_, box) in enumerate(spots)
+            + (10.0 if _is_nearer_to_another(box, centre, centres) else 0.0)
+            for rank, (_, box) in enumerate(positions)
         ]
-        distance, box = spots[int(np.argmin(costs))]
+        distance, box = positions[int(np.argmin(costs))]
         taken.append(box)
-        note.set_position(tuple((box[:2] - middle) / scale))
+        note.set_position(tuple((box[:2] - centre) / scale))
         note.set_horizontalalignment("left")
         note.set_verticalalignment("bottom")
         if distance >= _DISTANCES[1]:
-            _leader(axes, middle, box, lines_colour)
+            _draw_leader(axes, centre, box, leader_colour)
 
 
-def _spots(
-    middle: NDArray[np.float64], width: float, height: float, scale: float
+def _label_positions(
+    centre: NDArray[np.float64], width: float, height: float, scale: float
 ) -> list[tuple[float, NDArray]]:
-    """Where a text of that size may stand, best first: its distance in points, its box in pixels."""
+    """Candidate positions of a text, best first: (distance in points, box in pixels)."""
     return [
-        (distance, _box(middle, angle, distance * scale, width, height))
+        (distance, _box(centre, angle, distance * scale, width, height))
         for distance in _DISTANCES
         for angle in _ANGLES
     ]
 
 
-def _box(middle: NDArray[np.float64], angle: float, distance: float, width: float, height: float) -> NDArray:
-    """(left, bottom, right, top) of a text seen at that angle and distance from a point, all in pixels."""
+def _box(centre: NDArray[np.float64], angle: float, distance: float, width: float, height: float) -> NDArray:
+    """(left, bottom, right, top) of a text at this angle and distance from a point, in pixels."""
     x, y = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    left = middle[0] + distance * x - width * (1 - np.sign(np.round(x, 6))) / 2
-    bottom = middle[1] + distance * y - height * (1 - np.sign(np.round(y, 6))) / 2
+    left = centre[0] + distance * x - width * (1 - np.sign(np.round(x, 6))) / 2
+    bottom = centre[1] + distance * y - height * (1 - np.sign(np.round(y, 6))) / 2
     return np.array([left, bottom, left + width, bottom + height])
 
 
@@ -450,14 +452,14 @@ def _cost(
 
 
 def _is_nearer_to_another(
-    box: NDArray[np.float64], middle: NDArray[np.float64], named: NDArray[np.float64]
+    box: NDArray[np.float64], centre: NDArray[np.float64], centres: NDArray[np.float64]
 ) -> bool:
-    distances = np.hypot(*(np.clip(named, box[:2], box[2:]) - named).T)
-    own = np.hypot(*(np.clip(middle, box[:2], box[2:]) - middle))
-    return bool(np.any(distances < own - 1e-6))
+    distances = np.hypot(*(np.clip(centres, box[:2], box[2:]) - centres).T)
+    distance = np.hypot(*(np.clip(centre, box[:2], box[2:]) - centre))
+    return bool(np.any(distances < distance - 1e-6))
 
 
-def _dense(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def _densify(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Points every few pixels along a line."""
     parts = [
         start + (end - start) * np.linspace(0, 1, max(2, int(np.hypot(*(end - start)) / 4)))[:, None]
@@ -466,9 +468,9 @@ def _dense(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(parts) if parts else corners
 
 
-def _leader(axes: Axes, middle: NDArray[np.float64], box: NDArray[np.float64], colour: str) -> None:
-    """A thin line from the dot to the nearest point of its name."""
-    end = np.clip(middle, box[:2], box[2:])
+def _draw_leader(axes: Axes, centre: NDArray[np.float64], box: NDArray[np.float64], colour: str) -> None:
+    """Draw a thin line from a dot to the nearest point of its label."""
+    end = np.clip(centre, box[:2], box[2:])
     inverse = axes.transData.inverted()
-    (x0, y0), (x1, y1) = inverse.transform(middle), inverse.transform(end)
+    (x0, y0), (x1, y1) = inverse.transform(centre), inverse.transform(end)
     axes.plot([x0, x1], [y0, y1], color=colour, linewidth=0.9, zorder=1.5, scalex=False, scaley=False)

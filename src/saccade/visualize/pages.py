@@ -7,9 +7,9 @@ from typing import Any
 
 
 def render_page(package: str, template: str, **values: Any) -> str:
-    """The page that ``template``, a Jinja template among the files of ``package``, makes of ``values``.
+    """Render a Jinja template, a file of ``package``, with escaped values.
 
-    Values are escaped. Templates extend ``page.html`` of this package, which has the style sheet.
+    Templates extend ``page.html`` of this package, which has the style sheet.
     """
     import jinja2
 

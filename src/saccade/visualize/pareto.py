@@ -1,4 +1,4 @@
-"""Accuracy and cost of trained runs, checked to be comparable."""
+"""Accuracy and cost of trained runs, with a check that they are comparable."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from saccade.visualize.frontier import Dot
 
 COSTS = ("gmacs", "params", "latency_ms")
 VALIDATION = "validation"
-_FOUND = "best_run"  # in the folder of a search: the run that it found
-# Settings in which two runs of one network may differ and still be repetitions of it.
-_OF_A_REPETITION = frozenset(
+_BEST_RUN = "best_run"  # in the folder of a search
+# Settings in which runs of the same network may differ.
+_IGNORED_SETTINGS = frozenset(
     {"seed", "out", "data", "root", "workers", "threads", "device", "save_minutes", "log_every"}
     | {"tensorboard", "max_failures", "test_views", "cache_mb"}
 )
@@ -41,13 +41,15 @@ _FAMILIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One network, trained once or with several seeds.
+    """A network, trained with one or several seeds.
 
     Attributes:
-        folders: its run folders.
-        accuracy: mean over them of the headline figure, in 0..1.
-        spread: standard error of the accuracy, from the seeds and the videos; 0 where neither is known.
-        gmacs: per clip, nan if unknown; params: number of parameters; latency_ms: of one clip, if measured.
+        folders: the run folders, one per seed.
+        accuracy: mean of the main metric over the seeds, 0..1.
+        spread: standard error of the accuracy, from the seeds and the number of videos; 0 if unknown.
+        gmacs: GMACs per clip; nan if unknown.
+        params: number of parameters.
+        latency_ms: latency of one clip, if measured.
     """
 
     name: str
@@ -62,41 +64,44 @@ class Entry:
 
     @property
     def family(self) -> str:
-        """Models that have a colour of their own."""
+        """The model family, which selects the colour."""
         return _FAMILIES.get(self.model.split("_")[0], self.model)
 
     def cost(self, kind: str) -> float | None:
-        """In the unit of `frontier.COST_LABELS`; None if it is unknown."""
+        """The cost in the unit of `frontier.COST_LABELS`; None if unknown."""
         value = {"gmacs": self.gmacs, "params": self.params / 1e6, "latency_ms": self.latency_ms}[kind]
         return None if value is None or not math.isfinite(value) or value <= 0 else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Networks measured in the same way.
+    """Networks tested with the same protocol.
 
     Attributes:
         protocol: views of the test, or ``validation`` and its views.
-        figure: name of the headline figure in `FIGURE_NAMES`.
+        figure: key of the main metric in `FIGURE_NAMES`.
     """
 
     protocol: str
     figure: str
     entries: tuple[Entry, ...]
 
-    def known(self, cost: str) -> list[Entry]:
-        """The networks of which this cost is known."""
-        return [entry for entry in self.entries if entry.cost(cost) is not None]
-
-    def panels(self) -> list[tuple[str, list[Dot]]]:
-        """What `pareto_chart` draws: each cost that is known of any network."""
+    def dots(self, cost: str) -> list[Dot]:
+        """A dot for each network whose ``cost`` is known."""
+        values = [(entry, entry.cost(cost)) for entry in self.entries]
         return [
-            (cost, [_dot(entry, cost) for entry in self.known(cost)]) for cost in COSTS if self.known(cost)
+            Dot(name=e.name, cost=value, accuracy=e.accuracy, spread=e.spread, group=e.family)
+            for e, value in values
+            if value is not None
         ]
 
+    def panels(self) -> list[tuple[str, list[Dot]]]:
+        """The panels of `pareto_chart`: each cost that is known for any network."""
+        return [(cost, self.dots(cost)) for cost in COSTS if self.dots(cost)]
+
     def front(self, cost: str) -> list[Entry]:
-        """The networks that no other beats at this cost, cheapest first."""
-        known = self.known(cost)
+        """The networks on the Pareto front of this cost, cheapest first."""
+        known = [entry for entry in self.entries if entry.cost(cost) is not None]
         return [
             known[i] for i in pareto_front([e.cost(cost) or 0.0 for e in known], [e.accuracy for e in known])
         ]
@@ -110,51 +115,51 @@ class _Run:
 
 
 def find_runs(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
-    """The run folders among ``paths``, each once whatever links lead to it, and the other paths.
+    """The run folders among ``paths``, without duplicates even through links, and the other paths.
 
-    The folder of a search stands for the run that it found.
+    The folder of a search is replaced by its best run.
 
     Raises:
-        UsageError: nothing is there.
+        UsageError: a path does not exist.
     """
     runs: dict[Path, Path] = {}
     others = []
     for path in map(Path, paths):
         if not path.exists():
             raise UsageError(f"{path}: no such run folder")
-        place = next((each for each in (path, path / _FOUND) if Run(each).config_file.is_file()), None)
-        if place is None:
+        folder = next((each for each in (path, path / _BEST_RUN) if Run(each).config_file.is_file()), None)
+        if folder is None:
             others.append(path)
         else:
-            runs.setdefault(place.resolve(), place)
+            runs.setdefault(folder.resolve(), folder)
     return list(runs.values()), others
 
 
 def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") -> Comparison:
-    """Accuracy and cost of run folders, from the scores that training and ``saccade test`` left in them.
+    """Compare run folders by the scores that training and ``saccade test`` saved in them.
 
-    Runs that differ in nothing but the seed are one network with a mean and an error. The folder of a search
-    stands for the run that it found.
+    Runs that differ only in the seed are one network with a mean and a standard error. The folder of a search
+    is replaced by its best run.
 
     Args:
-        views: the view set to compare by, or ``validation``. Default: the largest that all were tested with,
-            else the last validation in training, if that was the same for all.
+        views: the view set to compare by, or ``validation``. Default: the largest that all runs were tested
+            with, otherwise the last validation in training.
 
     Raises:
-        UsageError: not a run folder, a run without accuracy, or runs that were not tested in the same way.
+        UsageError: not a run folder, a run without accuracy, or no common protocol.
         DataError: scores are damaged, or of different tasks or data sets.
     """
-    found, others = find_runs(folders)
+    run_folders, others = find_runs(folders)
     if others:
         raise UsageError(f"{others[0]}: is not a run folder (config.json is missing)")
-    runs = [_read(folder) for folder in found]
+    runs = [_read(folder) for folder in run_folders]
     protocol = _common_protocol(runs, views)
     results = [run.results[protocol] for run in runs]
-    _check_alike(runs, results)
+    _check_comparable(runs, results)
     groups: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
         groups.setdefault(_repetition_key(run), []).append(index)
-    names = _names([[runs[i] for i in members] for members in groups.values()])
+    names = _entry_names([[runs[i] for i in members] for members in groups.values()])
     entries = [
         _entry(name, [runs[i] for i in members], [results[i] for i in members])
         for name, members in zip(names, groups.values(), strict=True)
@@ -163,7 +168,7 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") 
 
 
 def with_latency(comparison: Comparison, *, device: str = "cpu", runs: int = 10) -> Comparison:
-    """The same with the median latency of one clip, measured here; the networks take turns.
+    """Add the median latency of one clip on this machine, timing the networks in turns.
 
     Raises:
         UsageError: a folder has no weights.
@@ -176,7 +181,7 @@ def with_latency(comparison: Comparison, *, device: str = "cpu", runs: int = 10)
         folder = entry.folders[0]
         weights = Run(folder).best
         if not weights.is_file():
-            raise UsageError(f"{folder}: has no {weights.name} to measure the latency of")
+            raise UsageError(f"{folder}: {weights.name} is missing, so the latency cannot be measured")
         clip = _config(folder)["clip"]
         clips = random_clips(1, int(clip["num_frames"]), int(clip["crop"]), device)
         stopwatches.append(Stopwatch(load_model(weights)[0].to(device), clips, "forward"))
@@ -189,7 +194,7 @@ def with_latency(comparison: Comparison, *, device: str = "cpu", runs: int = 10)
 
 
 def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Plain values, a row a network, with the costs at which it is on the front."""
+    """A row of plain values for each network, with the costs for which it is on the Pareto front."""
     fronts = {cost: comparison.front(cost) for cost in COSTS}
     return [
         {
@@ -214,15 +219,14 @@ def _read(folder: Path) -> _Run:
         results[f"{VALIDATION} {result.views}"] = result
     if not results:
         raise UsageError(
-            f"{folder}: has no accuracy: it was neither validated nor tested; try saccade test {folder} "
-            "--views 10x1"
+            f"{folder}: was neither validated nor tested; try saccade test {folder} --views 10x1"
         )
     return _Run(folder, config, results)
 
 
 def _tests(folder: Path) -> dict[str, Result]:
-    """Results by protocol: of the final test of training, and of ``saccade test``, which takes precedence.
-    Splits other than the validation split are part of the protocol's name.
+    """Results by protocol, of the final test in training and of ``saccade test``, which takes precedence. The
+    protocol names the split if it is not the validation split.
     """
     results = {}
     run = Run(folder)
@@ -230,7 +234,7 @@ def _tests(folder: Path) -> dict[str, Result]:
     for path in [*run.all_test_scores(), *later]:
         result = load_result(path)
         split = path.name.partition("_scores_")[0] if path in later else "val"
-        if not result.shuffled:  # a control, not an accuracy
+        if not result.shuffled:  # a control experiment
             results[result.views if split == "val" else f"{result.views} of {split}"] = result
     return results
 
@@ -242,7 +246,7 @@ def _config(folder: Path) -> dict[str, Any]:
         str(config["model"]["name"])
         int(config["clip"]["num_frames"])
     except (UsageError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run.config_file}: not readable as a run's config ({error!r})") from error
+        raise DataError(f"{run.config_file}: invalid config of a run ({error!r})") from error
     return config
 
 
@@ -259,10 +263,10 @@ def _common_protocol(runs: Sequence[_Run], views: str) -> str:
         if all(protocol in run.results for run in runs):
             return protocol
     tested = "; ".join(f"{run.folder}: {', '.join(run.results)}" for run in runs)
-    asked = f"with {views}" if views else "in the same way"
+    how = f"with {views}" if views else "with the same views"
     raise UsageError(
-        f"not all runs were tested {asked} ({tested}); test them alike, e.g. saccade test RUN --views 10x1, "
-        "or name a common view set with --views"
+        f"not all runs were tested {how} ({tested}); test them, e.g. saccade test RUN --views 10x1, "
+        "or choose a common view set with --views"
     )
 
 
@@ -270,28 +274,27 @@ def _num_views(run: _Run, name: str) -> float:
     return run.results[name].num_views
 
 
-def _check_alike(runs: Sequence[_Run], results: Sequence[Result]) -> None:
-    """Raise `DataError` unless the figures can be compared."""
-    first, start = results[0], runs[0].folder
+def _check_comparable(runs: Sequence[_Run], results: Sequence[Result]) -> None:
+    """Raise `DataError` if task, classes or videos differ."""
+    first, first_folder = results[0], runs[0].folder
     videos = _videos(first)
     for run, result in zip(runs, results, strict=True):
-        differs = ""
+        difference = ""
         if (result.task, result.score_name) != (first.task, first.score_name):
-            differs = f"{run.folder} is of the task {result.task}, {start} of {first.task}"
+            difference = f"{run.folder} is of the task {result.task}, {first_folder} of {first.task}"
         elif result.class_names != first.class_names:
-            differs = f"{run.folder} has other classes than {start}"
+            difference = f"{run.folder} has other classes than {first_folder}"
+        elif result.num_videos != first.num_videos:
+            numbers = f"{result.num_videos} videos, {first_folder} on {first.num_videos}"
+            difference = f"{run.folder} was tested on {numbers}"
         elif _videos(result) != videos:
-            differs = (
-                f"{run.folder} was tested on {result.num_videos} videos, {start} on {first.num_videos}"
-                if result.num_videos != first.num_videos
-                else f"{run.folder} was tested on other videos than {start}"
-            )
-        if differs:
-            raise DataError(f"accuracies cannot be compared: {differs}")
+            difference = f"{run.folder} was tested on other videos than {first_folder}"
+        if difference:
+            raise DataError(f"accuracies cannot be compared: {difference}")
 
 
 def _videos(result: Result) -> set[tuple[str, ...]]:
-    """Files by folder and name: where a data set lies does not matter."""
+    """Folder and name of each file, since the data set may be in another location."""
     return {Path(path).parts[-2:] for path in [*result.paths, *(f.path for f in result.failures)]}
 
 
@@ -299,14 +302,14 @@ def _videos(result: Result) -> set[tuple[str, ...]]:
 
 
 def _repetition_key(run: _Run) -> str:
-    return json.dumps({k: v for k, v in run.config.items() if k not in _OF_A_REPETITION}, sort_keys=True)
+    return json.dumps({k: v for k, v in run.config.items() if k not in _IGNORED_SETTINGS}, sort_keys=True)
 
 
 def _entry(name: str, runs: Sequence[_Run], results: Sequence[Result]) -> Entry:
     scores = [result.score for result in results]
     mean, num_videos = fmean(scores), results[0].num_videos
     error = variance(scores) / len(scores) if len(scores) > 1 else 0.0
-    error += _of_the_videos(results) ** 2
+    error += _error_over_videos(results) ** 2
     return Entry(
         name=name,
         model=runs[0].config["model"]["name"],
@@ -319,34 +322,21 @@ def _entry(name: str, runs: Sequence[_Run], results: Sequence[Result]) -> Entry:
     )
 
 
-def _of_the_videos(results: Sequence[Result]) -> float:
-    """Standard error of the mean score of several seeds on the same videos; 0 where none is known."""
+def _error_over_videos(results: Sequence[Result]) -> float:
+    """Standard error of the mean score due to the number of videos; 0 if unknown."""
     error = type(results[0]).error_of_mean(results)
     return error if math.isfinite(error) else 0.0
 
 
-def _names(groups: Sequence[Sequence[_Run]]) -> list[str]:
-    """A name for each network: that of its folder, or its recipe's where it has several; longer where two
-    networks would have the same.
-    """
+def _entry_names(groups: Sequence[Sequence[_Run]]) -> list[str]:
+    """A unique name for each network: the name of its folder, or of its recipe if it has several seeds."""
+    folders = [group[0].folder for group in groups]  # of a search's best run, that of the search
+    folders = [(f.parent if f.name == _BEST_RUN else f).resolve() for f in folders]
     names = [
-        f"{group[0].config.get('recipe')} ({len(group)} seeds)"
-        if len(group) > 1
-        else _place(group[0].folder).name
-        for group in groups
+        f"{group[0].config.get('recipe')} ({len(group)} seeds)" if len(group) > 1 else folder.name
+        for group, folder in zip(groups, folders, strict=True)
     ]
     return [
-        "/".join(_place(group[0].folder).parts[-2:]) if names.count(name) > 1 else name
-        for name, group in zip(names, groups, strict=True)
+        "/".join(folder.parts[-2:]) if names.count(name) > 1 else name
+        for name, folder in zip(names, folders, strict=True)
     ]
-
-
-def _place(folder: Path) -> Path:
-    """The folder by which a run is called: of one that a search found, the search's."""
-    return folder.parent.resolve() if folder.name == _FOUND else folder.resolve()
-
-
-def _dot(entry: Entry, cost: str) -> Dot:
-    value = entry.cost(cost)
-    assert value is not None
-    return Dot(name=entry.name, cost=value, accuracy=entry.accuracy, spread=entry.spread, group=entry.family)

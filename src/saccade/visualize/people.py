@@ -1,4 +1,4 @@
-"""The boxes and actions of people, drawn over the video."""
+"""Videos with person boxes and their actions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from saccade.video.damage import ReadableFrames
 from saccade.video.write import write_video
 from saccade.visualize.charts import BLUE, GREY
 from saccade.visualize.clips import read_blocks
-from saccade.visualize.overlay import font_of, video_size
+from saccade.visualize.overlay import load_font, video_size
 
 _MARGIN = 1.0  # seconds shown before the first keyframe and after the last
-_REACH = 0.5  # seconds before and after its keyframe that a box is shown
+_MAX_DISTANCE = 0.5  # seconds before and after its keyframe in which a box is shown
 
 
 class DrawnPerson(Protocol):
-    """A person in a frame; ``box`` as fractions of the frame, ``time`` in seconds."""
+    """A person box: ``box`` (x1, y1, x2, y2) as fractions of the frame, ``time`` in seconds."""
 
     @property
     def time(self) -> float: ...
@@ -42,18 +42,18 @@ def render_people(
     frames_fps: float | None = None,
     damaged: bool = False,
 ) -> Path:
-    """Write the part of a video that has boxes as mp4, with the boxes and their actions.
+    """Write an mp4 of the part of a video that has boxes, with the boxes and their actions.
 
-    A box is drawn on the frames that are nearer to its moment than to another, half a second at most; those
-    without a caption are grey.
+    Each frame shows the boxes of the nearest keyframe, at most half a second away. Boxes without a caption
+    are grey.
 
     Args:
-        captions: lines for each of ``people``.
-        frames_fps: frames per second of folders of images.
-        damaged: leave out frames that cannot be decoded.
+        captions: lines of text for each of ``people``.
+        frames_fps: frames per second of a folder of images.
+        damaged: skip frames that cannot be decoded.
 
     Raises:
-        VideoError: the video cannot be read, or ``out`` not written.
+        VideoError: the video cannot be read, or ``out`` cannot be written.
     """
     target = Path(out)
     times = np.unique([person.time for person in people])
@@ -68,7 +68,7 @@ def render_people(
                 picture = Image.fromarray(frame).resize((width, height))
                 time = float(timing.seconds(number))
                 nearest = times[np.abs(times - time).argmin()]
-                if abs(nearest - time) <= _REACH:
+                if abs(nearest - time) <= _MAX_DISTANCE:
                     for person, lines in zip(people, captions, strict=True):
                         if person.time == nearest:
                             draw_person(picture, person.box, lines)
@@ -79,17 +79,16 @@ def render_people(
 
 
 def draw_person(picture: Image.Image, box: tuple[float, float, float, float], lines: Sequence[str]) -> None:
-    """A box, in shares of the picture, with its lines at the top, inside the picture."""
+    """Draw a box, given in fractions of the picture, with its lines of text at the top."""
     draw = ImageDraw.Draw(picture)
     colour, unit = BLUE if lines else GREY, max(10, picture.height // 24)
-    corners = [share * size for share, size in zip(box, picture.size * 2, strict=True)]
-    x1, y1, x2, y2 = corners
+    x1, y1, x2, y2 = (fraction * size for fraction, size in zip(box, picture.size * 2, strict=True))
     draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=max(2, unit // 6))
-    font = font_of(unit)
+    font = load_font(unit)
     for row, line in enumerate(lines):
-        wide = font.getlength(line) + unit // 2
-        left = min(max(0.0, x1), max(0.0, picture.width - wide))
+        width = font.getlength(line) + unit // 2
+        left = min(max(0.0, x1), max(0.0, picture.width - width))
         top = min(y1, picture.height - 1.25 * unit * len(lines)) + 1.25 * unit * row
         top = max(top, 1.25 * unit * row)
-        draw.rectangle((left, top, left + wide, top + 1.25 * unit), fill=colour)
+        draw.rectangle((left, top, left + width, top + 1.25 * unit), fill=colour)
         draw.text((left + unit // 4, top), line, fill="white", font=font)

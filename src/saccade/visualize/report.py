@@ -28,11 +28,11 @@ _WORST_CLASSES = 30
 
 @dataclass
 class RunRecords:
-    """The contents of a run folder; what it does not have is named in ``missing``."""
+    """The contents of a run folder; ``missing`` describes missing or damaged files."""
 
     folder: Path
     config: Row = field(default_factory=dict)
-    about: Row = field(default_factory=dict)
+    record: Row = field(default_factory=dict)
     train: list[Row] = field(default_factory=list)
     val: list[Row] = field(default_factory=list)
     result: Result | None = None
@@ -42,15 +42,13 @@ class RunRecords:
 
 def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> Path:
     """Write ``report.html`` into a run folder from config.json, metrics.jsonl and the scores, and return
-    its path.
-
-    Pieces that are missing are named on the page; the rest is shown.
+    its path. The page lists missing files.
 
     Args:
-        num_examples: clips shown among the hardest, and half as many among the easiest.
+        num_examples: number of hardest clips to show; half as many easiest clips are shown.
 
     Raises:
-        UsageError: there is no such folder, or nothing of a run in it.
+        UsageError: the folder does not exist, or contains no run.
     """
     records = read_run(Path(run_dir))
     page = render_page(
@@ -66,9 +64,9 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
         failures=_failures(records),
         embedding=_embedding(records.folder),
         missing=records.missing,
-        command=records.about.get("command"),
+        command=records.record.get("command"),
         config=json.dumps(records.config, indent=2, ensure_ascii=False) if records.config else "",
-        versions=records.about.get("versions") or {},
+        versions=records.record.get("versions") or {},
         written=datetime.now().strftime("%d %B %Y, %H:%M"),
     )
     target = Run(records.folder).report
@@ -77,15 +75,15 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
 
 
 def read_run(folder: Path) -> RunRecords:
-    """Everything the report needs of a run folder."""
+    """Read the files of a run folder."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such run folder")
     records = RunRecords(folder)
     _read_config(records)
     _read_metrics(records)
     _read_scores(records)
-    if not (records.about or records.config or records.train or records.val or records.result):
-        raise UsageError(f"{folder}: no run in this folder ({'; '.join(records.missing)})")
+    if not (records.record or records.config or records.train or records.val or records.result):
+        raise UsageError(f"{folder}: contains no run ({'; '.join(records.missing)})")
     return records
 
 
@@ -95,11 +93,11 @@ def _read_config(records: RunRecords) -> None:
         records.missing.append("config.json: no settings are shown")
         return
     try:
-        records.about = run.record()
+        records.record = run.record()
     except UsageError as error:
         records.missing.append(f"config.json is damaged ({error}): no settings are shown")
         return
-    records.config = records.about["config"]
+    records.config = records.record["config"]
 
 
 def _read_metrics(records: RunRecords) -> None:
@@ -112,11 +110,11 @@ def _read_metrics(records: RunRecords) -> None:
         is_val = any(name.startswith("val_") for name in row)
         (records.val if is_val else records.train).append(row)
     if damaged:
-        records.missing.append(f"metrics.jsonl: {damaged} damaged line{'s' * (damaged > 1)} left out")
+        records.missing.append(f"metrics.jsonl: {damaged} damaged line{'s' * (damaged > 1)} skipped")
 
 
 def _read_scores(records: RunRecords) -> None:
-    """The final test of the best weights if there is one, else the last validation."""
+    """Read the scores of the latest final test, otherwise of the last validation."""
     run = Run(records.folder)
     tests = sorted(run.all_test_scores(), key=lambda path: path.stat().st_mtime)
     candidates = [(path, "final test") for path in reversed(tests)]
@@ -133,39 +131,39 @@ def _read_scores(records: RunRecords) -> None:
 
 
 def _headline(records: RunRecords) -> list[tuple[str, str, str]]:
-    """(figure, what it is, its protocol)."""
-    found: list[tuple[str, str, str]] = []
+    """The cards at the top: (value, label, note)."""
+    cards: list[tuple[str, str, str]] = []
     result = records.result
     if result is not None and result.num_videos:
-        kind = "" if _whole_videos(result) else " views"
-        note = f"{records.result_name}, {result.views}{kind}, {result.num_videos} videos"
-        shown = {name: value for name, value in result.figures.items() if isfinite(value)}
+        kind = "" if _has_fixed_views(result) else " views"
+        protocol = f"{records.result_name}, {result.views}{kind}, {result.num_videos} videos"
+        figures = {name: value for name, value in result.figures.items() if isfinite(value)}
         if len(result.class_names) <= 5:
-            shown.pop("top5", None)
-        for name, value in shown.items():
+            figures.pop("top5", None)
+        for name, value in figures.items():
             text = f"{value:.4g}" if name in result.metrics else _percent(value)
-            own = [note] if not found else []
-            found.append((text, figure_name(name), "; ".join([*own, figure_note(name)]).strip("; ") or note))
+            notes = [figure_note(name)] if cards else [protocol, figure_note(name)]
+            cards.append((text, figure_name(name), "; ".join(filter(None, notes)) or protocol))
         pairs = getattr(result, "pair_accuracy", float("nan"))
         if isfinite(pairs):
-            found.append((_percent(pairs), "inside pairs", "50 % is chance"))
-    key, name = _score(records)
+            cards.append((_percent(pairs), "within pairs", "50 % is chance"))
+    key, name = _main_metric(records)
     best = max((row for row in records.val if key in row), key=lambda row: row[key], default=None)
     if best is not None:
         views = records.config.get("val_views", "?")
-        views = "" if result is not None and _whole_videos(result) else f", {views} views"
+        views = "" if result is not None and _has_fixed_views(result) else f", {views} views"
         note = f"validation{views}, epoch {best.get('epoch', 0):.4g}"
-        found.append((_percent(best[key]), f"best {name} in training", note))
-    return found
+        cards.append((_percent(best[key]), f"best {name} in training", note))
+    return cards
 
 
-def _whole_videos(result: Result) -> bool:
-    """Whether the task has no view sets."""
+def _has_fixed_views(result: Result) -> bool:
+    """Whether the task has fixed views instead of view sets."""
     return bool(get_task(result.task).fixed_views)
 
 
-def _score(records: RunRecords) -> tuple[str, str]:
-    """The figure of validations by which the run chose its weights: its key and its name."""
+def _main_metric(records: RunRecords) -> tuple[str, str]:
+    """(key, display name) of the validation metric that selected the best weights."""
     known = {name for row in records.val for name in row}
     names = (
         [records.result.score_name]
@@ -177,11 +175,11 @@ def _score(records: RunRecords) -> tuple[str, str]:
 
 
 def _facts(records: RunRecords) -> list[tuple[str, str]]:
-    config, about, result = records.config, records.about, records.result
+    config, record, result = records.config, records.record, records.result
     model = config.get("model") or {}
     facts = [("Model", str(model.get("name", "")))]
     if model.get("weights"):
-        facts.append(("Started from", str(model["weights"])))
+        facts.append(("Initial weights", str(model["weights"])))
     if result is not None and result.num_params:
         facts.append(("Parameters", f"{result.num_params / 1e6:.2f} M"))
     if result is not None and isfinite(result.gmacs_per_view):
@@ -190,13 +188,11 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
     facts += _protocol_facts(records)
     facts.append(("Data", str(config.get("data", ""))))
     if config.get("epochs"):
-        facts.append(
-            ("Training", f"{config['epochs']:g} epochs, {config.get('batch_size', '?')} clips a step")
-        )
+        facts.append(("Training", f"{config['epochs']:g} epochs, batch size {config.get('batch_size', '?')}"))
     facts.append(("Time", _duration(records)))
-    facts.append(("Started", str(about.get("started", "")).replace("T", " ")[:16]))
-    facts.append(("Device", _device(about)))
-    git = about.get("git")
+    facts.append(("Started", str(record.get("started", "")).replace("T", " ")[:16]))
+    facts.append(("Device", _device(record)))
+    git = record.get("git")
     if isinstance(git, dict) and git.get("revision"):
         facts.append(("Source", f"{git['revision'][:10]}{' + changes' if git.get('changed') else ''}"))
     return [(name, value) for name, value in facts if value]
@@ -212,25 +208,25 @@ def _protocol_facts(records: RunRecords) -> list[tuple[str, str]]:
     rule = result.temporal_rule if result is not None else records.config.get("temporal_rule")
     text = f"{clip.get('num_frames')} frames"
     if rule in SEGMENT_RULES:
-        text += ", one of each segment of the video"
+        text += ", one from each segment of the video"
     else:
         text += f" x stride {clip.get('stride')} at {clip.get('target_fps', 30):g} fps"
     facts = [("Clip", text), ("Size", f"short side {clip.get('short_side')}, crop {clip.get('crop')} px")]
     return [*facts, ("Temporal rule", str(rule or ""))]
 
 
-def _device(about: Row) -> str:
-    parts = [str(about.get("device", ""))]
-    if (about.get("num_processes") or 1) > 1:
-        parts.append(f"{about['num_processes']} processes")
-    if about.get("num_threads") and "cpu" in parts[0]:
-        num = about["num_threads"]
+def _device(record: Row) -> str:
+    parts = [str(record.get("device", ""))]
+    if (record.get("num_processes") or 1) > 1:
+        parts.append(f"{record['num_processes']} processes")
+    if record.get("num_threads") and "cpu" in parts[0]:
+        num = record["num_threads"]
         parts.append(f"{num} thread{'s' * (num > 1)}")
     return ", ".join(part for part in parts if part)
 
 
 def _duration(records: RunRecords) -> str:
-    """The time of training and validation, by metrics.jsonl; pauses between the parts of a run are none."""
+    """Total time of training and validation in metrics.jsonl, without pauses of an interrupted run."""
     names = ("data_seconds", "compute_seconds", "val_seconds")
     times = [row[name] for row in (*records.train, *records.val) for name in names if name in row]
     seconds = sum(time for time in times if isinstance(time, int | float))
@@ -242,16 +238,16 @@ def _duration(records: RunRecords) -> str:
 
 
 def _charts(records: RunRecords) -> list[str]:
-    """Curves against the epoch, as inline SVG."""
+    """Line charts over the epochs, as inline SVG."""
     train, val = records.train, records.val
-    key, name = _score(records)
-    curve = get_task(records.config.get("task", "single-label")).train_figure
+    key, name = _main_metric(records)
+    train_figure = get_task(records.config.get("task", "single-label")).train_figure
     charts = []
-    for title, own, held, percent in (
+    for title, train_key, val_key, percent in (
         ("Loss", "loss", "val_loss", False),
-        (name[0].upper() + name[1:], curve if key == f"val_{curve}" else "", key, True),
+        (name[0].upper() + name[1:], train_figure if key == f"val_{train_figure}" else "", key, True),
     ):
-        series = {"training": _series(train, own), "validation": _series(val, held)}
+        series = {"training": _series(train, train_key), "validation": _series(val, val_key)}
         series = {name: points for name, points in series.items() if points[0]}
         if series:
             figure = line_chart(series, title=title, percent=percent, bottom=0 if percent else None)
@@ -269,12 +265,12 @@ def _charts(records: RunRecords) -> list[str]:
 
 
 def _series(rows: list[Row], key: str) -> tuple[list[float], list[float]]:
-    kept = [row for row in rows if _is_number(row.get("epoch")) and _is_number(row.get(key))]
-    return [float(row["epoch"]) for row in kept], [float(row[key]) for row in kept]
+    valid = [row for row in rows if _is_number(row.get("epoch")) and _is_number(row.get(key))]
+    return [float(row["epoch"]) for row in valid], [float(row[key]) for row in valid]
 
 
 def _classes(records: RunRecords) -> Row | None:
-    """The confusion matrix, if there is one, and a bar for every class, worst first."""
+    """The confusion matrix, if there is one, and a bar for each class, worst first."""
     result = records.result
     table = None if result is None or not result.num_videos else result.class_table()
     if result is None or table is None:
@@ -297,41 +293,41 @@ def _classes(records: RunRecords) -> Row | None:
 
 
 def _examples(records: RunRecords, num: int, *, hardest: bool) -> list[Row]:
-    """The videos with the highest (lowest) loss, with a strip of frames where the file can still be read."""
-    found = [] if records.result is None else records.result.examples(num, hardest=hardest)
-    return [_example(number, example) for number, example in enumerate(found)]
+    """The videos with the highest (lowest) loss, with a strip of frames if the file is readable."""
+    examples = [] if records.result is None else records.result.examples(num, hardest=hardest)
+    return [_example(number, example) for number, example in enumerate(examples)]
 
 
 def _example(number: int, example: Example) -> Row:
     try:
-        strip, why = data_uri(frame_strip(example.path)), ""
+        strip, unreadable = data_uri(frame_strip(example.path)), ""
     except VideoError as error:
-        strip, why = "", error.cause
+        strip, unreadable = "", error.cause
     name, chart = Path(example.path).name, ""
     if example.timeline is not None:
-        figure = timeline_chart(example.timeline, truth=example.actions, most=6)
+        figure = timeline_chart(example.timeline, truth=example.actions, max_rows=6)
         chart = inline_svg(figure, label=f"Timeline of {name} {number}, loss {example.loss:.2f}")
     return {
         "file": name,
         "true": example.truth,
         "true_score": None if example.true_score is None else round(100 * example.true_score, 1),
-        "right": example.is_correct,
+        "correct": example.is_correct,
         "loss": f"{example.loss:.2f}",
-        "guesses": [(label, round(100 * score, 1), is_true) for label, score, is_true in example.best],
+        "predictions": [(label, round(100 * score, 1), is_true) for label, score, is_true in example.best],
         "strip": strip,
-        "why": why,
+        "unreadable": unreadable,
         "chart": chart,
     }
 
 
 def _embedding(folder: Path) -> str:
-    """The map of clips that ``saccade visualize embedding`` left in the run folder."""
+    """The page that ``saccade visualize embedding`` wrote into the run folder, if any."""
     path = folder / "embedding.html"
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _failures(records: RunRecords) -> Row | None:
-    """Unreadable files: in training by count, in the test by name."""
+    """Unreadable videos: the number in training, and path and cause in the test."""
     training = sum(int(row.get("failures") or 0) for row in records.train)
     tested = [(f.path, f.cause) for f in records.result.failures] if records.result is not None else []
     return {"training": training, "tested": tested} if training or tested else None
@@ -341,5 +337,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and isfinite(value)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if isfinite(share) else "-"
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %" if isfinite(fraction) else "-"

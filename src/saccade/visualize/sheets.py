@@ -1,4 +1,4 @@
-"""Strips of frames: a whole video in one strip, and the clips of a batch under each other with captions."""
+"""Strips of frames: of a whole video, and of the clips of a batch with captions."""
 
 from __future__ import annotations
 
@@ -14,32 +14,31 @@ from PIL import Image, ImageDraw, ImageFont
 from saccade.video import open_video
 from saccade.visualize.charts import GREY, INK, ORANGE
 
-_FRAMES = 8  # of a clip shown
-_SIDE = 112  # pixels of a frame at most
+_MAX_FRAMES = 8  # shown of a clip
+_MAX_SIDE = 112  # pixels of a frame
 _TEXT_WIDTH, _MARGIN, _GAP = 210, 12, 2
-_SIZE, _SMALL = 13, 11  # of letters
+_SIZE, _SMALL = 13, 11  # font sizes
 
 
 def frame_strip(path: str | os.PathLike[str], *, num_frames: int = 6, height: int = 96) -> Image.Image:
-    """Frames spread evenly over a video, side by side, each ``height`` pixels high.
+    """Evenly spaced frames of a video side by side, each ``height`` pixels high.
 
     Raises:
         VideoError: the video cannot be read.
     """
     with open_video(path, short_side=height) as reader:
-        places = (np.arange(num_frames) + 0.5) * len(reader) / num_frames
-        frames = reader.frames([int(place) for place in places]).numpy()
-    pictures = [Image.fromarray(frame) for frame in frames]
-    width = max(1, round(pictures[0].width * height / pictures[0].height))
-    gap = 2
-    strip = Image.new("RGB", ((width + gap) * len(pictures) - gap, height), "white")
-    for place, picture in enumerate(pictures):
-        strip.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (place * (width + gap), 0))
+        indices = (np.arange(num_frames) + 0.5) * len(reader) / num_frames
+        frames = reader.frames([int(index) for index in indices]).numpy()
+    images = [Image.fromarray(frame) for frame in frames]
+    width = max(1, round(images[0].width * height / images[0].height))
+    strip = Image.new("RGB", ((width + _GAP) * len(images) - _GAP, height), "white")
+    for column, image in enumerate(images):
+        strip.paste(image.resize((width, height), Image.Resampling.LANCZOS), (column * (width + _GAP), 0))
     return strip
 
 
 def data_uri(image: Image.Image, *, quality: int = 78) -> str:
-    """The picture as a JPEG in a ``data:`` address, for pages that stand alone."""
+    """The image as a JPEG in a ``data:`` URI."""
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
@@ -53,16 +52,16 @@ def clip_sheet(
     title: str,
     boxes: Sequence[NDArray[np.float32]] | None = None,
 ) -> Image.Image:
-    """A row for each clip: caption, note, and up to eight of its frames, evenly spread.
+    """A row for each clip with caption, note and up to eight evenly spaced frames.
 
     Args:
-        clips: (B, T, H, W, 3).
-        captions, notes: a line or more for each clip, in dark and in grey.
-        boxes: rectangles (N, 4) to draw into every frame of each clip, in pixels of the clip.
+        clips: uint8 (B, T, H, W, 3).
+        captions, notes: text for each clip, dark and grey.
+        boxes: boxes (N, 4) in pixels for each clip, drawn into all its frames.
     """
     num_clips, length, height, width, _ = clips.shape
-    shown = np.unique(np.linspace(0, length - 1, min(length, _FRAMES)).round().astype(int))
-    scale = min(1.0, _SIDE / max(height, width))
+    shown = np.unique(np.linspace(0, length - 1, min(length, _MAX_FRAMES)).round().astype(int))
+    scale = min(1.0, _MAX_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     row = max(size[1], 4 * _SIZE) + 8
     strip = _MARGIN + _TEXT_WIDTH
@@ -74,24 +73,24 @@ def clip_sheet(
         top = _MARGIN + 30 + number * row
         below = _write(draw, captions[number], top, INK, _SIZE)
         _write(draw, notes[number], below + 2, GREY, _SMALL)
-        for place, frame in enumerate(shown):
-            picture = Image.fromarray(clip[frame])
+        for column, frame in enumerate(shown):
+            image = Image.fromarray(clip[frame])
             if boxes is not None:
-                _outline(picture, boxes[number])
-            picture = picture.resize(size, Image.Resampling.LANCZOS) if scale < 1 else picture
-            sheet.paste(picture, (strip + place * (size[0] + _GAP), top))
+                _draw_boxes(image, boxes[number])
+            image = image.resize(size, Image.Resampling.LANCZOS) if scale < 1 else image
+            sheet.paste(image, (strip + column * (size[0] + _GAP), top))
     return sheet
 
 
-def _outline(picture: Image.Image, boxes: NDArray[np.float32]) -> None:
-    draw = ImageDraw.Draw(picture)
+def _draw_boxes(image: Image.Image, boxes: NDArray[np.float32]) -> None:
+    draw = ImageDraw.Draw(image)
     for x1, y1, x2, y2 in boxes.tolist():
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=ORANGE, width=2)
 
 
 def _write(draw: ImageDraw.ImageDraw, text: str, top: int, colour: str, size: int) -> int:
-    """``text`` in lines that fit the column of captions; returns where it ends. No line ends at a no-break
-    space, for which the font has no sign.
+    """Write ``text`` wrapped to the width of the caption column, and return the y of its end. Lines do not
+    break at no-break spaces, which are drawn as spaces because the font lacks them.
     """
     font = _font(size)
 

@@ -1,4 +1,4 @@
-"""The learned shifts of a RubiksNet, layer by layer, in time and space."""
+"""The learned shifts of each layer of a RubiksNet, in time and space."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TIME_COLOURS = LinearSegmentedColormap.from_list("time", [BLUE, "#c3c8cf", ORANGE])
-_SHARE_COLOURS = LinearSegmentedColormap.from_list("share", ["#ffffff", "#9dc3d6", "#1d5a78", INK])
+_FRACTION_COLOURS = LinearSegmentedColormap.from_list("fraction", ["#ffffff", "#9dc3d6", "#1d5a78", INK])
 _NUM_BINS = 41
 
 Shifts = NDArray[np.float64]
@@ -34,10 +34,10 @@ class LayerShifts:
     """The shifts of one layer.
 
     Attributes:
-        name: the block's name in the network.
-        time: frames per channel (C,); above 0 reads later frames. Of a soft choice of frames, its mean.
-        space: pixels per channel (2, C'), rows H and W; above 0 reads from below and from the right.
-        paired: channel c has time[c] and space[:, c]. Else the two belong to different channels.
+        name: name of the block.
+        time: (C,), shift in frames; a positive shift reads later frames. The mean shift for `AttentionShift`.
+        space: (2, C'), shift in pixels, down and right; a positive shift reads from below and from the right.
+        paired: whether ``time[c]`` and ``space[:, c]`` belong to the same channel.
     """
 
     name: str
@@ -46,7 +46,7 @@ class LayerShifts:
     paired: bool
 
     def summary(self) -> dict[str, Any]:
-        """Shares of channels that read a frame at least half a frame earlier or later; distances."""
+        """Fractions of channels that shift by at least half a frame, and mean and maximum shifts."""
         radius = np.hypot(*self.space)
         return {
             "layer": self.name,
@@ -66,10 +66,10 @@ class LayerShifts:
 
 
 def learned_shifts(model: nn.Module) -> list[LayerShifts]:
-    """The shifts of every layer of ``model`` in the order of the network.
+    """The shifts of all layers of a model, in order.
 
     Raises:
-        UsageError: it has none.
+        UsageError: the model has no learned shifts.
     """
     modules = dict(model.named_modules())
     layers = []
@@ -79,37 +79,36 @@ def learned_shifts(model: nn.Module) -> list[LayerShifts]:
             shift = _array(module.shift)
             layers.append(LayerShifts(block, shift[0], shift[1:], paired=True))
         elif isinstance(module, RubiksShift2d):
-            choice = modules.get(f"{block}.time")
-            time = _mean_offset(choice) if isinstance(choice, AttentionShift) else np.zeros(1)
+            temporal = modules.get(f"{block}.time")
+            time = _mean_offset(temporal) if isinstance(temporal, AttentionShift) else np.zeros(1)
             layers.append(LayerShifts(block, time, _array(module.shift), paired=False))
     if not layers:
-        kind = getattr(model, "model_name", type(model).__name__)
-        raise UsageError(f"{kind} has no learned shifts; those of RubiksNet do (saccade models 'rubiks*')")
+        name = getattr(model, "model_name", type(model).__name__)
+        raise UsageError(f"{name} has no learned shifts; only RubiksNet has (saccade models 'rubiks*')")
     return layers
 
 
 def shift_chart(layers: Sequence[LayerShifts], *, title: str = "Learned shifts") -> Figure:
-    """One picture of all layers: how their temporal shifts are spread, and a panel each for space.
+    """A chart of the shifts of all layers.
 
-    On top, a column per layer from the stem to the head: dark where many channels have that shift in time.
-    Below, a panel per layer: a dot per channel where it reads, in pixels from where it stands (the cross);
-    its colour is its shift in time, as far as one channel has both.
+    The top panel has a histogram of the temporal shifts for each layer. Below, each layer has a scatter plot
+    of the spatial shifts of its channels in pixels, coloured by their temporal shift if channels have both.
     """
     columns = min(len(layers), 6 if len(layers) <= 24 else 9)
     rows = ceil(len(layers) / columns)
     paired = any(layer.paired for layer in layers)
-    furthest = max(1.0, *(float(np.abs(layer.time).max()) for layer in layers))
+    max_shift = max(1.0, *(float(np.abs(layer.time).max()) for layer in layers))
     with styled():
         figure = Figure(figsize=(1.55 * columns + 1.2, 2.3 + 1.6 * rows + 0.5), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         parts: Any = figure.subfigures(2, 1, height_ratios=[2.3, 1.6 * rows + 0.5])
         top, bottom = parts
-        _time_panel(top, layers, furthest)
-        norm = Normalize(-furthest, furthest)
+        _time_panel(top, layers, max_shift)
+        norm = Normalize(-max_shift, max_shift)
         axes = bottom.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for place, panel in enumerate(axes.flat):
-            if place < len(layers):
-                _space_panel(panel, layers[place], norm)
+        for index, panel in enumerate(axes.flat):
+            if index < len(layers):
+                _space_panel(panel, layers[index], norm)
             else:
                 panel.set_visible(False)
         _space_labels(axes, layers)
@@ -118,16 +117,16 @@ def shift_chart(layers: Sequence[LayerShifts], *, title: str = "Learned shifts")
                 ScalarMappable(norm, _TIME_COLOURS), ax=axes, shrink=0.7, aspect=30, pad=0.015
             )
             bar.outline.set_visible(False)
-            bar.set_label("frames: earlier below 0, later above")
+            bar.set_label("frames (< 0: earlier, > 0: later)")
         return figure
 
 
-def _time_panel(figure: Any, layers: Sequence[LayerShifts], furthest: float) -> None:
+def _time_panel(figure: Any, layers: Sequence[LayerShifts], max_shift: float) -> None:
     axes = figure.subplots()
-    edges = np.linspace(-furthest, furthest, _NUM_BINS + 1)
-    shares = np.stack([np.histogram(layer.time, edges)[0] / len(layer.time) for layer in layers], axis=1)
-    places = np.arange(len(layers) + 1) - 0.5
-    mesh = axes.pcolormesh(places, edges, shares, cmap=_SHARE_COLOURS, norm=PowerNorm(0.5, 0, shares.max()))
+    edges = np.linspace(-max_shift, max_shift, _NUM_BINS + 1)
+    fractions = np.stack([np.histogram(layer.time, edges)[0] / len(layer.time) for layer in layers], axis=1)
+    columns, norm = np.arange(len(layers) + 1) - 0.5, PowerNorm(0.5, 0, fractions.max())
+    mesh = axes.pcolormesh(columns, edges, fractions, cmap=_FRACTION_COLOURS, norm=norm)
     axes.grid(visible=False)
     axes.axhline(0, color=GREY, linewidth=0.6)
     stages = [layer.name.split(".")[0] for layer in layers]
@@ -151,7 +150,7 @@ def _space_panel(axes: Axes, layer: LayerShifts, norm: Normalize) -> None:
     height, width = layer.space
     size = float(np.clip(900 / len(height), 2.0, 14.0))
     if layer.paired:
-        order = np.argsort(np.abs(layer.time))  # what moves most in time lies on top
+        order = np.argsort(np.abs(layer.time))  # largest temporal shifts on top
         axes.scatter(
             width[order],
             height[order],
@@ -171,9 +170,9 @@ def _space_panel(axes: Axes, layer: LayerShifts, norm: Normalize) -> None:
 
 
 def _space_labels(axes: NDArray[Any], layers: Sequence[LayerShifts]) -> None:
-    reach = max(1.0, *(float(np.abs(layer.space).max()) for layer in layers)) * 1.08
-    axes[0, 0].set_xlim(-reach, reach)
-    axes[0, 0].set_ylim(reach, -reach)  # rows are counted downwards, as in the picture
+    limit = max(1.0, *(float(np.abs(layer.space).max()) for layer in layers)) * 1.08
+    axes[0, 0].set_xlim(-limit, limit)
+    axes[0, 0].set_ylim(limit, -limit)  # downwards, as rows of an image
     axes[-1, 0].set_xlabel("pixels to the right", fontsize=8.5)
     axes[-1, 0].set_ylabel("pixels down", fontsize=8.5)
 
@@ -182,7 +181,7 @@ def _array(values: Tensor) -> Shifts:
     return values.detach().double().cpu().numpy()
 
 
-def _mean_offset(choice: AttentionShift) -> Shifts:
+def _mean_offset(layer: AttentionShift) -> Shifts:
     with torch.no_grad():
-        taps = choice.taps()
+        taps = layer.taps()
     return _array(taps[:, 2] - taps[:, 0])

@@ -1,4 +1,4 @@
-"""The timeline of a video: a chart, and the video with the chart running below it."""
+"""The timeline of a video: a chart, and the video with the timeline below it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from saccade.video import open_video
 from saccade.video.write import write_video
 from saccade.visualize.charts import BLUE, GREY, INK, ORANGE, shorten, styled
 from saccade.visualize.clips import read_blocks
-from saccade.visualize.overlay import font_of, video_size
+from saccade.visualize.overlay import load_font, video_size
 
-_ROWS = 12  # classes drawn
-_COLUMNS = 1000  # of a chart of a video whose frame rate varies
+_MAX_ROWS = 12  # classes
+_COLUMNS = 1000  # of the chart of a video with a variable frame rate
 _STRIP = LinearSegmentedColormap.from_list("strip", ["#f3f5f8", "#9dbcf2", BLUE])
 
 
@@ -32,18 +32,17 @@ def timeline_chart(
     title: str = "",
     threshold: float = THRESHOLD,
     truth: Sequence[Action] = (),
-    most: int = _ROWS,
+    max_rows: int = _MAX_ROWS,
 ) -> Figure:
-    """A strip of scores for every class that is found or labelled; a bar below it shows the labelled times.
+    """A strip of scores for each detected or labelled class, with a bar below it for the labelled segments.
 
-    Classes whose scores stay below ``threshold`` are left out, unless none is above it: then the best five
-    are shown.
+    If no score reaches ``threshold`` and there are no labels, the best five classes are shown.
 
     Args:
-        truth: what happens in the video, if that is known.
-        most: rows at most.
+        truth: the labelled actions.
+        max_rows: maximum number of classes.
     """
-    labels = shown_labels(timeline, threshold=threshold, truth=truth, most=most)
+    labels = select_labels(timeline, threshold=threshold, truth=truth, max_rows=max_rows)
     scores = timeline.scores
     if timeline.frames.varies:
         columns = timeline.frames_at(_COLUMNS)
@@ -73,18 +72,22 @@ def timeline_chart(
         return figure
 
 
-def shown_labels(
-    timeline: Timeline, *, threshold: float = THRESHOLD, truth: Sequence[Action] = (), most: int = _ROWS
+def select_labels(
+    timeline: Timeline,
+    *,
+    threshold: float = THRESHOLD,
+    truth: Sequence[Action] = (),
+    max_rows: int = _MAX_ROWS,
 ) -> list[int]:
-    """The classes to show, in order of their first appearance."""
+    """The classes to show, in the order of their first detection or label."""
     above = timeline.scores >= threshold
     first = {label: int(above[:, label].argmax()) for label in np.flatnonzero(above.any(axis=0)).tolist()}
     for action in truth:
         begin = int(timeline.frames.at(action.start))
         first[action.label] = min(first.get(action.label, begin), begin)
     best = timeline.best_labels(len(timeline.class_names))
-    chosen = [label for label in best if label in first][:most] or best[: min(5, most)]
-    return sorted(chosen, key=lambda label: (first.get(label, 0), label))
+    selected = [label for label in best if label in first][:max_rows] or best[: min(5, max_rows)]
+    return sorted(selected, key=lambda label: (first.get(label, 0), label))
 
 
 def render_timeline(
@@ -93,15 +96,16 @@ def render_timeline(
     *,
     threshold: float = THRESHOLD,
     truth: Sequence[Action] = (),
-    most: int = _ROWS,
+    max_rows: int = _MAX_ROWS,
 ) -> Path:
-    """Write the video as mp4 with its timeline below: a line marks the time, current actions stand out.
+    """Write the video as mp4 with its timeline below: a line marks the time, and current actions are
+    highlighted.
 
     Raises:
-        VideoError: the video cannot be read, or ``out`` not written.
+        VideoError: the video cannot be read, or ``out`` cannot be written.
     """
     target = Path(out)
-    labels = shown_labels(timeline, threshold=threshold, truth=truth, most=most)
+    labels = select_labels(timeline, threshold=threshold, truth=truth, max_rows=max_rows)
     with open_video(timeline.path, threads=0) as reader:
         height, width = video_size(*reader.size)
         panel = Panel(timeline, labels, width=width, threshold=threshold, truth=truth)
@@ -110,7 +114,7 @@ def render_timeline(
             for number, frame in enumerate(chain.from_iterable(read_blocks(reader, 0, len(reader)))):
                 picture = Image.new("RGB", (width, height + panel.height), "white")
                 picture.paste(Image.fromarray(frame).resize((width, height)), (0, 0))
-                picture.paste(panel.at(number), (0, height))
+                picture.paste(panel.render(number), (0, height))
                 yield np.asarray(picture)
 
         write_video(target, frames(), fps=timeline.fps, crf=20, options={"preset": "veryfast"})
@@ -118,7 +122,7 @@ def render_timeline(
 
 
 class Panel:
-    """The timeline as pictures of one size, one for every frame of the video."""
+    """Renders the timeline for each frame of the video."""
 
     def __init__(
         self,
@@ -131,18 +135,18 @@ class Panel:
     ) -> None:
         self.timeline, self.labels, self.threshold = timeline, list(labels), threshold
         self.row = max(16, round(width / 30))
-        self.font = font_of(round(0.68 * self.row))
+        self.font = load_font(round(0.68 * self.row))
         self.margin = self.row // 2
         self.left = self.margin + min(
             width // 2, max(round(self.font.getlength(self._name(label))) for label in labels) + self.row
         )
         self.width = width
         self.height = 2 * round((self.row * (len(labels) + 1) + 2 * self.margin) / 2)
-        self._empty = self._drawn(truth)
+        self._background = self._draw_background(truth)
 
-    def at(self, frame: int) -> Image.Image:
-        """The panel while ``frame`` is shown."""
-        picture = self._empty.copy()
+    def render(self, frame: int) -> Image.Image:
+        """The panel for frame number ``frame``."""
+        picture = self._background.copy()
         draw = ImageDraw.Draw(picture)
         for row, label in enumerate(self.labels):
             score = float(self.timeline.scores[frame, label])
@@ -152,26 +156,27 @@ class Panel:
         draw.line((x, self.margin, x, self._top(len(self.labels))), fill=INK, width=max(1, self.row // 10))
         return picture
 
-    def _drawn(self, truth: Sequence[Action]) -> Image.Image:
-        """All that stands still: the strips, the labelled stretches, the axis."""
+    def _draw_background(self, truth: Sequence[Action]) -> Image.Image:
+        """The parts that are the same in all frames: strips, labelled segments, axis."""
         picture = Image.new("RGB", (self.width, self.height), "white")
         draw = ImageDraw.Draw(picture)
         columns = self.timeline.frames_at(self.width - self.margin - self.left)
+        height = round(0.66 * self.row)
         for row, label in enumerate(self.labels):
             scores = self.timeline.scores[columns, label]
             strip = (np.asarray(_STRIP(scores))[:, :3] * 255).round().astype(np.uint8)
             strip[columns < 0] = 255
-            thick = round(0.66 * self.row)
-            picture.paste(Image.fromarray(np.repeat(strip[None], thick, axis=0)), (self.left, self._top(row)))
+            image = Image.fromarray(np.repeat(strip[None], height, axis=0))
+            picture.paste(image, (self.left, self._top(row)))
             for action in truth:
                 if action.label == label:
                     begin, end = self._x(action.start), self._x(min(action.end, self.timeline.duration))
-                    y = self._top(row) + thick
+                    y = self._top(row) + height
                     draw.rectangle((begin, y, end, y + self.row // 8), fill=ORANGE)
         below, last = self._top(len(self.labels)), f"{self.timeline.duration:.1f} s"
         draw.text((self.left, below), "0", fill=GREY, font=self.font)
-        place = self.width - self.margin - self.font.getlength(last)
-        draw.text((place, below), last, fill=GREY, font=self.font)
+        x = self.width - self.margin - self.font.getlength(last)
+        draw.text((x, below), last, fill=GREY, font=self.font)
         return picture
 
     def _name(self, label: int) -> str:
