@@ -180,6 +180,18 @@ def test_a_last_frame_that_stands_for_minutes() -> None:
     assert clips.max() == 199
 
 
+def test_a_frame_that_stands_for_long_is_shown_once() -> None:
+    """Two frames an hour apart: the first, both, the second; not 1,350 times the same."""
+    clips = sample_covering(2, 1 / 3600, **CLIP, times=np.array([0.0, 3600.0]))
+    assert clips.tolist()[0] == [0] * 16
+    assert clips.tolist()[-1] == [1] * 16
+    assert len(clips) <= 3
+    changes = np.array([0.0, 20.0, 45.0, 61.0])  # a picture for every change, and none missing
+    clips = sample_covering(4, 1 / 20, **CLIP, times=changes)
+    assert set(clips.ravel().tolist()) == {0, 1, 2, 3}
+    assert len(clips) <= 7
+
+
 @pytest.mark.parametrize("rule", STRIDE_RULES)
 @pytest.mark.parametrize(
     "times", [PAUSE, FREEZE, BURSTS, FROZEN_END], ids=["pause", "freeze", "bursts", "end"]

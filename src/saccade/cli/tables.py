@@ -58,18 +58,19 @@ def timeline(
 
     The eight most frequent labels have a letter and a colour of their own, the others a dot.
     """
+    from saccade.sampling.timing import columns_in_gaps  # imports torch
+
     counts = Counter(window.label for window in windows)
     signs = {
         label: (chr(ord("A") + place), colour)
         for place, ((label, _), colour) in enumerate(zip(counts.most_common(), _COLOURS, strict=False))
     }
     line = Text("  ")
-    for column in range(width):
-        time = (column + 0.5) * duration / width
-        if any(start < time < end for start, end in gaps):
+    for column, blank in enumerate(columns_in_gaps(gaps, duration, width).tolist()):
+        if blank:
             line.append(" ")
             continue
-        window = _at(windows, time)
+        window = _at(windows, (column + 0.5) * duration / width)
         sign, colour = signs.get(window.label, ("·", _OTHER))
         line.append(sign, style=f"bold white on {colour}")
     axis = Text(

@@ -146,21 +146,24 @@ def sample_covering(
     times: NDArray[np.float64] | None = None,
 ) -> Indices:
     """As few test clips as cover a video, and each segment between its gaps, end to end; with a segment rule
-    one clip. Arguments and result as for `sample_test`.
+    one clip. Arguments and result as for `sample_test`. A clip that shows what the one before it shows, where
+    one frame stands for longer than a clip, is left out.
     """
     _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
     video = FrameTimes(num_video_frames, fps, times)
     spec = _Spec(num_frames, stride, target_fps, rule)
     if rule in SEGMENT_RULES:
         return _test(video, spec, 1)
-    if not video.varies:
-        return _test_clips(num_video_frames, fps, spec, covering_clips(num_video_frames, fps, spec))
-    steps = spec.steps(video)
-    parts = [
-        steps.frames(segment, _test_clips(count, steps.rate, spec, covering_clips(count, steps.rate, spec)))
-        for segment, count in enumerate(steps.counts)
-    ]
-    return np.concatenate(parts)
+    if video.varies:
+        steps = spec.steps(video)
+        parts = [
+            steps.frames(segment, _test_clips(num, steps.rate, spec, covering_clips(num, steps.rate, spec)))
+            for segment, num in enumerate(steps.counts)
+        ]
+        clips = np.concatenate(parts)
+    else:
+        clips = _test_clips(num_video_frames, fps, spec, covering_clips(num_video_frames, fps, spec))
+    return clips[np.append(True, (np.diff(clips, axis=0) != 0).any(axis=1))]
 
 
 def _test(video: FrameTimes, spec: _Spec, num_clips: int) -> Indices:

@@ -159,6 +159,16 @@ def stored_frame_times(
     )
 
 
+def columns_in_gaps(gaps: Sequence[tuple[float, float]], duration: float, num: int) -> NDArray[np.bool_]:
+    """In which of ``num`` equal parts of a video nothing was recorded, for a picture of it."""
+    width = duration / num
+    starts = np.arange(num) * width
+    found = np.zeros(num, np.bool_)
+    for first, last in gaps:
+        found |= (first <= starts + 0.05 * width) & (starts + 0.95 * width <= last)
+    return found
+
+
 def gaps_dict(gaps: Sequence[tuple[float, float]]) -> dict[str, Any]:
     """``{"gaps": [...]}`` for JSON, times in seconds; empty where there are none."""
     listed = [{"start": round(start, 3), "end": round(end, 3)} for start, end in gaps]

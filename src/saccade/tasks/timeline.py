@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saccade.sampling.timing import FrameTimes, gaps_dict
+from saccade.sampling.timing import FrameTimes, columns_in_gaps, gaps_dict
 from saccade.video.damage import DamagedSpan, damage_dict
 
 THRESHOLD = 0.5
@@ -81,13 +81,17 @@ class Timeline:
         return self.frames.gaps
 
     def frames_at(self, num_columns: int) -> NDArray[np.int64]:
-        """The frames at the middle of each of ``num_columns`` equal parts of the video; -1 in a gap."""
+        """The frames at the middle of each of ``num_columns`` equal parts of the video, or later in it where
+        the middle lies in a gap; -1 where all of the part does.
+        """
         columns = np.arange(num_columns) + 0.5
-        if not self.frames.varies:
+        if not self.frames.varies and not self.damaged:
             return (columns * len(self.scores) / num_columns).astype(np.int64)
-        times = columns * self.duration / num_columns
-        outside = np.array([any(start < time < end for start, end in self.gaps) for time in times])
-        return np.where(outside, -1, self.frames.at(times))
+        gaps = (*self.gaps, (self.frames.duration, self.duration))  # the last: a damaged end
+        middles = columns * self.duration / num_columns
+        gap = np.array([any(start < time < end for start, end in gaps) for time in middles])
+        frames = self.frames.at(np.where(gap, middles + 0.45 * self.duration / num_columns, middles))
+        return np.where(columns_in_gaps(gaps, self.duration, num_columns), -1, frames)
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The ``k`` classes with the highest maximum scores, best first."""
