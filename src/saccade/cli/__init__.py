@@ -81,13 +81,16 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with stopped_by_signals(), logs_on_console(level):
             _import_plugins(plugins)
-            return _dispatch(args[0], args[1:])
+            code = _dispatch(args[0], args[1:])
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk or a reader that has gone is noticed here
+            return code
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":  # under torchrun one process says it
             _say(str(stop) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return OK
     except Exception as error:
         return _report(error, args)
@@ -101,6 +104,11 @@ def _report(error: Exception, args: Sequence[str]) -> int:
         text = str(error)
     elif isinstance(error, OSError):  # the disk is full, a folder is not writable
         path = f"{error.filename}: " if error.filename is not None else ""
+        try:
+            sys.stdout.flush()
+        except OSError:
+            path = "stdout: "
+            _drop_output()
         code, text = FAILED, f"{path}{error.strerror or error}"
     elif is_out_of_memory(error):
         code, text = FAILED, f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'})"
@@ -111,6 +119,11 @@ def _report(error: Exception, args: Sequence[str]) -> int:
         hints.append("this is a fault of Saccade; please report it with the command and the lines above")
     _say("; ".join([f"error: {text}", *hints]))
     return code
+
+
+def _drop_output() -> None:
+    """Write the rest of stdout nowhere: Python would try to write it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

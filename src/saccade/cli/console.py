@@ -36,7 +36,7 @@ def print_json(value: Any) -> None:
     """Print ``value`` as indented JSON, escaped where the encoding of stdout needs it."""
     from saccade.files import json_text
 
-    print(json_text(value, indent=2, encoding=sys.stdout.encoding or "ascii"))
+    print(json_text(value, indent=2, encoding=getattr(sys.stdout, "encoding", None) or "ascii"))
 
 
 def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from saccade.clip import ClipSpec
-from saccade.errors import UsageError, WeightsError
+from saccade.errors import DataError, UsageError, WeightsError
 from saccade.evaluation.scorer import model_device, pick_device
 from saccade.models import contract
 from saccade.runs import BEST
@@ -211,21 +211,26 @@ def _from_file(path: Path) -> LoadedModel:
     if file.suffix != ".safetensors":
         raise UsageError(f"{path}: a checkpoint of another code base needs the name of its model (--model)")
     model, metadata = load_model(file)
-    clip = metadata.get("clip")
-    names = tuple(metadata.get("class_names") or ())
     num_classes = contract.num_classes(model) or 0
+    try:
+        clip = metadata.get("clip")
+        spec = clip_from_dict(clip) if clip else own_clip(model)
+        names = tuple(map(str, metadata.get("class_names") or ()))
+        pairs = tuple((int(a), int(b)) for a, b in metadata.get("pairs") or ())
+    except (TypeError, ValueError, AttributeError, DataError) as error:
+        raise WeightsError(f"{file}: its metadata is damaged ({error})") from error
     if names and len(names) != num_classes:
         raise WeightsError(f"{file}: {len(names)} class names for {num_classes} classes")
     return LoadedModel(
         model=model,
         class_names=names or _numbers(num_classes),
         named=bool(names),
-        clip=clip_from_dict(clip) if clip else own_clip(model),
+        clip=spec,
         name=contract.model_name(model),
         origin=str(path),
         device=torch.device("cpu"),
         task=str(metadata.get("task", "single-label")),
-        pairs=tuple((int(a), int(b)) for a, b in metadata.get("pairs") or ()),
+        pairs=pairs,
         metadata=metadata,
     )
 

@@ -6,7 +6,7 @@ Each field's docstring is the help text of its command-line flag.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_type_hints
 
 from saccade.clip import ClipSpec
@@ -368,6 +368,8 @@ def _plain(value: Any) -> Any:
 
 
 def _build(kind: type, values: dict[str, Any], prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{prefix.rstrip('.') or 'config'}: must be an object, is {values!r}")
     types = get_type_hints(kind)
     unknown = sorted(set(values) - {entry.name for entry in fields(kind)})
     if unknown:
@@ -377,6 +379,9 @@ def _build(kind: type, values: dict[str, Any], prefix: str) -> Any:
         if is_dataclass(types[name]):
             value = _build(types[name], value, f"{prefix}{name}.")
         built[name] = tuple(value) if isinstance(value, list) else value
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in needed if name not in built]:
+        raise ConfigError(f"{prefix}{missing[0]}: missing")
     return kind(**built)
 
 
