@@ -185,7 +185,7 @@ def test_the_command_warns_once_a_file_and_ends_with_1(capsys: pytest.CaptureFix
     assert "damaged" not in good
     assert [span["start"] for span in damaged["damaged"]] == [1.0]
     (line,) = [line for line in captured.err.splitlines() if "second.mp4" in line]
-    assert "45 frames cannot be decoded: 1.00-2.50 s (frames 30-74)" in line
+    assert "45 frames cannot be read: 1.00-2.50 s (frames 30-74)" in line
     assert main(["predict", "good.mp4", "--run", "run", "--json"]) == 0
     assert main(["predict", "all.mp4", "--run", "run", "--json"]) == 1
 
@@ -196,7 +196,7 @@ def test_the_command_draws_people_where_frames_can_be_read(
     (folder / "people.csv").write_text("second,0,0,0,1,1\nsecond,2,0,0,1,1\nsecond,3,0,0,1,1\n")
     args = ["predict", "second.mp4", "--run", "people", "--boxes", "people.csv", "--out", str(tmp_path)]
     assert main(args) == 1
-    assert "45 frames cannot be decoded" in capsys.readouterr().err
+    assert "45 frames cannot be read" in capsys.readouterr().err
     with open_video(tmp_path / "second.people.mp4") as drawn:
         assert len(drawn) > 0
     record = json.loads((tmp_path / "second.people.json").read_text())
@@ -219,3 +219,20 @@ def test_far_shorter_videos_are_counted_in_one_line(
     assert "2 of 4 videos" in line
     assert "the clip of 0.43 s" in line
     assert "a.mp4 (0.20 s)" in line
+
+
+def test_what_was_cut_off_is_listed(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Of a Matroska file that ends between two frames every frame decodes; its header states the rest."""
+    frames = np.zeros((90, 32, 48, 3), np.uint8)
+    write_video(tmp_path / "whole.mkv", frames, fps=30, gop=15)
+    with open_video(tmp_path / "whole.mkv") as reader:
+        position = int(reader.index.identity[60, 0])  # type: ignore[attr-defined]
+    (tmp_path / "cut.mkv").write_bytes((tmp_path / "whole.mkv").read_bytes()[:position])
+    assert main(["predict", str(tmp_path / "cut.mkv"), "--run", "run", "--json"]) == 1
+    captured = capsys.readouterr()
+    (record,) = json.loads(captured.out)
+    (span,) = record["damaged"]
+    assert (span["start"], span["end"]) == (pytest.approx(2.0, abs=0.05), pytest.approx(3.0, abs=0.05))
+    assert record["duration"] == pytest.approx(3.0, abs=0.05)
+    assert record["windows"][-1]["end"] == pytest.approx(2.0, abs=0.05)
+    assert "the file was cut" in captured.err

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,7 +83,7 @@ def test_data_check_names_the_spans(damaged: tuple[Path, MadeFile], tmp_path: Pa
     (file,) = report.unreadable
     assert (Path(file.path).name, file.num_frames) == ("damaged.mp4", 60)
     assert [(span.first, span.last) for span in file.damage] == [(15, 23), (39, 47)]
-    assert "18 of 60 frames cannot be decoded: 0.50-0.80 s (frames 15-23): " in str(file.cause)
+    assert "18 of 60 frames cannot be read: 0.50-0.80 s (frames 15-23): " in str(file.cause)
     assert report.to_json()["files"][-1].keys() >= {"damage", "cause"}
 
 
@@ -96,3 +97,55 @@ def test_folder_with_a_damaged_image(tmp_path: Path) -> None:
         assert np.array_equal(frames[0].numpy(), painted(3))
         assert not frames[1:3].any()
         assert [(s.start, s.end) for s in damaged_spans(reader, undecodable)] == [pytest.approx((0.2, 0.3))]
+
+
+def test_what_a_header_states_beyond_the_end_is_missing(tmp_path: Path, make_file: MakeFile) -> None:
+    """2 s at 30 fps; the header stands before the frames."""
+    for name in ("h264_mkv", "vp9_webm"):
+        made = make_file(name)
+        with open_video(made.path) as whole:
+            assert whole.missing_seconds == 0
+        path = tmp_path / made.path.name
+        path.write_bytes(made.path.read_bytes()[: made.path.stat().st_size * 2 // 3])
+        with open_video(path) as reader:
+            left = len(reader) / 30
+            assert 20 < len(reader) < 58
+            assert reader.missing_seconds == pytest.approx(2 - left, abs=0.05)
+            *_, span = damaged_spans(reader, {})
+        assert (span.first, span.last) == (len(reader), 59)
+        assert (span.start, span.end) == (pytest.approx(left, abs=0.05), pytest.approx(2, abs=0.05))
+        assert "the file was cut" in span.cause
+
+
+def test_samples_that_an_mp4_lists_and_lacks_are_missing(tmp_path: Path, make_file: MakeFile) -> None:
+    made, path = make_file("h264_bframes_mp4"), tmp_path / "fast.mp4"
+    with (
+        av.open(str(made.path)) as source,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    with open_video(path) as reader:
+        assert (len(reader), reader.missing_seconds) == (60, 0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    with open_video(path) as reader:
+        assert 20 < len(reader) < 58
+        assert reader.missing_seconds == pytest.approx(2 - len(reader) / 30)
+        with pytest.raises(VideoError, match="the file ends within the packet"):
+            reader.check_end()
+        _, undecodable = reader.try_frames(range(len(reader)))
+        assert len(undecodable) == 1
+
+
+def test_a_packet_that_is_cut_is_damaged(tmp_path: Path, make_file: MakeFile) -> None:
+    """MPEG-4 part 2 decodes half a picture without an error."""
+    made, path = make_file("mpeg4_avi"), tmp_path / "cut.avi"
+    path.write_bytes(made.path.read_bytes()[: made.path.stat().st_size * 2 // 3])
+    with open_video(path) as reader:
+        frames, undecodable = reader.try_frames(range(len(reader)))
+        assert undecodable.keys() == {len(reader) - 1}
+        for frame, number in zip(frames[:-1].numpy(), range(len(reader) - 1), strict=True):
+            assert np.array_equal(frame, made.truth[number])

@@ -49,7 +49,7 @@ class FileFacts:
         size: height and width in pixels.
         sha256: of the file's bytes; empty for a folder of frames.
         look: 192 bits as hex, a perceptual hash of the first, middle and last frame.
-        damage: where frames cannot be decoded.
+        damage: where frames cannot be decoded, or are missing because the file was cut.
     """
 
     path: str
@@ -384,7 +384,9 @@ def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
         if damage:
             listed = "; ".join(str(span) for span in damage[:_SPANS])
             others = f"; and {len(damage) - _SPANS} more" if len(damage) > _SPANS else ""
-            cause = f"{len(undecodable)} of {length} frames cannot be decoded: {listed}{others}"
+            number = sum(span.last - span.first + 1 for span in damage)
+            total = max(length, damage[-1].last + 1)
+            cause = f"{number} of {total} frames cannot be read: {listed}{others}"
             return replace(found, damage=damage, cause=cause)
         return replace(found, look=look.hex())
     except (SaccadeError, OSError) as error:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from saccade.errors import VideoError
 from saccade.video import VideoReader
-from saccade.video.damage import DamagedSpan, ReadableFrames
+from saccade.video.damage import DamagedSpan, ReadableFrames, damaged_spans
 
 Item = TypeVar("Item")
 Damage = tuple[DamagedSpan, ...]
@@ -19,20 +19,21 @@ def read_readable(
     """What ``read`` makes of a video and its damage, each item with that damage.
 
     Where a frame cannot be decoded, all frames are tried, and ``read`` begins again with those that can: the
-    items before, which came with another damage, are to be dropped. The last frame is always tried, because
-    a recording is mostly damaged where it was cut.
+    items before, which came with another damage, are to be dropped. The end is tried in any case: there
+    recordings are cut.
 
     Raises:
         VideoError: no frame can be decoded, or for another cause than frames that cannot.
     """
+    damaged = tuple(damaged_spans(video, {}))
     try:
-        for item in read(video, ()):
-            yield (), item
-        video.frames([len(video) - 1])
+        for item in read(video, damaged):
+            yield damaged, item
+        video.check_end()
         return
     except VideoError as error:
         readable = ReadableFrames(video)
-        if not readable.damaged:
+        if readable.damaged == damaged:
             raise error
     for item in read(readable, readable.damaged):
         yield readable.damaged, item

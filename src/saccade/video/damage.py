@@ -15,11 +15,12 @@ from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices
 
 _BLOCK = 64  # frames decoded at a time
+_CUT = "the file was cut: it ends before its header says"
 
 
 @dataclass(frozen=True)
 class DamagedSpan:
-    """Consecutive frames that cannot be decoded.
+    """Consecutive frames that cannot be decoded, or are missing at the end of a file that was cut.
 
     Attributes:
         first, last: frame indices, both included.
@@ -44,7 +45,9 @@ class DamagedSpan:
 
 
 def damaged_spans(reader: VideoReader, undecodable: Mapping[int, str]) -> list[DamagedSpan]:
-    """The undecodable frames that `VideoReader.try_frames` returned, as spans in order of time."""
+    """The undecodable frames that `VideoReader.try_frames` returned, as spans in order of time, and what is
+    missing at the end (`VideoReader.missing_seconds`).
+    """
     times = reader.times - reader.times[0]
     spans: list[DamagedSpan] = []
     first = -1
@@ -55,6 +58,10 @@ def damaged_spans(reader: VideoReader, undecodable: Mapping[int, str]) -> list[D
             following = frame + 1 < len(reader)
             end = times[frame + 1] if following else times[frame] + 1 / reader.fps
             spans.append(DamagedSpan(first, frame, float(times[first]), float(end), undecodable[first]))
+    if reader.missing_seconds:
+        end = float(times[-1]) + 1 / reader.fps
+        last = len(reader) - 1 + max(1, round(reader.missing_seconds * reader.fps))
+        spans.append(DamagedSpan(len(reader), last, end, end + reader.missing_seconds, _CUT))
     return spans
 
 
@@ -68,7 +75,7 @@ def damage_text(damaged: Sequence[DamagedSpan], most: int = 3) -> str:
     number = sum(span.last - span.first + 1 for span in damaged)
     listed = "; ".join(map(str, damaged[:most]))
     others = f"; and {len(damaged) - most} more" if len(damaged) > most else ""
-    return f"{number} frame{'s' * (number > 1)} cannot be decoded: {listed}{others}"
+    return f"{number} frame{'s' * (number > 1)} cannot be read: {listed}{others}"
 
 
 class ReadableFrames(VideoReader):

@@ -186,6 +186,8 @@ class FrameDecoder:
         # Frames shown from the entry on must be received; those before it (open GOP) may be missing.
         if index.frame_of[number] >= 0 and index.when[number] >= index.when[run.entry]:
             run.pending.add(number)
+        if packet.is_corrupt and number == len(index.when) - 1:
+            _mark_corrupt(run, number, "the file ends within the packet")
         try:
             frames = self._decoder.decode(packet)
         except av.FFmpegError as error:

@@ -27,6 +27,8 @@ class VideoReader(ABC):
         size: height and width of the frames in pixels, after rotation and resizing.
         times: presentation time of each frame in seconds as the file states it, float64 (len,), rising; where
             the file states none, ``index / fps``. The first need not be 0.
+        missing_seconds: what is missing at the end of a file that was cut, where its header says how much
+            should be there; mostly 0.
 
     ``len(reader)`` is the number of frames. ``reader[i]`` is frame ``i`` (``-1`` the last), uint8 (H, W, 3);
     it raises IndexError beyond the ends, so that a reader can be iterated over.
@@ -37,6 +39,7 @@ class VideoReader(ABC):
     path: str
     fps: float
     size: tuple[int, int]
+    missing_seconds: float = 0.0
 
     @property
     @abstractmethod
@@ -64,6 +67,9 @@ class VideoReader(ABC):
             VideoError: an index outside ``0 .. len - 1``, or a closed reader.
         """
         return self.frames(indices), {}
+
+    def check_end(self) -> None:  # noqa: B027 (a folder or an array has no such end)
+        """Raise a VideoError if the end of a file cannot be decoded, as where a recording was cut."""
 
     @abstractmethod
     def close(self) -> None:

@@ -41,6 +41,7 @@ class TorchCodecReader(VideoReader):
         with PyAVReader(file, short_side=short_side, threads=threads) as reader:
             self.index: VideoIndex = reader.index
             self.fps, self.size = reader.fps, reader.size
+            self.missing_seconds = reader.missing_seconds
         self._decoder = None
         # torchcodec starts at any packet marked as a key frame, correctly or not.
         keys_are_right = self.index.method == "packets" and len(self.index.entries) == self.index.num_marked
