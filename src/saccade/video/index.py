@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import av
 import numpy as np
 
 from saccade.errors import VideoError
 from saccade.video.colour import is_plain
+from saccade.video.container import open_container, stated_rate
+from saccade.video.joins import are_whole, joined_parts, unwrapped
 from saccade.video.nal import PacketFacts, packet_reader
+from saccade.video.sizes import Turn, display_turn
 from saccade.video.source import Source
 from saccade.video.times import mean_rate, presentation_times, usual_rate
 
@@ -28,20 +31,6 @@ _CACHE_PACKETS = 8_000_000  # about 30 bytes each
 _NAMED_VARYING = 20  # files of varying rate that a process warns of
 
 logger = logging.getLogger(__name__)
-
-
-class Turn(NamedTuple):
-    """How stored pictures are shown: rows and columns swapped first, then reversed."""
-
-    transposed: bool = False
-    rows_reversed: bool = False
-    columns_reversed: bool = False
-
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """A view of ``picture`` (H, W, 3), upright."""
-        if self.transposed:
-            picture = picture.swapaxes(0, 1)
-        return picture[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
 @dataclass(frozen=True)
@@ -64,6 +53,7 @@ class VideoIndex:
         fps: frames per second, see `usual_rate`.
         height, width: as stored, before rotation.
         turn: how to show it upright.
+        stream: index of the video stream in its container.
         plain_colour: what `saccade.video.colour.is_plain` says of the first frame.
     """
 
@@ -82,6 +72,7 @@ class VideoIndex:
     height: int
     width: int
     turn: Turn
+    stream: int
     plain_colour: bool
 
     @property
@@ -90,25 +81,6 @@ class VideoIndex:
         states none (AVI, raw streams).
         """
         return presentation_times(self.seconds, self.fps)
-
-
-def open_container(source: Source) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """The open container and its first video stream that is not a cover picture."""
-    try:
-        container = av.open(source.open(), "r")
-    except UnicodeDecodeError:
-        container = av.open(source.open(), "r", metadata_errors="replace")
-    streams = container.streams.video
-    moving = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
-    if not moving:
-        others = sorted({s.type for s in container.streams if s not in streams})
-        container.close()
-        cause = "has no video stream"
-        raise VideoError(source.name, f"{cause}, only {' and '.join(others)}" if others else cause)
-    if moving[0].codec_context is None:
-        container.close()
-        raise VideoError(source.name, "is in a codec for which there is no decoder here")
-    return container, moving[0]
 
 
 class _Cache:
@@ -203,6 +175,7 @@ class _Table:
     hidden: list[bool]
     marked: list[bool]
     understood: bool
+    parts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 def _read_packets(
@@ -232,13 +205,18 @@ def _read_packets(
                 kept = None
     if not table.pts:
         raise VideoError(source.name, "holds no video packets")
+    table.parts = joined_parts(table.pts, table.dts, table.facts)
     return kept, table
 
 
 def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
-    """Whether every packet is one frame that is shown at its time stamp."""
-    pts = table.pts
-    if not table.understood or any(p is None for p in pts) or len(set(pts)) != len(pts):
+    """Whether every packet is one frame that is shown at its time stamp, after all frames of joined
+    recordings that precede its own.
+    """
+    if not table.understood or any(p is None for p in table.pts):
+        return False
+    pts = np.array(table.pts, dtype=np.int64)
+    if len(set(zip(table.parts.tolist(), table.pts, strict=True))) != len(pts):
         return False
     if not all(facts.shown for facts in table.facts):
         return False
@@ -248,8 +226,7 @@ def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
     if stream.codec_context.field_order > 1:
         return False
     # A decoder may or may not show what precedes the first key frame, in either order.
-    first = pts[0]
-    return table.facts[0].entry and all(p >= first for p in pts if p is not None and first is not None)
+    return are_whole(pts, table.parts, table.facts)
 
 
 def _index_by_stamps(
@@ -257,9 +234,9 @@ def _index_by_stamps(
 ) -> VideoIndex | None:
     if not _trustworthy(stream, table):
         return None
-    pts = np.array(table.pts, dtype=np.int64)
+    pts = np.array(unwrapped(table.pts, table.parts), dtype=np.int64)
     first = _first_frame(source, stream, kept)
-    order = np.argsort(pts)
+    order = np.lexsort((pts, table.parts))
     when = np.empty(len(pts), dtype=np.int32)
     when[order] = np.arange(len(pts))
     packet_of = order[~np.array(table.hidden)[order]].astype(np.int32)
@@ -320,7 +297,8 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table) ->
     # Packets that show nothing have no rank.
     when = np.where(frame_of >= 0, frame_of, np.int32(-1)).astype(np.int32)
     scale = float(stream.time_base or 0)
-    stamps = [table.pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
+    pts = unwrapped(table.pts, table.parts)
+    stamps = [pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
     seconds = np.array([np.nan if stamp is None else stamp * scale for stamp in stamps])
     method: Literal["decoded", "counted"] = "decoded" if by_tag else "counted"
     return _assemble(stream, table, first, method, packet_of, frame_of, when, seconds, len(tags))
@@ -355,26 +333,13 @@ def _assemble(
         stamps=np.array([UNKNOWN if d is None else d for d in table.dts], dtype=np.int64),
         seconds=seconds,
         num_frames=num_frames,
-        fps=usual_rate(seconds, float(stream.average_rate or stream.guessed_rate or 0)),
+        fps=usual_rate(seconds, stated_rate(stream)),
         height=first.height,
         width=first.width,
-        turn=_turn(first),
+        turn=display_turn(first),
+        stream=stream.index,
         plain_colour=is_plain(first),
     )
-
-
-def _turn(picture: av.VideoFrame) -> Turn:
-    """The display matrix rounded to quarter turns and mirroring, as ``ffmpeg -autorotate`` applies it."""
-    side_data: Any = picture.side_data  # PyAV's stub does not know its keys
-    try:
-        matrix = side_data["DISPLAYMATRIX"]
-    except KeyError:
-        return Turn()
-    # A pixel (x, y) is shown at (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    if abs(b) + abs(c) > abs(a) + abs(d):
-        return Turn(True, b < 0, c < 0)
-    return Turn(False, d < 0, a < 0)
 
 
 UNKNOWN = np.iinfo(np.int64).min

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from zlib import crc32
 
 Buffer = bytes | memoryview
 
@@ -22,6 +23,7 @@ class PacketFacts(NamedTuple):
         shown: the packet stands for exactly one frame; False when it is hidden, or when that is not certain.
         layer: temporal layer. Only packets of the highest layer may be dropped.
         reordered: whether the order of presentation may differ from that of decoding around this packet.
+        parameters: checksum of the sequence parameter sets in the packet; 0: none.
     """
 
     entry: bool
@@ -29,6 +31,7 @@ class PacketFacts(NamedTuple):
     shown: bool = True
     layer: int = 0
     reordered: bool = False
+    parameters: int = 0
 
 
 PacketReader = Callable[[Buffer, bool], PacketFacts]
@@ -97,6 +100,7 @@ def units(data: Buffer, length_size: int) -> Iterator[Buffer]:
 
 def _h264(data: Buffer, key: bool, length_size: int) -> PacketFacts:
     idr = recovery = slices = reference = False
+    parameters = 0
     for unit in units(data, length_size):
         kind = unit[0] & 31
         if 1 <= kind <= 5:
@@ -107,7 +111,10 @@ def _h264(data: Buffer, key: bool, length_size: int) -> PacketFacts:
                 break  # nothing further down changes the answer
         elif kind == 6 and key:
             recovery = recovery or _recovers_at_once(bytes(unit[:512]))
-    return PacketFacts(key and (idr or recovery), slices and not reference, reordered=True)
+        elif kind == 7:
+            parameters = crc32(unit, parameters)
+    entry = key and (idr or recovery)
+    return PacketFacts(entry, slices and not reference, reordered=True, parameters=parameters)
 
 
 def _recovers_at_once(unit: bytes) -> bool:
@@ -135,7 +142,7 @@ def _sei_number(payload: bytes, position: int) -> tuple[int, int]:
 
 def _hevc(data: Buffer, key: bool, length_size: int) -> PacketFacts:
     entry = slices = False
-    droppable, layer = True, 0
+    droppable, layer, parameters = True, 0, 0
     for unit in units(data, length_size):
         kind = unit[0] >> 1 & 63
         if kind < 32 and len(unit) > 1:
@@ -143,7 +150,11 @@ def _hevc(data: Buffer, key: bool, length_size: int) -> PacketFacts:
             entry = entry or 16 <= kind <= 23
             droppable = droppable and kind < 16 and kind % 2 == 0  # the _N types
             layer = max(layer, (unit[1] & 7) - 1)
-    return PacketFacts(key and entry, slices and droppable, layer=layer, reordered=True)
+        elif kind == 33:
+            parameters = crc32(unit, parameters)
+    return PacketFacts(
+        key and entry, slices and droppable, layer=layer, reordered=True, parameters=parameters
+    )
 
 
 def _mpeg4(data: Buffer, key: bool) -> PacketFacts:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 import av
+import numpy as np
 
 from saccade.errors import VideoError
-from saccade.video.index import UNKNOWN, VideoIndex, open_container
+from saccade.video.container import open_container
+from saccade.video.index import UNKNOWN, VideoIndex
 from saccade.video.source import Source
 
 
@@ -40,6 +42,9 @@ class PacketSource:
         # Seeking needs byte positions that identify packets.
         positions = index.identity[:, 0]
         self._seekable = bool((positions >= 0).all()) and len(set(positions.tolist())) == len(positions)
+        # Where recordings are joined a time stamp names several packets.
+        known = index.stamps[index.stamps != UNKNOWN]
+        self._by_position = container.format.name == "mpegts" and bool((np.diff(known) < 0).any())
         if packets is not None:
             for number, packet in enumerate(packets):
                 packet.pts = number
@@ -86,7 +91,11 @@ class PacketSource:
     def _seek_to(self, number: int) -> Iterator[tuple[int, av.Packet]] | None:
         self._unread = False
         try:
-            self._container.seek(int(self._index.stamps[number]), stream=self._stream, backward=True)
+            if self._by_position:
+                position = int(self._index.identity[number, 0])
+                self._container.seek(position, stream=self._stream, unsupported_byte_offset=True)
+            else:
+                self._container.seek(int(self._index.stamps[number]), stream=self._stream, backward=True)
         except av.FFmpegError:
             return None
         demuxed = self._container.demux(self._stream)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from saccade.errors import VideoError
 from saccade.video.colour import RgbConverter
+from saccade.video.container import open_container
 from saccade.video.decode import FrameDecoder
-from saccade.video.index import VideoIndex, build_index, cached_index, open_container
+from saccade.video.index import VideoIndex, build_index, cached_index
 from saccade.video.packets import PacketSource
 from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized

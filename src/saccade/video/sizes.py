@@ -1,13 +1,17 @@
-"""What the readers share: the size after resizing, and the check of frame indices."""
+"""What the readers share: sizes after resizing, turning pictures upright, the check of frame indices."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from saccade.errors import VideoError
+
+if TYPE_CHECKING:
+    import av
 
 
 def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -37,3 +41,31 @@ def check_indices(path: str, indices: Sequence[int], num_frames: int) -> list[in
         if not 0 <= i < num_frames:
             raise VideoError(path, f"has no frame {i}: it has {num_frames}, numbered from 0")
     return result
+
+
+class Turn(NamedTuple):
+    """How stored pictures are shown: rows and columns swapped first, then reversed."""
+
+    transposed: bool = False
+    rows_reversed: bool = False
+    columns_reversed: bool = False
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """A view of ``picture`` (H, W, 3), upright."""
+        if self.transposed:
+            picture = picture.swapaxes(0, 1)
+        return picture[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
+
+
+def display_turn(picture: av.VideoFrame) -> Turn:
+    """The display matrix rounded to quarter turns and mirroring, as ``ffmpeg -autorotate`` applies it."""
+    side_data: Any = picture.side_data  # PyAV's stub does not know its keys
+    try:
+        matrix = side_data["DISPLAYMATRIX"]
+    except KeyError:
+        return Turn()
+    # A pixel (x, y) is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Turn(True, b < 0, c < 0)
+    return Turn(False, d < 0, a < 0)

@@ -45,10 +45,15 @@ class TorchCodecReader(VideoReader):
         self._decoder = None
         # torchcodec starts at any packet marked as a key frame, correctly or not.
         keys_are_right = self.index.method == "packets" and len(self.index.entries) == self.index.num_marked
-        if keys_are_right and self.index.plain_colour:
+        rising = bool((np.diff(self.index.seconds) > 0).all())  # not where recordings are joined
+        if keys_are_right and rising and self.index.plain_colour:
             try:
                 decoder = VideoDecoder(
-                    file.open(), dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
+                    file.open(),
+                    dimension_order="NHWC",
+                    num_ffmpeg_threads=threads,
+                    seek_mode="exact",
+                    stream_index=self.index.stream,
                 )
                 self._decoder = decoder if len(decoder) == len(self) else None
             except (RuntimeError, ValueError):
