@@ -202,3 +202,24 @@ def test_the_decoder_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_pa
         (tmp_path / split / "a" / "1.mp4").write_text(split)
     assert main(["data", "check", str(tmp_path), "--backend", "torchcodec", "--workers", "0"]) == 1
     assert used == ["torchcodec", "torchcodec"]
+
+
+def test_convert_knows_the_model_of_a_file_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from saccade.models import load_model, save_weights
+
+    source = create_model("x2d", 3, gamma_w=0.5)
+    save_weights(source, tmp_path / "a.safetensors", {"class_names": ["u", "v", "w"]})
+    assert main(["convert", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors")]) == 0
+    assert "x2d, 3 classes" in capsys.readouterr().out
+    model, metadata = load_model(tmp_path / "b.safetensors")
+    assert metadata["class_names"] == ["u", "v", "w"]
+    assert model.config == source.config
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in source.state_dict().items())
+
+
+def test_a_dry_run_says_rate_warm_up_and_batch(capsys: pytest.CaptureFixture[str]):
+    args = ["train", "x3d_m_k400", "--dry-run", "--num-clips", "1000", "--batch-size", "64"]
+    assert main(args) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "learning rate 0.05 for batches of 64 clips (0.1 for 128)" in first
+    assert "35 epochs of warm-up from 0.005" in first

@@ -20,7 +20,7 @@ lock = FolderLock(Path(sys.argv[1]))
 print("taken", flush=True)
 sys.stdin.read()
 """
-TABLE = str(Path(__file__).parent / "figure2_like.csv")
+TABLE = "figure2"
 
 
 def test_a_folder_is_locked_until_release(tmp_path: Path):

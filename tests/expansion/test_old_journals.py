@@ -17,7 +17,7 @@ import pytest
 from saccade.expansion.config import SearchConfig
 from saccade.expansion.history import read_history
 from saccade.expansion.journal import JOURNAL, read_journal, settings_in
-from saccade.expansion.replay import read_table, replay
+from saccade.expansion.replay import FIGURE_2, read_table, replay
 from saccade.expansion.report import write_report
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def test_a_truncated_journal_is_completed_with_the_same_lines(tmp_path: Path, cu
     settings = settings_in(read_journal(new))
     assert settings is not None
     search = SearchConfig.from_dict(settings).replace(out=new)
-    result = replay(search, read_table(HERE / "figure2_like.csv"), resume=True, log=lambda _: None)
+    result = replay(search, read_table(FIGURE_2), resume=True, log=lambda _: None)
     assert lines_of(new) == lines_of(old)
     assert result.final.candidate.name == read_history(old).result["name"]  # type: ignore[index]
 

@@ -22,12 +22,12 @@ from saccade.expansion.counting import Meter, x3d_macs
 from saccade.expansion.history import read_history
 from saccade.expansion.journal import read_journal
 from saccade.expansion.progress import Progress
-from saccade.expansion.replay import Table, read_table, replay
+from saccade.expansion.replay import FIGURE_2, Table, read_table, replay
 from saccade.expansion.result import SearchResult, summary
 from saccade.models.x3d import CONFIGS
 from saccade.recipes import get_recipe
 
-TABLE = Path(__file__).parent / "figure2_like.csv"
+TABLE = FIGURE_2
 PATH = [
     "bottleneck",
     "temporal",

@@ -302,7 +302,7 @@ def test_too_few_validation_videos(tmp_path: Path, clips: Path):
 
 # ----------------------------------------------------------------------------------------------- the command
 
-TABLE = str(Path(__file__).parent / "figure2_like.csv")
+TABLE = "figure2"
 
 
 def test_the_command_replays_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -88,6 +88,16 @@ def test_seeds_of_one_network_are_one_entry(make_run: Callable[..., Path]) -> No
     assert first.folders == tuple(runs)
 
 
+def test_the_same_seed_twice_counts_once(
+    make_run: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = {name: make_run(name, result(12), seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))}
+    (entry,) = compare_runs(list(runs.values())).entries
+    assert entry.folders == (runs["a"], runs["c"])
+    assert entry.name.endswith("(2 seeds)")
+    assert str(runs["b"]) in caplog.text
+
+
 def test_links_to_one_run_are_not_two_seeds(make_run: Callable[..., Path], tmp_path: Path) -> None:
     found = make_run("search/candidates/s1", result(12))
     (tmp_path / "search" / "best_run").symlink_to(found, target_is_directory=True)

@@ -29,14 +29,32 @@ def run(args: list[str]) -> int:
         model_info(options.model)  # an unknown name is reported first
     if options.from_image:
         return _from_image(options, overrides)
-    state = read_state(options.checkpoint)
-    name = options.model or guess(options.checkpoint, state)
-    model = create_model(name, num_classes_of(state, name), **overrides)
+    metadata = {} if options.model else _metadata_of_ours(options.checkpoint)
+    if metadata:
+        model = create_model(**metadata.pop("model") | overrides)
+        name = model.model_name
+    else:
+        state = read_state(options.checkpoint)
+        name = options.model or guess(options.checkpoint, state)
+        model = create_model(name, num_classes_of(state, name), **overrides)
     report = load_weights(model, options.checkpoint)
-    save_weights(model, options.out, {"converted_from": report.format, "clip": asdict(clip_spec(name))})
+    known = {"converted_from": report.format, "clip": asdict(clip_spec(name))}
+    save_weights(model, options.out, known | metadata)
     print(report.summary())
     print(f"{options.out}: {name}, {model.num_classes} classes")
     return 0
+
+
+def _metadata_of_ours(path: str) -> dict[str, Any]:
+    """What a file or run folder written by Saccade says of its model; empty for others."""
+    from saccade.models import read_weights
+    from saccade.runs import BEST
+
+    file = Path(path) / BEST if Path(path).is_dir() else Path(path)
+    if file.suffix != ".safetensors" or not file.is_file():
+        return {}
+    metadata = read_weights(file)[1]
+    return metadata if isinstance(metadata.get("model"), dict) else {}
 
 
 def _from_image(options: Namespace, overrides: dict[str, Any]) -> int:

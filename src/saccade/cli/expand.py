@@ -181,7 +181,10 @@ def _add_modes(parser: Parser) -> None:
     modes.add_argument("--resume", action="store_true", help="continue the search in --out")
     modes.add_argument("--overwrite", action="store_true", help="replace the search in --out")
     modes.add_argument(
-        "--replay", default="", metavar="TABLE", help="read accuracies from a CSV table instead of training"
+        "--replay",
+        default="",
+        metavar="TABLE",
+        help="read accuracies from a CSV table instead of training; figure2 is the search of the X3D paper",
     )
     modes.add_argument(
         "--num-classes",
@@ -319,11 +322,11 @@ def _expand(options: Namespace, search: SearchConfig) -> SearchResult:
 
 
 def _replay(options: Namespace, search: SearchConfig) -> SearchResult:
-    from saccade.expansion.replay import read_table, replay
+    from saccade.expansion.replay import FIGURE_2, read_table, replay
 
     return replay(
         search,
-        read_table(Path(options.replay)),
+        read_table(FIGURE_2 if options.replay == "figure2" else Path(options.replay)),
         num_classes=options.num_classes,
         resume=options.resume,
         overwrite=options.overwrite,

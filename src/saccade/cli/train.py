@@ -107,12 +107,14 @@ def _show_plan(config: TrainConfig, options: Namespace) -> int:
         check_file(path, flag, what="picture", suffixes=PICTURES)
     from saccade.training.multigrid import MultigridTimetable
     from saccade.training.run import draw_plan, make_timetable
+    from saccade.training.schedule import rate_text
     from saccade.training.validate import validate
 
     num_devices = options.devices or 1
     validate(config, world_size=num_devices)
     count = options.num_clips or _num_clips(config)
     timetable = make_timetable(config, count, world_size=num_devices)
+    print(rate_text(config.optim, config.batch_size))
     if not isinstance(timetable, MultigridTimetable):
         shape = timetable.shape(0)
         print(

@@ -23,6 +23,8 @@ from saccade.expansion.search import Driver
 from saccade.models.x3d import X3D
 
 Table = dict[tuple[int, str, int | None], float]
+FIGURE_2 = Path(__file__).with_name("figure2.csv")
+"""A table that resembles Figure 2 of the X3D paper; ``--replay figure2`` names it."""
 NAMES = (*AXES, "start", "contracted")
 
 

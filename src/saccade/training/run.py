@@ -33,7 +33,7 @@ from saccade.training.multigrid.show import chart_data, plan_text
 from saccade.training.network import build_model, clip_multiple, has_batch_norm, place_model
 from saccade.training.processes import Processes, keep_freed_memory, processes
 from saccade.training.reporting import Callback, Reporter, format_seconds
-from saccade.training.schedule import PlainTimetable
+from saccade.training.schedule import PlainTimetable, rate_text
 from saccade.training.step import flip_probability
 from saccade.training.validate import validate
 
@@ -287,7 +287,8 @@ def _initialize(trainer: Trainer, state: dict[str, Any] | None) -> None:
     reporter.say(
         f"{config.recipe}: {config.model.name} with {num_params / 1e6:.2f} M parameters on "
         f"{len(trainer.train_set)} clips ({val}), {labels}; "
-        f"{trainer.total_steps} steps of {batch} clips on {group.world_size} x {group.device}"
+        f"{trainer.total_steps} steps of {batch} clips on {group.world_size} x {group.device}; "
+        f"{rate_text(config.optim, config.batch_size)}"
     )
 
 

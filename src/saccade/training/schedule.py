@@ -31,6 +31,18 @@ def learning_rate(epoch: float, optim: OptimConfig, *, epochs: float, batch_size
     return scale * decayed_rate(epoch, optim, epochs)
 
 
+def rate_text(optim: OptimConfig, batch_size: int) -> str:
+    """The optimiser, its rate for this batch, the warm-up and the schedule, in one line."""
+    scale = batch_size / optim.reference_batch
+    text = f"{optim.name}, learning rate {scale * optim.lr:.3g} for batches of {batch_size} clips"
+    if scale != 1:
+        text += f" ({optim.lr:g} for {optim.reference_batch})"
+    if optim.warmup_epochs:
+        text += f", {optim.warmup_epochs:.4g} epochs of warm-up from {scale * optim.warmup_lr:.3g}"
+    steps = f" at epochs {', '.join(f'{epoch:g}' for epoch in optim.steps)}" if optim.steps else ""
+    return f"{text}, {optim.schedule} schedule{steps}"
+
+
 @dataclass
 class Plateau:
     """State of the plateau schedule: PyTorch's ReduceLROnPlateau with its defaults, as in X3D-Multigrid.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from saccade.evaluation.pareto import pareto_front
 from saccade.runs import Run
 from saccade.tasks import Result
 from saccade.visualize.frontier import Dot
+
+logger = logging.getLogger(__name__)
 
 COSTS = ("gmacs", "params", "latency_ms")
 VALIDATION = "validation"
@@ -138,7 +141,8 @@ def find_runs(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], list
 def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") -> Comparison:
     """Compare run folders by the scores that training and ``saccade test`` saved in them.
 
-    Runs that differ only in the seed are one network with a mean and a standard error. The folder of a search
+    Runs that differ only in the seed are one network with a mean and a standard error; of several with the
+    same seed the first counts, for they are no independent samples. The folder of a search
     is replaced by its best run.
 
     Args:
@@ -157,8 +161,14 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") 
     results = [run.results[protocol] for run in runs]
     _check_comparable(runs, results)
     groups: dict[str, list[int]] = {}
+    seeds: dict[tuple[str, Any], Path] = {}
     for index, run in enumerate(runs):
-        groups.setdefault(_repetition_key(run), []).append(index)
+        key = _repetition_key(run)
+        first = seeds.setdefault((key, run.config.get("seed")), run.folder)
+        if first == run.folder:
+            groups.setdefault(key, []).append(index)
+        else:
+            logger.warning("%s: skipped, the same training with the same seed as %s", run.folder, first)
     names = _entry_names([[runs[i] for i in members] for members in groups.values()])
     entries = [
         _entry(name, [runs[i] for i in members], [results[i] for i in members])
