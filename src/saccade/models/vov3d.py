@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from saccade.errors import ConfigError
 from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
-from saccade.models.base import NormLayer, VideoModel, batch_norm
+from saccade.models.base import NormLayer
 from saccade.models.checks import check_choice, check_count, check_flag, check_number, checked_depths
-from saccade.models.heads import HeadPool, HeadScores, X3DHead
+from saccade.models.heads import HeadPool, HeadScores
 from saccade.models.registry import config_of, register_model
-from saccade.models.x3d import TOTAL_STRIDE, X3DStem, init_classifier, init_weights
+from saccade.models.x3d import TOTAL_STRIDE, X3DTrunk, init_classifier, init_weights
 
 NUM_STAGES = 4
 
@@ -36,16 +36,16 @@ class VoV3DConfig:
     """Config of a VoV3D; the default is VoV3D-M. An invalid field raises `ConfigError` with its name."""
 
     num_frames: int = 16
-    """Frames of a clip: sets the window of the head, no weight depends on it."""
+    """Number of frames of a clip; sets the window of the head. No weight depends on it."""
     stride: int = 5
-    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    """Frame stride at 30 frames per second. No layer depends on it."""
     train_crop: int = 224
-    """Side of the training crop in pixels: sets the window of the head, no weight depends on it."""
+    """Side of the training crop in pixels; sets the window of the head. No weight depends on it."""
     inner_channels: int = 40
-    """Width of the depthwise convolutions of res2, doubled in every later stage. Layers and blocks give half
-    of that."""
+    """Width of the depthwise convolutions of res2, doubled in every later stage. Layers and blocks have half
+    as many output channels."""
     depths: tuple[int, ...] = (1, 2, 3, 2)
-    """Blocks of res2..res5. A list or text such as "1,2,3,2", as a command line gives, becomes a tuple."""
+    """Blocks of res2..res5, as a sequence or as text such as "1,2,3,2"."""
     num_conv: int = 5
     """Layers of a block."""
     se_ratio: float = 1 / 16
@@ -53,13 +53,13 @@ class VoV3DConfig:
     head_width: int = 2048
     """Features before the classifier."""
     head_pool: HeadPool = "pyslowfast"
-    """What the head does with a map larger than the training window; see `X3DHead`."""
+    """Pooling of maps larger than the training window; see `X3DHead`."""
     head_scores: HeadScores = "softmax"
-    """What logits are made scores with, which pool pyslowfast averages: sigmoid for several labels a clip."""
+    """Scores that the pool pyslowfast averages; sigmoid for multi-label tasks."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
     dropout: float = 0.5
-    """Before the classifier."""
+    """Dropout before the classifier."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last stage's blocks; stage i of 0..3 has rate * (i + 2) / 5, as in X3D.
     The authors' code has none."""
@@ -188,11 +188,8 @@ class TOSABlock(nn.Module):
 # ----------------------------------------------------------------------------------------------------- model
 
 
-class VoV3D(VideoModel):
-    """The model of a `VoV3DConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K).
-
-    Accepts any T, H and W; frames and crop of the config only set the window of the head.
-    """
+class VoV3D(X3DTrunk):
+    """The model of a `VoV3DConfig`."""
 
     config: VoV3DConfig
 
@@ -204,58 +201,23 @@ class VoV3D(VideoModel):
         norm_layer: NormLayer | None = None,
         model_name: str = "vov3d_m",
     ) -> None:
-        """Args:
-        norm_layer: number of channels -> norm; default `nn.BatchNorm3d`.
-        model_name: the registered variant that ``config`` is derived from.
-        """
-        super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
-        norm = batch_norm(config, norm_layer)
-        widths = config.widths
-        self.stem = X3DStem(widths[0], norm)
-        self.res2 = _stage(config, 0, widths[0], norm)
-        self.res3 = _stage(config, 1, widths[0], norm)
-        self.res4 = _stage(config, 2, widths[1], norm)
-        self.res5 = _stage(config, 3, widths[2], norm)
-        self.head: X3DHead = X3DHead(
-            widths[3],
-            config.inner_widths[3],
-            config.head_width,
-            num_classes,
-            window=config.window,
-            pool=config.head_pool,
-            scores=config.head_scores,
-            localization=config.localization,
-            dropout=config.dropout,
-            norm_layer=norm,
-        )
+        super().__init__(config, num_classes, norm_layer=norm_layer, model_name=model_name)
         _init(self)
 
-    def stages(self) -> list[nn.Module]:
-        return [self.stem, self.res2, self.res3, self.res4, self.res5]
+    def block(self, stage: int, in_channels: int, index: int, norm_layer: NormLayer) -> nn.Module:
+        config, inner = self.config, self.config.inner_widths[stage]
+        return TOSABlock(
+            in_channels,
+            inner,
+            num_conv=config.num_conv,
+            stride=2 if index == 0 else 1,
+            se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio else 0,
+            drop_path=config.drop_path * (stage + 2) / 5,
+            norm_layer=norm_layer,
+        )
 
     def init_classifier(self, linear: nn.Linear) -> None:
         init_classifier(linear, "pyslowfast")
-
-    def window_logits(self, x: Tensor) -> Tensor:
-        """Logits of every window the head sees in clips (B, 3, T, H, W): (B, windows in T, in H, in W, K)."""
-        return self.head.window_logits(self.forward_features(x))
-
-
-def _stage(config: VoV3DConfig, index: int, in_channels: int, norm_layer: NormLayer) -> nn.Sequential:
-    inner = config.inner_widths[index]
-    blocks = [
-        TOSABlock(
-            in_channels if i == 0 else config.widths[index],
-            inner,
-            num_conv=config.num_conv,
-            stride=2 if i == 0 else 1,
-            se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio else 0,
-            drop_path=config.drop_path * (index + 2) / 5,
-            norm_layer=norm_layer,
-        )
-        for i in range(config.depths[index])
-    ]
-    return nn.Sequential(*blocks)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ Shape letters: B clips, C channels, T frames, H and W pixels, K classes.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -48,9 +49,9 @@ class X3DConfig:
     """
 
     gamma_tau: float = 1.0
-    """Frame stride: one frame is taken every gamma_tau at 30 frames per second. No layer depends on it."""
+    """Frame stride at 30 frames per second. No layer depends on it."""
     gamma_t: float = 1.0
-    """Frames of a clip."""
+    """Number of frames of a clip."""
     gamma_s: float = 1.0
     """Spatial resolution: the training crop is 112 * gamma_s pixels, rounded to an even number."""
     gamma_w: float = 1.0
@@ -64,18 +65,18 @@ class X3DConfig:
     head_width: int = 2048
     """Features before the classifier."""
     head_pool: HeadPool = "pyslowfast"
-    """What the head does with a map larger than the training window; see `X3DHead`."""
+    """Pooling of maps larger than the training window; see `X3DHead`."""
     head_scores: HeadScores = "softmax"
-    """What logits are made scores with, which pool pyslowfast averages: sigmoid for several labels a clip."""
+    """Scores that the pool pyslowfast averages; sigmoid for multi-label tasks."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
     detection: bool = False
-    """Logits of people, of whom the boxes are given with the clips; see `X3DRoIHead`."""
+    """Logits of person boxes, which are an input; see `X3DRoIHead`."""
     roi_stride: int = 16
-    """To detect: pixels of the clip per pixel of the last map. 16: res5 has stride 1 and dilation 2, as the
-    paper has it; 32: as to classify, a quarter of res5's multiply-adds."""
+    """Stride of the last map in pixels for detection. 16: res5 has stride 1 and dilation 2, as in the paper;
+    32: as for classification, with a quarter of the multiply-adds of res5."""
     dropout: float = 0.5
-    """Before the classifier."""
+    """Dropout before the classifier."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last stage; stage i of 0..3 has rate * (i + 2) / 5."""
     init: Init = "pyslowfast"
@@ -98,7 +99,7 @@ class X3DConfig:
         check_flag("detection", self.detection)
         if self.detection and self.localization:
             raise ConfigError(
-                "detection and localization cannot both be set: logits are of people or of frames"
+                "detection and localization cannot both be set: logits are of boxes or of frames"
             )
         if self.roi_stride not in (TOTAL_STRIDE // 2, TOTAL_STRIDE):
             raise ConfigError(f"roi_stride must be 16 or 32, got {self.roi_stride!r}")
@@ -220,12 +221,64 @@ class X3DBlock(nn.Module):
 # ----------------------------------------------------------------------------------------------------- model
 
 
-class X3D(VideoModel):
-    """The model of an `X3DConfig`: normalised clips (B, 3, T, H, W) -> logits (B, K).
+class X3DTrunk(VideoModel):
+    """The stem, four stages and head of X3D and VoV3D: normalised clips (B, 3, T, H, W) -> logits (B, K).
 
-    Accepts any T, H and W; frames and crop of the config only set the window of the head. With ``detection``
-    it also takes boxes and returns logits of people.
+    Accepts any T, H and W; frames and crop of the config only set the window of the head.
     """
+
+    def __init__(
+        self, config: Any, num_classes: int, *, norm_layer: NormLayer | None, model_name: str
+    ) -> None:
+        """Args:
+        norm_layer: number of channels -> norm; default `nn.BatchNorm3d`.
+        model_name: the registered variant that ``config`` is derived from.
+        """
+        super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
+        norm = batch_norm(config, norm_layer)
+        widths = config.widths
+        self.stem = X3DStem(widths[0], norm)
+        self.res2, self.res3, self.res4, self.res5 = (
+            nn.Sequential(
+                *(
+                    self.block(stage, widths[stage] if i else widths[max(stage - 1, 0)], i, norm)
+                    for i in range(config.depths[stage])
+                )
+            )
+            for stage in range(4)
+        )
+        self.head: X3DHead = self.head_type(
+            widths[3],
+            config.inner_widths[3],
+            config.head_width,
+            num_classes,
+            window=config.window,
+            pool=config.head_pool,
+            scores=config.head_scores,
+            localization=config.localization,
+            dropout=config.dropout,
+            norm_layer=norm,
+        )
+
+    @abstractmethod
+    def block(self, stage: int, in_channels: int, index: int, norm_layer: NormLayer) -> nn.Module:
+        """Block ``index`` of stage 0..3; the first one has the stride."""
+
+    @property
+    def head_type(self) -> Callable[..., X3DHead]:
+        """The class of the head."""
+        return X3DHead
+
+    def stages(self) -> list[nn.Module]:
+        return [self.stem, self.res2, self.res3, self.res4, self.res5]
+
+    def window_logits(self, x: Tensor) -> Tensor:
+        """Logits of every window the head sees in clips (B, 3, T, H, W): (B, windows in T, in H, in W, K)."""
+        return self.head.window_logits(self.forward_features(x))
+
+
+class X3D(X3DTrunk):
+    """The model of an `X3DConfig`. With ``detection`` it also takes person boxes and returns their logits."""
 
     config: X3DConfig
 
@@ -237,79 +290,42 @@ class X3D(VideoModel):
         norm_layer: NormLayer | None = None,
         model_name: str = "x2d",
     ) -> None:
-        """Args:
-        norm_layer: number of channels -> norm; default `nn.BatchNorm3d`.
-        model_name: the registered variant that ``config`` is derived from.
-        """
-        super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
-        norm = batch_norm(config, norm_layer)
-        widths, inner = config.widths, config.inner_widths
-        self.stem = X3DStem(widths[0], norm)
-        self.res2 = _stage(config, 0, widths[0], norm)
-        self.res3 = _stage(config, 1, widths[0], norm)
-        self.res4 = _stage(config, 2, widths[1], norm)
-        self.res5 = _stage(config, 3, widths[2], norm)
-        self.head: X3DHead = _head_kind(config)(
-            widths[3],
-            inner[3],
-            config.head_width,
-            num_classes,
-            window=config.window,
-            pool=config.head_pool,
-            scores=config.head_scores,
-            localization=config.localization,
-            dropout=config.dropout,
-            norm_layer=norm,
-        )
+        super().__init__(config, num_classes, norm_layer=norm_layer, model_name=model_name)
         init_weights(self, config.init)
 
+    @property
+    def head_type(self) -> Callable[..., X3DHead]:
+        return partial(X3DRoIHead, roi_stride=self.config.roi_stride) if self.config.detection else X3DHead
+
+    def block(self, stage: int, in_channels: int, index: int, norm_layer: NormLayer) -> nn.Module:
+        config, inner = self.config, self.config.inner_widths[stage]
+        dilated = config.detection and config.roi_stride < TOTAL_STRIDE and stage == 3
+        return X3DBlock(
+            in_channels,
+            inner,
+            config.widths[stage],
+            stride=2 if index == 0 and not dilated else 1,
+            dilation=2 if dilated else 1,
+            se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio and index % 2 == 0 else 0,
+            drop_path=config.drop_path * (stage + 2) / 5,
+            norm_layer=norm_layer,
+        )
+
     def forward(self, x: Tensor, boxes: Sequence[Tensor] | None = None) -> Tensor:
-        """Logits (B, num_classes) of clips (B, 3, T, H, W). With ``detection``, logits of people,
-        (sum of N_i, num_classes); ``boxes`` has (N_i, 4) for each clip, x1, y1, x2, y2 in pixels;
-        default: the whole frame.
+        """Logits (B, num_classes) of clips (B, 3, T, H, W). With ``detection``, logits of person boxes,
+        (sum of N_i, num_classes); ``boxes`` has (N_i, 4) for each clip, x1, y1, x2, y2 in pixels; default:
+        one box that covers the frame.
         """
         if not self.config.detection:
             if boxes is not None:
-                raise UsageError(
-                    f"boxes: {self.model_name} was built to classify; build it with detection=True"
-                )
+                raise UsageError(f"boxes: {self.model_name} was built without detection=True")
             return super().forward(x)
         features = self.forward_features(x)
         logits: Tensor = self.head(features, whole_frames(x) if boxes is None else boxes)
         return logits
 
-    def stages(self) -> list[nn.Module]:
-        return [self.stem, self.res2, self.res3, self.res4, self.res5]
-
     def init_classifier(self, linear: nn.Linear) -> None:
         init_classifier(linear, self.config.init)
-
-    def window_logits(self, x: Tensor) -> Tensor:
-        """Logits of every window the head sees in clips (B, 3, T, H, W): (B, windows in T, in H, in W, K)."""
-        return self.head.window_logits(self.forward_features(x))
-
-
-def _head_kind(config: X3DConfig) -> Callable[..., X3DHead]:
-    return partial(X3DRoIHead, roi_stride=config.roi_stride) if config.detection else X3DHead
-
-
-def _stage(config: X3DConfig, index: int, in_channels: int, norm_layer: NormLayer) -> nn.Sequential:
-    out_channels, inner = config.widths[index], config.inner_widths[index]
-    dilated = config.detection and config.roi_stride < TOTAL_STRIDE and index == len(config.depths) - 1
-    blocks = [
-        X3DBlock(
-            in_channels if i == 0 else out_channels,
-            inner,
-            out_channels,
-            stride=2 if i == 0 and not dilated else 1,
-            dilation=2 if dilated else 1,
-            se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio and i % 2 == 0 else 0,
-            drop_path=config.drop_path * (index + 2) / 5,
-            norm_layer=norm_layer,
-        )
-        for i in range(config.depths[index])
-    ]
-    return nn.Sequential(*blocks)
 
 
 @torch.no_grad()
