@@ -11,11 +11,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from saccade.data.motion.events import MOTION_CLASSES, PAIRS, progress_curve
 from saccade.data.motion.files import finish_set
 from saccade.data.motion.render import MOTION_VERSION
 from saccade.data.motion.scene import Scene
+from saccade.data.motion.spec import SetSpec
 from saccade.errors import UsageError
 from saccade.progress import Progress
 
@@ -45,30 +46,21 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class UntrimmedSpec:
-    """Everything that determines the videos of an untrimmed `motion` set. Ranges are inclusive."""
+class UntrimmedSpec(SetSpec):
+    """Settings of the videos of an untrimmed `motion` set."""
+
+    kind: ClassVar[Mapping[str, str]] = {"kind": "untrimmed"}
+    counts: ClassVar[tuple[str, ...]] = ("num_videos", "num_val_videos")
+    ranges: ClassVar[Mapping[str, int]] = {"num_frames": 8, "num_event_frames": 4, "num_events": 0}
 
     num_videos: int = 240
     num_val_videos: int = 80
-    seed: int = 0
-    size: tuple[int, int] = (96, 112)  # height, width
     num_frames: tuple[int, int] = (150, 210)  # of a video
     num_event_frames: tuple[int, int] = (36, 56)
     num_events: tuple[int, int] = (2, 4)
-    fps: int = 30
 
     def __post_init__(self) -> None:
-        for field in ("num_videos", "num_val_videos", "fps"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field}: must be at least 1, got {getattr(self, field)}")
-        if self.seed < 0:
-            raise UsageError(f"seed: must not be negative, got {self.seed}")
-        if min(self.size) < 32 or any(side % 2 for side in self.size):
-            raise UsageError(f"size: height and width must be even and at least 32, got {self.size}")
-        for field, least in (("num_frames", 8), ("num_event_frames", 4), ("num_events", 0)):
-            low, high = getattr(self, field)
-            if not least <= low <= high:
-                raise UsageError(f"{field}: must be a range that starts at {least} or more, got {low, high}")
+        super().__post_init__()
         if self.num_event_frames[1] > self.num_frames[0]:
             raise UsageError(
                 f"num_event_frames: an event of {self.num_event_frames[1]} frames does not fit into a video "
@@ -95,17 +87,10 @@ class _Video:
 def make_untrimmed(
     root: str | os.PathLike[str],
     *,
-    num_videos: int = 240,
-    num_val_videos: int = 80,
-    seed: int = 0,
-    size: tuple[int, int] = (96, 112),
-    num_frames: tuple[int, int] = (150, 210),
-    num_event_frames: tuple[int, int] = (36, 56),
-    num_events: tuple[int, int] = (2, 4),
-    fps: int = 30,
     workers: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    **settings: Any,
 ) -> Path:
     """Write the untrimmed `motion` set to ``root``; a complete one is left as it is, an interrupted one
     resumed.
@@ -116,27 +101,17 @@ def make_untrimmed(
 
     Args:
         root: folder to write; made if missing.
-        num_videos, num_val_videos: videos to train and held out.
-        seed: determines every scene.
-        size: (height, width) in pixels, even.
-        num_frames, num_event_frames: inclusive ranges of the length of a video and of an event.
-        num_events: inclusive range of the number of events; at most two happen at the same time.
-        fps, workers, force: as for `make_motion`.
+        workers, force, progress: as in `make_motion`.
+        settings: fields of `UntrimmedSpec`: ``num_videos`` and ``num_val_videos``, training and held-out
+            videos; ``num_frames`` and ``num_event_frames``, inclusive ranges of the length of a video and of
+            an event; ``num_events``, inclusive range of the number of events, at most two of which overlap;
+            ``size``, ``fps``, ``seed`` as in `make_motion`.
 
     Raises:
         UsageError: a setting is out of range.
         DataError: ``root`` holds something else, or (without ``force``) a `motion` set of other settings.
     """
-    spec = UntrimmedSpec(
-        num_videos=num_videos,
-        num_val_videos=num_val_videos,
-        seed=seed,
-        size=size,
-        num_frames=num_frames,
-        num_event_frames=num_event_frames,
-        num_events=num_events,
-        fps=fps,
-    )
+    spec = UntrimmedSpec(**settings)
     folder = Path(root)
     videos = list(_videos(folder, spec))
     lists = {
@@ -147,8 +122,8 @@ def make_untrimmed(
         folder,
         videos,
         partial(_frames, spec),
-        _description(spec),
-        fps=fps,
+        spec.description(),
+        fps=spec.fps,
         lists=lists,
         workers=workers,
         force=force,
@@ -242,16 +217,3 @@ def _action(happening: Happening, fps: int) -> str:
     """The times lie half a frame outside, so that rounding them takes no frame away."""
     start, end = (max(0.0, (frame - 0.5) / fps) for frame in (happening.start, happening.stop))
     return f"c{MOTION_CLASSES.index(happening.class_name):03d} {start:.2f} {end:.2f}"
-
-
-def _description(spec: UntrimmedSpec) -> dict[str, Any]:
-    settings = {
-        key: list(value) if isinstance(value, tuple) else value for key, value in asdict(spec).items()
-    }
-    return {
-        "version": MOTION_VERSION,
-        "kind": "untrimmed",
-        "settings": settings,
-        "classes": list(MOTION_CLASSES),
-        "pairs": [list(pair[:2]) for pair in PAIRS],
-    }
