@@ -102,5 +102,5 @@ def test_what_cannot_be_is_refused():
         create_model("x2d", 80, detection=True, localization=True)
     with pytest.raises(ConfigError, match="roi_stride must be 16 or 32, got 8"):
         create_model("x2d", 80, detection=True, roi_stride=8)
-    with pytest.raises(UsageError, match="boxes: x2d without detection=True; build it with detection=True"):
+    with pytest.raises(UsageError, match="boxes: x2d was built without detection"):
         create_model("x2d", 5, gamma_w=0.3)(torch.zeros(1, 3, 1, 32, 32), [torch.zeros(1, 4)])
