@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from saccade.errors import UsageError, VideoError
+from saccade.video.images import upright_rgb
 from saccade.video.reader import VideoReader
 from saccade.video.resize import resize_short_side
 from saccade.video.sizes import check_indices, resized
@@ -89,7 +90,7 @@ def as_frames(source: Any, name: str) -> Tensor:
 
 
 def _pixels(frame: Any) -> Any:
-    return np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else frame
+    return np.asarray(upright_rgb(frame)) if isinstance(frame, Image.Image) else frame
 
 
 def _tensor(array: Any, name: str) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from saccade.errors import DataError, VideoError
 from saccade.video.folders import IMAGE_SUFFIXES, find_videos, is_frame_folder, is_image_name, is_video_name
+from saccade.video.images import shown_size, upright_rgb
 from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized
 
@@ -102,7 +103,7 @@ class FrameFolderReader(VideoReader):
         self._threads = threads or (os.cpu_count() or 1)
         self._files = self._listed(num_frames) if files is None else files
         with self._image(0) as image:  # the header alone
-            self._file_size: tuple[int, int] = (image.height, image.width)
+            self._file_size: tuple[int, int] = shown_size(image)
         self.size = resized(*self._file_size, short_side)
         self._closed = False
 
@@ -176,12 +177,12 @@ class FrameFolderReader(VideoReader):
 
     def _load(self, frame: int) -> np.ndarray:
         with self._image(frame) as image:
-            found = (image.height, image.width)
+            found = shown_size(image)
             if found != self._file_size:
                 raise VideoError(
                     self.path, f"{self._label(frame)} is {found}, the first frame {self._file_size}"
                 )
-            picture = image if image.mode == "RGB" else image.convert("RGB")
+            picture = upright_rgb(image)
             if self.size != found:
                 picture = picture.resize(self.size[::-1], Image.Resampling.BILINEAR)
             return np.asarray(picture)
