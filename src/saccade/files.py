@@ -61,6 +61,16 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Add a line of UTF-8 to a file; an error names the file, also that of a full disk."""
+    try:
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{line}\n")
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write indented JSON through `atomic_path`."""
     write_text(path, json_text(value, indent=2) + "\n")

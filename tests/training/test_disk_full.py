@@ -123,15 +123,13 @@ def test_whatever_file_is_the_first_that_fails(
 def test_a_file_that_lines_are_added_to(
     tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    opened, config = Path.open, tiny_config("run", "--epochs", "1")
+    config = tiny_config("run", "--epochs", "1")
 
-    def refused(self: Path, mode: str = "r", *args: object, **options: object) -> object:
-        if self.name == name and mode == "a":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-        return opened(self, mode, *args, **options)
+    def opened(path: Path, mode: str, **options: str) -> object:
+        return open("/dev/full" if Path(path).name == name else path, mode, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", refused)
+        patch.setattr("saccade.files.open", opened, raising=False)
         with pytest.raises(OSError, match="No space left on device") as caught:
             train(config)
     assert Path(caught.value.filename).name == name

@@ -15,6 +15,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from saccade._version import __version__
 from saccade.cli.console import logs_on_console
@@ -82,8 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         with stopped_by_signals(), logs_on_console(level):
             _import_plugins(plugins)
             code = _dispatch(args[0], args[1:])
-            if sys.stdout is not None:
-                sys.stdout.flush()  # a full disk or a reader that has gone is noticed here
+            _flush()
             return code
     except KeyboardInterrupt as stop:
         if os.environ.get("RANK", "0") == "0":  # under torchrun one process says it
@@ -98,17 +98,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(error: Exception, args: Sequence[str]) -> int:
     """Say in one line what went wrong; the exit code."""
+    with suppress(OSError):
+        _flush()
     hints = [*getattr(error, "__notes__", ()), *_missing_plugins(error, args)]
     if isinstance(error, SaccadeError):
         code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
         text = str(error)
     elif isinstance(error, OSError):  # the disk is full, a folder is not writable
         path = f"{error.filename}: " if error.filename is not None else ""
-        try:
-            sys.stdout.flush()
-        except OSError:
-            path = "stdout: "
-            _drop_output()
         code, text = FAILED, f"{path}{error.strerror or error}"
     elif is_out_of_memory(error):
         code, text = FAILED, f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'})"
@@ -119,6 +116,17 @@ def _report(error: Exception, args: Sequence[str]) -> int:
         hints.append("this is a fault of Saccade; please report it with the command and the lines above")
     _say("; ".join([f"error: {text}", *hints]))
     return code
+
+
+def _flush() -> None:
+    """Write what was printed; a full disk, or a reader that has gone, is noticed here."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        error.filename = error.filename or "stdout"
+        _drop_output()
+        raise
 
 
 def _drop_output() -> None:

@@ -7,6 +7,7 @@ the usual ``if __name__ == "__main__":``.
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import pickle
@@ -155,10 +156,17 @@ def _check_main_guard() -> None:
             )
         return
     try:
-        guarded = "__main__" in Path(file).read_text(encoding="utf-8", errors="ignore")
-    except OSError:
+        source = ast.parse(Path(file).read_bytes())
+    except (OSError, ValueError, SyntaxError):  # not a script of Python's
         return
-    if not guarded:
+    names = {
+        node.id
+        for test in ast.walk(source)
+        if isinstance(test, ast.Compare)
+        for node in ast.walk(test)
+        if isinstance(node, ast.Name)
+    }
+    if "__name__" not in names:
         raise UsageError(
             f"{file}: worker processes import this script, which would start again in each; move its code "
             "into a function and call that under a main guard: def main(): ... and then "

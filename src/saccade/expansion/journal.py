@@ -27,6 +27,7 @@ from saccade.errors import DataError, UsageError
 from saccade.expansion.candidate import Candidate, Trial
 from saccade.expansion.config import Complexity, Factors
 from saccade.expansion.counting import Latencies
+from saccade.files import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +66,16 @@ class Journal:
     def append(self, *records: Record) -> None:
         """Append records with the current time."""
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
-        text = "".join(json.dumps({**record, "time": stamp}, ensure_ascii=False) + "\n" for record in records)
+        text = "".join(json_text({**record, "time": stamp}) + "\n" for record in records)
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             data = text.encode()
             while data:
                 data = data[os.write(handle, data) :]
             os.fsync(handle)
+        except OSError as error:  # a full disk names nothing
+            error.filename = str(self.path)
+            raise
         finally:
             os.close(handle)
         self.records += records

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from saccade.files import write_text
+from saccade.files import append_line, write_text
 from saccade.runs import Run
 
 _log = logging.getLogger("saccade.training")
@@ -78,8 +78,7 @@ class MetricsFile:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a line, and write it to TensorBoard if that is on."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        append_line(self.path, json.dumps(record))
         if self._tensorboard and self._events is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -135,8 +134,7 @@ class Reporter:
     def note(self, message: str) -> None:
         """Write a line to log.txt only."""
         if self.active:
-            with self._log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{datetime.now().isoformat(timespec='seconds')} {message}\n")
+            append_line(self._log, f"{datetime.now().isoformat(timespec='seconds')} {message}")
 
     def failure(self, path: str, cause: str, replaced_by: str) -> None:
         """Report an unreadable file in log.txt; the first ones also as warnings."""
