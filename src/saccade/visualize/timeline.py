@@ -44,7 +44,7 @@ def timeline_chart(
     """
     labels = select_labels(timeline, threshold=threshold, truth=truth, max_rows=max_rows)
     scores = timeline.scores
-    if timeline.frames.varies:
+    if timeline.frames.varies or timeline.damaged:
         columns = timeline.frames_at(_COLUMNS)
         scores = np.where(columns[:, None] >= 0, scores[columns], np.nan)  # nothing is drawn in a gap
     with styled():
