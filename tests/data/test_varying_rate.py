@@ -54,7 +54,7 @@ def times_of(clip: torch.Tensor, index: int) -> np.ndarray:
 
 @pytest.mark.parametrize("cache_mb", [0, 20])
 def test_clips_and_their_labels_go_by_time(dataset: VideoDataset, cache_mb: int) -> None:
-    first_segment = set()
+    first_section = set()
     for batch in batches(dataset, labels="actions", cache_mb=cache_mb, cache_short_side=32):
         for clip, index, labels in zip(batch.clips, batch.indices, batch.labels, strict=True):
             times = times_of(clip, index)
@@ -64,11 +64,11 @@ def test_clips_and_their_labels_go_by_time(dataset: VideoDataset, cache_mb: int)
             expected = [float(a.start <= last and a.end >= first) for a in ACTIONS]
             assert labels.tolist() == expected
             if index == 0:
-                first_segment.add(bool(times[0] < 30))
-    assert first_segment == {True, False}
+                first_section.add(bool(times[0] < 30))
+    assert first_section == {True, False}
 
 
-def test_moments_lie_inside_the_segment_of_a_clip(dataset: VideoDataset) -> None:
+def test_moments_lie_inside_the_section_of_a_clip(dataset: VideoDataset) -> None:
     for batch in batches(dataset, labels="moments"):
         assert batch.inside is not None
         for clip, index, labels, inside in zip(
@@ -109,7 +109,7 @@ def test_times_come_back_from_the_cache() -> None:
     assert even[1:] == (30.0, None)
 
 
-def test_a_clip_around_a_keyframe_keeps_to_its_segment() -> None:
+def test_a_clip_around_a_keyframe_keeps_to_its_section() -> None:
     times = TIMES[0]
 
     def clip(second: int) -> list[int]:
@@ -141,8 +141,8 @@ def test_the_check_reports_varying_rates_and_gaps(
     assert [facts[name].gaps for name in ("1.mp4", "even.mp4")] == [(), ()]
     assert [Path(file.path).name for file in report.varying] == ["0.mp4", "1.mp4", "2.mp4"]
     assert facts["0.mp4"].seconds == pytest.approx(61, abs=1e-3)
-    assert facts["0.mp4"].longest_segment == pytest.approx(1, abs=1e-3)
-    assert facts["even.mp4"].seconds == facts["even.mp4"].longest_segment == 2
+    assert facts["0.mp4"].longest_section == pytest.approx(1, abs=1e-3)
+    assert facts["even.mp4"].seconds == facts["even.mp4"].longest_section == 2
     # A clip of 1.2 s: the video of twice a second is shorter than it, however long it took.
     assert [Path(file.path).name for file in report.short] == ["0.mp4"]
     out = tmp_path / "report.json"

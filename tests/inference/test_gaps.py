@@ -89,7 +89,7 @@ def test_an_even_video_says_nothing_of_gaps(folder: Path):
     assert _facts(found, "4 clips") == "2.0 s, 30 fps, 4 clips"
 
 
-def test_views_given_by_name_are_spread_over_the_segments(folder: Path):
+def test_views_given_by_name_are_spread_over_the_sections(folder: Path):
     _, seen = watched(folder / "pause.mp4", views="1x1")
     assert seen == [[7, 12, 17, 22]]
     _, seen = watched(folder / "pause.mp4", views="2x1")

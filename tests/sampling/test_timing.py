@@ -79,7 +79,7 @@ def test_gaps_and_duration(times: Times, gaps: Any, duration: float) -> None:
     found = video(times)
     np.testing.assert_allclose(found.gaps, np.reshape(gaps, (-1, 2)) if gaps else (), atol=1e-6)
     assert found.duration == pytest.approx(duration)
-    assert len(found.segments) == 1 + len([gap for gap in gaps if gap[0] > 0 and gap[1] < duration])
+    assert len(found.sections) == 1 + len([gap for gap in gaps if gap[0] > 0 and gap[1] < duration])
     assert gaps_dict(found.gaps).keys() == ({"gaps"} if gaps else set())
 
 
@@ -96,20 +96,20 @@ def test_a_stutter_is_no_gap_and_a_second_is() -> None:
 
 def test_frames_in_time() -> None:
     pause = video(PAUSE)
-    assert pause.segments == ((0, 90), (90, 180))
+    assert pause.sections == ((0, 90), (90, 180))
     np.testing.assert_allclose(pause.seconds([0, 89, 90, 179]), [0, 89 / 30, 63, 63 + 89 / 30])
     np.testing.assert_allclose(pause.ends([0, 89, 90, 179]), [1 / 30, 3, 63 + 1 / 30, 66])
     assert pause.at([-1, 0, 1, 30, 63, 64, 99]).tolist() == [0, 0, 30, 89, 90, 120, 179]
-    assert pause.segment_nearest(20) == (0, 90)
-    assert pause.segment_nearest(50) == (90, 180)
-    assert pause.segment_end(3) == pytest.approx(3)
-    assert pause.segment_end(100) == pytest.approx(66)
-    assert pause.longest_segment == pytest.approx(90)
+    assert pause.section_nearest(20) == (0, 90)
+    assert pause.section_nearest(50) == (90, 180)
+    assert pause.section_end(3) == pytest.approx(3)
+    assert pause.section_end(100) == pytest.approx(66)
+    assert pause.longest_section == pytest.approx(90)
     steady = FrameTimes(90, 30.0)
     assert steady.times is None
     assert steady.at([0, 0.9 / 30, 1 / 30, 2.99, 9]).tolist() == [0, 0, 1, 89, 89]
-    assert steady.segment_end(3) == steady.duration == 3
-    assert steady.longest_segment == 90
+    assert steady.section_end(3) == steady.duration == 3
+    assert steady.longest_section == 90
 
 
 def test_times_that_are_constant_are_not_kept() -> None:
@@ -161,7 +161,7 @@ def test_a_pause_in_the_recording() -> None:
     assert clip.tolist() == list(range(7, 83, 5))
     assert PAUSE[clip[-1]] - PAUSE[clip[0]] == pytest.approx(2.5)
     clips = sample_test(*of(PAUSE), **CLIP, num_clips=4, times=PAUSE)
-    # 15 starts in each segment: 0, 9, 19 and 29 of 30.
+    # 15 starts in each section: 0, 9, 19 and 29 of 30.
     assert clips[:, 0].tolist() == [0, 9, 94, 104]
     assert clips[-1, -1] == 179
     assert (np.diff(clips) == 5).all()
@@ -197,17 +197,17 @@ def test_a_frame_that_stands_for_long_is_shown_once() -> None:
     "times", [PAUSE, FREEZE, BURSTS, FROZEN_END], ids=["pause", "freeze", "bursts", "end"]
 )
 def test_no_clip_lies_across_a_gap(rule: str, times: Times) -> None:
-    segments = np.array(video(times).segments)
+    sections = np.array(video(times).sections)
     rng = np.random.default_rng(0)
     spec: dict[str, Any] = {**CLIP, "rule": rule, "times": times}
     clips = [sample_train(*of(times), rng=rng, **spec) for _ in range(50)]
     clips += [clip for n in (1, 2, 3, 10) for clip in sample_test(*of(times), num_clips=n, **spec)]
     clips += list(sample_covering(*of(times), **spec))
     for clip in clips:
-        inside = (segments[:, 0] <= clip.min()) & (clip.max() < segments[:, 1])
+        inside = (sections[:, 0] <= clip.min()) & (clip.max() < sections[:, 1])
         assert inside.sum() == 1
         if times is not FREEZE:
-            assert len(set(clip.tolist())) >= 15  # vov3d and pyslowfast end at a short segment's last frame
+            assert len(set(clip.tolist())) >= 15  # vov3d and pyslowfast end at a short section's last frame
 
 
 def test_a_camera_that_motion_triggers() -> None:
@@ -221,12 +221,12 @@ def test_a_camera_that_motion_triggers() -> None:
     assert {int(clip.max() - clip[0]) for clip in long} == {89}
 
 
-def test_training_reaches_every_start_of_every_segment() -> None:
+def test_training_reaches_every_start_of_every_section() -> None:
     times = np.concatenate([seconds(3), 63 + seconds(2.6), 100 + seconds(1)])  # 15, 3 and no starts
     spec: dict[str, Any] = {**CLIP, "times": times}
     starts = [int(sample_train(*of(times), rng=Fixed((i + 0.5) / 18), **spec)[0]) for i in range(18)]
     assert starts == [*range(15), 90, 91, 92]
-    # Where no segment holds a clip each is drawn as often.
+    # Where no section holds a clip each is drawn as often.
     spec = {"num_frames": 16, "stride": 8, "times": BURSTS}
     drawn = [int(sample_train(*of(BURSTS), rng=Fixed(i / 20 + 0.01), **spec)[0]) for i in range(20)]
     assert drawn == [90 * i for i in range(20)]
@@ -254,7 +254,7 @@ def test_a_rate_that_doubles() -> None:
     assert len(sample_covering(*of(DOUBLED), **CLIP, times=DOUBLED)) == 4  # of 10 s, not of 450 frames
 
 
-def test_rules_that_take_raw_frames_count_them_inside_segments() -> None:
+def test_rules_that_take_raw_frames_count_them_inside_sections() -> None:
     for rule in ("x3d-multigrid", "pyslowfast-charades"):
         times = np.concatenate([seconds(6, 25), 63 + seconds(6, 25)])
         for clip in sample_test(*of(times), **CLIP, num_clips=3, rule=rule, times=times):
@@ -318,15 +318,15 @@ def test_a_grid_and_its_windows_end_at_gaps() -> None:
     assert windows_over(FrameTimes(90, 30.0), SPEC, 18, 0.5) == plan_windows(18, 16)
 
 
-def test_windows_of_short_segments() -> None:
+def test_windows_of_short_sections() -> None:
     windows = plan_windows(12, 8, cuts=(3, 4))
     assert windows.starts == (0, 3, 4)
-    assert [windows.segment(i) for i in range(3)] == [(0, 3), (3, 4), (4, 12)]
+    assert [windows.section(i) for i in range(3)] == [(0, 3), (3, 4), (4, 12)]
     assert windows.frames(0).tolist() == [0, 1, 2, 2, 2, 2, 2, 2]
     assert windows.frames(1).tolist() == [3] * 8
     assert windows.frames(2).tolist() == list(range(4, 12))
     weights = np.zeros(12)
     for number, start in enumerate(windows.starts):
-        num = min(8, windows.segment(number)[1] - start)
+        num = min(8, windows.section(number)[1] - start)
         weights[start : start + num] += windows.weights(number)[:num]
     assert weights.tolist() == [1] * 12

@@ -14,7 +14,7 @@ from saccade.data.types import Action, VideoDataset, VideoItem
 from saccade.evaluation import evaluate
 from saccade.sampling.timing import FrameTimes
 from saccade.tasks import LocalizationResult
-from saccade.tasks.moments import charades_frames, frame_weights, stretch, stretch_to_frames
+from saccade.tasks.moments import charades_frames, frame_weights, interpolate, interpolate_to_frames
 from saccade.video import write_video
 
 CLIP = ClipSpec(num_frames=8, stride=2, crop=32, short_side=32, mean=(0, 0, 0), std=(1, 1, 1))
@@ -58,7 +58,7 @@ def result(dataset: VideoDataset) -> LocalizationResult:
 
 
 def test_every_frame_has_the_score_of_its_time(result: LocalizationResult) -> None:
-    """The model's score rises with the frame; a frame a stride before the end of a segment has it exactly."""
+    """The model's score rises with the frame; a frame a stride before the end of a section has it exactly."""
     assert result.num_points.tolist() == [30, 30, 20, 30]
     for video, allowed in ((0, 1.2), (1, 1.2), (2, 3.5), (3, 1.2)):
         scores = result.at_frames(video)[:, 0]
@@ -66,7 +66,7 @@ def test_every_frame_has_the_score_of_its_time(result: LocalizationResult) -> No
     pause = result.at_frames(0)[:, 0]
     assert pause[29] < 29.5  # no weight of the frames after the gap
     assert pause[30] > 29.5
-    assert result.at_frames(3)[59, 0] == result.of(3)[-1, 0]  # stands alone after a gap
+    assert result.at_frames(3)[59, 0] == result.logits_of(3)[-1, 0]  # stands alone after a gap
 
 
 def test_durations_moments_and_windows(result: LocalizationResult) -> None:
@@ -104,7 +104,7 @@ def test_times_are_in_the_file(result: LocalizationResult, dataset: VideoDataset
 def test_weights_of_a_constant_rate_are_those_of_the_indices() -> None:
     values = np.random.default_rng(0).normal(size=(30, 3))
     video = FrameTimes(60, 30.0, EVEN + 5)
-    np.testing.assert_array_equal(stretch_to_frames(values, video, CLIP), stretch(values, 60))
+    np.testing.assert_array_equal(interpolate_to_frames(values, video, CLIP), interpolate(values, 60))
     below, above, weight = frame_weights(30, FrameTimes(60, 30.0, PAUSE), CLIP)
     assert (below[:30].max(), below[30:].min(), above[:30].max()) == (14, 15, 14)
     assert ((weight >= 0) & (weight < 1)).all()

@@ -200,14 +200,14 @@ def keyframe_clip(
     Args:
         cut: the video begins at second 900; else at 0. None: see `is_cut`.
         times: `VideoReader.times`; None: the rate is constant. Where it varies, the clip is taken by time,
-            and clamped to the segment between gaps that is nearest to the keyframe.
+            and clamped to the section between gaps that is nearest to the keyframe.
     """
     video = FrameTimes(num_video_frames, fps, times)
     cut = is_cut(num_video_frames, fps, times) if cut is None else cut
     seconds = keyframe.second - (_START if cut else 0.0)
     steps = np.arange(num_frames) * stride - num_frames * stride // 2
     if video.varies:
-        first, stop = video.segment_nearest(seconds)
+        first, stop = video.section_nearest(seconds)
         return video.at(seconds + steps / FRAME_RATE).clip(first, stop - 1)
     frames = np.rint(seconds * fps + steps * (fps / FRAME_RATE)).astype(np.int64)
     return frames.clip(0, num_video_frames - 1)

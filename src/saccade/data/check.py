@@ -74,7 +74,7 @@ class FileFacts:
         return self.duration or (self.num_frames / self.fps if self.fps else 0.0)
 
     @property
-    def longest_segment(self) -> float:
+    def longest_section(self) -> float:
         """Seconds of the longest stretch without a gap."""
         starts, ends = (
             [0.0, *(end for _, end in self.gaps)],
@@ -129,7 +129,7 @@ class CheckReport:
         if self.by_segments:
             return [file for file in readable if file.num_frames < self.num_frames]
         span = ((self.num_frames - 1) * self.stride + 1) / TARGET_FPS
-        return [file for file in readable if file.longest_segment < span - 1e-6]
+        return [file for file in readable if file.longest_section < span - 1e-6]
 
     @property
     def varying(self) -> list[FileFacts]:

@@ -183,7 +183,7 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         span = request.num_frames * stride / self.settings.target_fps
         times = video.seconds(frames[0]) + np.arange(num_points) * (span / num_points)
         present = self._actions.at(index, times)
-        return ClipLabels(present.astype(np.float32), times < video.segment_end(frames[0]))
+        return ClipLabels(present.astype(np.float32), times < video.section_end(frames[0]))
 
     def _read_and_cache(
         self, cache: FrameCache, video: VideoReader, index: int, wanted: np.ndarray

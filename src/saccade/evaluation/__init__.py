@@ -1,6 +1,6 @@
-"""Testing under a named protocol: view sets or whole videos, exact metrics, saved scores.
+"""Testing under a named protocol, with view sets or whole videos.
 
-`evaluate` is the one pass; what it yields for each task, and the metrics, are in `saccade.tasks`.
+The results of each task and the metrics are in `saccade.tasks`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`evaluate`: a model tested on a data set, whatever the task, in one pass."""
+"""`evaluate`: test a model on a data set, for every task."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from saccade.tasks.base import Outcome, Task, View
 from saccade.tasks.result import Failure
 from saccade.video import Backend
 
-_NAMED_FAILURES = 20  # each is logged as it happens up to here; all of them are in the result
+_NAMED_FAILURES = 20  # failures that are logged as they happen; the result lists all of them
 
 logger = logging.getLogger(__name__)
 
@@ -57,46 +57,46 @@ def evaluate(
     distributed: bool = False,
     group: Any = None,
 ) -> dict[str, Any]:
-    """Scores of ``model`` on every item of ``dataset``, one result per view set.
+    """Test ``model`` on every item of ``dataset``: one result per view set.
 
-    A video is opened and decoded once for all view sets (once for each size that they decode at), a part at a
-    time. The model's mode and weights and the caller's random state are left as they are.
+    A video is opened and decoded once for all view sets (once for each decoding size), a chunk at a time.
+    The model's mode and weights and the caller's random state do not change.
 
     >>> results = saccade.evaluate(model, saccade.load_dataset("clips/", "val"), clip, "1x1,10x3")
     >>> results["10x3"].top1, results["10x3"].per_class
     >>> saccade.evaluate(any_module, any_dataset)["1x1"].top1      # items: (clip (3, T, H, W), label)
 
     Args:
-        model: (B, 3, T, H, W) float -> (B, num_classes) logits, or what the task says.
+        model: (B, 3, T, H, W) float -> (B, num_classes) logits, or what the task needs.
         dataset: a `VideoDataset`, or any map-style data set of (clip, label): float clips (3, T, H, W) as the
             model takes them, or uint8 frames (T, H, W, 3), cut at the centre and normalised as ``clip`` says.
             A label is a class index, or for multi-label a vector (num_classes,). An item that raises
             `VideoError` counts as an unreadable video.
-        clip: the clip of the test; not needed for float clips.
+        clip: the clip specification of the test; not needed for float clips.
         views: ``CLIPSxCROPS`` or a protocol of `saccade.sampling.views.PROTOCOLS`, or several of them
-            (``["1x1", "10x3", "ssv2-1clip"]``, or with commas). Tasks that test whole videos have none.
+            (``["1x1", "10x3", "ssv2-1clip"]``, or with commas). Ignored by tasks that test whole videos.
         task: a name (`saccade.tasks.list_tasks`), or a task with options, e.g. ``Localize(overlap=0.75)``.
-        device: default: where the model is.
-        workers: decoding threads (per rank; processes for a data set of your own); 0 decodes in this one.
-        batch_size: most views per forward pass; None chooses by memory.
-        temporal_rule: one of `saccade.sampling.temporal.RULES`, for the views that are no protocol.
-        shuffle_frames: permute the frames of every view, by ``seed``: a control that takes the order of
-            time away.
-        backend: what decodes, see `saccade.open_video`.
-        frames_fps: rate of folders of frames where the data set states none; None: 30.
-        progress: called with (videos done, videos in all) of this rank, at first and after each video.
-        distributed: share the videos among the ranks of ``torch.distributed``: rank r reads the videos i
-            with i % world == r, and all of them return the same results. Every rank must call.
+        device: default: that of the model.
+        workers: decoding threads (per rank; processes for a data set of your own); 0 decodes in the calling
+            thread.
+        batch_size: maximum number of views per forward pass; None chooses by memory.
+        temporal_rule: one of `saccade.sampling.temporal.RULES`, for views without a protocol.
+        shuffle_frames: permute the frames of every view with ``seed``, as a control without temporal order.
+        backend: decoder, see `saccade.open_video`.
+        frames_fps: frame rate of folders of frames if the data set has none; None: 30.
+        progress: called with (videos done, videos in all) of this rank, at the start and after each video.
+        distributed: split the videos over the ranks of ``torch.distributed``: rank r reads the videos i with
+            i % world == r, and every rank returns the same results. Every rank must call.
         group: process group for gathering; default: the default group.
 
     Returns:
-        Results by view set, in the order asked for. Unreadable videos are in ``failures``, in no figure,
-        and logged as warnings.
+        Results by view set, in the given order. Unreadable videos are listed in ``failures``, counted in no
+        metric, and logged as warnings.
 
     Raises:
-        UsageError: views, rule or sizes that cannot work.
+        UsageError: invalid views, rule or sizes.
         DataError: no video, none that can be read, labels of another task, or labels the model does not have.
-        WeightsError: the model's output has another shape or is not finite.
+        WeightsError: the model's output has the wrong shape or is not finite.
     """
     chosen = get_task(task)() if isinstance(task, str) else task
     workers = num_processes(workers)
@@ -105,9 +105,9 @@ def evaluate(
     rank, world = (dist.get_rank(group), dist.get_world_size(group)) if distributed else (0, 1)
     scorer = Scorer(model, chosen, clip, device=home, batch_size=batch_size, precision=precision)
     source: Videos | Tensors
-    if isinstance(dataset, VideoDataset):  # ours: videos to decode
+    if isinstance(dataset, VideoDataset):  # videos to decode
         if clip is None:
-            raise UsageError("clip: videos are tested with clips of a size; give clip=ClipSpec(...)")
+            raise UsageError("clip: a data set of videos needs clip=ClipSpec(...)")
         _check_protocol(dataset, clip, temporal_rule, sets, chosen)
         videos = VideoSource(
             dataset,
@@ -122,7 +122,7 @@ def evaluate(
         )
         source = Videos(videos, home)
     else:
-        chosen.items_of(())  # raises where tensors cannot have the labels of the task
+        chosen.items_of(())  # raises if tensors cannot have the labels of the task
         source = Tensors(dataset, clip, home, sets, shuffle=shuffle_frames)
     if not hasattr(dataset, "__len__"):
         raise UsageError("evaluate() needs a map-style data set, with __getitem__ and __len__")
@@ -155,7 +155,7 @@ def evaluate(
 
 @dataclass
 class PartialScores:
-    """What one process of a test has found; all by position in the data set."""
+    """The results of one process of a test, by position in the data set."""
 
     scores: dict[int, Any] = field(default_factory=dict)
     videos: dict[int, FrameTimes] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class PartialScores:
     waited: float = 0.0
 
     def protocol(self, dataset: VideoDataset, world: int) -> dict[str, Any]:
-        """What every result of the test says of it."""
+        """The fields that every result of the test has."""
         return {
             "class_names": dataset.class_names,
             "failures": tuple(self.failures[i] for i in sorted(self.failures)),
@@ -186,18 +186,18 @@ def run_pass(
     workers: int,
     progress: Progress = ignore,
 ) -> PartialScores:
-    """The items at ``positions`` through the model, and what the task makes of their views."""
+    """Run the items at ``positions`` through the model and merge their views as the task does."""
     partial = PartialScores()
     if not positions:
         return partial
     start = time.perf_counter()
     progress(0, len(positions))
-    with closing(source.views(positions, partial, workers, progress)) as views:  # ends the threads at errors
+    with closing(source.views(positions, partial, workers, progress)) as views:  # ends the threads on errors
         for view, output in scorer.stream(views):
             before = partial.scores.get(view.position)
             partial.scores[view.position] = scorer.task.merge(before, output, view, source.sets)
             partial.num_clips += 1
-    for position in partial.failures:  # a video may break after some of its views
+    for position in partial.failures:  # a video may fail after some of its views
         partial.scores.pop(position, None)
     partial.seconds = time.perf_counter() - start
     return partial
@@ -205,7 +205,7 @@ def run_pass(
 
 @dataclass(frozen=True)
 class Videos:
-    """Videos of a data set of ours."""
+    """The views of a `VideoDataset`."""
 
     source: VideoSource
     device: torch.device
@@ -245,13 +245,13 @@ class Videos:
 
 
 class Tensors:
-    """Clips of a map-style data set: (clip, label)."""
+    """The clips of a map-style data set of (clip, label)."""
 
     def __init__(
         self, dataset: Dataset[Any], clip: ClipSpec | None, device: torch.device, sets: Any, *, shuffle: bool
     ) -> None:
         if shuffle or list(sets) != ["1x1"]:
-            raise UsageError("a data set of clips has one view of each; give views='1x1', frames as they are")
+            raise UsageError("a data set of clips has one view per clip; use views='1x1' without shuffling")
         self.dataset, self.clip, self.device, self.sets = dataset, clip, device, tuple(sets.values())
 
     def views(
@@ -264,7 +264,7 @@ class Tensors:
                 progress(count, len(positions))
                 continue
             if not isinstance(item, tuple | list) or len(item) != 2:
-                raise DataError(f"{self._name}: item {position} is no pair (clip, label)")
+                raise DataError(f"{self._name}: item {position} must be a pair (clip, label)")
             pixels, partial.labels[position] = item
             view = self._view(position, torch.as_tensor(pixels).to(self.device))
             shape = tuple(view.pixels.shape)
@@ -282,7 +282,7 @@ class Tensors:
             sampler=cast(Any, positions),
             batch_size=None,
             **loader_options(workers),
-            generator=torch.Generator(),  # its own: a test must not move the caller's random state
+            generator=torch.Generator(),  # so that the caller's random state does not change
         )
         try:
             yield from loader
@@ -310,7 +310,7 @@ class Tensors:
     def labelled(self, whole: PartialScores, task: Task) -> VideoDataset:
         names = getattr(self.dataset, "class_names", None) or getattr(self.dataset, "classes", None)
         num_classes = len(next(iter(whole.scores.values()))[0])
-        some = next(iter(whole.labels.values()))  # stands for those of items that could not be read
+        some = next(iter(whole.labels.values()))  # a placeholder for items that could not be read
         labels = [whole.labels.get(i, some) for i in range(len(cast(Any, self.dataset)))]
         names = tuple(names or map(str, range(num_classes)))
         try:
@@ -319,7 +319,7 @@ class Tensors:
             if wrong:
                 raise ValueError(f"{wrong[0]} numbers, and there are {len(names)} classes")
         except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(f"{self._name}: its labels are none of task {task.name}: {error}") from error
+            raise DataError(f"{self._name}: its labels do not fit task {task.name}: {error}") from error
         return VideoDataset(
             items=items,
             class_names=names,
@@ -333,8 +333,8 @@ class Tensors:
 
 
 class _ItemOrError(Dataset[Any]):
-    """The items of a data set; of one that cannot be read the `VideoError`, which a loader with workers would
-    turn into a RuntimeError.
+    """The items of a data set, or the `VideoError` of one that cannot be read: a loader with workers would
+    raise it as a RuntimeError.
     """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
@@ -354,7 +354,7 @@ def _note(partial: PartialScores, position: int, failure: Failure) -> None:
 
 
 def _gather(partial: PartialScores, world: int, group: Any) -> PartialScores:
-    """What all processes have found, in one, which all of them get."""
+    """The results of all processes merged, on every rank."""
     if world == 1:
         return partial
     parts: list[Any] = [None] * world
@@ -372,11 +372,11 @@ def _gather(partial: PartialScores, world: int, group: Any) -> PartialScores:
 
 
 def _gmacs(model: nn.Module, shape: Sequence[int]) -> float:
-    """Multiply-adds of one view in 1e9; NaN for a module that does not run on the meta device."""
+    """Multiply-adds of one view in 1e9; NaN if the module does not run on the meta device."""
     try:
         return count_macs(model, (1, *shape)) / 1e9
     except Exception as error:
-        logger.debug(f"multiply-adds of {type(model).__name__} are not known: {error!r}")
+        logger.debug(f"cannot count the multiply-adds of {type(model).__name__}: {error!r}")
         return math.nan
 
 

@@ -1,4 +1,4 @@
-"""What a network makes of the clips of a data set before it classifies them."""
+"""The features of the clips of a data set: the input of the classifier."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def clip_features(
     frames_fps: float | None = None,
     progress: Progress = ignore,
 ) -> ClipFeatures:
-    """The features that the classifier of ``model`` is given, for the middle clip of each video.
+    """The input of the classifier of ``model`` for the middle clip of each video.
 
-    Of features for every frame or window the mean; of a model without a classifier, such as MaskFeat, the
-    mean of what its last stage gives.
+    Features of several frames or windows are averaged; for a model without a classifier, such as MaskFeat,
+    the output of the last stage is averaged.
 
     Args:
-        backend: what decodes, see `saccade.open_video`.
-        frames_fps: rate of folders of frames where the data set states none; None: 30.
+        backend: decoder, see `saccade.open_video`.
+        frames_fps: frame rate of folders of frames if the data set has none; None: 30.
         progress: called with (videos done, videos in all).
 
     Raises:

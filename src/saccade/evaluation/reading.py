@@ -1,4 +1,4 @@
-"""The one reader of clips: videos decoded a part at a time, ahead of the model, and cut into views."""
+"""Decode videos in chunks, ahead of the model, and crop them into views."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from saccade.video.resize import resize_to
 from saccade.video.sizes import short_side_size
 from saccade.video.source import VideoInput, source_name
 
-_CHUNK_BYTES = 32 << 20  # of decoded frames; a clip that is larger is a chunk of its own
-_WAITING_CHUNKS = 2  # decoded and not yet used, per video
+_CHUNK_BYTES = 32 << 20  # decoded frames of a chunk; a larger clip is one chunk
+_WAITING_CHUNKS = 2  # decoded chunks that wait for the consumer, per video
 
 Name = TypeVar("Name")
 Item = TypeVar("Item")
@@ -43,12 +43,12 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some successive clips of a video.
+    """Some consecutive clips of a video.
 
     Attributes:
-        video: all its frames in time.
-        frames: what they need, uint8 (N, H, W, 3).
-        clips: each with the rows of ``frames`` that it is made of.
+        video: the times of all frames of the video.
+        frames: the decoded frames of the clips, uint8 (N, H, W, 3).
+        clips: each clip with its rows of ``frames``.
     """
 
     video: FrameTimes
@@ -57,11 +57,11 @@ class Chunk:
 
 
 def read_chunks(video: VideoReader, plan: VideoPlan, *, max_clips: int | None = None) -> Iterator[Chunk]:
-    """The clips of ``plan`` in order, as many at a time as some megabytes of frames allow, so that the length
-    of a video does not matter for memory. Frames that neighbouring chunks share are decoded once.
+    """The clips of ``plan`` in order, in chunks of limited size, so that memory does not grow with the length
+    of the video. Frames that consecutive chunks have in common are decoded once.
 
     Args:
-        max_clips: most clips of a chunk.
+        max_clips: maximum number of clips in a chunk.
     """
     height, width = video.size
     max_frames = max(1, _CHUNK_BYTES // (height * width * 3))
@@ -123,9 +123,9 @@ class VideoSource:
     """The videos of a data set, read as a task plans them.
 
     Attributes:
-        sets: the view sets that are tested.
-        rule: temporal rule of the sets that do not bring their own.
-        shuffle_seed: the frames of every clip are permuted by it; None keeps their order.
+        sets: the view sets.
+        rule: temporal rule of the sets that do not fix one.
+        shuffle_seed: seed of the permutation of each clip's frames; None keeps their order.
     """
 
     dataset: VideoDataset
@@ -139,7 +139,7 @@ class VideoSource:
     pin_memory: bool = False
 
     def __call__(self, position: int) -> Iterator[Chunk]:
-        """Open and decode one video, once for each size that the view sets decode at."""
+        """Open and decode one video, once for each decoding size of the view sets."""
         seed = None if self.shuffle_seed is None else (self.shuffle_seed, position)
         for size in self.task.decode_sizes(self.clip, self.sets):
             with self.dataset.open(
@@ -160,7 +160,7 @@ class VideoSource:
 
 
 class _Pipe(Generic[Name, Item]):
-    """One video on its way: a thread puts items in, the consumer takes them out, errors included."""
+    """A thread that reads one video into a bounded queue; its errors are raised in the consumer."""
 
     def __init__(
         self,
@@ -178,11 +178,11 @@ class _Pipe(Generic[Name, Item]):
         try:
             items = source(self.name)
             while not self._stop.is_set():
-                with self._slots:  # held while decoding, not while waiting for the consumer
+                with self._slots:  # acquired for decoding only, not while waiting for the consumer
                     item = _END if self._stop.is_set() else next(items, _END)
                 if not self._put(item) or item is _END:
                     return
-        except BaseException as error:  # raised again where the items are taken out
+        except BaseException as error:  # raised again in the consumer
             self._put(error)
 
     def _put(self, item: object) -> bool:
@@ -217,11 +217,12 @@ _END = object()
 def prefetch_decode(
     names: Iterable[Name], source: Callable[[Name], Iterator[Item]], workers: int
 ) -> Generator[tuple[Name, Iterator[Item]], None, None]:
-    """``(name, items of source(name))`` in order; ``workers`` threads decode ahead, 0 decodes in this one.
+    """``(name, items of source(name))`` in order; ``workers`` threads decode ahead, 0 decodes in the calling
+    thread.
 
-    Threads, not processes: FFmpeg decodes outside of Python's lock, nothing is copied between processes, and
-    no process with threads is forked. Memory is bounded: twice as many videos as threads are under way, each
-    with two items that have not been used. An error of a source is raised by its items. Closing the generator
+    Threads rather than processes: FFmpeg releases the interpreter lock, nothing is copied between processes,
+    and no process with threads is forked. Memory is bounded: at most twice as many videos as threads are
+    open, each with two items waiting. An error of a source is raised by its items. Closing the generator
     ends the threads.
     """
     if workers < 1:

@@ -1,4 +1,4 @@
-"""Views through a model in batches."""
+"""Run views through a model in batches."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bfloat16"]
 
-# Bytes of activations a model holds at once per byte of its input, generously: X3D's widest map (54
-# channels at half the side) is 4.5 times its input, attention models need more.
+# Upper estimate of the bytes of activations per byte of input: X3D's largest map (54 channels at half the
+# side) is 4.5 times its input; attention models need more.
 _ACTIVATIONS_PER_INPUT = 60
 _CPU_BUDGET = 1 << 30
 _MAX_BATCH = 64
 
 
 class Scorer:
-    """What a model gives for views, many views per forward pass. The model is in evaluation mode
-    (`evaluating`).
+    """Runs a model on views in batches. Use it with the model in evaluation mode (`evaluating`).
 
     Args:
-        task: makes outputs of the views (`Task.forward`).
-        clip: mean and std of the normalisation.
-        device: where the model is; default: where its first parameter is.
-        batch_size: most views per forward pass; None: as the task says, else by memory. Out of memory on a
-            GPU halves it, with a warning.
-        precision: ``bfloat16`` runs under autocast.
+        task: computes the outputs of the views (`Task.forward`).
+        clip: gives mean and std of the normalisation.
+        device: device of the model; default: that of its first parameter.
+        batch_size: maximum number of views per forward pass; None: the task's default, else by memory. If a
+            GPU runs out of memory it is halved, with a warning.
+        precision: ``bfloat16`` uses autocast.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Scorer:
             self._scale, self._offset = batch_layout(1.0 / (255.0 * std)), batch_layout(-mean / std)
 
     def __call__(self, views: Sequence[View]) -> list[Any]:
-        """What the model gives for each of some views of one size."""
+        """The model's outputs for views of one size."""
         size = self._size_for(views[0].pixels)
         outputs: list[Any] = []
         while len(outputs) < len(views):
@@ -79,7 +78,7 @@ class Scorer:
         return outputs
 
     def stream(self, views: Iterable[View]) -> Iterator[tuple[View, Any]]:
-        """Each view with what the model gives for it, in order. Views of one size share a forward pass."""
+        """Each view with the model's output for it, in order. Consecutive views of one size are batched."""
         waiting: list[View] = []
         for view in views:
             if waiting and waiting[0].pixels.shape != view.pixels.shape:
@@ -119,7 +118,7 @@ class Scorer:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the mode of every module is put back afterwards."""
+    """Evaluation mode without gradients; the mode of every module is restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -131,7 +130,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def model_device(model: nn.Module) -> torch.device:
-    """Where the model's first parameter or buffer is; CPU if it has none."""
+    """The device of the model's first parameter or buffer; CPU if it has none."""
     sources: tuple[Callable[[], Iterator[Tensor]], ...] = (model.parameters, model.buffers)
     for source in sources:
         for tensor in source():
@@ -148,10 +147,10 @@ def _is_channels_last(model: nn.Module) -> bool:
 
 
 def pick_device(name: str | torch.device) -> torch.device:
-    """The device called ``name``; ``auto`` is CUDA where there is one.
+    """The device called ``name``; ``auto`` is CUDA if available.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: the device does not exist.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

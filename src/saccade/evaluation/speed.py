@@ -1,4 +1,4 @@
-"""How long a model takes: a forward pass, or a training step, on clips that are in memory already."""
+"""The time of a forward pass or a training step on clips in memory."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Speed:
 
     @property
     def clips_per_second(self) -> float:
-        """By the median."""
+        """Clips per second of the median pass."""
         return self.clips / self.median
 
 
 class Stopwatch:
-    """Times passes of one model over one batch, one pass at a call, so that several can take turns.
+    """Times passes of one model over one batch, one pass per call, so that several models can alternate.
 
-    A training step is forward, cross entropy and backward; the optimiser's part is left out. The first pass,
-    which also chooses kernels, is made at once and not counted.
+    A training step is forward, cross entropy and backward, without the optimizer. The first ``warmup``
+    passes, which also select kernels, run at construction and are not timed.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Stopwatch:
             self._pass()
 
     def time(self) -> float:
-        """Make one pass; returns its seconds."""
+        """Run one pass and return its seconds."""
         _synchronise(self.clips.device)
         start = time.perf_counter()
         self._pass()

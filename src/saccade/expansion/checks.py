@@ -57,7 +57,7 @@ def _sizes_and_lengths(dataset: VideoDataset, base: TrainConfig) -> tuple[list[i
             with open_video(item.path, fps=item.fps, num_frames=item.num_frames) as video:
                 sizes.append(min(video.size))
                 raw = base.temporal_rule in _RAW_RATE_RULES
-                frames = FrameTimes.of(video).longest_segment
+                frames = FrameTimes.of(video).longest_section
                 lengths.append(frames if raw else frames / video.fps * base.clip.target_fps)
         except VideoError as error:
             failed.append(error)

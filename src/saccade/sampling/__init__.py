@@ -1,1 +1,1 @@
-"""What of a video is shown: temporal rules, views and crops, protocols by name, windows."""
+"""Temporal sampling, views and crops, protocols by name, and windows over whole videos."""

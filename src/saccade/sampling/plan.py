@@ -1,8 +1,8 @@
 """Which frames of a video are decoded, and how views are cut from them.
 
-The view sets of a call that decode at one size, mostly all of them, share one decoding: the plan holds the
-union of their frames. A view that several sets have (the centre crop of ``10x1`` and of ``10x3``), or that
-one set has twice (every clip of a very short video), is computed once and counted as often as it occurs.
+View sets that decode at the same size (usually all of them) are decoded together: the plan holds the union
+of their frames. A view that several sets contain (the centre crop of ``10x1`` and of ``10x3``), or that one
+set contains twice (every clip of a very short video), is computed once and counted as often as it occurs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from saccade.sampling.temporal import sample_test
 from saccade.sampling.views import CropGrid, Views
 
 WHOLE = -1
-"""In place of a crop: the frame as it is."""
+"""Stands for the whole frame where a crop number is expected."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class PlannedClip:
 
     Attributes:
         frames: positions in the plan's ``indices``, one per frame of the clip.
-        short_side: size the frames are brought to before cutting.
-        grid: where the crops lie, see `saccade.sampling.views.crop_box`.
+        short_side: size to which the frames are resized before they are cropped.
+        grid: offsets of the crops, see `saccade.sampling.views.crop_box`.
         crops: 0, 1, 2 for left, centre, right (top, middle, bottom in portrait), or `WHOLE`, each with the
-            tag of that view; those of `plan_video` say how often each view set holds it.
+            tag of that view; `plan_video` sets it to the number of times each view set contains the view.
     """
 
     frames: tuple[int, ...]
@@ -42,7 +42,7 @@ class PlannedClip:
 
 @dataclass(frozen=True, eq=False)
 class VideoPlan:
-    """``indices``: the frames to decode, rising, each once. ``clips``: what is made of them."""
+    """``indices``: the frames to decode, rising and unique. ``clips``: the clips made of them."""
 
     indices: NDArray[np.int64]
     clips: tuple[PlannedClip, ...]
@@ -62,11 +62,11 @@ def plan_video(
     """Plan the views of one video that are cut from frames decoded at one size.
 
     Args:
-        decode_size: short side of the frames; sets that decode at another (`Views.decode_size`) have no part
-            in the plan. None: ``clip.short_side``.
-        rule: temporal rule of the sets that do not bring their own.
-        shuffle_seed: permute the frames of each clip, by this seed and the clip's own frames; None keeps
-            the order.
+        decode_size: short side of the decoded frames; sets that decode at another size (`Views.decode_size`)
+            are not planned. None: ``clip.short_side``.
+        rule: temporal rule of the sets that do not fix one.
+        shuffle_seed: permute the frames of each clip; the permutation depends on this seed and the frames.
+            None keeps the order.
         times: `VideoReader.times`; None: the rate is constant.
     """
     size = clip.short_side if decode_size is None else decode_size
@@ -104,23 +104,23 @@ def plan_video(
 
 
 def plan_clips(clips: NDArray[np.int64], *, short_side: int, num_crops: int) -> VideoPlan:
-    """The views of clips (N, T), each planned by itself, however alike; their tag is the number of the clip.
+    """The views of clips (N, T), identical ones not merged; the tag of a view is the number of its clip.
 
     Args:
-        short_side: size the frames are brought to before cutting.
+        short_side: size to which the frames are resized before they are cropped.
         num_crops: 1 (centre) or 3.
     """
-    indices, places = np.unique(clips, return_inverse=True)
+    indices, rows = np.unique(clips, return_inverse=True)
     crops = range(3) if num_crops > 1 else (1,)
     planned = tuple(
         PlannedClip(tuple(frames.tolist()), short_side, "pyslowfast", dict.fromkeys(crops, number))
-        for number, frames in enumerate(places.reshape(clips.shape))
+        for number, frames in enumerate(rows.reshape(clips.shape))
     )
     return VideoPlan(indices, planned)
 
 
 def decode_sizes(clip: ClipSpec, view_sets: Sequence[Views]) -> tuple[int, ...]:
-    """The short sides that ``view_sets`` decode at, each once; mostly there is one."""
+    """The short sides at which ``view_sets`` decode, each once; usually one."""
     return tuple(dict.fromkeys(views.decode_size(clip.short_side, clip.crop) for views in view_sets))
 
 

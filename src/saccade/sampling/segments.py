@@ -1,9 +1,9 @@
-"""One frame of each segment of the whole video: the rules of TSM, RubiksNet, PySlowFast and VoV3D on
+"""One frame from each segment of the whole video: the rules of TSM, RubiksNet, PySlowFast and VoV3D on
 Something-Something, and ours.
 
 With L frames in the video and T in the clip a segment is L/T frames long (PySlowFast: (L-1)/T). Training
-draws a frame in each segment; a test takes its middle. A video with fewer frames than the clip repeats
-some, in order. Rules by name, see `saccade.sampling.temporal`; sources and differences in docs/sampling.md.
+draws a random frame of each segment, a test takes the middle one. A video with fewer frames than the clip
+repeats some, in order. Names of the rules: `saccade.sampling.temporal`; sources: docs/sampling.md.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from saccade.errors import UsageError
 
 SEGMENT_RULES = ("segments", "tsm", "pyslowfast-ssv2", "vov3d-ssv")
-"""The rules that need no stride."""
+"""The rules that ignore the stride."""
 
 Indices = NDArray[np.int64]
 
 
 class UniformSource(Protocol):
-    """What the training rules draw from: a numpy generator, or Python's ``random.Random``."""
+    """Source of random numbers: a numpy generator, or Python's ``random.Random``."""
 
     def uniform(self, low: float, high: float, /) -> float: ...
 
 
 def segment_train(num_video_frames: int, *, num_frames: int, rule: str, rng: UniformSource) -> Indices:
-    """Draw one frame of each segment, with one call of ``rng`` each: int64 (num_frames,), never falling."""
+    """Draw one frame of each segment, one call of ``rng`` per frame: int64 (num_frames,), not decreasing."""
     if rule == "segments":
         draws = np.array([rng.uniform(0.0, 1.0) for _ in range(num_frames)])
         return _inside(num_video_frames, num_frames, draws)
@@ -59,7 +59,7 @@ def segment_test(num_video_frames: int, *, num_frames: int, num_clips: int, rule
 
 
 def check_num_clips(rule: str, num_clips: int) -> None:
-    """Raise a UsageError when ``rule`` does not say where that many test clips lie."""
+    """Raise a UsageError if ``rule`` does not define that many test clips."""
     if rule == "tsm" and num_clips > 2:
         raise UsageError(
             f"temporal rule 'tsm' knows one or two test clips, not {num_clips}; "
@@ -75,8 +75,9 @@ def _inside(num_video_frames: int, num_frames: int, points: NDArray[np.float64])
 
 
 def _tsm_train(num_video_frames: int, num_frames: int, rng: UniformSource) -> Indices:
-    """Whole segments from the first frame on, so that up to ``num_frames - 1`` frames at the end are never
-    seen; a video with fewer frames than the clip shows its first frame alone, as upstream.
+    """Segments of ``num_video_frames // num_frames`` frames from the start, so that up to ``num_frames - 1``
+    frames at the end are never used; a video with fewer frames than the clip gives its first frame only, as
+    upstream.
     """
     segment = num_video_frames // num_frames
     if segment == 0:
@@ -92,11 +93,11 @@ def _tsm_test(num_video_frames: int, num_frames: int) -> Indices:
 
 
 def _rounded_ends(num_video_frames: int, num_frames: int) -> tuple[Indices, Indices]:
-    """First and last frame of PySlowFast's segments: neighbours share one, and halves round to even."""
+    """First and last frame of PySlowFast's segments: neighbours have one in common; halves round to even."""
     ends = np.round((num_video_frames - 1) / num_frames * np.arange(num_frames + 1)).astype(np.int64)
     return ends[:-1], ends[1:]
 
 
 def _integer(rng: UniformSource, low: int, high: int) -> int:
-    """A whole number in ``low .. high``, both included, all equally likely."""
+    """An integer drawn uniformly from ``low .. high``, both included."""
     return min(int(rng.uniform(float(low), float(high + 1))), int(high))

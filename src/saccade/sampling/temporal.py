@@ -1,7 +1,7 @@
 """Which frames of a video make a clip.
 
-Pure functions of numbers; nothing here opens a file. Code bases differ in this point, and a published
-accuracy belongs to its rule, so the rules of others can be chosen by name (docs/sampling.md has the table).
+Pure functions of numbers; nothing here opens a file. Code bases sample differently, and a published accuracy
+holds for its sampling rule, so the rules of others can be chosen by name (table in docs/sampling.md).
 
     saccade               ours: exact spacing; the first clip begins and the last ends with the video
     pyslowfast            PySlowFast's default, the whole video decoded
@@ -12,8 +12,8 @@ accuracy belongs to its rule, so the rules of others can be chosen by name (docs
     pyslowfast-charades   PySlowFast on Charades: raw frames whatever their rate; the last test clip ends with
                           the video; a training clip longer than the video may repeat its first frame too
 
-Of the *segment rules* each cuts the whole video into ``num_frames`` equal segments and takes one frame of
-each, whatever the stride (`saccade.sampling.segments`):
+The *segment rules* divide the whole video into ``num_frames`` equal segments and take one frame of each; they
+ignore the stride (`saccade.sampling.segments`):
 
     segments              ours: the video split exactly into equal segments
     tsm                   TSM and RubiksNet
@@ -76,13 +76,13 @@ def sample_train(
         num_video_frames: frames in the video.
         fps: its frame rate. A stride of 5 at 30 frames a second is a stride of 10 in a video at 60.
         num_frames: frames in the clip.
-        stride: distance between two of them, in frames at ``target_fps``; segment rules do without.
+        stride: distance between two of them, in frames at ``target_fps``; segment rules ignore it.
         target_fps: the rate ``stride`` is stated for.
         rule: one of `RULES`.
-        rng: draws the start, with one call; for a segment rule one call per frame. Where no segment of a
-            video with gaps holds a clip, one more call draws the segment.
+        rng: draws the start, with one call; for a segment rule one call per frame. Where no section of a
+            video with gaps holds a clip, one more call draws the section.
         times: `VideoReader.times`; None: the rate is constant. Where it varies, the clip is taken by time and
-            inside one segment between gaps, see `saccade.sampling.timing`.
+            inside one section between gaps, see `saccade.sampling.timing`.
 
     Returns:
         int64 array (num_frames,), each in 0 .. num_video_frames-1. A video shorter than the clip repeats its
@@ -101,8 +101,8 @@ def sample_train(
         return steps.joined_frames(_train_clip(sum(steps.counts), steps.rate, spec, rng))
     clip = steps.placed(spec.span, lambda count: _train_clip(count, steps.rate, spec, rng))
     if clip is None:
-        segment = min(int(rng.uniform(0.0, len(steps.counts))), len(steps.counts) - 1)
-        clip = steps.frames(segment, _train_clip(steps.counts[segment], steps.rate, spec, rng))
+        section = min(int(rng.uniform(0.0, len(steps.counts))), len(steps.counts) - 1)
+        clip = steps.frames(section, _train_clip(steps.counts[section], steps.rate, spec, rng))
     return clip
 
 
@@ -122,15 +122,15 @@ def sample_test(
     Returns:
         int64 array (num_clips, num_frames). With the rule ``saccade`` one clip is centred, and of several the
         first starts at frame 0 and the last ends at the last frame. In a video with gaps one clip lies in the
-        longest segment, and several are spread over all segments that hold a clip; where none does, over all
+        longest section, and several are spread over all sections that hold a clip; where none does, over all
         of them.
 
     Raises:
-        UsageError: the rule is unknown, or does not say where so many clips lie.
+        UsageError: the rule is unknown, or does not define that many clips.
     """
     _check(num_video_frames, fps, num_frames, stride, target_fps, rule)
     if num_clips < 1:
-        raise ValueError(f"num_clips is {num_clips}, at least 1 is needed")
+        raise ValueError(f"num_clips must be at least 1, got {num_clips}")
     video = FrameTimes(num_video_frames, fps, times)
     return _test(video, _Spec(num_frames, stride, target_fps, rule), num_clips)
 
@@ -145,7 +145,7 @@ def sample_covering(
     rule: str = "saccade",
     times: NDArray[np.float64] | None = None,
 ) -> Indices:
-    """As few test clips as cover a video, and each segment between its gaps, end to end; with a segment rule
+    """As few test clips as cover a video, and each section between its gaps, end to end; with a segment rule
     one clip. Arguments and result as for `sample_test`. A clip that shows what the one before it shows, where
     one frame stands for longer than a clip, is left out.
     """
@@ -157,8 +157,8 @@ def sample_covering(
     if video.varies:
         steps = spec.steps(video)
         parts = [
-            steps.frames(segment, _test_clips(num, steps.rate, spec, covering_clips(num, steps.rate, spec)))
-            for segment, num in enumerate(steps.counts)
+            steps.frames(section, _test_clips(num, steps.rate, spec, covering_clips(num, steps.rate, spec)))
+            for section, num in enumerate(steps.counts)
         ]
         clips = np.concatenate(parts)
     else:
@@ -173,8 +173,8 @@ def _test(video: FrameTimes, spec: _Spec, num_clips: int) -> Indices:
     if spec.rule in SEGMENT_RULES:
         return steps.joined_frames(_test_clips(sum(steps.counts), steps.rate, spec, num_clips))
     if num_clips == 1:
-        segment = steps.longest
-        return steps.frames(segment, _test_clips(steps.counts[segment], steps.rate, spec, 1))
+        section = steps.longest
+        return steps.frames(section, _test_clips(steps.counts[section], steps.rate, spec, 1))
     clips = steps.placed(spec.span, lambda count: _test_clips(count, steps.rate, spec, num_clips))
     if clips is None:
         chosen = [i * len(steps.counts) // num_clips for i in range(num_clips)]
@@ -227,8 +227,8 @@ def _train_clip(num_video_frames: int, fps: float, spec: _Spec, rng: UniformSour
         start = min(int(rng.uniform(0.0, slack + 1.0)), slack)
         return np.minimum(start + offsets, num_video_frames - 1)
     if rule == "pyslowfast-charades":
-        room = num_video_frames - ((num_frames - 1) * stride + 1)
-        low, high = min(room, 0), max(room, 0)
+        slack = num_video_frames - ((num_frames - 1) * stride + 1)  # negative if the video is shorter
+        low, high = min(slack, 0), max(slack, 0)
         begin = low + min(int(rng.uniform(0.0, high - low + 1.0)), high - low)
         return _clamped(num_video_frames, begin, num_frames, stride)
     if rule == "x3d-multigrid":
@@ -238,7 +238,7 @@ def _train_clip(num_video_frames: int, fps: float, spec: _Spec, rng: UniformSour
         return _looped(num_video_frames, first, num_frames, stride)
     length = _clip_length(fps, num_frames, stride, target_fps)
     position = rng.uniform(0.0, max(num_video_frames - length, 0.0))
-    return _PLACE[rule](num_video_frames, position, length, num_frames)
+    return _CLIP_AT[rule](num_video_frames, position, length, num_frames)
 
 
 def _test_clips(num_video_frames: int, fps: float, spec: _Spec, num_clips: int) -> Indices:
@@ -252,9 +252,9 @@ def _test_clips(num_video_frames: int, fps: float, spec: _Spec, num_clips: int) 
         starts = [slack // 2] if num_clips == 1 else [i * slack // (num_clips - 1) for i in range(num_clips)]
         return np.minimum(np.array(starts)[:, None] + offsets, num_video_frames - 1)
     if rule == "pyslowfast-charades":
-        room = max(num_video_frames - ((num_frames - 1) * stride + 1), 0)
-        gap = room / max(num_clips - 1, 1)  # upstream divides by zero for one clip (here: the centre)
-        begins = [room // 2] if num_clips == 1 else [round(gap * i) for i in range(num_clips)]
+        slack = max(num_video_frames - ((num_frames - 1) * stride + 1), 0)
+        step = slack / max(num_clips - 1, 1)  # upstream divides by zero for one clip (here: the centre)
+        begins = [slack // 2] if num_clips == 1 else [round(step * i) for i in range(num_clips)]
         return np.stack([_clamped(num_video_frames, begin, num_frames, stride) for begin in begins])
     if rule == "x3d-multigrid":
         return _x3d_multigrid_test(num_video_frames, num_frames, stride, num_clips)
@@ -268,7 +268,7 @@ def _test_clips(num_video_frames: int, fps: float, spec: _Spec, num_clips: int) 
             position = float(math.floor(delta / 2))
         else:
             position = float(clip * math.floor(delta / (num_clips - 1)))
-        clips.append(_PLACE[rule](num_video_frames, position, length, num_frames))
+        clips.append(_CLIP_AT[rule](num_video_frames, position, length, num_frames))
     return np.stack(clips)
 
 
@@ -278,7 +278,7 @@ def _check(
     if rule not in RULES:
         raise UsageError(f"temporal rule {rule!r} is unknown; known are {', '.join(RULES)}")
     if num_video_frames < 1:
-        raise ValueError("a video without frames has no clips")
+        raise ValueError(f"num_video_frames must be at least 1, got {num_video_frames}")
     if num_frames < 1 or stride < 1:
         raise ValueError(f"num_frames {num_frames} and stride {stride} must be at least 1")
     if not (fps > 0 and target_fps > 0 and math.isfinite(fps) and math.isfinite(target_fps)):
@@ -312,7 +312,7 @@ def frame_grid(
     times: NDArray[np.float64] | None = None,
 ) -> Indices:
     """Every frame of a video that is a ``stride`` from the one before, from the first frame to the end; where
-    the rate varies, of each segment between gaps, and a frame that is shown for longer than a stride repeats.
+    the rate varies, of each section between gaps, and a frame that is shown for longer than a stride repeats.
 
     Frames are those of the rule ``saccade``: the grid is one clip as long as the video.
     """
@@ -321,7 +321,7 @@ def frame_grid(
     if video.varies:
         steps = Steps(video, target_fps)
         parts = [
-            steps.frames(segment, np.arange(num) * stride) for segment, num in enumerate(steps.points(stride))
+            steps.frames(section, np.arange(num) * stride) for section, num in enumerate(steps.points(stride))
         ]
         return np.concatenate(parts)
     step = stride * fps / target_fps
@@ -360,7 +360,7 @@ def _selective_and_one(num_video_frames: int, start: float, length: float, num_f
     return first + _truncated(_linspace(0.0, length - 1, num_frames), last - first + 1)
 
 
-_PLACE: dict[str, Callable[[int, float, float, int], Indices]] = {
+_CLIP_AT: dict[str, Callable[[int, float, float, int], Indices]] = {
     "pyslowfast": _whole_video,
     "pyslowfast-offset": _whole_video,
     "pyslowfast-selective": _selective,
@@ -413,6 +413,6 @@ def _x3d_multigrid_test(num_video_frames: int, num_frames: int, stride: int, num
     the clip (here: they loop).
     """
     thinned = np.arange(0, num_video_frames, stride, dtype=np.int64)
-    room = max(len(thinned) - 1 - num_frames, 0)
-    starts = [room // 2] if num_clips == 1 else [i * (room // (num_clips - 1)) for i in range(num_clips)]
+    slack = max(len(thinned) - 1 - num_frames, 0)
+    starts = [slack // 2] if num_clips == 1 else [i * (slack // (num_clips - 1)) for i in range(num_clips)]
     return np.stack([np.resize(thinned[s : s + num_frames], num_frames) for s in starts])

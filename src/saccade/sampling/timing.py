@@ -1,7 +1,7 @@
 """When the frames of a video are shown, and where nothing was recorded.
 
 The rules of `saccade.sampling.temporal` count frames. Where the rate of a video varies they count steps of
-equal length instead, laid over each segment of the recording, and a step shows what a player would: the last
+equal length instead, laid over each section of the recording, and a step shows what a player would: the last
 frame at or before it (docs/sampling.md).
 """
 
@@ -71,7 +71,7 @@ class FrameTimes:
         return self.num_frames / self.fps if self.times is None else float(self.ends(self.num_frames - 1))
 
     @cached_property
-    def segments(self) -> tuple[tuple[int, int], ...]:
+    def sections(self) -> tuple[tuple[int, int], ...]:
         """First frame of each stretch without a gap, and the one after its last. A single frame between two
         gaps, or between one and an end of the video, belongs to the gap.
         """
@@ -85,28 +85,28 @@ class FrameTimes:
     @cached_property
     def gaps(self) -> tuple[tuple[float, float], ...]:
         """Start and end in seconds of the stretches in which nothing was recorded."""
-        starts = [0.0, *(float(self.ends(stop - 1)) for _, stop in self.segments)]
-        ends = [*(float(self.seconds(first)) for first, _ in self.segments), self.duration]
+        starts = [0.0, *(float(self.ends(stop - 1)) for _, stop in self.sections)]
+        ends = [*(float(self.seconds(first)) for first, _ in self.sections), self.duration]
         return tuple((start, end) for start, end in zip(starts, ends, strict=True) if end > start)
 
     @property
-    def longest_segment(self) -> float:
-        """Length of the longest segment, in frames at ``fps``."""
+    def longest_section(self) -> float:
+        """Length of the longest section, in frames at ``fps``."""
         if not self.varies:
             return float(self.num_frames)
         return max(Steps(self, self.fps).lengths) * self.fps
 
-    def segment_end(self, frame: int) -> float:
-        """When the segment of a frame ends."""
-        stops = [stop for _, stop in self.segments]
+    def section_end(self, frame: int) -> float:
+        """When the section of a frame ends."""
+        stops = [stop for _, stop in self.sections]
         return float(
             self.ends(stops[min(int(np.searchsorted(stops, frame, side="right")), len(stops) - 1)] - 1)
         )
 
-    def segment_nearest(self, seconds: float) -> tuple[int, int]:
-        """The one of `segments` that is recorded at a time, or nearest to it."""
+    def section_nearest(self, seconds: float) -> tuple[int, int]:
+        """The one of `sections` that is recorded at a time, or nearest to it."""
         return min(
-            self.segments,
+            self.sections,
             key=lambda part: max(self.seconds(part[0]) - seconds, seconds - self.ends(part[1] - 1), 0.0),
         )
 
@@ -177,7 +177,7 @@ def gaps_dict(gaps: Sequence[tuple[float, float]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of equal length over the segments of a video whose rate varies. The frames of a clip are given as
+    """Steps of equal length over the sections of a video whose rate varies. The frames of a clip are given as
     numbers of steps, so that the rules that count frames can count these.
 
     Attributes:
@@ -189,42 +189,42 @@ class Steps:
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
-        """Steps in each segment."""
+        """Steps in each section."""
         return tuple(max(1, ceil(length * self.rate - 0.1)) for length in self.lengths)
 
     def points(self, stride: int) -> tuple[int, ...]:
-        """How many steps a ``stride`` apart each segment has."""
+        """How many steps a ``stride`` apart each section has."""
         return tuple(-(-count // stride) for count in self.counts)
 
     @cached_property
     def lengths(self) -> tuple[float, ...]:
-        """Seconds of each segment."""
+        """Seconds of each section."""
         video = self.video
-        return tuple(float(video.ends(stop - 1) - video.seconds(first)) for first, stop in video.segments)
+        return tuple(float(video.ends(stop - 1) - video.seconds(first)) for first, stop in video.sections)
 
-    def frames(self, segment: int, steps: ArrayLike) -> Indices:
-        """The frames shown at steps of a segment; beyond its ends, its first or last frame."""
-        first, stop = self.video.segments[segment]
+    def frames(self, section: int, steps: ArrayLike) -> Indices:
+        """The frames shown at steps of a section; beyond its ends, its first or last frame."""
+        first, stop = self.video.sections[section]
         times = self.video.seconds(first) + np.asarray(steps) / self.rate
         return np.clip(self.video.at(times), first, stop - 1)
 
     def joined_frames(self, steps: Indices) -> Indices:
-        """The frames at steps of all segments, counted without the gaps."""
+        """The frames at steps of all sections, counted without the gaps."""
         ends = np.cumsum(self.counts)
         found = np.empty_like(steps)
-        segments = np.minimum(np.searchsorted(ends, steps, side="right"), len(ends) - 1)
-        for segment in np.unique(segments).tolist():
-            rows = segments == segment
-            found[rows] = self.frames(segment, steps[rows] - (ends[segment] - self.counts[segment]))
+        sections = np.minimum(np.searchsorted(ends, steps, side="right"), len(ends) - 1)
+        for section in np.unique(sections).tolist():
+            rows = sections == section
+            found[rows] = self.frames(section, steps[rows] - (ends[section] - self.counts[section]))
         return found
 
     @property
     def longest(self) -> int:
-        """The segment with the most steps, the first of several."""
+        """The section with the most steps, the first of several."""
         return int(np.argmax(self.counts))
 
     def placed(self, span: int, clips: Callable[[int], Indices]) -> Indices | None:
-        """Clips drawn or spread over all starts of the segments that hold one, or None if none does.
+        """Clips drawn or spread over all starts of the sections that hold one, or None if none does.
 
         Args:
             span: steps that a clip takes.
@@ -238,6 +238,6 @@ class Steps:
         rows = []
         for clip in np.atleast_2d(found):
             start = int(np.clip(clip.min(), 0, ends[-1] - 1))
-            segment = int(np.searchsorted(ends, start, side="right"))
-            rows.append(self.frames(segment, clip - (ends[segment] - starts[segment])))
+            section = int(np.searchsorted(ends, start, side="right"))
+            rows.append(self.frames(section, clip - (ends[section] - starts[section])))
         return np.stack(rows).reshape(found.shape)

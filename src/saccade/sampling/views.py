@@ -1,8 +1,7 @@
-"""Where on the frame a view lies, how large the frame is before it is cut, and protocols by name.
+"""Crop offsets, the frame size before cropping, and protocols by name.
 
-A *view* is one clip in time cut at one place of the frame. ``10x3`` means 10 clips of 3 crops each: view
-``v`` shows clip ``v // 3`` and crop ``v % 3``. Sizes and offsets are those of PySlowFast unless a protocol
-says otherwise.
+A *view* is one crop of one clip. ``10x3`` means 10 clips of 3 crops each: view ``v`` is crop ``v % 3`` of
+clip ``v // 3``. Sizes and offsets are those of PySlowFast unless a protocol says otherwise.
 
     ssv2-1clip          RubiksNet and TSM on Something-Something: the middle of 8 segments, one centre crop
     ssv2-2clip-3crop    the same with the starts of the segments as second clip, and three crops
@@ -29,10 +28,10 @@ class Views:
     of the protocol.
 
     Attributes:
-        protocol: name of a protocol, empty for CLIPSxCROPS. A protocol also fixes what follows.
-        rule: temporal rule; None leaves it to the run.
-        scale: short side as a multiple of the crop; None leaves it to the clip (see `cut_size`).
-        grid: where the crops lie, see `crop_box`.
+        protocol: name of a protocol, empty for CLIPSxCROPS. A protocol also fixes the fields below.
+        rule: temporal rule; None: that of the run.
+        scale: short side as a multiple of the crop; None: that of the clip (see `cut_size`).
+        grid: offsets of the crops, see `crop_box`.
         average: what is averaged over the views.
     """
 
@@ -62,7 +61,7 @@ class Views:
         """The short side of the frames that crops are cut from.
 
         One crop is cut from the clip's short side, three from frames whose short side is the crop itself
-        (PySlowFast, datasets/kinetics.py), unless the protocol has a scale of its own.
+        (PySlowFast, datasets/kinetics.py), unless the protocol fixes a scale.
         """
         if self.scale is not None:
             return self.decode_size(short_side, crop)
@@ -106,8 +105,8 @@ def crop_box(
     ``which`` 0, 1, 2 is left, centre, right. On the grid ``pyslowfast`` it is top, middle, bottom in
     portrait; the other direction is centred, and a centre that falls between two pixels is rounded up. On
     the grid ``torchvision``, which has the centre alone, it is rounded to the even one (its CenterCrop). On
-    the grid ``tsm`` offsets are whole quarters of the room, 0, 2 or 4 of them from the left whatever the
-    orientation, and 2 from the top (TSM's and RubiksNet's GroupFullResSample).
+    the grid ``tsm`` offsets are multiples of a quarter of the margin, rounded down: 0, 2 or 4 quarters from
+    the left in any orientation, and 2 from the top (TSM's and RubiksNet's GroupFullResSample).
 
     Raises:
         UsageError: the frame is smaller than the crop.

@@ -1,6 +1,6 @@
-"""A whole video through a model that sees a clip of it: overlapping windows joined without seams.
+"""Overlapping windows over a whole video, and the blending of their scores.
 
-Shape letters: K classes, M frames of the video that are looked at (a stride apart), T frames of a window.
+Shape letters: K classes, M sampled frames of the video (a stride apart), T frames of a window.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from saccade.sampling.timing import FrameTimes, Steps
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the windows of a video lie.
+    """The positions of the windows of a video, and the weights of their frames.
 
-    A frame near the end of a window lacks neighbours on one side, so it weighs nothing there: the first and
-    the last quarter of each overlap count only in the other window, and in the half between them the weight
-    passes from one window to the next in a straight line. At the ends of the video, and at gaps, the window
-    has all there is, and full weight.
+    A frame near the end of a window lacks neighbours on one side, so its weight there is zero: the first and
+    the last quarter of each overlap count only in the other window, and over the half between them the
+    weight passes linearly from one window to the next. At the ends of the video, and at gaps, a window has
+    full weight.
 
     Attributes:
         num_points: M.
         size: T.
-        starts: first frame of each window, rising. A video or segment shorter than a window has one window,
+        starts: first frame of each window, rising. A video or section shorter than a window has one window,
             whose last frame repeats.
-        overlap: frames that neighbouring windows of a segment share (the last two may share more).
+        overlap: frames that neighbouring windows of a section share (the last two may share more).
         cuts: frames before which there is a gap, which no window crosses.
     """
 
@@ -43,18 +43,18 @@ class Windows:
     overlap: int
     cuts: tuple[int, ...] = ()
 
-    def segment(self, window: int) -> tuple[int, int]:
-        """First frame of the segment between gaps in which a window lies, and the one after its last."""
+    def section(self, window: int) -> tuple[int, int]:
+        """First frame of the section in which a window lies, and the one after its last."""
         ends = (0, *self.cuts, self.num_points)
         number = bisect_right(ends, self.starts[window])
         return ends[number - 1], ends[number]
 
     def frames(self, window: int) -> NDArray[np.int64]:
         """The frames of a window, each in 0 .. M-1: (T,)."""
-        return np.minimum(self.starts[window] + np.arange(self.size), self.segment(window)[1] - 1)
+        return np.minimum(self.starts[window] + np.arange(self.size), self.section(window)[1] - 1)
 
     def weights(self, window: int) -> NDArray[np.float64]:
-        """How much the scores of a window's frames count: (T,)."""
+        """The weights of the scores of a window's frames: (T,)."""
         start = self.starts[window]
         if not self.overlap:
             return np.ones(self.size)
@@ -62,7 +62,7 @@ class Windows:
         edge, rise = self.overlap / 4, self.overlap / 2
         left: NDArray[Any] = np.ones(self.size)
         right: NDArray[Any] = np.ones(self.size)
-        first, stop = self.segment(window)
+        first, stop = self.section(window)
         if start > first:
             left = (centre - edge) / rise
         if start + self.size < stop:
@@ -72,7 +72,7 @@ class Windows:
 
 
 def plan_windows(num_points: int, size: int, *, overlap: float = 0.5, cuts: Sequence[int] = ()) -> Windows:
-    """Windows of ``size`` frames that share about ``overlap`` of them and cover ``num_points`` frames. No
+    """Windows of ``size`` frames that overlap by the fraction ``overlap`` and cover ``num_points`` frames. No
     window crosses one of ``cuts``, the frames before which there is a gap.
 
     Raises:
@@ -81,7 +81,7 @@ def plan_windows(num_points: int, size: int, *, overlap: float = 0.5, cuts: Sequ
     if not 0 <= overlap < 1:
         raise UsageError(f"overlap: is a fraction of a window, 0 to below 1 (is {overlap})")
     if num_points < 1 or size < 1:
-        raise ValueError(f"{num_points} frames and windows of {size} make no plan")
+        raise ValueError(f"num_points {num_points} and size {size} must be at least 1")
     hop = max(1, round(size * (1 - overlap)))
     starts: list[int] = []
     for first, stop in pairwise((0, *cuts, num_points)):
@@ -99,10 +99,10 @@ def windows_over(video: FrameTimes, clip: ClipSpec | None, num_points: int, over
 
 
 class Blend:
-    """Joins the scores of a video's windows.
+    """Weighted mean of the scores of a video's overlapping windows.
 
-    The result is linear in them: a network that is convolutional in time, and whose reach to either side is
-    at most a quarter of the overlap, gives what it would give in one pass over the whole video.
+    A network that is convolutional in time, with a receptive field of at most a quarter of the overlap to
+    either side, gives the scores of one pass over the whole video.
     """
 
     def __init__(self, windows: Windows, num_classes: int) -> None:
@@ -116,7 +116,7 @@ class Blend:
         if len(rows) != self.windows.size:
             raise ValueError(f"{len(rows)} scores for a window of {self.windows.size} frames")
         start = self.windows.starts[window]
-        num = min(self.windows.size, self.windows.segment(window)[1] - start)
+        num = min(self.windows.size, self.windows.section(window)[1] - start)
         weights = self.windows.weights(window)[:num]
         self._sums[start : start + num] += weights[:, None] * rows[:num]
         self._weights[start : start + num] += weights

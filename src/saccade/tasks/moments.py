@@ -47,13 +47,13 @@ def frame_weights(
     assert clip is not None
     counts = Steps(video, clip.target_fps).points(clip.stride)
     offsets = np.cumsum([0, *counts[:-1]])
-    firsts, frames = [first for first, _ in video.segments], np.arange(video.num_frames)
-    segment = np.maximum(np.searchsorted(firsts, frames, side="right") - 1, 0)
-    middle = (video.seconds(frames) + video.ends(frames)) / 2 - video.seconds(firsts)[segment]
-    last = np.array(counts)[segment] - 1
+    firsts, frames = [first for first, _ in video.sections], np.arange(video.num_frames)
+    section = np.maximum(np.searchsorted(firsts, frames, side="right") - 1, 0)
+    middle = (video.seconds(frames) + video.ends(frames)) / 2 - video.seconds(firsts)[section]
+    last = np.array(counts)[section] - 1
     position = np.clip(middle * clip.target_fps / clip.stride - 0.5, 0, last)
     below = position.astype(np.int64)
-    return offsets[segment] + below, offsets[segment] + np.minimum(below + 1, last), position - below
+    return offsets[section] + below, offsets[section] + np.minimum(below + 1, last), position - below
 
 
 def interpolate_to_frames(values: ArrayLike, video: FrameTimes, clip: ClipSpec | None) -> NDArray[np.float64]:

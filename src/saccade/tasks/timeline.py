@@ -107,7 +107,7 @@ class Timeline:
         """The segments with a score of at least ``threshold``, by time; a gap ends a segment."""
         found = []
         for label, name in enumerate(self.class_names):
-            for first, end in self.frames.segments:
+            for first, end in self.frames.sections:
                 scores = self.scores[first:end, label]
                 inside = np.concatenate([[False], scores >= threshold, [False]])
                 changes = np.flatnonzero(np.diff(inside))

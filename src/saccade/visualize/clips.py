@@ -136,7 +136,7 @@ def _indices(video: FrameTimes, spec: ClipSpec, rule: str, start: float | None) 
             f"start {start:g} s is beyond the end of the video, which lasts {video.duration:.1f} s"
         )
     if video.varies:
-        first, stop = video.segment_nearest(start)
+        first, stop = video.section_nearest(start)
         times = start + np.arange(spec.num_frames) * spec.stride / spec.target_fps
         return video.at(times).clip(first, stop - 1)
     offsets = np.arange(spec.num_frames) * spec.stride * fps / spec.target_fps
