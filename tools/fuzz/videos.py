@@ -20,7 +20,6 @@ import av
 import numpy as np
 from tools.fuzz import children
 from tools.fuzz.mutations import mutate, splice
-from tools.fuzz.report import Summary
 from tools.fuzz.seeds import Seed, load_seeds
 
 from saccade.errors import VideoError
@@ -30,7 +29,7 @@ from saccade.video.pyav import PyAVReader
 MAX_FRAMES = 400  # read of a file, from its first on
 FRAME_BYTES = 200 << 20  # of all frames of a file together
 
-GOOD = {
+_GOOD = {
     "equal": "every frame, read in several orders, as FFmpeg gives it",
     "equal, some refused": "the same for those that are read; a `VideoError` for the others",
     "equal after a seek": "FFmpeg gives some only when it begins at a key frame, and then gives them so",
@@ -40,14 +39,16 @@ GOOD = {
     "too large": "frames so large that they are not compared",
     "FFmpeg differs from itself": "FFmpeg gives other pixels when it decodes the file a second time",
 }
-"""The outcomes that are no failure."""
 
 
 class Cases:
     """The damaged videos of a run; a case's number says which seed is damaged, and how."""
 
+    good = _GOOD
+
     def __init__(self, folder: Path, real_data: Path | None) -> None:
         self.folder = folder
+        (folder / "scratch").mkdir(parents=True, exist_ok=True)
         seeds = load_seeds(folder / "seeds", real_data)
         self.made = [seed for seed in seeds if not seed.name.startswith("real_")]
         self.real = [seed for seed in seeds if seed.name.startswith("real_")]
@@ -85,13 +86,17 @@ class Cases:
             path.unlink()
         return {"seed": seed.name, "steps": steps, **result}
 
-    def keep(self, case: int) -> Path:
+    def describe(self, case: int) -> dict[str, Any]:
+        """The seed of a case and what is done to it."""
+        seed, _, steps = self.damaged(case)
+        return {"seed": seed.name, "steps": steps}
+
+    def keep(self, case: int) -> None:
         """Write the damaged file of a failing case where it stays."""
         seed, data, _ = self.damaged(case)
         path = self.folder / "failures" / self.file_name(case, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        return path
 
 
 def compare(path: Path, rng: random.Random) -> dict[str, Any]:
@@ -321,22 +326,3 @@ def _count(path: Path) -> int:
     except (av.FFmpegError, ValueError, MemoryError):
         pass
     return count
-
-
-def run(
-    folder: Path, *, cases: list[int], jobs: int, minutes: float | None, real_data: Path | None
-) -> Summary:
-    """Run the cases; failing files are written to ``folder/failures``."""
-    (folder / "scratch").mkdir(parents=True, exist_ok=True)
-    generator = Cases(folder, real_data)
-    summary = Summary("videos", folder, good=GOOD, total=len(cases), minutes=minutes)
-    for outcome in children.run_cases(summary.until_late(cases), generator.run, jobs=jobs):
-        if outcome.ended == "done":
-            kind, detail = outcome.result["outcome"], outcome.result
-        else:
-            seed, _, steps = generator.damaged(outcome.case)
-            kind = f"{outcome.ended} ({outcome.stage.split(' ')[0]})"
-            detail = {"seed": seed.name, "steps": steps, "stage": outcome.stage, "detail": outcome.detail}
-        if summary.add(outcome.case, kind, detail, outcome.seconds):
-            generator.keep(outcome.case)
-    return summary
