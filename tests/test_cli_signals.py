@@ -120,6 +120,20 @@ def test_data_check_stops(
     assert said[-1] == f"saccade: stopped by SIGTERM after 3 of {COPIES} files; there is no report"
 
 
+def test_expand_says_how_to_go_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def run_search(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("saccade.expansion.search.run_search", run_search)
+    out = tmp_path / "search"
+    args = ["--data", str(place / "clips"), "--target-gmacs", "0.1", "--out", str(out), "--device", "cpu"]
+    assert main(["expand", *args]) == 130
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == f"saccade: stopped by SIGTERM; go on with: saccade expand --out {out} --resume"
+
+
 def two_steps(done: list[str], *numbers: int) -> None:
     with stopped_by_signals(), delayed():
         for number in numbers:

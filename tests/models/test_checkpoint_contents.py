@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,21 @@ def test_integers_are_no_weights(state: State) -> None:
     quantised = {k: v.to(torch.int8) if v.is_floating_point() else v for k, v in state.items()}
     with pytest.raises(WeightsError, match=r"stem\.conv_s\.weight: 8×3×1×3×3 int8 in the file"):
         load_weights(tiny(), quantised)
+
+
+def test_tensors_that_hold_no_values_are_refused(state: State) -> None:
+    key = "head.hidden.weight"
+    for value, words in ((state[key].to("meta"), "without values"), (state[key].to_sparse(), "sparse")):
+        with pytest.raises(WeightsError, match=rf"{re.escape(key)}: \S+ {words} in the file"):
+            load_weights(tiny(), {**state, key: value})
+
+
+def test_shapes_that_no_network_has_are_one_error() -> None:
+    model = create_model("rubiksnet_tiny", 3)
+    state = dict(model.state_dict())
+    shift = next(key for key in state if key.endswith(".shift"))
+    with pytest.raises(WeightsError, match="state dict: "):
+        load_weights(model, {**state, shift: torch.zeros(2, 2, 2, 2)})
 
 
 def test_a_shard_is_called_one(state: State, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -318,7 +319,11 @@ def _expand(options: Namespace, search: SearchConfig) -> SearchResult:
 
     set_threads(search.base.threads)  # of the latencies; the engine has those of its processes
     engine = create_engine(options.engine, jobs=options.jobs, device=options.device, address=options.address)
-    return run_search(search, engine, resume=options.resume, overwrite=options.overwrite)
+    try:
+        return run_search(search, engine, resume=options.resume, overwrite=options.overwrite)
+    except KeyboardInterrupt as stop:
+        again = f"go on with: saccade expand --out {shlex.quote(str(search.out))} --resume"
+        raise KeyboardInterrupt(f"{stop or 'interrupted'}; {again}") from None
 
 
 def _replay(options: Namespace, search: SearchConfig) -> SearchResult:

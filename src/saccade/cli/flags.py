@@ -313,13 +313,15 @@ def _changed_clip(clip: ClipSpec, options: Namespace) -> ClipSpec:
 
 
 def run_settings(source: str) -> dict[str, Any]:
-    """The settings of the run in a folder; empty for weights without a run."""
+    """The settings of the run in a folder; empty for weights without a run.
+
+    Raises:
+        UsageError: the run's config.json is damaged.
+    """
     from saccade.runs import Run
 
-    try:
-        return Run(source).settings
-    except (OSError, UsageError):
-        return {}
+    run = Run(source)
+    return run.settings if run.config_file.is_file() else {}
 
 
 def dataset_from_flags(

@@ -164,7 +164,7 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Context manager in which SIGTERM and Ctrl-C request a stop after the current step.
+    """Context manager in which SIGTERM, SIGHUP and Ctrl-C request a stop after the current step.
 
     A second signal, and any signal inside `immediate`, raises KeyboardInterrupt. Has no effect outside the
     main thread, where Python allows no signal handlers.
@@ -178,7 +178,10 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            numbers = [signal.SIGTERM, signal.SIGINT]
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+                numbers.append(signal.SIGHUP)
+            for number in numbers:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from saccade.errors import SaccadeError, WeightsError
@@ -89,9 +90,14 @@ def load_weights(
     """
     content = content_of(path_or_state_dict)
     source, model = content.source, contract.unwrap(model)
-    format_name, conversion = convert(content.state, model, source)
-    conversion.notes[:0] = content.notes
-    report = fit(model, conversion, format_name, source, strict)
+    try:
+        format_name, conversion = convert(content.state, model, source)
+        conversion.notes[:0] = content.notes
+        report = fit(model, conversion, format_name, source, strict)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:  # shapes that no such network has
+        raise WeightsError(
+            f"{source}: cannot be converted to {contract.model_name(model)}: {str(error).splitlines()[0]}"
+        ) from error
     for note in report.notes:
         logger.warning("%s: %s", source, note)
     return report
@@ -273,17 +279,21 @@ def _hint(model: nn.Module, tensors: StateDict) -> str:
 
 
 def _loses_values(value: Tensor, target: Tensor) -> bool:
-    """Whether a tensor would be nonsense in the type of the model's: integers (quantised weights) and complex
-    numbers are no weights.
+    """Whether the values of a tensor cannot be copied: integers (quantised weights) and complex numbers mean
+    something else, sparse tensors and those on the meta device do not hold them.
     """
+    if value.is_meta or value.layout != torch.strided:
+        return True
     return target.is_floating_point() and not value.is_floating_point()
 
 
 def _kind(tensor: Tensor) -> str:
-    """Shape, and the type if it is not floating point."""
-    kind = (
-        ""
-        if tensor.is_floating_point() or not tensor.ndim
-        else f" {str(tensor.dtype).removeprefix('torch.')}"
-    )
-    return f"{shape_of(tensor)}{kind}"
+    """Shape, and what is unusual about the tensor."""
+    words = [shape_of(tensor)]
+    if tensor.ndim and not tensor.is_floating_point():
+        words.append(str(tensor.dtype).removeprefix("torch."))
+    if tensor.layout != torch.strided:
+        words.append("sparse")
+    if tensor.is_meta:
+        words.append("without values")
+    return " ".join(words)
