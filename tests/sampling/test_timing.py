@@ -330,3 +330,46 @@ def test_windows_of_short_sections() -> None:
         num = min(8, windows.section(number)[1] - start)
         weights[start : start + num] += windows.weights(number)[:num]
     assert weights.tolist() == [1] * 12
+
+
+# --- any times ---------------------------------------------------------------------------------------------
+
+
+def odd_times(rng: np.random.Generator) -> Times:
+    """Intervals of many lengths, with missing and repeated times, a clock that begins again, a wild stamp."""
+    num = int(rng.integers(1, 120))
+    lengths = (1 / 30, 1 / 60, 0.5, 1.0, 3.0, 60.0, 1e5, 1e-4)
+    intervals = rng.choice(lengths, num, p=(0.5, 0.2, 0.1, 0.1, 0.04, 0.03, 0.01, 0.02))
+    times = np.cumsum(intervals) + rng.choice((0, 1.4, -5, 1e6))
+    kind = rng.integers(5)
+    if kind == 1:
+        times[rng.integers(0, num, max(1, num // 5))] = np.nan
+    elif kind == 2:
+        times = times[np.sort(rng.integers(0, num, num))]
+    elif kind == 3:
+        times[num // 2 :] -= rng.choice((1, 100, 1e5))
+    elif kind == 4:
+        times[rng.integers(num)] = 1e14
+    return times
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_the_times_clips_lie_in_sections_and_are_few(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    times = odd_times(rng)
+    num, fps = len(times), usual_rate(times, float(rng.choice((0, 30, 25, 1e-3, 1000))))
+    found = FrameTimes(num, fps, times)
+    sections = np.array(found.sections)
+    assert found.duration > 0
+    for rule in RULES:
+        num_frames, stride = ((16, 5), (8, 8), (4, 2), (1, 1))[rng.integers(4)]
+        spec: dict[str, Any] = {"num_frames": num_frames, "stride": stride, "rule": rule, "times": times}
+        covering = sample_covering(num, fps, **spec)
+        assert len(covering) <= 2 * num + 2
+        clips = (sample_train(num, fps, rng=rng, **spec)[None], sample_test(num, fps, num_clips=2, **spec))
+        for clip in np.concatenate([covering, *clips]):
+            assert clip.shape == (num_frames,)
+            assert clip.min() >= 0
+            assert clip.max() < num
+            inside = (sections[:, 0] <= clip.min()) & (clip.max() < sections[:, 1])
+            assert rule in SEGMENT_RULES or inside.sum() == 1

@@ -32,6 +32,9 @@ def test_times_that_rise_are_taken_as_they_are() -> None:
         ([0, 3, 1, 2, 6, 4, 5, 9], [0, 3, 4, 5, 6, 7, 8, 9]),  # in the order of decoding
         ([0, NAN, NAN, NAN, 9], [0, 0.5, 1.0, 1.5, 2.0]),  # too few: index / fps
         ([NAN] * 3, [0, 0.5, 1.0]),
+        ([NAN], [0]),
+        ([0, 1, 1e14, 3, 4], [0, 1, 2, 3, 4]),  # a time far beyond the frames after it
+        ([0, 1e14], [0, 0.5]),  # millions of years apart
     ],
 )
 def test_missing_and_repeated_times_lie_between_their_neighbours(

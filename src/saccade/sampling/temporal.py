@@ -57,6 +57,7 @@ _RAW_RULES = ("x3d-multigrid", "pyslowfast-charades")
 """The rules whose stride is in frames of the video, whatever their rate."""
 
 _SHORTEST_COVERING = 0.5  # seconds
+_MOST_COVERING = 10_000  # clips that are tried for a section with fewer frames than half of that
 
 
 def sample_train(
@@ -157,12 +158,16 @@ def sample_covering(
     if video.varies:
         steps = spec.steps(video)
         parts = [
-            steps.frames(section, _test_clips(num, steps.rate, spec, covering_clips(num, steps.rate, spec)))
-            for section, num in enumerate(steps.counts)
+            steps.frames(
+                section,
+                _test_clips(num, steps.rate, spec, _num_covering(num, steps.rate, spec, stop - first)),
+            )
+            for section, (num, (first, stop)) in enumerate(zip(steps.counts, video.sections, strict=True))
         ]
         clips = np.concatenate(parts)
     else:
-        clips = _test_clips(num_video_frames, fps, spec, covering_clips(num_video_frames, fps, spec))
+        num = _num_covering(num_video_frames, fps, spec, num_video_frames)
+        clips = _test_clips(num_video_frames, fps, spec, num)
     return clips[np.append(True, (np.diff(clips, axis=0) != 0).any(axis=1))]
 
 
@@ -214,6 +219,13 @@ def covering_clips(num_video_frames: int, fps: float, clip: ClipSpec | _Spec) ->
     """How many clips cover a video of constant rate end to end; of very short clips two a second."""
     span = max(clip.num_frames * clip.stride / clip.target_fps, _SHORTEST_COVERING) * fps
     return max(1, math.ceil(num_video_frames / span - 0.25))  # a remainder of a quarter clip gets none
+
+
+def _num_covering(count: int, rate: float, spec: _Spec, num_frames: int) -> int:
+    """`covering_clips` of a section of ``num_frames`` frames that is ``count`` frames or steps long. Of the
+    clips in which nothing changes so many are enough.
+    """
+    return min(covering_clips(count, rate, spec), max(2 * num_frames, _MOST_COVERING))
 
 
 def _train_clip(num_video_frames: int, fps: float, spec: _Spec, rng: UniformSource) -> Indices:

@@ -11,29 +11,37 @@ _RESTART = 16
 """Frame intervals. A time that falls by more is a clock that began again (a joined stream), one that falls by
 less a wrong stamp: decoders reorder up to 16 frames."""
 
+_LONGEST = 86_400.0
+"""Seconds. A file whose frames are usually further apart does not state times."""
+
 
 def presentation_times(stamps: ArrayLike, fps: float) -> Seconds:
     """Time of each frame in seconds, float64 (N,), rising.
 
     Args:
         stamps: (N,) what the file states for the frames in order of presentation; NaN where it states none.
-        fps: for a file that states a time for fewer than half of its frames, where the times are
-            ``index / fps``.
+        fps: for a file that states a time for fewer than half of its frames, or times that are days apart,
+            where the times are ``index / fps``.
 
-    A frame with no time, or with the time of an earlier frame, lies on the line between its neighbours. After
-    a clock that begins again the times go on where they were.
+    A frame with no time, with the time of an earlier frame, or with one that lies far beyond the frames after
+    it, is put on the line between its neighbours. After a clock that begins again the times go on where they
+    were.
     """
     stated = np.asarray(stamps, np.float64)
     num = len(stated)
-    if num and (np.diff(stated, prepend=-np.inf) > 0).all():  # false for NaN
-        return stated
     rows = np.flatnonzero(np.isfinite(stated))
-    if len(rows) < max(2, num / 2):
+    forward = np.diff(stated[rows]) / np.diff(rows)
+    forward = forward[forward > 0]
+    interval = lower_median(forward) if len(forward) else 1.0 / fps
+    if interval > _LONGEST or len(rows) < min(num, max(2, num / 2)):
         return np.arange(num) / fps
+    if len(rows) == num and len(forward) == num - 1:
+        return stated
+    before, here, after = stated[rows[:-2]], stated[rows[1:-1]], stated[rows[2:]]
+    outliers = (before < after) & (here > after + _RESTART * interval)
+    rows = np.delete(rows, 1 + np.flatnonzero(outliers))
     known = stated[rows]
     between, counts = np.diff(known), np.diff(rows)
-    forward = (between / counts)[between > 0]
-    interval = lower_median(forward) if len(forward) else 1.0 / fps
     restarts = between < -_RESTART * interval
     known = known + np.concatenate([[0.0], np.cumsum(np.where(restarts, interval * counts - between, 0.0))])
     highest = np.maximum.accumulate(known)
