@@ -197,7 +197,7 @@ def test_flags_that_do_not_go_together(args: list[str], message: str, capsys: py
 
 
 def test_a_file_of_boxes_that_is_not_there(capsys: pytest.CaptureFixture[str]):
-    assert main(["predict", "film.mp4", "--run", "run", "--boxes", "none.csv"]) == 1
+    assert main(["predict", "film.mp4", "--run", "run", "--boxes", "none.csv"]) == 2
     assert "none.csv: cannot be read" in capsys.readouterr().err
 
 

@@ -190,3 +190,29 @@ def test_a_path_that_begins_with_a_dash(archive: Path, place: Path, capsys: pyte
         assert main(["predict", *args]) == 0
         (record,) = json.loads(capsys.readouterr().out)
         assert record["path"].endswith("-clip2.mp4")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["notes.txt"], 1, "notes.txt: "),
+        (["0"], 1, "cameras are not read"),
+        (["rtsp://127.0.0.1/x"], 1, "is a live stream"),
+        (["/dev/null"], 1, "is neither a file nor a folder"),
+        (["gone.mp4"], 1, "gone.mp4: no such file or folder"),
+        ([""], 2, "the path is empty"),
+        (["day/*.avi"], 2, "day/*.avi: no video matches"),
+        (["clip0.mp4", "--jsonl", "day"], 2, "--jsonl day: is a folder; name a file"),
+        (["clip0.mp4", "--jsonl", "clip0.mp4/x.jsonl"], 2, "clip0.mp4 is a file, not a folder"),
+        (["clip0.mp4", "--json", "--jsonl", "-"], 2, "give one of them"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line(
+    archive: Path, place: Path, capsys: pytest.CaptureFixture[str], args: list[str], code: int, words: str
+):
+    os.symlink("nowhere.mp4", "gone.mp4")
+    assert main(["predict", *args, "--run", str(place / "runs" / "first")]) == code
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if words in line]
+    assert line
+    assert "Traceback" not in err

@@ -151,7 +151,7 @@ def test_models_come_from_anywhere(folder: Path, tmp_path: Path):
         ("foreign.pth", {}, UsageError, "--model"),
         ("x2d", {}, UsageError, "needs weights"),
         ("x2d", {"weights": "absent.pth"}, UsageError, "no such file"),
-        ("run", {"weights": "foreign.pth"}, UsageError, "no model name"),
+        ("run", {"weights": "foreign.pth"}, UsageError, "not the name of a model"),
         ("run", {"labels": ["a", "b"]}, UsageError, "2 names"),
         ("run", {"labels": "no_such_list"}, UsageError, "kinetics400"),
         ("run", {"num_classes": 7}, UsageError, "num_classes is 7"),

@@ -362,6 +362,8 @@ def find_videos(patterns: Sequence[str]) -> list[str]:
 
     found: dict[str, str] = {}
     for pattern in patterns:
+        if not pattern:
+            raise UsageError("VIDEO: the path is empty")
         path = Path(pattern)
         if is_url(pattern):
             found.setdefault(pattern, pattern)

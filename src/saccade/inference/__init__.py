@@ -1,4 +1,4 @@
-"""Using a trained model: `Predictor`, `Localizer`, `Detector`, and loading a model from wherever it is."""
+"""Inference with a trained model: `Predictor`, `Localizer`, `Detector`, and `load_for_inference`."""
 
 from __future__ import annotations
 

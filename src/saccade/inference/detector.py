@@ -1,4 +1,4 @@
-"""What each person in a video does: scores of every action for the boxes of some seconds."""
+"""Actions of people: scores of every action for the person boxes of a video."""
 
 from __future__ import annotations
 
@@ -36,8 +36,13 @@ _FIRST_SECOND = 900  # where the cut videos of AVA begin
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """One box, x1, y1, x2, y2 as fractions of the frame, at ``time`` seconds of the video, and the scores
-    float32 (K,) of all actions, each in 0..1 by itself. ``second`` is what the file of boxes calls it.
+    """A person box and its action scores.
+
+    Attributes:
+        second: as the file of boxes states it.
+        time: seconds from the start of the video.
+        box: x1, y1, x2, y2 as fractions of the frame.
+        scores: float32 (K,), sigmoid.
     """
 
     second: int
@@ -48,15 +53,15 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class PeopleActions:
-    """What people do in one video.
+    """The actions of the people in one video.
 
     Attributes:
         class_names: actions in label order.
-        people: in the order of time.
+        people: in order of time.
         duration: seconds; fps: frames per second, where the rate varies the usual one.
         gaps: start and end in seconds of the stretches in which nothing was recorded or can be decoded.
         damaged: what cannot be decoded: spans with ``start`` and ``end`` in seconds, and the ``cause``. Boxes
-            in them are left out.
+            at those times are left out.
     """
 
     path: str
@@ -68,14 +73,14 @@ class PeopleActions:
     damaged: Damage = ()
 
     def actions(self, person: Person, threshold: float = THRESHOLD, k: int = 5) -> list[tuple[str, float]]:
-        """What scores at least ``threshold``, best first, ``k`` at most."""
+        """The actions that score at least ``threshold``, best first, at most ``k``."""
         order = np.argsort(-person.scores, kind="stable")[:k]
         return [
             (self.class_names[i], float(person.scores[i])) for i in order if person.scores[i] >= threshold
         ]
 
     def to_dict(self, threshold: float = THRESHOLD, k: int = 5) -> dict[str, Any]:
-        """Plain values for JSON: the video, and of every person the actions above ``threshold``."""
+        """Plain values for JSON: the video, and for every person the actions above ``threshold``."""
         return {
             "path": self.path,
             "duration": round(self.duration, 3),
@@ -99,7 +104,7 @@ class PeopleActions:
 
 
 class Detector:
-    """A trained model of people's actions as a function from a video to `PeopleActions`.
+    """A trained detection model as a function from a video to `PeopleActions`.
 
     >>> detect = saccade.Detector("runs/x3d_m_ava", boxes="people.csv")
     >>> found = detect("film.mp4")
@@ -109,14 +114,14 @@ class Detector:
     Args:
         model, labels, device, weights, num_classes, clip, precision, frames_fps, backend: as for
             `Predictor`.
-        boxes: where the people are, in a file that `read_people` reads, or its rows. The rows of a video are
-            those whose ``video_id`` is the name of the file without its ending. Seconds are those of the
-            video; where it is too short for that, those of AVA, whose videos begin at second 900.
-        min_score: boxes that a detector was less sure of are left out.
+        boxes: the person boxes: a file that `read_people` reads, or its rows. A row belongs to the video
+            whose file name without suffix is its ``video_id``. Seconds count from the start of the video, or,
+            if the video is too short for that, from 900 as in AVA.
+        min_score: boxes with a lower detection score are ignored.
 
     Raises:
         UsageError, WeightsError: the model, weights, labels or device cannot be used, or the model was not
-            trained for people; the message says why.
+            trained for detection; the message says why.
         DataError: the file of boxes cannot be read.
     """
 
@@ -157,19 +162,19 @@ class Detector:
         self._scorer = Scorer(self.loaded.model, Detect(), self.clip, batch_size=1, precision=precision)
 
     def check(self, sources: Iterable[VideoInput]) -> None:
-        """Raise `DataError` unless there are boxes for every one of these videos."""
+        """Raise a `DataError` unless there are boxes for each of these videos."""
         for source in sources:
             self._of_video(source_name(source))
 
     def __call__(self, source: VideoInput, *, name: str | None = None) -> PeopleActions:
-        """What people do in one video.
+        """Score the actions of the people in one video.
 
         Args:
             source: a path, bytes, a file object, a URL or frames in memory, see `saccade.open_video`.
             name: what the result calls it, and what its boxes are found by; default: its path or URL, or the
                 name of a file object.
 
-        Where some frames cannot be decoded, the others are scored; see `PeopleActions.damaged`.
+        If some frames cannot be decoded, the others are used; see `PeopleActions.damaged`.
 
         Raises:
             VideoError: nothing in the video can be read, or no second with boxes; names it and the cause.
@@ -182,7 +187,7 @@ class Detector:
     def detect_many(
         self, sources: Iterable[VideoInput], *, workers: int = 2
     ) -> Iterator[PeopleActions | Failure]:
-        """What people do in many videos, in order; ``workers`` threads decode ahead.
+        """Score the actions of the people in many videos, in order; ``workers`` threads decode ahead.
 
         A video that cannot be read, or has boxes beyond its end, yields a `Failure` with its name and the
         cause, and the next ones follow.
@@ -214,8 +219,8 @@ class Detector:
         clips = np.stack([self._frames(name, second, reader, cut) for second in seconds])
         indices, rows = np.unique(clips, return_inverse=True)
         planned = tuple(
-            PlannedClip(tuple(own.tolist()), self.clip.short_side, "pyslowfast", {WHOLE: moments[second]})
-            for second, own in zip(seconds, rows.reshape(clips.shape), strict=True)
+            PlannedClip(tuple(frames.tolist()), self.clip.short_side, "pyslowfast", {WHOLE: moments[second]})
+            for second, frames in zip(seconds, rows.reshape(clips.shape), strict=True)
         )
         chunks = read_chunks(reader, VideoPlan(indices, planned), max_clips=1)
         for second, chunk in zip(seconds, chunks, strict=True):
@@ -256,7 +261,7 @@ class Detector:
         return self._moments[name]
 
     def _begins_late(self, path: str, moments: Mapping[int, Any], duration: float) -> bool:
-        """Whether the seconds count from 900 at the beginning of the video."""
+        """Whether the seconds count from 900 at the start of the video."""
         first, last = min(moments), max(moments)
         if last < duration:
             return False
@@ -274,12 +279,12 @@ def _duration(video: FrameTimes, damaged: Damage) -> float:
 
 
 def video_id(path: str) -> str:
-    """What files of boxes call a video: the name of its file without the ending, or of its folder."""
+    """The ``video_id`` of a video in files of boxes: its file name without suffix, or the folder name."""
     return Path(path).name if Path(path).is_dir() else Path(path).stem
 
 
 def _moments(rows: Iterable[BoxRow], min_score: float) -> dict[str, dict[int, tuple[Box, ...]]]:
-    """Of each video and second the boxes, each once."""
+    """The boxes by video and second, without duplicates."""
     found: dict[str, dict[int, dict[Box, None]]] = {}
     for row in rows:
         if row.score >= min_score:

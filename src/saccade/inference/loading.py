@@ -1,6 +1,4 @@
-"""A model for inference, wherever it comes from: a run folder, weights of ours or of another code base, a
-module.
-"""
+"""Load a model for inference from a run folder, from weights of Saccade or another code base, or a module."""
 
 from __future__ import annotations
 
@@ -25,14 +23,15 @@ from saccade.tasks.result import clip_from_dict
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with what is needed to feed and to read it. One that was loaded is in evaluation mode.
+    """A model, the clip it takes and the names of its classes. Loaded from a file, it is in evaluation mode.
 
     Attributes:
-        class_names: in label order; numbers where ``named`` is false.
+        class_names: in label order; numbers if ``named`` is false.
         clip: the clip it was trained to see, test side.
         task: what it was trained for, one of `saccade.tasks.list_tasks`.
-        pairs: pairs of its classes that differ in the direction of time alone.
-        name: the architecture; origin: run folder or file the weights came from.
+        pairs: pairs of classes that differ only in the direction of time.
+        name: the architecture.
+        origin: the run folder or file of the weights.
     """
 
     model: nn.Module
@@ -62,25 +61,25 @@ def load_for_inference(
 
     Args:
         source: a run folder; a .safetensors file written by Saccade; the name of a model (with
-            ``weights``); a module; or what this function gave before.
+            ``weights``); a module; or a `LoadedModel`.
         weights: a checkpoint of any code base `saccade.load_weights` knows, for a model name or a module.
         num_classes: classes of a named model; default: as many as ``labels``, else 400.
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``.
-        clip: overrides the clip that comes with the model.
-        device: ``auto`` is CUDA where there is one, or where a module or `LoadedModel` is. A module is left
-            as it is: a copy is used on another device, and where another memory format is quicker.
-        task: of weights of another code base, or of a module; default ``single-label``. Weights of ours say
-            it themselves.
+        clip: replaces the clip that comes with the model.
+        device: ``auto`` is the device of a module or `LoadedModel`, else CUDA if available. A module is not
+            changed: a copy is used on another device, or if another memory format is faster.
+        task: of weights of another code base, or of a module; default ``single-label``. Weights written by
+            Saccade state it.
         overrides: options of `saccade.create_model`, with the name of a model.
 
     Raises:
-        UsageError: the source is nothing of the kind, or the labels are not as many as the classes.
+        UsageError: the source is none of these, or there are more or fewer labels than classes.
         WeightsError: the weights cannot be read or do not fit.
     """
     names = read_labels(labels)
     if overrides and not (isinstance(source, str) and _is_model_name(source)):
-        raise UsageError(f"model.overrides: go with the name of a model (--model), and {source} is none")
+        raise UsageError(f"model.overrides: need the name of a model (--model), not {source}")
     if isinstance(source, nn.Module | LoadedModel) and device == "auto":
         home = model_device(source.model if isinstance(source, LoadedModel) else source)
     else:
@@ -94,7 +93,7 @@ def load_for_inference(
     else:
         if weights is not None:
             raise UsageError(
-                f"{source} is no model name; weights are given together with one (saccade models)"
+                f"{source}: not the name of a model, which weights= needs (saccade models lists the names)"
             )
         loaded = _from_file(Path(source))
     if task is not None and task != loaded.task:
@@ -128,7 +127,7 @@ def load_for_inference(
 
 
 def _prepared(model: nn.Module, device: torch.device) -> nn.Module:
-    """A model that nobody else holds, in evaluation mode on its device, in the layout that it prefers."""
+    """The model in evaluation mode, on the device, in the memory format that it prefers."""
     model = model.eval().to(device)
     if device.type != "mps":
         model = model.to(memory_format=contract.memory_format(model))  # type: ignore[call-overload]
@@ -136,14 +135,14 @@ def _prepared(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _is_on(model: nn.Module, device: torch.device) -> bool:
-    """Whether a model is on the device; ``cuda`` is the current one."""
+    """Whether the model is on the device; ``cuda`` means the current CUDA device."""
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return model_device(model) == device
 
 
 def _has_layout(model: nn.Module) -> bool:
-    """Whether the weights are in the layout that the model prefers."""
+    """Whether the weights are in the memory format that the model prefers."""
     layout = contract.memory_format(model)
     return all(p.is_contiguous(memory_format=layout) for p in model.parameters() if p.ndim == 5)
 
@@ -159,13 +158,15 @@ def load_for_task(
     clip: ClipSpec | None = None,
     device: str | torch.device = "auto",
 ) -> LoadedModel:
-    """As `load_for_inference`, for what can use models trained for ``task`` alone.
+    """Like `load_for_inference`, but only for models trained for ``task``.
 
-    Modules and weights of other code bases, which do not say what they were trained for, are taken to be.
+    Modules and weights of other code bases do not state their task; they are used for ``task``.
+
+    Args:
+        otherwise: end of the message if the model was trained for another task.
 
     Raises:
-        UsageError, WeightsError: as from `load_for_inference`; or the model was trained for something else,
-            which the message says, with ``otherwise`` behind it.
+        UsageError, WeightsError: as `load_for_inference`; or the model was trained for another task.
     """
     silent = isinstance(source, nn.Module) or weights is not None
     loaded = load_for_inference(
@@ -190,9 +191,7 @@ def task_of(loaded: LoadedModel) -> Task:
 
 
 def read_labels(labels: str | os.PathLike[str] | Sequence[str] | None) -> tuple[str, ...]:
-    """Class names from a sequence, a file with one per line, or the name of a list that ships. None gives
-    ().
-    """
+    """Class names from a sequence, a file with one per line, or a list that ships by name; () for None."""
     if labels is None:
         return ()
     from saccade.data.classnames import class_names
@@ -245,14 +244,14 @@ def _from_name(
     from saccade.models import create_model, read_weights
 
     if weights is None:
-        raise UsageError(f"model {name} needs weights, a checkpoint file: none come with Saccade")
+        raise UsageError(f"model {name} needs weights (a checkpoint file); Saccade ships none")
     file = Path(weights)
     if file.suffix == ".safetensors" and file.is_file() and "model" in read_weights(file)[1]:
         loaded = _from_file(file)
         if loaded.name != name:
             raise UsageError(f"{file}: holds a {loaded.name}, not a {name}")
         if overrides:
-            raise UsageError(f"model.overrides: {file} says itself how its model is built")
+            raise UsageError(f"model.overrides: have no effect, {file} states how its model is built")
         return loaded
     task = task or "single-label"
     count = {"num_classes": num_classes} if num_classes else {}
@@ -267,9 +266,9 @@ def _from_module(
     num_classes: int = 0,
     clip: ClipSpec | None = None,
 ) -> LoadedModel:
-    """Any module; what it does not say of itself (``num_classes``, ``model_name``) the arguments do."""
+    """Any module; the arguments state what its attributes (``num_classes``, ``model_name``) do not."""
     if weights is not None:
-        _load_whole(model, weights)
+        _load_with_classifier(model, weights)
     stated = getattr(model, "num_classes", None)
     num_classes = stated if isinstance(stated, int) else num_classes or contract.num_classes(model) or 0
     if num_classes < 1:
@@ -288,12 +287,12 @@ def _from_module(
     )
 
 
-def _load_whole(model: nn.Module, weights: str | os.PathLike[str]) -> None:
-    """Load weights with their classifier: the predictions of a new one would be noise."""
+def _load_with_classifier(model: nn.Module, weights: str | os.PathLike[str]) -> None:
+    """Load weights including the classifier; predictions of a new classifier would be noise."""
     from saccade.models import load_weights
 
     if not Path(weights).is_file():
-        raise UsageError(f"{os.fspath(weights)}: no such file of weights")
+        raise UsageError(f"{os.fspath(weights)}: no such file")
     report = load_weights(model, weights)
     classifier = set(contract.classifier_parameters(model))
     if not classifier <= set(report.mapped.values()):
@@ -305,7 +304,7 @@ def _load_whole(model: nn.Module, weights: str | os.PathLike[str]) -> None:
 
 
 def own_clip(model: nn.Module) -> ClipSpec:
-    """The clip that a model was built for, its overrides included.
+    """The clip that a model was built for, including its overrides.
 
     Raises:
         UsageError: the module does not say which clip it sees.

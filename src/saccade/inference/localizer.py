@@ -1,4 +1,4 @@
-"""What happens when in a video: scores of every class at every frame."""
+"""Temporal localisation: scores of every class at every frame of a video."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from saccade.tasks.timeline import Timeline
 from saccade.video import Backend, VideoReader, open_video
 from saccade.video.source import VideoInput, source_name
 
-_CHUNK_WINDOWS = 8  # windows decoded, and held, at a time
+_CHUNK_WINDOWS = 8  # windows that are decoded, and in memory, at a time
 
 
 class Localizer:
-    """A trained model that localises as a function from a video to a `Timeline`.
+    """A trained localisation model as a function from a video to a `Timeline`.
 
     >>> locate = saccade.Localizer("runs/my_run")
     >>> [(segment.label, segment.start, segment.end) for segment in locate("video.mp4").segments()]
     [('rising', 1.2, 3.4)]
 
-    A video passes in overlapping windows of the clip the model was trained for, joined without seams, so its
-    length does not matter for memory.
+    A video is scored in overlapping windows of the clip that the model was trained with, and their scores are
+    blended, so memory does not depend on the length of the video.
 
     Args:
         model, labels, device, weights, num_classes, clip: as for `Predictor`.
         batch_size, precision, frames_fps, backend: as for `Predictor`.
-        overlap: fraction of a window that its neighbour has too.
+        overlap: fraction of a window that the next one overlaps.
 
     Raises:
         UsageError, WeightsError: the model, weights, labels or device cannot be used, or the model was not
@@ -84,14 +84,14 @@ class Localizer:
         )
 
     def __call__(self, source: VideoInput, *, name: str | None = None) -> Timeline:
-        """Localise in one video.
+        """Localise actions in one video.
 
         Args:
             source: a path, bytes, a file object, a URL or frames in memory, see `saccade.open_video`.
             name: what the result calls it; default: its path or URL, the name of a file object, ``<bytes>``
                 or ``<frames>``.
 
-        Where some frames cannot be decoded, the others are scored; see `Timeline.damaged`.
+        If some frames cannot be decoded, the others are scored; see `Timeline.damaged`.
 
         Raises:
             VideoError: nothing in the video can be read; names it and the cause.
@@ -101,7 +101,7 @@ class Localizer:
         return self._locate(name, self._decode(source, threads=0))
 
     def locate_many(self, sources: Iterable[VideoInput], *, workers: int = 2) -> Iterator[Timeline | Failure]:
-        """Localise in many videos, in order; ``workers`` threads decode ahead.
+        """Localise actions in many videos, in order; ``workers`` threads decode ahead.
 
         A video that cannot be read yields a `Failure` with its name and the cause, and the next ones follow.
         A rate goes with frames in memory as a pair ``(frames, fps)``.

@@ -1,4 +1,4 @@
-"""What happens in a video: the best labels for all of it, and for each window of it."""
+"""Classify videos: the best labels of the video, and of each window of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from saccade.video import Backend, VideoReader, open_video
 from saccade.video.damage import damage_dict
 from saccade.video.source import VideoInput, source_name
 
-_CHUNK_CLIPS = 8  # clips decoded, and held, at a time
+_CHUNK_CLIPS = 8  # clips that are decoded, and in memory, at a time
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Prediction:
         class_names: in label order.
         scores: float32 (num_classes,), the mean of the windows' softmax, which adds up to 1; for a
             multi-label model, the maximum sigmoid over the windows (or the mean: see `TrainConfig.ensemble`).
-        windows: the clips looked at, in order of time. With the default views they cover the video end to
-            end.
+        windows: the clips shown to the model, in order of time. The default views cover the video from end
+            to end.
         window_scores: float32 (num_windows, num_classes).
         duration: seconds; fps: frames per second, where the rate varies the usual one.
         views: ``CLIPSxCROPS``.
@@ -137,21 +137,21 @@ class Predictor:
     >>> clip = ClipSpec(num_frames=8, stride=4, crop=112, short_side=128)
     >>> predict = saccade.Predictor(any_module, ["cat", "dog"], clip=clip)
 
-    A module is left as it is: its mode, its device and its memory format.
+    The mode, device and memory format of a module are not changed.
 
     Args:
         model: a run folder, a .safetensors file written by Saccade, a model name (with ``weights``), a
-            module, or what `load_for_inference` gave.
+            module, or the `LoadedModel` of `load_for_inference`.
         labels: class names: a sequence, a file with one per line, or a list that ships, such as
             ``kinetics400``. Default: those that come with the weights, else numbers.
-        device: ``auto`` is CUDA where there is one, and for a module or `LoadedModel` where it is.
+        device: ``auto`` is the device of a module or `LoadedModel`, else CUDA if available.
         weights: a checkpoint of any code base `saccade.load_weights` knows, for a model name or a module.
-        views: ``CLIPSxCROPS``; ``auto`` is as many clips, cut at the centre, as it takes to cover the video
-            end to end.
-        clip: the clip to show the model; default: the one it was trained for.
+        views: ``CLIPSxCROPS``; ``auto``: as many centre-cropped clips as cover the video from end to end.
+        clip: the clip that the model takes; default: the one it was trained with.
         temporal_rule: one of `saccade.sampling.temporal.RULES`; default: see `rule_to_predict`.
-        batch_size: most views per forward pass; None chooses by memory.
-        task: of weights of another code base, ``single-label`` or ``multi-label``; ours say it themselves.
+        batch_size: maximum number of views per forward pass; None: chosen by memory.
+        task: of weights of another code base, ``single-label`` or ``multi-label``; weights written by Saccade
+            state it.
         frames_fps: frames per second of folders of images and of frames in memory, which do not say it; None:
             30.
         backend: what decodes, see `saccade.open_video`.
@@ -221,7 +221,7 @@ class Predictor:
             name: what the result calls it; default: its path or URL, the name of a file object, ``<bytes>``
                 or ``<frames>``.
 
-        Where some frames cannot be decoded, the others are predicted; see `Prediction.damaged`.
+        If some frames cannot be decoded, the others are used; see `Prediction.damaged`.
 
         Raises:
             VideoError: nothing in the video can be read; names it and the cause.
@@ -299,7 +299,7 @@ class Predictor:
         )
 
     def _span(self, clip: NDArray[np.int64], video: FrameTimes) -> tuple[float, float]:
-        """What a clip stands for, in seconds: from its first to its last frame, or all of the video."""
+        """Start and end in seconds of what a clip represents: its frames; for a segment rule, the video."""
         if self.temporal_rule in SEGMENT_RULES:
             return 0.0, video.duration
         return float(video.seconds(clip[0])), float(video.ends(clip[-1]))
@@ -310,8 +310,8 @@ class Predictor:
 
 
 def rule_to_predict(loaded: LoadedModel) -> str:
-    """``saccade``, whose clips reach both ends of the video; but a model that was trained on one frame of
-    each segment of the video is shown just that.
+    """The temporal rule for prediction: ``saccade``, whose clips reach both ends of the video, or the segment
+    rule that the model was trained with.
     """
     trained = loaded.metadata.get("temporal_rule")
     return trained if trained in SEGMENT_RULES else "saccade"

@@ -167,7 +167,9 @@ def _checked(path: str, name: str) -> str:
         size = os.stat(path).st_size
     except FileNotFoundError as error:
         cause = "no such file or folder"
-        if _URL_LOST_A_SLASH.match(path):
+        if path.isdecimal():
+            cause += "; cameras are not read, record a file"
+        elif _URL_LOST_A_SLASH.match(path):
             cause += "; give a URL as a string, pathlib.Path removes one of its slashes"
         raise VideoError(name, cause) from error
     except (OSError, ValueError) as error:
