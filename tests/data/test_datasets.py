@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from saccade.data import entries as entries_module
+from saccade.data import holdout
 from saccade.data.datasets import load_dataset
 from saccade.data.types import VideoDataset
 from saccade.errors import DataError, UsageError
@@ -235,7 +235,7 @@ def test_unknown_places_and_arguments(tmp_path: Path) -> None:
 
 
 def test_real_clips(real_data: Path) -> None:
-    entries_module._log_hold_out.cache_clear()
+    holdout._log_hold_out.cache_clear()
     train, val = load_dataset(real_data / "ucf10", "train"), load_dataset(real_data / "ucf10", "val")
     assert (len(train), len(val), len(train.class_names)) == (205, 87, 10)
     assert train.class_names == val.class_names == tuple(sorted(train.class_names))

@@ -150,3 +150,34 @@ def test_folders_of_images_have_the_rate_of_the_run(
             main(["test", "run", *flags, "--workers", "0"])
     finally:
         settings.write_text(before)
+
+
+def test_a_folder_without_splits_is_tested_whole(place: Path, capsys: pytest.CaptureFixture[str]):
+    for split in ("train", "val"):
+        for name in NAMES:
+            for file in (place / "clips" / split / name).glob("*.mp4"):
+                (place / "flat" / name).mkdir(parents=True, exist_ok=True)
+                (place / "flat" / name / f"{split}{file.name}").write_bytes(file.read_bytes())
+    common = ["test", "run", "--workers", "0", "--json", "--out", "elsewhere"]
+    assert main([*common, "--data", "flat"]) == 0
+    shown = capsys.readouterr()
+    record = json.loads(shown.out)
+    assert (record["split"], record["results"][0]["num_videos"]) == ("all", 9)
+    assert "flat: states no splits, so all of it is tested" in shown.err
+    assert "held out" not in shown.err
+    assert main([*common, "--data", "flat", "--split", "val"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["num_videos"] == 3
+    assert main([*common, "--data", "clips"]) == 0  # states its splits
+    assert json.loads(capsys.readouterr().out)["split"] == "val"
+
+
+def test_the_data_of_the_run_without_splits_is_tested_on_what_was_held_out(
+    place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    (place / "again").mkdir(exist_ok=True)
+    (place / "again" / "best.safetensors").write_bytes((place / "run" / "best.safetensors").read_bytes())
+    (place / "again" / "config.json").write_text(json.dumps({"config": {"data": "clips/val"}}))
+    for data in ([], ["--data", "./clips/val"]):
+        assert main(["test", "again", "--workers", "0", "--json", "--out", str(tmp_path), *data]) == 0
+        record = json.loads(capsys.readouterr().out)
+        assert (record["split"], record["results"][0]["num_videos"]) == ("val", 3)

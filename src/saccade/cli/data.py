@@ -337,7 +337,8 @@ def _print_balance(report: CheckReport) -> None:
 
 
 def _print_findings(report: CheckReport) -> None:
-    unreadable = [f"{file.path}: {file.cause}" for file in report.unreadable]
+    _list(list(report.warnings), "warnings about lists and folders", "yellow")
+    unreadable = [f"{file.name}: {file.cause}" for file in report.unreadable]
     _list(unreadable, "unreadable", "red")
     _list(
         [_together(group) for group in report.duplicates_across_splits], "the same file in two splits", "red"
@@ -350,18 +351,18 @@ def _print_findings(report: CheckReport) -> None:
         else f"{report.num_frames}x{report.stride} ({span / 30:.2f} s)"
     )
     _list(
-        [f"{file.path}: {file.num_frames} frames at {file.fps:.4g} fps" for file in report.short],
+        [f"{file.name}: {file.num_frames} frames at {file.fps:.4g} fps" for file in report.short],
         f"shorter than a clip of {clip}: frames repeat",
         "yellow",
     )
     _list(
-        [f"{file.path}: {gaps_text(file.gaps, file.seconds)}" for file in report.with_gaps],
+        [f"{file.name}: {gaps_text(file.gaps, file.seconds)}" for file in report.with_gaps],
         "with gaps in which nothing was recorded: no clip lies in one",
         "yellow",
     )
     _list(
         [
-            f"{file.path}: usually {file.fps:.4g} fps, {file.num_frames} frames in {file.seconds:.4g} s"
+            f"{file.name}: usually {file.fps:.4g} fps, {file.num_frames} frames in {file.seconds:.4g} s"
             for file in report.varying
             if not file.gaps
         ],
@@ -372,7 +373,7 @@ def _print_findings(report: CheckReport) -> None:
     within = [group for group in report.duplicates if id(group[0]) not in across]
     _list([_together(group) for group in within], "the same file more than once in a split", "yellow")
     _list(
-        [f"{one.path}  ~  {other.path}" for one, other in report.look_alikes()],
+        [f"{one.name}  ~  {other.name}" for one, other in report.look_alikes()],
         "pairs across splits that look alike (encoded twice, or one source?)",
         "yellow",
     )
@@ -382,7 +383,7 @@ def _print_findings(report: CheckReport) -> None:
 
 
 def _together(group: Sequence[FileFacts]) -> str:
-    return "  =  ".join(f"{file.path} ({file.split})" for file in group)
+    return "  =  ".join(f"{file.name} ({file.split})" for file in group)
 
 
 def _print_verdict(report: CheckReport) -> None:

@@ -159,7 +159,7 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: argparse.ArgumentParser, *, default: str = "val") -> None:
     """A data set and its split."""
     parser.add_argument(
         "--data",
@@ -174,9 +174,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--split",
-        default="val",
         choices=("train", "val", "test", "all"),
-        help="split to use (default %(default)s)",
+        help=f"split to use (default {default})",
     )
 
 
@@ -336,7 +335,7 @@ def dataset_from_flags(
         raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
     return load_dataset(
         data,
-        options.split,
+        options.split or "val",
         class_names=class_names,
         root=options.root or (settings.get("root") if not options.data else None) or None,
         val_fraction=settings.get("val_fraction", 0.2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,7 @@ def run(args: list[str]) -> int:
     loaded = load_from_flags(options.source, None, options)
     task = _task(loaded, options)
     folder = check_folder(_folder(options))
+    options.split = options.split or _default_split(options, settings)
     given = _data_options(options, settings)
     dataset = _dataset(task, loaded, options, settings, given)
     with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
@@ -106,7 +108,7 @@ def _parser() -> Parser:
         epilog=EXAMPLES,
     )
     add_source(parser)
-    add_data(parser)
+    add_data(parser, default="val; all of a list or folder without splits that --data gives")
     parser.add_argument(
         "--allow-missing", action="store_true", help="skip listed files that do not exist, with a warning"
     )
@@ -193,6 +195,22 @@ def _task(loaded: LoadedModel, options: Namespace) -> Task:
                 )
     own = {entry.name for entry in fields(task)}
     return replace(task, **{name: value for name, value in given.items() if name in own})
+
+
+def _default_split(options: Namespace, settings: Mapping[str, Any]) -> str:
+    """``val``, or ``all`` of a list or folder without splits that the model was not trained on."""
+    from saccade.data.datasets import states_splits
+
+    trained_on = settings.get("data")
+    if not options.data or (trained_on and os.path.realpath(options.data) == os.path.realpath(trained_on)):
+        return "val"
+    try:
+        if states_splits(options.data, root=options.root):
+            return "val"
+    except DataError:  # the task's own reader may read it, or say what is wrong
+        return "val"
+    print(f"{options.data}: states no splits, so all of it is tested", file=sys.stderr)
+    return "all"
 
 
 def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:

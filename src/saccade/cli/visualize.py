@@ -126,7 +126,7 @@ def _embedding(options: Namespace) -> int:
         perplexity=options.perplexity,
     )
     title = f"{loaded.name}, {source.resolve().name if source.is_dir() else source.name}"
-    subtitle = f"{len(seen.items)} clips of {Path(dataset.root).name or dataset.root}, {options.split}"
+    subtitle = f"{len(seen.items)} clips of {Path(dataset.root).name or dataset.root}, {dataset.split}"
     picture, page = folder / "embedding.png", folder / "embedding.html"
     save_figure(embedding_chart(found, options.method, title=title, subtitle=subtitle), picture)
     with show_progress("writing", unit="clips", transient=True) as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from saccade.data.datasets import read_entries
-from saccade.data.entries import Entry
+from saccade.data.entries import Entry, collected_warnings
 from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.progress import Progress, ignore
@@ -46,6 +46,7 @@ class FileFacts:
         duration: seconds; 0: ``num_frames / fps``.
         varying: whether the frame rate varies, so that clips are taken by time.
         gaps: start and end in seconds of the stretches in which nothing was recorded.
+        start, end: the segment of the file that is the clip, in seconds; None: all of it.
         size: height and width in pixels.
         sha256: of the file's bytes; empty for a folder of frames.
         look: 192 bits as hex, a perceptual hash of the first, middle and last frame.
@@ -67,6 +68,17 @@ class FileFacts:
     look: str = ""
     damage: tuple[DamagedSpan, ...] = ()
     cause: str | None = None
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The path, and the segment if it is one."""
+        if self.start is None and self.end is None:
+            return self.path
+        return (
+            f"{self.path} ({self.start or 0:g} s to {'its end' if self.end is None else f'{self.end:g} s'})"
+        )
 
     @property
     def seconds(self) -> float:
@@ -91,6 +103,8 @@ class CheckReport:
         num_frames: frames of a training clip.
         stride: its stride, at 30 frames per second.
         temporal_rule: how frames are sampled; a segment rule ignores the stride.
+        warnings: what was said while the lists and folders were read: files left out, columns that are not
+            used, numbers of labels.
     """
 
     root: str
@@ -99,6 +113,7 @@ class CheckReport:
     num_frames: int
     stride: int
     temporal_rule: str = "saccade"
+    warnings: tuple[str, ...] = ()
 
     @property
     def by_segments(self) -> bool:
@@ -143,17 +158,21 @@ class CheckReport:
 
     @property
     def duplicates(self) -> list[list[FileFacts]]:
-        """Groups of files with the same bytes."""
-        groups: dict[str, list[FileFacts]] = defaultdict(list)
+        """Groups of files with the same bytes, or of the same segment of such files."""
+        return self._alike(lambda file: (file.sha256, file.start, file.end))
+
+    def _alike(self, key: Callable[[FileFacts], Any]) -> list[list[FileFacts]]:
+        groups: dict[Any, list[FileFacts]] = defaultdict(list)
         for file in self.files:
             if file.sha256:
-                groups[file.sha256].append(file)
+                groups[key(file)].append(file)
         return [group for group in groups.values() if len(group) > 1]
 
     @property
     def duplicates_across_splits(self) -> list[list[FileFacts]]:
-        """Groups of files with the same bytes in more than one split."""
-        return [group for group in self.duplicates if len({file.split for file in group}) > 1]
+        """Groups of files, or segments of files, with the same bytes in more than one split."""
+        alike = self._alike(lambda file: file.sha256)
+        return [group for group in alike if len({file.split for file in group}) > 1]
 
     @property
     def contradictions(self) -> list[list[FileFacts]]:
@@ -201,6 +220,7 @@ class CheckReport:
         return {
             "root": self.root,
             "ok": self.ok,
+            "warnings": list(self.warnings),
             "class_names": list(self.class_names),
             "class_counts": self.class_counts,
             "missing_classes": self.missing_classes,
@@ -257,15 +277,18 @@ def check_data(
     if temporal_rule not in RULES:
         raise UsageError(f"temporal_rule: {temporal_rule!r} is unknown; known are {', '.join(RULES)}")
     processes = num_processes(workers)
-    names, wanted = _files(path, class_names, root)
-    order = {file.path: position for position, file in enumerate(wanted)}
+    with collected_warnings() as warnings:
+        names, wanted = _files(path, class_names, root)
+    order = {(file.path, file.start, file.end): position for position, file in enumerate(wanted)}
     facts: list[FileFacts] = []
     progress = progress or ignore
     progress(0, len(wanted))
     for file in _examine_all(wanted, processes, backend):
         facts.append(file)
         progress(len(facts), len(wanted))
-    facts.sort(key=lambda file: order[file.path])
+    facts.sort(key=lambda file: order[file.path, file.start, file.end])
+    if len(names) == 1:
+        warnings.append(f"{path}: one class, {names[0]!r}; a classifier needs two or more")
     return CheckReport(
         root=str(path),
         class_names=names,
@@ -273,6 +296,7 @@ def check_data(
         num_frames=num_frames,
         stride=stride,
         temporal_rule=temporal_rule,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 
@@ -296,6 +320,8 @@ def _files(
             labels=_labels(entry),
             listed_frames=entry.num_frames,
             listed_fps=entry.fps,
+            start=entry.start,
+            end=entry.end,
         )
         for entry in entries
     ]
@@ -352,6 +378,7 @@ def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
 
     try:
         options: dict[str, Any] = {"fps": file.listed_fps, "num_frames": file.listed_frames}
+        options |= {"start": file.start, "end": file.end}
         with open_video(file.path, backend, short_side=_LOOK_SIDE, **options) as video:
             length = len(video)
             if length == 0:

@@ -67,6 +67,7 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         self.labels = np.array([item.label for item in dataset.items], dtype=np.int64)
         self._num_frames = np.array([item.num_frames or 0 for item in dataset.items], dtype=np.int64)
         self._fps = np.array([item.fps or 0.0 for item in dataset.items])
+        self._spans = np.array([(item.start, item.end) for item in dataset.items], np.float64).reshape(-1, 2)
         self._actions = ActionTable(dataset.items, len(dataset.class_names))
         self.settings = settings
         self.cache = cache
@@ -203,12 +204,15 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         return video.frames(wanted.tolist())
 
     def _open(self, index: int, short_side: int) -> VideoReader:
+        start, end = (None if np.isnan(time) else float(time) for time in self._spans[index])
         return open_video(
             self.paths[index],
             self.settings.backend,
             short_side=short_side,
             fps=float(self._fps[index]) or self.settings.frames_fps,
             num_frames=int(self._num_frames[index]) or None,
+            start=start,
+            end=end,
         )
 
 

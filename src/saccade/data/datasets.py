@@ -18,7 +18,9 @@ from typing import Any, TypeVar, get_args
 
 from saccade.data.classnames import LabelFinder
 from saccade.data.classnames import class_names as read_class_names
-from saccade.data.entries import ClassNames, Entry, Listing, Split, StrPath, labelled_entries, select_split
+from saccade.data.entries import ClassNames, Entry, Listing, Split, StrPath
+from saccade.data.holdout import with_splits
+from saccade.data.labelling import labelled, select_split, without_missing
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError, UsageError
 from saccade.plugins import Registry, import_file
@@ -98,8 +100,8 @@ def register_dataset(name: str, *, recognises: Callable[[Path], bool] | None = N
         ...     return VideoDataset(tuple(items), names, split, str(path))
         >>> from pathlib import Path
         >>> _ = Path("clips.tab").write_text("a.mp4\\twalk\\ttrain\\nb.mp4\\trun\\tval\\n")
-        >>> saccade.load_dataset("tab_file:clips.tab", "val").items
-        (VideoItem(path='b.mp4', label=0, num_frames=None, fps=None, actions=(), duration=None),)
+        >>> [(item.path, item.label) for item in saccade.load_dataset("tab_file:clips.tab", "val").items]
+        [('b.mp4', 0)]
         >>> len(saccade.load_dataset("clips.tab", "train"))
         1
     """
@@ -185,6 +187,18 @@ def load_dataset(
     return dataset if labelled else _without_labels(dataset)
 
 
+def states_splits(path: StrPath, *, root: StrPath | None = None) -> bool:
+    """Whether the data set says of its videos which split they are in, so that none are held out of it.
+
+    Raises:
+        UsageError, DataError: as `load_dataset`.
+    """
+    reader, place = find_reader(path)
+    if not reader.lists:
+        return True
+    return any(entry.split is not None for entry in _listing(reader, place, "all", None, root).entries)
+
+
 def read_entries(
     path: StrPath,
     *,
@@ -197,7 +211,7 @@ def read_entries(
     reader, place = find_reader(path)
     if reader.lists:
         listing = _listing(reader, place, "all", class_names, root)
-        return labelled_entries(listing, place, "all", class_names, 0.2)
+        return labelled(with_splits(listing.entries, place, "train", 0.2), listing, place, class_names)
     found = {}
     for split in ("train", "val", "test"):
         try:
@@ -206,13 +220,13 @@ def read_entries(
             missing = error
     if not found:
         raise missing
-    entries: dict[str, Entry] = {}
+    entries: dict[tuple[Any, ...], Entry] = {}
     for split, dataset in found.items():
         for item in dataset.items:
             actions = item.actions if item.label < 0 else None
             entry = Entry(item.path, str(item.label), reader.name, split, actions=actions)
-            entry = replace(entry, num_frames=item.num_frames, fps=item.fps)
-            entries.setdefault(item.path, entry)
+            entry = replace(entry, num_frames=item.num_frames, fps=item.fps, start=item.start, end=item.end)
+            entries.setdefault((item.path, item.start, item.end), entry)
     return next(iter(found.values())).class_names, list(entries.values())
 
 
@@ -298,12 +312,22 @@ def _dataset(
     val_fraction: float,
     allow_missing: bool,
 ) -> VideoDataset:
-    names, entries = labelled_entries(listing, place, split, class_names, val_fraction)
-    selected = select_split(entries, place, split, allow_missing=allow_missing)
+    entries = with_splits(listing.entries, place, split, val_fraction)
+    if allow_missing:
+        entries = without_missing(entries, place, split)
+    names, entries = labelled(entries, listing, place, class_names)
+    selected = select_split(entries, place, split)
     multi_label = any(entry.actions is not None for entry in selected)
     items = tuple(
         VideoItem(
-            e.path, -1 if multi_label else int(e.label), e.num_frames, e.fps, e.actions or (), e.duration
+            path=e.path,
+            label=-1 if multi_label else int(e.label),
+            num_frames=e.num_frames,
+            fps=e.fps,
+            actions=e.actions or (),
+            duration=e.duration,
+            start=e.start,
+            end=e.end,
         )
         for e in selected
     )

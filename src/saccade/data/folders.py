@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
@@ -19,13 +17,12 @@ from saccade.data.entries import (
     StrPath,
     first_few,
     splits_of,
+    warn_once,
     without_split,
 )
 from saccade.data.something import misplaced
 from saccade.errors import DataError
 from saccade.video.folders import find_videos, is_frame_folder, is_hidden, is_image_name, is_video_name
-
-logger = logging.getLogger(__name__)
 
 _LAYOUTS = (
     "expected train/ and val/ with a folder of each class, folders of classes, clips.csv (path,label,split), "
@@ -136,12 +133,6 @@ def left_out_text(files: Sequence[str]) -> str:
 def _kind(file: str) -> str:
     suffix = os.path.splitext(file)[1].lower()
     return "picture" if is_image_name(os.path.basename(file)) else suffix or "without an ending"
-
-
-@cache
-def warn_once(message: str) -> None:
-    """A warning, once in a process: every split of a data set is read from the same folder."""
-    logger.warning(message)
 
 
 def _check_siblings(root: Path, by_split: dict[str, Path]) -> None:

@@ -37,6 +37,8 @@ class VideoItem:
             the data set states them; None: all files, and open_video's default.
         actions: what happens in the video and when.
         duration: length in seconds as the data set states it.
+        start, end: the segment of the video that is the clip, in seconds from its first frame; None: from its
+            first frame, to its last. Times of ``actions`` count from the start of the segment.
     """
 
     path: str
@@ -45,6 +47,8 @@ class VideoItem:
     fps: float | None = None
     actions: tuple[Action, ...] = ()
     duration: float | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 Moment = tuple[str, int]
@@ -117,7 +121,15 @@ class VideoDataset:
         """
         item = self.items[index]
         fps = item.fps or frames_fps
-        return open_video(item.path, backend, short_side=short_side, fps=fps, num_frames=item.num_frames)
+        return open_video(
+            item.path,
+            backend,
+            short_side=short_side,
+            fps=fps,
+            num_frames=item.num_frames,
+            start=item.start,
+            end=item.end,
+        )
 
     def train_clips(self, settings: ClipSettings, cache: FrameCache | None = None) -> TrainClips:
         """What the worker processes of `TrainLoader` read clips with."""
@@ -137,8 +149,9 @@ class VideoDataset:
         }
 
 
-def _labels(item: VideoItem) -> int | list[list[float]]:
-    return [[a.label, a.start, a.end] for a in item.actions] if item.label < 0 else item.label
+def _labels(item: VideoItem) -> Any:
+    labels = [[a.label, a.start, a.end] for a in item.actions] if item.label < 0 else item.label
+    return labels if item.start is None and item.end is None else [labels, item.start, item.end]
 
 
 def _people(keyframe: Keyframe) -> list[int]:

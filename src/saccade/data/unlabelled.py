@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
-from saccade.data.entries import Entry, Split, StrPath, hold_out, split_of
-from saccade.data.folders import left_out_text, warn_once
+from saccade.data.entries import Entry, Split, StrPath, split_of, warn_once
+from saccade.data.folders import left_out_text
+from saccade.data.holdout import hold_out
 from saccade.data.lists import LIST_SUFFIXES
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import DataError

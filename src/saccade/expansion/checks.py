@@ -54,7 +54,9 @@ def _sizes_and_lengths(dataset: VideoDataset, base: TrainConfig) -> tuple[list[i
     count = min(NUM_SAMPLED, len(dataset.items))
     for item in (dataset.items[i * len(dataset.items) // count] for i in range(count)):
         try:
-            with open_video(item.path, fps=item.fps, num_frames=item.num_frames) as video:
+            with open_video(
+                item.path, fps=item.fps, num_frames=item.num_frames, start=item.start, end=item.end
+            ) as video:
                 sizes.append(min(video.size))
                 raw = base.temporal_rule in _RAW_RATE_RULES
                 frames = FrameTimes.of(video).longest_section

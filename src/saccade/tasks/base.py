@@ -278,6 +278,7 @@ class Task(ABC):
         """Load the training set, and the validation set unless `val_every` is 0."""
         train_set = self.load_split(config.data, "train", **self.data_options(config, "train"))
         self.check_dataset(train_set, source=config.data, error=ConfigError)
+        self.check_training(train_set, source=config.data)
         if not config.val_every:
             return train_set, None
         val_set = self.load_split(config.data, "val", **self.data_options(config, "val"))
@@ -308,6 +309,10 @@ class Task(ABC):
             raise DataError(
                 f"{where}: data set is single-label, but task {self.name} needs actions with times (Charades)"
             )
+
+    def check_training(self, dataset: VideoDataset, *, source: str = "") -> None:
+        """Raise `DataError` if nothing can be learned from ``dataset``. Other tasks: nothing to check."""
+        return None
 
     def check_validation(self, dataset: VideoDataset, *, source: str) -> None:
         """Raise `DataError` if a test on ``dataset`` gives no score."""

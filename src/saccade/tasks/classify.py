@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.data.types import VideoDataset, VideoItem
+from saccade.errors import DataError
 from saccade.sampling.views import Average, Views, parse_views
 from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, Problems, Task, View
@@ -171,6 +172,15 @@ class Classify(Task):
         yield from super().problems(config)
         if config.positive_weight != 1:
             yield "positive_weight", "is for the binary cross entropy; set it to 1 for task single-label"
+
+    def check_training(self, dataset: VideoDataset, *, source: str = "") -> None:
+        present = sorted({item.label for item in dataset.items})
+        if len(present) < 2:
+            name = dataset.class_names[present[0]] if dataset.class_names else str(present[0])
+            raise DataError(
+                f"{source or dataset.root}: all {len(dataset)} training videos are of one class, {name!r}; a "
+                "classifier needs two or more (folders of classes directly under the data set or its split)"
+            )
 
     def loss(
         self,

@@ -196,7 +196,10 @@ def _datasets(
 
 def _as_dataset(config: TrainConfig, given: Any, split: str) -> VideoDataset:
     if isinstance(given, VideoDataset):
-        get_task(config.task).from_config(config).check_dataset(given)
+        task = get_task(config.task).from_config(config)
+        task.check_dataset(given)
+        if split == "train":
+            task.check_training(given)
         return given
     for name in ("__len__", "__getitem__"):
         if not hasattr(given, name):

@@ -98,6 +98,8 @@ def open_video(
     num_frames: int | None = None,
     threads: int = 1,
     name: str | None = None,
+    start: float | None = None,
+    end: float | None = None,
 ) -> VideoReader:
     """Open a video: a file, a folder of JPEG or PNG frames, bytes, a file object, a URL, or frames in memory.
 
@@ -123,6 +125,8 @@ def open_video(
         threads: decoder threads. 1 suits worker processes.
         name: what messages and results call the video; default: its path or URL, the name of a file object,
             ``<bytes>`` or ``<frames>``.
+        start, end: a segment in seconds from the first frame, which is then the video (`SpanReader`); None:
+            from the first frame, to the last.
 
     Raises:
         VideoError: nothing there, not a video, no picture in it, or damaged beyond use.
@@ -148,6 +152,19 @@ def open_video(
         raise UsageError(f"num_frames must be at least 1, got {num_frames}")
     if threads < 0:
         raise UsageError(f"threads must be 0 (one per core) or more, got {threads}")
+    if start is not None or end is not None:
+        if not 0 <= (start or 0.0) < (np.inf if end is None else end):
+            raise UsageError(f"start and end: must be 0 or more and rise, got {start} and {end}")
+        video = open_video(
+            source,
+            backend,
+            short_side=short_side,
+            fps=fps,
+            num_frames=num_frames,
+            threads=threads,
+            name=name,
+        )
+        return _open_span(video, start, end)
     if is_frames(source):
         from saccade.video.array import ArrayReader
 
@@ -174,3 +191,13 @@ def open_video(
     from saccade.video.pyav import PyAVReader
 
     return PyAVReader(file, short_side=short_side, threads=threads)
+
+
+def _open_span(video: VideoReader, start: float | None, end: float | None) -> VideoReader:
+    from saccade.video.span import SpanReader
+
+    try:
+        return SpanReader(video, start, end)
+    except VideoError:
+        video.close()
+        raise
