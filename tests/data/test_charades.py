@@ -61,10 +61,10 @@ def test_the_official_lists(official: Path, source: Path):
             assert abs(len(video) / video.fps - item.duration) < 0.01
 
 
-def test_the_test_split_stands_for_val_aloud(official: Path, caplog: pytest.LogCaptureFixture):
-    from saccade.data.entries import _warn_of_test_for_val
+def test_the_test_split_is_used_for_val_with_a_warning(official: Path, caplog: pytest.LogCaptureFixture):
+    from saccade.data.entries import _log_once
 
-    _warn_of_test_for_val.cache_clear()
+    _log_once.cache_clear()
     assert len(load_dataset(official, "val")) == NUM_TEST
     assert "no val split; the test split is used instead" in caplog.text
     assert len(load_dataset(official, "test")) == NUM_TEST

@@ -298,9 +298,9 @@ def test_kinetics_times_name_files_that_are_cut(tmp_path: Path) -> None:
     [
         ((0, 1), ("0", "1"), ""),
         ((1, 2), ("1", "2"), "labels count from 1; the 2 classes are named 1 to 2"),
-        ((0, 7), ("0", "7"), "no clip has the label 1, 2, 3, 4, 5 and 1 more"),
+        ((0, 7), tuple("01234567"), "no clip has the label 1, 2, 3, 4, 5 and 1 more; there are 8 classes"),
         (("1.0", "0.0"), ("0", "1"), ""),
-        (("007", "008"), ("7", "8"), "no clip has the label"),
+        (("003", "002"), ("0", "1", "2", "3"), "no clip has the label 0, 1; there are 4 classes"),
     ],
 )
 def test_numbers_of_classes(

@@ -114,7 +114,7 @@ def _are_numbers(entries: Sequence[Entry]) -> bool:
 
 
 def _number_names(entries: Sequence[Entry], place: Path) -> tuple[str, ...]:
-    """Numbers as class names: those that occur, so that every class has clips.
+    """Numbers as class names: from 0 to the highest, or from 1 where 0 alone does not occur.
 
     Raises:
         DataError: they are no numbers of classes, but dates or ids.
@@ -134,13 +134,14 @@ def _number_names(entries: Sequence[Entry], place: Path) -> tuple[str, ...]:
         )
     if numbers[0] == 1 and not gaps:
         warn_once(f"{place}: labels count from 1; the {count} classes are named 1 to {highest}")
-    elif gaps or numbers[0]:
-        absent = [str(n) for n in sorted(set(range(highest)) - first.keys())]
+        return tuple(map(str, numbers))
+    absent = [str(number) for number in range(highest) if number not in first]
+    if absent:
         warn_once(
-            f"{place}: no clip has the label {first_few(absent)}; the {count} labels that occur are the "
-            "classes, named by their numbers"
+            f"{place}: no clip has the label {first_few(absent)}; there are {highest + 1} classes, named 0 "
+            f"to {highest}, {len(absent)} of them without clips"
         )
-    return tuple(map(str, numbers))
+    return tuple(map(str, range(highest + 1)))
 
 
 def _are_found(entries: Sequence[Entry], names: Sequence[str]) -> bool:
