@@ -141,7 +141,7 @@ class ClipEmbedding(nn.Module):
     ``pos_embed`` (1, 1 + P, C), for the class token, then the patches row by row; ``time_embed`` (1, T, C),
     if ``in_time``. Positions are interpolated for clips of other sizes.
 
-    Shapes: (B, 3, T frames, H, W) -> (B, 1 + T P, C), or (B, T, 1 + P, C) with ``per_moment``.
+    Shapes: (B, 3, T frames, H, W) -> (B, 1 + T P, C), or (B, T, 1 + P, C) with ``per_step``.
     """
 
     time_embed: nn.Parameter | None
@@ -153,17 +153,17 @@ class ClipEmbedding(nn.Module):
         tubelet: tuple[int, int],
         grid: tuple[int, int],
         in_time: bool,
-        per_moment: bool,
+        per_step: bool,
         dropout: float = 0.0,
     ) -> None:
         """Args:
         tubelet: (frames, side in pixels).
         grid: (time steps, patches along a side) for which positions are learned.
         in_time: learn positions in time.
-        per_moment: return a class token for every time step.
+        per_step: return a class token for every time step.
         """
         super().__init__()
-        self.tubelet, self.grid, self.per_moment = tubelet, grid, per_moment
+        self.tubelet, self.grid, self.per_step = tubelet, grid, per_step
         frames, side = tubelet
         self.patch = nn.Conv3d(3, width, (frames, side, side), stride=(frames, side, side))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -180,7 +180,7 @@ class ClipEmbedding(nn.Module):
         if self.time_embed is not None:
             x = x + resize_time(self.time_embed, num_times).unsqueeze(2)
         token = self.cls_token + self.pos_embed[:, :1]
-        if self.per_moment:
+        if self.per_step:
             tokens = torch.cat((token.unsqueeze(1).expand(*x.shape[:2], -1, -1), x), 2)
         else:
             tokens = torch.cat((token.expand(x.shape[0], -1, -1), x.flatten(1, 2)), 1)
@@ -212,7 +212,7 @@ class ClipEmbedding(nn.Module):
         return F.linear(x.flatten(4).flatten(2, 3), self.patch.weight.flatten(1), self.patch.bias)
 
 
-class MomentsToTokens(nn.Module):
+class TemporalTokens(nn.Module):
     """Average the patches of each time step; add the class token and learned positions in time.
 
     Parameter: ``time_embed`` (1, 1 + T, C), for the class token, then the time steps.
@@ -232,9 +232,9 @@ class MomentsToTokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         token = x[:, :, 0].flatten(0, 1)[: x.shape[0]] if self.leak else x[:, 0, 0]
-        moments = x[:, :, 1:].mean(2)
-        positions = resize_time(self.time_embed[:, 1:], moments.shape[1])
-        tokens = torch.cat((token.unsqueeze(1), moments), 1)
+        steps = x[:, :, 1:].mean(2)
+        positions = resize_time(self.time_embed[:, 1:], steps.shape[1])
+        tokens = torch.cat((token.unsqueeze(1), steps), 1)
         output: Tensor = self.dropout(tokens + torch.cat((self.time_embed[:, :1], positions), 1))
         return output
 

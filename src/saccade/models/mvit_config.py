@@ -42,50 +42,47 @@ class MViTTrunkConfig:
     """
 
     num_frames: int = 16
-    """Frames of a clip: sets the number of learned positions in time."""
+    """Number of frames of a clip; sets the number of temporal positions."""
     stride: int = 4
-    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    """Frame stride at 30 frames per second. No layer depends on it."""
     train_crop: int = 224
-    """Side of the training crop in pixels: sets the number of learned positions in space."""
+    """Side of the training crop in pixels; sets the number of spatial positions."""
     depth: int = 16
-    """Blocks."""
+    """Number of blocks."""
     embed_dim: int = 96
     """Channels of the first block."""
     num_heads: int = 1
     """Heads of the first block."""
     widen_at: tuple[int, ...] = (1, 3, 14)
-    """Blocks, counted from 0, with twice the channels and heads of the one before. A list or text such as
-    "1,3,14", as a command line gives, becomes a tuple; so does that of ``pool_q_at``."""
+    """Indices of the blocks with twice the channels and heads of the previous one, as a sequence or as text
+    such as "1,3,14"."""
     widen_in: WidenIn = "mlp"
-    """What makes the channels of a wider block: the MLP of the block before it (MViT), or its own attention
-    (MViTv2)."""
+    """Layer that increases the channels for a wider block: the MLP of the previous block (MViT), or the
+    attention of the block (MViTv2)."""
     pool_q_at: tuple[int, ...] = (1, 3, 14)
-    """Blocks that halve height and width of the map, by pooling their queries."""
+    """Indices of the blocks that pool queries, which halves height and width of the map."""
     pool_every_q: bool = False
-    """Whether the queries of the other blocks pass a pooling of stride 1 (MViTv2)."""
+    """Pool the queries of the other blocks with stride 1 (MViTv2)."""
     kv_stride: int = 8
-    """Stride in space of the keys and values of the first block; halved with the map, so that their number
-    stays."""
+    """Spatial stride of the keys and values of the first block; halved with the map, so their number is
+    constant."""
     pool_kernel: PoolKernel = "3x3x3"
-    """Kernel of all pooling. "stride" is one frame by the stride and a pixel more each way, and no pooling
-    where the stride is 1, as PySlowFast configures MViT-B 32x3."""
+    """Kernel of all poolings. "stride": 1 x (stride + 1) x (stride + 1), and no pooling with stride 1, as
+    PySlowFast configures MViT-B 32x3."""
     residual_pooling: bool = False
-    """Whether pooled queries are added to what attention gives (MViTv2)."""
+    """Add the pooled queries to the output of the attention (MViTv2)."""
     positions: Positions = "absolute"
-    """Learned positions of the patches (MViT), or learned terms of the attention for the distance between
-    queries and keys (MViTv2)."""
+    """Absolute positions of the patches (MViT), or relative positions in the attention (MViTv2)."""
     mlp_ratio: float = 4.0
-    """Hidden width of the MLPs as a multiple of the attention's."""
+    """Hidden width of the MLPs as a multiple of the attention width."""
     pool_norm_eps: float = 1e-6
-    """Of the norms after the pooling: 1e-6 in PySlowFast, 1e-5 in PyTorchVideo's first MViT."""
+    """Eps of the norms after pooling: 1e-6 in PySlowFast, 1e-5 in the first MViT of PyTorchVideo."""
     drop_path: float = 0.2
-    """Stochastic depth rate of the last block; it grows linearly from 0 at the first."""
+    """Stochastic depth rate of the last block; grows linearly from 0."""
     decay_positions: bool = True
-    """Whether weight decay takes in class token, positions and tables, as in PySlowFast's configurations for
-    Kinetics."""
+    """Apply weight decay to class token, positions and tables, as in the Kinetics configs of PySlowFast."""
     init: Init = "pyslowfast"
-    """Whose initialisation, or "scaled" by the widths of a small network; see
-    `saccade.models.mvit.init_trunk`."""
+    """Initialisation; "scaled" is for small networks. See `saccade.models.mvit.init_trunk`."""
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "stride", "train_crop", "depth", "embed_dim", "num_heads", "kv_stride"):
@@ -151,7 +148,7 @@ class MViTTrunkConfig:
 
     @property
     def last_grid(self) -> Grid:
-        """The grid of the last block's output for the configured clip."""
+        """The output grid of the last block for the configured clip."""
         last = self.block_shapes()[-1]
         return pooled_grid(last.grid, last.q_stride)
 
@@ -161,11 +158,11 @@ class MViTConfig(MViTTrunkConfig):
     """Config of an MViT; the default is MViT-B 16x4."""
 
     readout: Readout = "class"
-    """What is classified: the class token, or the mean of the patches."""
+    """Input of the classifier: the class token, or the mean of the patches."""
     dropout: float = 0.5
-    """Before the classifier."""
+    """Dropout before the classifier."""
     head_init_scale: float = 1.0
-    """What the classifier's initial weights are multiplied by."""
+    """Multiplier on the initial weights of the classifier."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -181,8 +178,8 @@ def _checked_blocks(name: str, blocks: Any, depth: int) -> tuple[int, ...]:
         numbers = tuple(int(entry) if isinstance(entry, str) else entry for entry in entries)
     except (TypeError, ValueError):
         numbers = (-1,)
-    whole = all(type(number) is int and 1 <= number < depth for number in numbers)
-    if not whole or list(numbers) != sorted(set(numbers)):
+    valid = all(type(number) is int and 1 <= number < depth for number in numbers)
+    if not valid or list(numbers) != sorted(set(numbers)):
         raise ConfigError(
             f"{name} must be ascending block indices from 1 to {depth - 1}, e.g. 1,3,14; got {blocks!r}"
         )

@@ -37,41 +37,39 @@ class RubiksNetConfig:
     """Config of a RubiksNet. An invalid field raises `ConfigError` with its name."""
 
     width: int = 54
-    """Channels of the stem and the first two stages; the next three have 2, 4 and 8 times as many."""
+    """Channels of the stem and the first two stages; times 2, 4 and 8 in the other stages."""
     depths: tuple[int, ...] = (3, 4, 6, 3)
     """Blocks of res2..res5 (res1 has one). Also as text, "3,4,6,3"."""
     se_reduction: int = 0
     """Squeeze-excitation in every block, with this many times fewer hidden channels; 0 is off."""
     attention: bool = False
-    """The variant -AQ: time by attention over three frames, and learnable shifts in space alone."""
+    """Variant -AQ: temporal attention over three frames, and learnable shifts only in space."""
     quantize: bool = False
-    """Round the learnable shifts to whole frames and pixels; gradients straight-through."""
+    """Round the learnable shifts to integers, with straight-through gradients."""
     normalize_grad: bool = True
-    """Shift gradients have length 1 in every channel, so that their learning rate is the step."""
+    """Normalise shift gradients to length 1 in every channel, so the learning rate is the step."""
     normalize_t_factor: float | Literal["auto"] = 1.0
-    """Multiplies the temporal part of a shift's gradient before that; "auto" is T / H of each layer's map."""
+    """Multiplier on the temporal part of shift gradients before that; "auto" is T / H of the map."""
     space_init: str = "uniform"
-    """Start of the shifts in space: uniform, or group<K> for the offsets of a K x K grid."""
+    """Initial spatial shifts: uniform, or group<K> for the offsets of a K x K grid."""
     time_init: str = "uniform"
-    """Start of the shifts in time, also where weights for images are loaded: uniform, uniform<size>, tsm,
-    tsm-g<std>, none."""
+    """Initial temporal shifts, also with image weights: uniform, uniform<size>, tsm, tsm-g<std>, none."""
     temperature: float = 2.0
-    """-AQ: softmax temperature of the choice of frames at the start."""
+    """-AQ: initial softmax temperature of the choice of frames."""
     final_temperature: float = 0.1
-    """-AQ: temperature just before the choice becomes hard; it falls geometrically."""
+    """-AQ: temperature just before the choice becomes hard; falls geometrically."""
     harden_at: float = 0.8
-    """-AQ: fraction of the training after which each channel's choice of frame is final; 0 is never, as in
-    the published code."""
+    """-AQ: fraction of the training after which the choices are hard; 0: never, as in the published code."""
     shift_budget: float = 1.0
-    """-AQ: largest fraction of the channels, over all layers, that may read another frame."""
+    """-AQ: maximum fraction of all channels that may read another frame."""
     budget_weight: float = 0.1
-    """-AQ: strength with which channels beyond the budget are drawn to stay before the choice is hard."""
+    """-AQ: weight of the penalty on channels beyond the budget before the choices are hard."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
     dropout: float = 0.0
-    """Before the classifier."""
+    """Dropout before the classifier."""
     drop_path: float = 0.0
-    """Stochastic depth rate of the last block; it grows from 0 in equal steps."""
+    """Stochastic depth rate of the last block; grows linearly from 0."""
     bn_eps: float = 1e-5
     bn_momentum: float = 0.1
 

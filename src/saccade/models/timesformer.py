@@ -32,12 +32,12 @@ class TimeSformerConfig(TransformerConfig):
     """Config of a TimeSformer; the default is TimeSformer-B with divided attention."""
 
     num_frames: int = 8
-    """Frames of a clip: there is a learned position for each. Others get interpolated ones."""
+    """Number of frames of a clip. Each has a learned position; others are interpolated."""
     stride: int = 32
-    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    """Frame stride at 30 frames per second. No layer depends on it."""
     attention: TimeSformerAttention = "divided"
-    """divided: in time, then in space; joint: among all patches of a clip; space: within each frame, and the
-    frames are averaged at the end. The authors' names (divided_space_time ...) are accepted."""
+    """divided: temporal, then spatial attention; joint: among all patches of a clip; space: within each
+    frame, with a mean over frames at the end. The authors' names (divided_space_time ...) are accepted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +61,7 @@ class TimeSformer(ClipTransformer):
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.width)
         by_frame = config.attention == "space"
-        self.embed = config.embedding(in_time=not by_frame, per_moment=by_frame)
+        self.embed = config.embedding(in_time=not by_frame, per_step=by_frame)
         self.layers = config.layers(divided=config.attention == "divided")
         self.head = config.head(num_classes)
         init_weights(self)

@@ -17,7 +17,7 @@ from saccade.layers.transformer import (
     ClipEmbedding,
     DividedBlock,
     HeadPool,
-    MomentsToTokens,
+    TemporalTokens,
     TokenHead,
     TransformerBlock,
 )
@@ -35,34 +35,34 @@ class TransformerConfig:
     """Config of a transformer. An invalid field raises `ConfigError` with its name."""
 
     num_frames: int
-    """Frames of a clip: there is a learned position for each moment. Others get interpolated ones."""
+    """Number of frames of a clip. Each time step has a learned position; others are interpolated."""
     stride: int
-    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    """Frame stride at 30 frames per second. No layer depends on it."""
     train_crop: int = 224
-    """Side of the training crop in pixels: there is a learned position for each patch."""
+    """Side of the training crop in pixels. Each patch has a learned position."""
     patch: int = 16
     """Side of a patch in pixels."""
     width: int = 768
-    """Numbers in a token."""
+    """Channels of a token."""
     depth: int = 12
-    """Blocks."""
+    """Number of blocks."""
     num_heads: int = 12
     mlp_ratio: float = 4.0
-    """Hidden width of the MLPs, in widths of a token."""
+    """Hidden width of the MLPs as a multiple of ``width``."""
     head_pool: HeadPool = "class"
-    """What is classified: the class token, or the mean of the other tokens."""
+    """Input of the classifier: the class token, or the mean of the other tokens."""
     dropout: float = 0.0
-    """Before the classifier."""
+    """Dropout before the classifier."""
     token_dropout: float = 0.0
-    """After the embedding, after every attention, and in the MLPs."""
+    """Dropout after the embedding, after attention, and in the MLPs."""
     attn_dropout: float = 0.0
-    """Of attention weights."""
+    """Dropout of attention weights."""
     drop_path: float = 0.1
-    """Stochastic depth rate of the last block; it grows from 0 in equal steps."""
+    """Stochastic depth rate of the last block; grows linearly from 0."""
     norm_eps: float = 1e-5
-    """Of the norms in blocks. The published weights of TimeSformer's authors need 1e-6."""
+    """Eps of the norms in blocks. Weights of TimeSformer's authors need 1e-6."""
     head_norm_eps: float = 1e-6
-    """Of the norm before the classifier."""
+    """Eps of the norm before the classifier."""
     init: Init = "vit"
     """ViT's initialisation, or "scaled" by the width of a small network; see `init_weights`."""
 
@@ -102,7 +102,7 @@ class TransformerConfig:
             norm_eps=self.norm_eps,
         )
 
-    def embedding(self, *, in_time: bool, per_moment: bool) -> ClipEmbedding:
+    def embedding(self, *, in_time: bool, per_step: bool) -> ClipEmbedding:
         """A new clip embedding, with positions in time if ``in_time``."""
         frames, side = self.tubelet_size
         return ClipEmbedding(
@@ -110,7 +110,7 @@ class TransformerConfig:
             tubelet=(frames, side),
             grid=(self.num_frames // frames, self.train_crop // side),
             in_time=in_time,
-            per_moment=per_moment,
+            per_step=per_step,
             dropout=self.token_dropout,
         )
 
@@ -177,7 +177,7 @@ class ClipTransformer(VideoModel):
         for name, module in self.named_modules():
             if isinstance(module, ClipEmbedding):
                 positions = [("pos_embed", 1, True), ("time_embed", 0, False)]
-            elif isinstance(module, MomentsToTokens):
+            elif isinstance(module, TemporalTokens):
                 positions = [("time_embed", 1, False)]
             else:
                 continue
@@ -220,7 +220,7 @@ def init_weights(model: ClipTransformer) -> None:
             for tensor in (module.cls_token, module.pos_embed, module.time_embed):
                 if tensor is not None:
                     nn.init.trunc_normal_(tensor, std=positions_std)
-        elif isinstance(module, MomentsToTokens):
+        elif isinstance(module, TemporalTokens):
             nn.init.trunc_normal_(module.time_embed, std=positions_std)
     for module in model.modules():
         if isinstance(module, DividedBlock):

@@ -27,7 +27,7 @@ from typing import Any, Literal, get_args
 from torch import nn
 
 from saccade.errors import ConfigError
-from saccade.layers.transformer import MomentsToTokens, TransformerBlock
+from saccade.layers.transformer import TemporalTokens, TransformerBlock
 from saccade.models.checks import check_choice, check_count, check_flag
 from saccade.models.registry import config_of, register_model
 from saccade.models.transformer import ClipTransformer, TransformerConfig, blocks_of, init_weights
@@ -42,20 +42,20 @@ class ViViTConfig(TransformerConfig):
     """Config of a ViViT; the default is ViViT-B with a factorised encoder."""
 
     num_frames: int = 16
-    """Frames of a clip: there is a learned position for each tubelet. Others get interpolated ones."""
+    """Number of frames of a clip. Each tubelet has a learned position; others are interpolated."""
     stride: int = 16
-    """One frame is taken every so many at 30 frames per second. No layer depends on it."""
+    """Frame stride at 30 frames per second. No layer depends on it."""
     tubelet: int = 2
-    """Frames that make one token together."""
+    """Number of frames of a token."""
     attention: ViViTAttention = "factorised"
-    """factorised: an encoder within each moment, then one among the moments; joint: among all tokens of a
-    clip; divided: in time, then in space, in every block. VideoTransformer-pytorch's names (fact_encoder ...)
-    are accepted."""
+    """factorised: a spatial encoder for each time step, then a temporal encoder; joint: among all tokens of a
+    clip; divided: temporal, then spatial attention in every block. VideoTransformer-pytorch's names
+    (fact_encoder ...) are accepted."""
     time_depth: int = 4
-    """factorised: blocks of the encoder among the moments."""
+    """factorised: number of blocks of the temporal encoder."""
     class_token_leak: bool = False
-    """factorised: class tokens from the rows VideoTransformer-pytorch takes them from, for its weights. What
-    is said of a clip then depends on the batch."""
+    """factorised: take class tokens from the wrong rows as VideoTransformer-pytorch does, for its weights.
+    The output of a clip then depends on the batch."""
 
     def __post_init__(self) -> None:
         check_count("tubelet", self.tubelet)
@@ -88,12 +88,12 @@ class ViViT(ClipTransformer):
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.width)
         factorised = config.attention == "factorised"
-        self.embed = config.embedding(in_time=not factorised, per_moment=factorised)
+        self.embed = config.embedding(in_time=not factorised, per_step=factorised)
         self.layers = config.layers(divided=config.attention == "divided")
-        self.to_time: MomentsToTokens | None = None
+        self.to_time: TemporalTokens | None = None
         self.time_layers = nn.ModuleList()
         if factorised:
-            self.to_time = MomentsToTokens(
+            self.to_time = TemporalTokens(
                 config.width,
                 config.num_frames // config.tubelet,
                 dropout=config.token_dropout,
@@ -104,7 +104,7 @@ class ViViT(ClipTransformer):
         init_weights(self)
 
     def stages(self) -> list[nn.Module]:
-        """Embedding and blocks; with a factorised encoder, `MomentsToTokens` between its two parts."""
+        """Embedding and blocks; with a factorised encoder, `TemporalTokens` between its two parts."""
         between = [] if self.to_time is None else [self.to_time]
         return [self.embed, *self.layers, *between, *self.time_layers]
 
@@ -115,7 +115,7 @@ class ViViT(ClipTransformer):
         ids = super().layer_ids()
         if self.to_time is None:
             return ids
-        first = len(self.layers) + 1  # index of `MomentsToTokens`, and of the block after it
+        first = len(self.layers) + 1  # index of `TemporalTokens`, and of the block after it
         return {name: number - (number > first) for name, number in ids.items()}
 
 

@@ -10,7 +10,7 @@ def x3d_m_ava() -> TrainConfig:
     """X3D-M with a RoI head on AVA v2.2, 16 frames x stride 5, crop 224.
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train x3d_m_ava --data ava --model.weights x3d_m.pyth``
-    Hardware: 8 GPUs, 64 clips a step.
+    Hardware: 8 GPUs, 64 clips per step.
     Expected: 23.2 % frame-mAP starting from Kinetics-400 (the X3D paper); not measured here. A user of
     PySlowFast reports 21.5 (its issue 371).
     Source: PySlowFast configs/AVA/SLOW_8x8_R50_SHORT.yaml for the schedule, as it has no config for X3D; the
@@ -47,7 +47,7 @@ def x3d_xl_ava() -> TrainConfig:
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train x3d_xl_ava --data ava --model.weights
     x3d_xl_k600.pyth``
-    Hardware: 8 GPUs, 64 clips a step.
+    Hardware: 8 GPUs, 64 clips per step.
     Expected: 27.4 % frame-mAP starting from Kinetics-600, 26.1 % from Kinetics-400 (the X3D paper); not
     measured here. No public weights of X3D-XL are known.
     Source: as x3d_m_ava, with the crops of X3D-L.

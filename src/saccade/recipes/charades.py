@@ -21,7 +21,7 @@ def x3d_m_charades() -> TrainConfig:
 
     Command: ``saccade train x3d_m_charades --data Charades --root Charades_v1_rgb
     --model.weights x3d_m.pyth``
-    Hardware: 2 Titan RTX GPUs, 32 clips a step. Hours: "a few" (README).
+    Hardware: 2 Titan RTX GPUs, 32 clips per step. Hours: "a few" (README).
     Expected: 35.0 % mAP with 10x1 views and the largest score of each class (X3D-Multigrid's README, which
     counts classes without a positive as zero; in the test set every class has positives).
     Source: X3D-Multigrid train_x3d_charades.py. A training clip has the labels present between its first and
@@ -58,11 +58,11 @@ def x3d_m_charades() -> TrainConfig:
 
 
 def x3d_m_charades_loc() -> TrainConfig:
-    """X3D-M on Charades, localisation: which of 157 actions happen at every moment of a video.
+    """X3D-M on Charades, localisation: which of 157 actions happen at every time of a video.
 
     Command: ``saccade train x3d_m_charades_loc --data Charades --root Charades_v1_rgb --model.weights
     x3d_m.pyth``
-    Hardware: 2 Titan RTX GPUs, 32 clips a step. Hours: "a few" (README).
+    Hardware: 2 Titan RTX GPUs, 32 clips per step. Hours: "a few" (README).
     Expected: 17.7 % per-frame mAP (X3D-Multigrid's README).
     Source: X3D-Multigrid train_x3d_charades_loc.py, with three differences. There, the padding of short
     videos counts in the loss, and in the squeeze-excitation of the other clips of the batch. There, videos
@@ -83,7 +83,7 @@ def x3d_xl_charades() -> TrainConfig:
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train x3d_xl_charades --data Charades --root
     Charades_v1_rgb --model.weights x3d_xl_k600.pyth``
-    Hardware: 8 GPUs, 16 clips a step. Hours: not published.
+    Hardware: 8 GPUs, 16 clips per step. Hours: not published.
     Expected: 47.1 % mAP starting from Kinetics-600, 43.4 % from Kinetics-400, with 10x3 views and the largest
     score of each class (the X3D paper).
     Source: the X3D paper for model and accuracy; PySlowFast configs/Charades/SLOWFAST_16x8_R50.yaml for the

@@ -83,7 +83,7 @@ def _on(data: str, size: _Size, *, expected: str, source: str) -> Recipe:
             size.name.upper(), data[1:], *size.clip
         ),
         data=data,
-        hardware=f"8 GPUs, {size.batch} clips a step. Hours: not published.",
+        hardware=f"8 GPUs, {size.batch} clips per step. Hours: not published.",
         expected=expected,
         source=source,
     )
@@ -135,7 +135,7 @@ PUBLISHED = (
         "X3D-M on Kinetics-400 by X3D-Multigrid's schedule of 206,160 steps, 8 frames x stride 10, crop 224.",
         data="k400",
         launch="torchrun --nproc_per_node 4 -m saccade",
-        hardware="4 Titan RTX GPUs, 128 to 2,048 clips a step, 2.8 days (its README).",
+        hardware="4 Titan RTX GPUs, 128 to 2,048 clips per step, 2.8 days (its README).",
         expected="62.62 % top-1 with 3x1 views (its README; 17,227 of the 20,000 validation videos). The "
         "weights of PySlowFast give 71.48 % under this protocol.",
         source="X3D-Multigrid train_x3d_kinetics_multigrid.py: learning rate 0.2 for 128 clips, 8,000 steps "

@@ -66,8 +66,8 @@ def maskfeat_mvitv2_s_k400_pretrain() -> TrainConfig:
     """MaskFeat by its authors: MViTv2-S on the clips of Kinetics-400, 16 frames x stride 4, crop 224.
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train maskfeat_mvitv2_s_k400_pretrain --data k400``
-    Hardware: 8 GPUs, 32 clips a step (PySlowFast's file; the learning rate scales with the batch). Hours: not
-    published.
+    Hardware: 8 GPUs, 32 clips per step (PySlowFast's file; the learning rate scales with the batch). Hours:
+    not published.
     Expected: 82.2 % top-1 once fine-tuned, see maskfeat_mvitv2_s_k400_finetune.
     Source: PySlowFast configs/masked_ssl/k400_MVITv2_S_16x4_MaskFeat_PT.yaml. 40 % of the tokens are masked
     in boxes; hard HOG of every second frame; gradients clipped at a global norm of 0.02.
@@ -92,7 +92,7 @@ def maskfeat_mvitv2_s_k400_finetune() -> TrainConfig:
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train maskfeat_mvitv2_s_k400_finetune --data k400
     --model.weights runs/maskfeat_mvitv2_s_k400_pretrain``
-    Hardware: 8 GPUs, 32 clips of 16 videos a step (PySlowFast's file). Hours: not published.
+    Hardware: 8 GPUs, 32 clips of 16 videos per step (PySlowFast's file). Hours: not published.
     Expected: 82.2 % top-1 with 10x1 views (PySlowFast's projects/maskfeat).
     Source: PySlowFast configs/masked_ssl/k400_MVITv2_S_16x4_FT.yaml. Epochs are counted in clips: 200 are its
     100 of two clips a video, 40 of warm-up its 20.
@@ -126,7 +126,7 @@ def maskfeat_mvitv2_s_k400_probe() -> TrainConfig:
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train maskfeat_mvitv2_s_k400_probe --data k400
     --model.weights runs/maskfeat_mvitv2_s_k400_pretrain``
-    Hardware: 8 GPUs, 256 clips a step. Hours: not published.
+    Hardware: 8 GPUs, 256 clips per step. Hours: not published.
     Expected: not published, not measured.
     Source: the clips of its fine-tuning with weak augmentation; the schedule follows common practice.
     """
@@ -167,7 +167,7 @@ def maskfeat_mvit_b_k400_finetune() -> TrainConfig:
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train maskfeat_mvit_b_k400_finetune --data k400
     --model.weights runs/maskfeat_mvit_b_k400_pretrain``
-    Hardware: 8 GPUs, 8 clips each. Hours: not published.
+    Hardware: 8 GPUs with 8 clips each. Hours: not published.
     Expected: not published.
     Source: VideoTransformer-pytorch's README ("finetune mvit with maskfeat pretrain weights") and the
     defaults of its model_pretrain.py. Its RandAugment is torchvision's, of magnitude 9 of 30; MixUp, CutMix
@@ -200,7 +200,7 @@ def maskfeat_mvit_b_k400_probe() -> TrainConfig:
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train maskfeat_mvit_b_k400_probe --data k400
     --model.weights runs/maskfeat_mvit_b_k400_pretrain``
-    Hardware: 8 GPUs, 256 clips a step. Hours: not published.
+    Hardware: 8 GPUs, 256 clips per step. Hours: not published.
     Expected: not published, not measured.
     Source: VideoTransformer-pytorch has a linear probe, but its code fails for this network; the schedule
     follows common practice.

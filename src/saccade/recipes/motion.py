@@ -10,7 +10,7 @@ def x3d_motion() -> TrainConfig:
     """A small X3D on the synthetic `motion` clips, whose classes differ in the direction of time.
 
     Command: ``saccade data motion data/motion && saccade train x3d_motion --data data/motion``
-    Hardware: two CPU cores; minutes. 0.0339 GMACs a clip.
+    Hardware: two CPU cores; minutes. 0.0339 GMACs per clip.
     Expected: 96.7 % top-1 with 3x1 views (measured, one seed; see RESULTS.md).
     Source: this project. No flip: left and right are different classes.
     """

@@ -115,7 +115,7 @@ def _of_something(row: _Row) -> Recipe:
         f"RubiksNet-{_TIERS[row.tier]} on Something-Something v2, 8 frames.",
         data="ssv2",
         flags="--model.weights imagenet.pth",
-        hardware="neither machine nor hours are published; 64 clips a step.",
+        hardware="neither machine nor hours are published; 64 clips per step.",
         expected="{} % top-1, {} % top-5 with 2 clips x 3 crops; ".format(*row.views6)
         + "{} and {} % with one clip (RubiksNet's repository).".format(*row.view1),
         source="RubiksNet's README and evaluation logs; schedule of TSM's README, \"something\"." + row.note,
@@ -129,7 +129,7 @@ def _of_kinetics(tier: str) -> Recipe:
         f"RubiksNet-{_TIERS[tier]} on Kinetics-400, 8 frames: the authors' pre-training.",
         data="k400",
         flags="--model.weights imagenet.pth",
-        hardware="neither machine nor hours are published; 128 clips a step.",
+        hardware="neither machine nor hours are published; 128 clips per step.",
         expected="not published.",
         source=f"RubiksNet's README (kinetics_{tier}.pth.tar); schedule of TSM's README, \"kinetics\".",
     )
@@ -139,7 +139,7 @@ def rubiksnet_tiny_finetune() -> TrainConfig:
     """RubiksNet-Tiny fine-tuned on your clips, starting from the authors' Kinetics weights.
 
     Command: ``saccade train rubiksnet_tiny_finetune --data my_clips --model.weights kinetics_tiny.pth.tar``
-    Hardware: one GPU; 32 clips a step.
+    Hardware: one GPU; 32 clips per step.
     Expected: depends on the clips; not measured.
     Source: RubiksNet's scripts/example_finetune.py for learning rate, decay, batch and epochs. That script
     does not normalise its input, lets shifts decay and tests on augmented clips; this recipe does not.
@@ -161,7 +161,7 @@ def rubiksnet_tiny_motion() -> TrainConfig:
     """A small RubiksNet on the procedural `motion` clips, with the compute and the training of x3d_motion.
 
     Command: ``saccade data motion data/motion && saccade train rubiksnet_tiny_motion --data data/motion``
-    Hardware: two CPU cores. 0.0327 GMACs a clip (x3d_motion: 0.0339).
+    Hardware: two CPU cores. 0.0327 GMACs per clip (x3d_motion: 0.0339).
     Expected: 100.0 % top-1 with 3x1 views (measured, one seed; see RESULTS.md).
     Source: this project.
     """
@@ -172,7 +172,7 @@ def rubiksnet_tiny_aq_motion() -> TrainConfig:
     """rubiksnet_tiny_motion with attention over frames (-aq): one channel in eight reads another frame.
 
     Command: ``saccade data motion data/motion && saccade train rubiksnet_tiny_aq_motion --data data/motion``
-    Hardware: two CPU cores. 0.0342 GMACs a clip (x3d_motion: 0.0339).
+    Hardware: two CPU cores. 0.0342 GMACs per clip (x3d_motion: 0.0339).
     Expected: 99.6 % top-1 with 3x1 views (measured, one seed; see RESULTS.md).
     Source: this project.
     """
@@ -184,7 +184,7 @@ def rubiksnet_tiny_ucf10() -> TrainConfig:
 
     Command: ``saccade train rubiksnet_tiny_ucf10 --data ucf10``, then ``saccade test
     runs/rubiksnet_tiny_ucf10 --data ucf10 --views 10x1``
-    Hardware: two CPU cores. 0.198 GMACs a clip (x3d_ucf10: 0.219).
+    Hardware: two CPU cores. 0.198 GMACs per clip (x3d_ucf10: 0.219).
     Expected: not measured; with the published width and depths, see RESULTS.md.
     Source: this project. AdamW's steps have the size of the learning rate, so that a hundredth of it would
     hardly move a shift: shifts have 0.3 times the learning rate of the weights.

@@ -47,8 +47,8 @@ class _Row(NamedTuple):
     note: str = ""
 
 
-_V100 = "8 V100 GPUs with 32 GB, 64 clips a step. Hours: not published."
-_LARGE = "8 GPUs with about 32 GB for each 8 clips (the authors), 64 clips a step. Hours: not published."
+_V100 = "8 V100 GPUs with 32 GB, 64 clips per step. Hours: not published."
+_LARGE = "8 GPUs with about 32 GB for each 8 clips (the authors), 64 clips per step. Hours: not published."
 _VIT = "--model.image-weights vit_base_patch16_224.safetensors"
 _JOINT = "TimeSformer with attention among all patches of a clip"
 _SPACE = "TimeSformer with attention within each frame only"
@@ -241,7 +241,7 @@ PUBLISHED = (
         "Linear probe of TimeSformer: a new classifier on frozen features.",
         data="k400",
         flags="--model.weights timesformer_k600.pyth",
-        hardware="8 GPUs, 8 clips each; or one GPU.",
+        hardware="8 GPUs with 8 clips each; or one GPU.",
         expected="not published.",
         source=PROBE_SOURCE,
     ),
@@ -251,7 +251,7 @@ PUBLISHED = (
         "TimeSformer on Kinetics-400 by VideoTransformer-pytorch's command: area crops, cosine, 30 epochs.",
         data="k400",
         flags=_VIT,
-        hardware="8 GPUs, 8 clips each. Hours: not published.",
+        hardware="8 GPUs with 8 clips each. Hours: not published.",
         expected="not published.",
         source='VideoTransformer-pytorch\'s README ("finetune timesformer with imagenet pretrain weights") '
         "and the defaults of its model_pretrain.py: learning rate 0.005 for 256 clips, 5 epochs of warm-up, "
@@ -269,7 +269,7 @@ def timesformer_motion() -> TrainConfig:
     """A small TimeSformer on the procedural `motion` clips, from scratch.
 
     Command: ``saccade data motion data/motion && saccade train timesformer_motion --data data/motion``
-    Hardware: two CPU cores. 0.169 GMACs a clip (x3d_motion: 0.034).
+    Hardware: two CPU cores. 0.169 GMACs per clip (x3d_motion: 0.034).
     Expected: 32.5 % top-1 after a third of its epochs (measured, one seed; see RESULTS.md); the rest was not
     trained.
     Source: this project. No flip: left and right are different classes.
@@ -296,7 +296,7 @@ def timesformer_ucf10() -> TrainConfig:
 
     Command: ``saccade train timesformer_ucf10 --data ucf10``, then ``saccade test runs/timesformer_ucf10
     --data ucf10 --views 10x1``
-    Hardware: two CPU cores. 0.261 GMACs a clip (x3d_ucf10: 0.219).
+    Hardware: two CPU cores. 0.261 GMACs per clip (x3d_ucf10: 0.219).
     Expected: not measured. A transformer needs more clips than these, or weights to start from; this is the
     baseline for both.
     Source: this project.

@@ -13,7 +13,7 @@ def x3d_ucf10() -> TrainConfig:
 
     Command: ``saccade train x3d_ucf10 --data ucf10``, then ``saccade test runs/x3d_ucf10 --data ucf10
     --views 10x1``
-    Hardware: two CPU cores, 16 minutes. 0.219 GMACs a view.
+    Hardware: two CPU cores, 16 minutes. 0.219 GMACs per view.
     Expected: 64.4 % top-1 with 10x1 views (measured, one seed, 87 clips; see RESULTS.md).
     Source: this project; clips from UCF-101 (Soomro et al. 2012, arXiv 1212.0402). Validation groups do not
     share source videos with the training groups.

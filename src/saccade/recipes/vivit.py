@@ -51,7 +51,7 @@ PUBLISHED = (
             summary,
             data="k400",
             flags="--model.image-weights vit_base_patch16_224.safetensors",
-            hardware="8 GPUs, 8 clips each. Hours: not published.",
+            hardware="8 GPUs with 8 clips each. Hours: not published.",
             expected=expected,
             source=source,
         )
@@ -63,7 +63,7 @@ PUBLISHED = (
         "Linear probe of ViViT: a new classifier on frozen features.",
         data="k400",
         flags="--model.weights vivit_k400.pth",
-        hardware="8 GPUs, 8 clips each; or one GPU.",
+        hardware="8 GPUs with 8 clips each; or one GPU.",
         expected=_UNPUBLISHED,
         source=PROBE_SOURCE,
     ),

@@ -136,7 +136,7 @@ def _of_kinetics(row: _Row) -> Recipe:
         partial(_kinetics, row),
         f"{row.title} on Kinetics-400, 16 frames x stride 5, crop 224{compared}.",
         data="k400",
-        hardware=f"8 V100 GPUs, {batch} clips a step. Hours: not published.",
+        hardware=f"8 V100 GPUs, {batch} clips per step. Hours: not published.",
         expected=f"{row.top1} % top-1, {row.top5} % top-5 with 10x3 views (VoV3D's repository).",
         source=f"VoV3D configs/Kinetics/{row.source}.",
     )
@@ -153,7 +153,7 @@ def _of_something(row: _Row) -> Recipe:
         f"{row.title} on Something-Something v{version}, {row.num_frames} frames, {start}{compared}.",
         data=f"ssv{version}",
         flags=f"--model.weights {row.model}_k400.pyth" if finetune else "",
-        hardware="8 V100 GPUs, 64 clips a step. Hours: not published.",
+        hardware="8 V100 GPUs, 64 clips per step. Hours: not published.",
         expected="not published."
         if row.top1 is None
         else f"{row.top1} % top-1, {row.top5} % top-5 with 6 views (VoV3D's repository).",
@@ -170,7 +170,7 @@ def vov3d_m_motion() -> TrainConfig:
     """A small VoV3D on the procedural `motion` clips, with the compute and the training of x3d_motion.
 
     Command: ``saccade data motion data/motion && saccade train vov3d_m_motion --data data/motion``
-    Hardware: two CPU cores. 0.0333 GMACs a clip (x3d_motion: 0.0339).
+    Hardware: two CPU cores. 0.0333 GMACs per clip (x3d_motion: 0.0339).
     Expected: 95.0 % top-1 with 3x1 views (measured, one seed; see RESULTS.md).
     Source: this project.
     """

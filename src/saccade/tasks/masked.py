@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -45,19 +45,6 @@ from saccade.transforms.masking import (
 
 LOSS_EPS = 1e-5
 """Added to the number of tokens in the mean loss, as in VideoTransformer-pytorch."""
-
-
-class MaskedModel(Protocol):
-    """Interface of networks that predict masked tokens."""
-
-    target_kind: TargetKind
-    predict_every: int
-
-    def grid_of(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """The token grid of a clip."""
-
-    def __call__(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, 3, T, S, S) and bool (B, t, h, w) -> (B, t, h, w, F D)."""
 
 
 @dataclass(frozen=True)
