@@ -34,7 +34,7 @@ def test_a_python_file_has_a_function_that_returns_the_config(tmp_path: Path):
     [
         ("a.json", "{", "a.json: not readable as a recipe"),
         ("a.json", "[1]", "a.json: not readable as a recipe"),
-        ("a.json", '{"recipe": "x"}', "a.json: not readable as a recipe"),
+        ("a.json", '{"recipe": "x"}', "a.json: clip: missing"),
         ("a.py", "x = 1", "has no function without arguments; name the recipe's function a"),
         ("a.py", "def b():\n    pass\n\ndef c():\n    pass\n", "has b, c; name the recipe's function a"),
         ("a.py", "def a():\n    return 1\n", r"a\(\) returned int, not a TrainConfig"),
