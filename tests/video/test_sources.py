@@ -272,3 +272,11 @@ def test_a_file_that_vanishes_while_it_is_opened(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pyav, "cached_index", remove)
     with pytest.raises(VideoError, match=r"a\.mp4.*No such file"):
         open_video(tmp_path / "a.mp4")
+
+
+def test_images_of_16_bits_are_read_as_in_a_folder(tmp_path: Path) -> None:
+    image = Image.fromarray((np.arange(64 * 96).reshape(64, 96) * 10).astype(np.uint16))
+    image.save(tmp_path / "0.png")
+    with open_video(tmp_path) as folder, open_video([image]) as memory:
+        assert torch.equal(folder.frames([0]), memory.frames([0]))
+        assert len(memory.frames([0]).unique()) > 200

@@ -206,7 +206,7 @@ class Detector:
         with open_video(
             source, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            yield from read_readable(reader, partial(self._read, name))
+            yield from read_readable(reader, partial(self._read, name), to_end=False)
 
     def _read(self, name: str, reader: VideoReader, damaged: Damage) -> Iterator[tuple[Chunk, int, float]]:
         """The clip around each second that has boxes, the second as the boxes call it, and its time."""

@@ -112,7 +112,7 @@ class Localizer:
         with open_video(
             source, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            yield from read_readable(reader, self._read)
+            yield from read_readable(reader, self._read, to_end=True)
 
     def _read(self, reader: VideoReader, damaged: Damage) -> Iterator[Chunk]:
         plan = self.task.plan_windows(reader, self.clip)

@@ -14,13 +14,13 @@ Damage = tuple[DamagedSpan, ...]
 
 
 def read_readable(
-    video: VideoReader, read: Callable[[VideoReader, Damage], Iterator[Item]]
+    video: VideoReader, read: Callable[[VideoReader, Damage], Iterator[Item]], *, to_end: bool
 ) -> Iterator[tuple[Damage, Item]]:
     """What ``read`` makes of a video and its damage, each item with that damage.
 
     Where a frame cannot be decoded, all frames are tried, and ``read`` begins again with those that can: the
-    items before, which came with another damage, are to be dropped. The end is tried in any case: there
-    recordings are cut.
+    items before, which came with another damage, are to be dropped. With ``to_end`` the end of the video
+    is tried whether ``read`` looks at it or not: there recordings are cut.
 
     Raises:
         VideoError: no frame can be decoded, or for another cause than frames that cannot.
@@ -29,7 +29,8 @@ def read_readable(
     try:
         for item in read(video, damaged):
             yield damaged, item
-        video.check_end()
+        if to_end:
+            video.check_end()
         return
     except VideoError as error:
         readable = ReadableFrames(video)

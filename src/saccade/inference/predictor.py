@@ -245,7 +245,7 @@ class Predictor:
         with open_video(
             source, self.backend, short_side=self.clip.short_side, fps=self.frames_fps, threads=threads
         ) as reader:
-            yield from read_readable(reader, self._read)
+            yield from read_readable(reader, self._read, to_end=self.views is None)
 
     def _read(self, reader: VideoReader, damaged: Damage) -> Iterator[_Clips]:
         clip = self.clip
