@@ -12,9 +12,21 @@ from saccade.video.source import Source
 _TEXT_ART = {"ansi", "bintext", "idf", "xbin"}
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 
+# Options with which decoders report damage that they else pass over; for the others none was found to help.
+_CHECKS = {"err_detect": "crccheck+bitstream+buffer+explode"}
+_STRICT = {
+    "libdav1d": {"strict": "1"},
+    **dict.fromkeys(("hevc", "mjpeg", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2"), _CHECKS),
+}
 
-def open_container(source: Source) -> tuple[av.container.InputContainer, av.VideoStream]:
+
+def open_container(
+    source: Source, *, strict: bool = False
+) -> tuple[av.container.InputContainer, av.VideoStream]:
     """The open container and its best video stream.
+
+    Args:
+        strict: make the decoder report what damage it can notice.
 
     Raises:
         VideoError: no video stream but cover pictures, none with a decoder, or a text file.
@@ -24,7 +36,10 @@ def open_container(source: Source) -> tuple[av.container.InputContainer, av.Vide
     except UnicodeDecodeError:
         container = av.open(source.open(), "r", metadata_errors="replace")
     try:
-        return container, _best_stream(source.name, container)
+        stream = _best_stream(source.name, container)
+        if strict:
+            stream.codec_context.options = dict(_STRICT.get(stream.codec_context.name, {}))
+        return container, stream
     except BaseException:
         container.close()
         raise

@@ -54,6 +54,7 @@ class VideoIndex:
         height, width: as stored, before rotation.
         turn: how to show it upright.
         stream: index of the video stream in its container.
+        strict: whether decoders report all damage that they can notice, see `open_container`.
         plain_colour: what `saccade.video.colour.is_plain` says of the first frame.
     """
 
@@ -73,6 +74,7 @@ class VideoIndex:
     width: int
     turn: Turn
     stream: int
+    strict: bool
     plain_colour: bool
 
     @property
@@ -135,9 +137,10 @@ def build_index(
     Afterwards the container is at its end and the decoder must be flushed.
     """
     kept, table = _read_packets(source, container, stream)
-    index = _index_by_stamps(source, stream, table, kept)
+    first, strict = _first_frame(source, stream, kept)
+    index = _index_by_stamps(source, stream, table, first, strict)
     if index is None:
-        index = _index_by_decoding(source, stream, table)
+        index = _index_by_decoding(source, stream, table, strict)
     key = source.key()
     if key is None or _cache.put(key, index):
         _warn_of_varying_rate(source.name, index)
@@ -230,12 +233,11 @@ def _trustworthy(stream: av.VideoStream, table: _Table) -> bool:
 
 
 def _index_by_stamps(
-    source: Source, stream: av.VideoStream, table: _Table, kept: list[av.Packet] | None
+    source: Source, stream: av.VideoStream, table: _Table, first: av.VideoFrame, strict: bool
 ) -> VideoIndex | None:
     if not _trustworthy(stream, table):
         return None
     pts = np.array(unwrapped(table.pts, table.parts), dtype=np.int64)
-    first = _first_frame(source, stream, kept)
     order = np.lexsort((pts, table.parts))
     when = np.empty(len(pts), dtype=np.int32)
     when[order] = np.arange(len(pts))
@@ -245,27 +247,41 @@ def _index_by_stamps(
     frame_of = np.full(len(pts), -1, dtype=np.int32)
     frame_of[packet_of] = np.arange(len(packet_of))
     seconds = pts[packet_of] * float(stream.time_base or 0)
-    return _assemble(stream, table, first, "packets", packet_of, frame_of, when, seconds, len(packet_of))
+    num_frames = len(packet_of)
+    return _assemble(stream, table, first, strict, "packets", packet_of, frame_of, when, seconds, num_frames)
 
 
-def _first_frame(source: Source, stream: av.VideoStream, kept: list[av.Packet] | None) -> av.VideoFrame:
-    """The first decoded frame, for size and rotation; the decoder must be flushed afterwards."""
-    decoder = stream.codec_context
-    if kept is None:
-        # A fresh container rather than a seek: the file may not be seekable.
-        other, other_stream = open_container(source)
-        with other:
-            for packet in other.demux(other_stream):
-                for frame in decoder.decode(packet if packet.size else None):
-                    return frame
-    else:
-        for kept_packet in [*kept, None]:
-            for frame in decoder.decode(kept_packet):
-                return frame
-    raise VideoError(source.name, "gives no frame when decoded")
+def _first_frame(
+    source: Source, stream: av.VideoStream, kept: list[av.Packet] | None
+) -> tuple[av.VideoFrame, bool]:
+    """The first frame that can be decoded, for size and rotation, and whether the decoder may be strict: not
+    if it refuses what a lenient one decodes at once. The decoder of ``stream`` must be flushed afterwards.
+    """
+    try:
+        if kept is not None:
+            for packet in [*kept, None]:
+                for frame in stream.codec_context.decode(packet):
+                    return frame, True
+        else:  # a fresh container rather than a seek: the file may not be seekable
+            container, again = open_container(source, strict=True)
+            with container:
+                for frame in container.decode(again):
+                    return frame, True
+    except av.FFmpegError:
+        pass
+    failure = ""
+    container, again = open_container(source)
+    with container:
+        for packet in container.demux(again):
+            try:
+                for frame in again.codec_context.decode(packet if packet.size else None):
+                    return frame, bool(failure)
+            except av.FFmpegError as error:
+                failure = failure or str(error.strerror)
+    raise VideoError(source.name, f"gives no frame when decoded ({failure or 'no error reported'})")
 
 
-def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table) -> VideoIndex:
+def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, strict: bool) -> VideoIndex:
     tags: list[int | None] = []
     first: av.VideoFrame | None = None
     container, again = open_container(source)
@@ -301,13 +317,14 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table) ->
     stamps = [pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
     seconds = np.array([np.nan if stamp is None else stamp * scale for stamp in stamps])
     method: Literal["decoded", "counted"] = "decoded" if by_tag else "counted"
-    return _assemble(stream, table, first, method, packet_of, frame_of, when, seconds, len(tags))
+    return _assemble(stream, table, first, strict, method, packet_of, frame_of, when, seconds, len(tags))
 
 
 def _assemble(
     stream: av.VideoStream,
     table: _Table,
     first: av.VideoFrame,
+    strict: bool,
     method: Literal["packets", "decoded", "counted"],
     packet_of: np.ndarray,
     frame_of: np.ndarray,
@@ -338,6 +355,7 @@ def _assemble(
         width=first.width,
         turn=display_turn(first),
         stream=stream.index,
+        strict=strict,
         plain_colour=is_plain(first),
     )
 

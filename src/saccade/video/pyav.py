@@ -50,18 +50,26 @@ class PyAVReader(VideoReader):
 
     def _open(self, file: Source, threads: int) -> None:
         index = cached_index(file)
-        self._container, stream = open_container(file)
-        decoder = stream.codec_context
-        decoder.thread_count = threads
-        if threads != 1:
-            decoder.thread_type = "AUTO"
         packets, unread = None, index is not None
+        stream = self._open_stream(file, threads, strict=index is None or index.strict)
         if index is None:
+            assert self._container is not None
             index, packets = build_index(file, self._container, stream)
+            if not index.strict:
+                self._container.close()
+                stream, unread = self._open_stream(file, threads, strict=False), True
         self.index: VideoIndex = index
         self._stream = stream
+        assert self._container is not None
         self._source = PacketSource(file, index, self._container, stream, packets, unread=unread)
-        self._decoder = FrameDecoder(index, self._source, decoder)
+        self._decoder = FrameDecoder(index, self._source, stream.codec_context)
+
+    def _open_stream(self, file: Source, threads: int, *, strict: bool) -> av.VideoStream:
+        self._container, stream = open_container(file, strict=strict)
+        stream.codec_context.thread_count = threads
+        if threads != 1:
+            stream.codec_context.thread_type = "AUTO"
+        return stream
 
     @property
     def times(self) -> NDArray[np.float64]:
