@@ -19,30 +19,30 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class SaccadeError(Exception):
-    """Base class: ``except saccade.SaccadeError`` catches all that bad input can cause."""
+    """Base class of all errors that bad input can cause."""
 
 
 class UsageError(SaccadeError):
-    """The call is wrong: an unknown name, a bad flag, an argument out of range, a missing path."""
+    """Wrong usage: an unknown name, a bad flag, an argument out of range, a missing path."""
 
 
 class ConfigError(UsageError):
-    """A field of a recipe has a value that cannot work; the message begins with the field's name.
+    """A field of a recipe has an invalid value; the message begins with the name of the field.
 
-    Raised before a run folder is written.
+    It is raised before a run folder is written.
     """
 
 
 class DataError(SaccadeError):
-    """A data set, list file or label is malformed, a listed file is missing, or too many cannot be read."""
+    """A data set, list file or label is malformed, a listed file is missing, or too many are unreadable."""
 
 
 class WeightsError(SaccadeError):
-    """A checkpoint cannot be read, is of no known format, or does not fit the model."""
+    """A checkpoint cannot be read, has an unknown format, or does not fit the model."""
 
 
 class TrainingError(SaccadeError):
-    """Training cannot go on: the loss is not finite, or the device is out of memory."""
+    """Training cannot continue: the loss is not finite, or memory is short."""
 
 
 class VideoError(SaccadeError):

@@ -12,10 +12,10 @@ A run folder holds
     report.html          written at the end
     plan.png             the multigrid plan, if there is one
     image_weights.json   what came from an image network, if anything did
-    test/                what `saccade test` left
+    test/                output of `saccade test`
     tensorboard/         events, if asked for
 
-No other module names these files.
+Only this module knows the names of these files.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from saccade.training.config import TrainConfig
 
 FORMAT = 1
-"""Version of the folder's format, in config.json. Folders without a number (0, until November 2026) have the
-same files; fields that `TrainConfig` has gained since have their defaults in them."""
+"""Version of the folder's format, in config.json. Version 0 (until November 2026, not written down) has the
+same files; fields that `TrainConfig` has gained since take their defaults."""
 
 BEST = "best.safetensors"
 _CONFIG, _LAST, _METRICS, _LOG, _REPORT = "config.json", "last.pt", "metrics.jsonl", "log.txt", "report.html"
@@ -55,9 +55,9 @@ _WRITTEN = (_CONFIG, _LAST, BEST, _METRICS, _LOG, _VAL_SCORES, _TEST, _REPORT, _
 
 
 class Run:
-    """A run folder, finished, paused or not yet begun. `saccade.train` returns one.
+    """A run folder: finished, paused or not started yet. `saccade.train` returns one.
 
-    Making one reads nothing; what it is asked for it reads from the files when it is asked.
+    Files are read when an attribute needs them, not when the object is made.
 
     Args:
         folder: the run folder.
@@ -66,11 +66,11 @@ class Run:
         folder, run_dir: the run folder.
         config_file, last, best, metrics_file, log, val_scores, test_file, report, plan, image_weights: its
             files, see the head of this module; they need not exist.
-        seconds: wall time of the call of `saccade.train` that returned it, else None.
+        seconds: wall time of the call to `saccade.train` that returned this object; otherwise None.
 
     Example:
         >>> run = Run("runs/x3d_motion")
-        >>> run.exists(), run.best.name  # nothing is there yet
+        >>> run.exists(), run.best.name  # the folder does not exist
         (False, 'best.safetensors')
         >>> run.config.model.name, run.best_score, run.test["10x1"]["top1"]  # doctest: +SKIP
         ('x3d_xs', 0.966, 0.971)
@@ -88,21 +88,21 @@ class Run:
         return f"Run({str(self.folder)!r})"
 
     def test_scores(self, views: str) -> Path:
-        """Scores of the final test with these views."""
+        """File of scores of the final test with these views."""
         return self.folder / f"test_scores_{views}.npz"
 
     def all_test_scores(self) -> list[Path]:
-        """Scores of every final test, by name."""
+        """Files of scores of the final tests, sorted by name."""
         return sorted(self.folder.glob("test_scores_*.npz"))
 
     def later_test_scores(self) -> list[Path]:
-        """Scores that `saccade test` left in the folder, by name."""
+        """Files of scores written by `saccade test`, sorted by name."""
         return sorted((self.folder / "test").glob("*_scores_*.npz"))
 
     # ------------------------------------------------------------------------------------------- read
 
     def exists(self) -> bool:
-        """Whether a run began in this folder."""
+        """Whether the folder holds a run."""
         return self.config_file.is_file() or self.last.is_file()
 
     def record(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class Run:
         ``format``; it is then 0.
 
         Raises:
-            UsageError: there is none, it is damaged, or a newer Saccade wrote it.
+            UsageError: the file is missing or damaged, or a newer version of Saccade wrote it.
         """
         path = self.config_file
         try:
@@ -144,16 +144,16 @@ class Run:
 
         Raises:
             UsageError: see `record`.
-            ConfigError: it has fields that this version does not know.
+            ConfigError: it has fields that this version of Saccade does not have.
         """
         from saccade.training.config import TrainConfig
 
         return TrainConfig.from_dict(self.settings)
 
     def metrics(self) -> tuple[list[dict[str, Any]], int]:
-        """The rows of metrics.jsonl, and how many lines of it are damaged. Without the file: none.
+        """The rows of metrics.jsonl and the number of damaged lines; ([], 0) without the file.
 
-        Each row has ``step`` and ``epoch``; those of validations have ``val_loss`` and other ``val_*``.
+        Each row has ``step`` and ``epoch``; rows of validations have ``val_loss`` and other ``val_*``.
         """
         try:
             lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -171,32 +171,32 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps done; 0 before the first."""
+        """Number of optimiser steps done."""
         return int(self._progress().get("step", 0))
 
     @property
     def best_score(self) -> float | None:
-        """Best validation figure, 0..1: top-1, or that of the task; None if no validation had one."""
+        """Best validation metric in [0, 1] (top-1, or the main metric of the task); None without one."""
         progress = self._progress()
         score = progress.get("best_score", -1.0)
         return float(score) if progress.get("best_step") and math.isfinite(score) else None
 
     @property
     def best_epoch(self) -> float | None:
-        """After how many epochs the best weights were validated; None without a validation."""
+        """Epoch of the best weights; None without a validation."""
         return self.best_metrics.get("epoch") if self.best_score is not None else None
 
     @property
     def best_metrics(self) -> dict[str, Any]:
-        """What is written with the best weights of how they scored: ``epoch``, ``step`` and, if they were
-        validated, the figures as ``val``. Empty without weights.
+        """Metrics stored with the best weights: ``epoch``, ``step`` and, if they were validated, ``val``.
+        Empty without weights.
         """
         found = self.weights_metadata().get("metrics")
         return found if isinstance(found, dict) else {}
 
     @property
     def test(self) -> dict[str, dict[str, Any]]:
-        """Figures of the final test by view set; empty if there was none.
+        """Metrics of the final test by view set; empty without a test.
 
         Raises:
             DataError: test.json is damaged.
@@ -215,8 +215,8 @@ class Run:
         return figures
 
     def weights_metadata(self) -> dict[str, Any]:
-        """What best.safetensors says beside the weights: class names, clip, task, metrics, the model's
-        build arguments. Empty without weights.
+        """Metadata of best.safetensors: class names, clip, task, metrics, build arguments of the model. Empty
+        without weights.
 
         Raises:
             WeightsError: the file is damaged.
@@ -239,7 +239,7 @@ class Run:
         return metadata
 
     def _progress(self) -> dict[str, Any]:
-        """Where last.pt stands. Its tensors are not read.
+        """The progress stored in last.pt, read without its tensors.
 
         Raises:
             WeightsError: the file is damaged.
@@ -270,10 +270,10 @@ class Run:
     # ------------------------------------------------------------------------------------------ write
 
     def check_free(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse to mix two runs in one folder.
+        """Check that a run may be written to the folder.
 
         Raises:
-            UsageError: a run is there and neither flag is set, or none is there to resume.
+            UsageError: the folder holds a run and neither flag is set, or there is no run to resume.
         """
         if resume and overwrite:
             raise UsageError("--resume continues a run and --overwrite deletes it; give one of them")
@@ -288,7 +288,7 @@ class Run:
             raise UsageError(f"{self.folder}: has no {_LAST} to resume from; start without --resume")
 
     def clear(self) -> None:
-        """Delete what a run has written there, and nothing else."""
+        """Delete the files that a run writes, and nothing else."""
         for name in _WRITTEN:
             (self.folder / name).unlink(missing_ok=True)
         for scores in self.all_test_scores():
@@ -296,7 +296,7 @@ class Run:
         shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
 
     def write_config(self, config: TrainConfig, *, device: torch.device, num_processes: int = 1) -> None:
-        """Write config.json: the resolved config and where, when and with what it runs."""
+        """Write config.json: the resolved config, the command, versions and hardware."""
         import torch
 
         write_json(
@@ -317,7 +317,7 @@ class Run:
 
 
 def damaged_checkpoint(path: str | os.PathLike[str], reason: object) -> str:
-    """What is said of a last.pt that cannot be read, and what can be done."""
+    """The error message for a last.pt that cannot be read."""
     best = Path(path).parent / BEST
     return (
         f"{path}: not readable as a checkpoint, so the run cannot be resumed ({_first_line(reason)}); put it "
@@ -330,13 +330,13 @@ def _first_line(reason: object) -> str:
 
 
 def newest_run(folder: str | os.PathLike[str] = "runs") -> Run | None:
-    """The run below ``folder`` whose best weights are the newest; None if there is none."""
+    """The run in ``folder`` with the newest best weights; None without runs."""
     found = sorted(Path(folder).glob(f"*/{BEST}"), key=lambda path: path.stat().st_mtime)
     return Run(found[-1].parent) if found else None
 
 
 def describe_weights(weights: str | os.PathLike[str]) -> list[str]:
-    """A line on the run whose folder is given as weights to start from; none for a file.
+    """Describe, in one line, the run folder whose weights a run starts from; [] for a file.
 
     Raises:
         UsageError: it is not a run folder.
@@ -352,14 +352,14 @@ def describe_weights(weights: str | os.PathLike[str]) -> list[str]:
 
 
 def command_line() -> str:
-    """The command that started this process, for the record."""
+    """The command that started this process."""
     program = os.path.basename(sys.argv[0])
     start = ("python", "-m", "saccade") if program == "__main__.py" else (program,)
     return shlex.join([*start, *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:
-    """Of Saccade, Python and the packages that results may depend on."""
+    """Versions of Saccade, Python and the packages that affect results."""
     found = {"saccade": __version__, "python": platform.python_version()}
     for package in ("torch", "numpy", "av", "safetensors"):
         try:
@@ -370,7 +370,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Commit of the source tree this package runs from and whether it was changed; None outside git."""
+    """Git commit of the package's source tree and whether it has changes; None outside git."""
     folder = Path(__file__).resolve().parent
 
     def git(*args: str) -> str | None:
@@ -389,7 +389,7 @@ def git_revision() -> dict[str, Any] | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's where the system reports it."""
+    """Name of the GPU, or of the processor if the system reports it."""
     if device.type == "cuda":
         import torch
 

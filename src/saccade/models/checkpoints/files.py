@@ -1,4 +1,4 @@
-"""Files of weights: reading those of any code base, without running code from them, and writing ours."""
+"""Read checkpoint files of any code base without executing code from them, and write our own."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ _OTHER_FILES = {
 def save_weights(
     model: nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a model's state dict as safetensors, atomically, with JSON metadata beside it.
+    """Write a model's state dict and JSON metadata to a safetensors file, atomically.
 
-    The metadata's entry ``model`` holds what `load_model` needs; it is added if absent and the model says it.
+    The entry ``model`` of the metadata holds the arguments that `load_model` builds the model with; it is
+    added if the model has ``build_args``.
 
     Example:
         >>> import tempfile
@@ -77,7 +78,7 @@ def save_weights(
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """State dict and metadata of a safetensors file; no metadata if `save_weights` did not write it."""
+    """State dict and metadata of a safetensors file; {} as metadata if `save_weights` did not write it."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "{}")
@@ -111,7 +112,7 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _read(path: str | os.PathLike[str]) -> Any:
-    """The content of a checkpoint file; its kind is seen by its first bytes, not by its name."""
+    """Read a checkpoint file. Its first bytes, not its suffix, decide how."""
     file = Path(path)
     if file.is_dir():
         file = file / BEST

@@ -1,4 +1,4 @@
-"""How checkpoints of other code bases are recognised, and their keys mapped onto those of our models."""
+"""Recognise checkpoints of other code bases and map their keys to those of our models."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _AVERAGE = "an average of the weights beside them"
 
 @dataclass
 class Conversion:
-    """A checkpoint whose keys are being mapped onto a model's.
+    """A checkpoint whose keys are being mapped to those of a model.
 
     Attributes:
         tensors: our key -> tensor; mapped: the checkpoint's key -> our key.
         left_out: the checkpoint's key -> why it is not used.
-        unexpected: keys of the checkpoint that mean nothing to this format.
-        filled: our key -> where its value comes from, for tensors the checkpoint does not have.
-        kept: our key -> why the model's own value stays, for tensors such a checkpoint never has.
-        notes: what else the reader of the report should know.
+        unexpected: keys of the checkpoint that are not in this format.
+        filled: our key -> where its value comes from, for tensors that are not in the checkpoint.
+        kept: our key -> why the model's value stays, for tensors that such a checkpoint never has.
+        notes: further remarks for the report.
     """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Conversion:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointFormat:
-    """The key names of one code base for one kind of model.
+    """The names of tensors in one code base, for one kind of model.
 
     Attributes:
         name: as the report calls it.
@@ -99,7 +99,7 @@ class CheckpointFormat:
         return result
 
     def our_key(self, key: str) -> str | None:
-        """Our name for a key; None if it means nothing to this format."""
+        """Our name for a key; None if the key is not in this format."""
         match = re.match(self.block, key) if self.block else None
         if not match:
             return _replace_prefix(key, self.prefixes)
@@ -113,7 +113,7 @@ _FORMATS: list[CheckpointFormat] = []
 
 
 def register_checkpoint_format(checkpoint_format: CheckpointFormat) -> CheckpointFormat:
-    """Let `load_weights` read the checkpoints of another code base; the one registered last is tried first.
+    """Register a format for `load_weights`; the one registered last is tried first.
 
     Example:
         >>> from saccade.models import X3D, create_model, load_weights
@@ -133,7 +133,7 @@ def register_checkpoint_format(checkpoint_format: CheckpointFormat) -> Checkpoin
 
 
 def formats_of(kind: type) -> list[CheckpointFormat]:
-    """The formats that can be loaded into a class of models, in the order they are tried."""
+    """The formats for a class of models, in the order in which they are tried."""
     return [known for known in reversed(_FORMATS) if issubclass(kind, known.models)]
 
 
@@ -225,19 +225,19 @@ def _unknown(state: StateDict, model: nn.Module, source: str) -> str:
 
 
 def native(state: StateDict) -> Conversion:
-    """A state dict that already has our keys."""
+    """The conversion of a state dict that already has our keys."""
     return Conversion(tensors=dict(state), mapped={key: key for key in state})
 
 
 def shorten(keys: Iterable[str], most: int = 4) -> str:
-    """The first few of many names, and how many more there are."""
+    """The first names as text, and the number of the others."""
     names = list(keys)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def by_reason(reasons: Mapping[str, str]) -> list[tuple[str, list[str]]]:
-    """Each reason with the keys it was given for."""
+    """Group keys by reason."""
     groups: dict[str, list[str]] = {}
     for key, reason in reasons.items():
         groups.setdefault(reason, []).append(key)
@@ -266,7 +266,7 @@ def _plain_norm(key: str) -> str | None:
 
 
 def _note_stale_statistics(state: StateDict, result: Conversion) -> None:
-    """Say so if sub-batch-norm was never aggregated: ``.bn`` is then as in a new network."""
+    """Add a note if sub-batch-norm was never aggregated; ``.bn`` then has its initial values."""
     if not any(".split_bn." in key for key in result.left_out):
         return
     means = [tensor for key, tensor in state.items() if key.endswith(".bn.running_mean")]

@@ -1,4 +1,4 @@
-"""Loading weights into a model, and the report of what was done."""
+"""Load weights into a model and report what was done."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class LoadReport:
     """What `load_weights` did.
 
     Attributes:
-        format: the code base the keys are from.
+        format: the code base that the keys are from.
         source: the file, or "state dict".
-        num_loaded: tensors of the model that were set from the checkpoint.
-        mapped: the checkpoint's key -> ours, for every tensor that was set from it.
-        left_out: the checkpoint's key -> why it was not used.
-        filled: our key -> what it was set to, for tensors the checkpoint does not have.
-        missing: our keys that kept the value they had.
-        notes: anything else worth knowing.
+        num_loaded: number of tensors of the model that were loaded.
+        mapped: key in the checkpoint -> key in the model, for every loaded tensor.
+        left_out: key in the checkpoint -> why it was not loaded.
+        filled: key in the model -> its new value in words, for tensors that are not in the checkpoint.
+        missing: keys in the model that were not loaded.
+        notes: further remarks.
     """
 
     format: str
@@ -49,13 +49,13 @@ class LoadReport:
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """A few lines for people."""
+        """The report as text, a few lines."""
         renamed = sum(theirs != ours for theirs, ours in self.mapped.items())
         lines = [f"{self.source}: {self.format}; {self.num_loaded} tensors loaded, {renamed} of them renamed"]
         lines += [f"  left out: {shorten(keys)} ({reason})" for reason, keys in by_reason(self.left_out)]
         lines += [f"  set: {shorten(keys)} ({reason})" for reason, keys in by_reason(self.filled)]
         if self.missing:
-            lines.append(f"  kept as they were in the model: {shorten(self.missing)}")
+            lines.append(f"  not in the file, unchanged in the model: {shorten(self.missing)}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -104,14 +104,14 @@ def load_weights(
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
-    """Rebuild a model, in eval mode, from weights that Saccade wrote; also returns their metadata.
+    """Build a model from a weights file of Saccade, in eval mode; also return the file's metadata.
 
     Args:
         path: a .safetensors file of `save_weights`, of a training run or of ``saccade convert``; or a run
             folder, whose best weights are taken.
 
     Raises:
-        WeightsError: the file cannot be read, does not say which model it is of, or that cannot be built.
+        WeightsError: the file cannot be read, its metadata has no model, or the model cannot be built.
 
     Example: see `save_weights`.
     """
@@ -135,7 +135,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Any]]:
 
 
 def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str, strict: bool) -> LoadReport:
-    """Copy what fits into the model; if ``strict`` and something does not, raise and change nothing."""
+    """Copy the tensors that fit into the model; if ``strict``, raise unless all fit, before any change."""
     target = model.state_dict()
     theirs = {ours: key for key, ours in conversion.mapped.items()}
     tensors = {
@@ -190,10 +190,9 @@ def fit(model: nn.Module, conversion: Conversion, format_name: str, source: str,
 
 
 def guess_models(state: StateDict) -> list[str]:
-    """Names of the models whose shapes, but for the classifier, are those of a state dict.
+    """Names of the models whose tensors, except the classifier, have the shapes of a state dict.
 
-    Where a part of it would not be used by one of them, as the decoder of pre-training, it is not of that
-    one.
+    Of several, those that leave out the fewest tensors (such as a decoder of pre-training).
     """
     unused = {name: _num_unused(name, state) for name in list_models()}
     fewest = min((number for number in unused.values() if number is not None), default=None)
@@ -201,7 +200,7 @@ def guess_models(state: StateDict) -> list[str]:
 
 
 def num_classes_of(state: StateDict, name: str) -> int:
-    """Classes in a state dict of any format known for the model ``name``; 0 without a classifier."""
+    """Number of classes in a state dict of any known format for the model ``name``; 0 if it has none."""
     model = _skeleton(name)
     tensors = convert(state, model, "state dict")[1].tensors
     weight = tensors.get(f"{contract.classifier_prefix(model)}weight")
@@ -209,7 +208,7 @@ def num_classes_of(state: StateDict, name: str) -> int:
 
 
 def _num_unused(name: str, state: StateDict) -> int | None:
-    """Tensors of a state dict that a model leaves out; None if the shapes are not those of the model."""
+    """Number of tensors that a model leaves out; None if the shapes are not those of the model."""
     try:
         model = _skeleton(name)
         conversion = convert(state, model, name)[1]
@@ -220,7 +219,7 @@ def _num_unused(name: str, state: StateDict) -> int | None:
 
 
 def _trunk_shapes(tensors: StateDict, model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Shapes of everything but the classifier and the batch counters, without unit axes."""
+    """Shapes of all tensors except the classifier and the batch counters, without axes of size 1."""
     prefix = contract.classifier_prefix(model)
     return {
         key: tuple(size for size in value.shape if size != 1)
@@ -246,7 +245,7 @@ def _built_once(name: str, _build: Any) -> nn.Module:
 
 
 def _without_unit_axes(value: Tensor, target: Tensor) -> Tensor:
-    """Pointwise convolutions and linear layers hold the same numbers: (out, in, 1, 1, 1) fits (out, in)."""
+    """Reshape a pointwise convolution (out, in, 1, 1, 1) to a linear layer (out, in), or the reverse."""
     small, large = sorted((tuple(value.shape), tuple(target.shape)), key=len)
     if len(small) == 2 and len(large) > 2 and large == small + (1,) * (len(large) - 2):
         return value.reshape(target.shape)
@@ -254,7 +253,7 @@ def _without_unit_axes(value: Tensor, target: Tensor) -> Tensor:
 
 
 def _other_classes(model: nn.Module, tensors: StateDict, target: StateDict) -> tuple[set[str], str]:
-    """Keys of the classifier if the numbers of classes differ, and those numbers in words."""
+    """Keys of the classifier if the number of classes differs, and both numbers in words."""
     prefix = contract.classifier_prefix(model)
     weight = f"{prefix}weight"
     if not prefix or weight not in tensors:
@@ -273,7 +272,7 @@ def _problems(missing: list[str], unexpected: list[str], mismatched: list[str]) 
 
 
 def _hint(model: nn.Module, tensors: StateDict) -> str:
-    """Which model the tensors are of, if not of this one."""
+    """Name another model that has these shapes, if there is one."""
     names = [name for name in guess_models(tensors) if name != contract.model_name(model)]
     return f". They are those of {' or '.join(names)}" if names else ""
 
