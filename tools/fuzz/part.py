@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from tools.fuzz import children
 from tools.fuzz.report import Summary
 
-from saccade.cli import EXIT_CODES, INTERRUPTED, OK
+from saccade.cli import FAILED, PARTIAL, USAGE
 from saccade.cli import main as saccade_command
 from saccade.errors import SaccadeError
 
@@ -93,6 +93,6 @@ def judge_command(code: int, errors: str) -> str:
     if code == 0:
         return LOADED
     found = [line for line in lines if line.startswith("saccade: error:")]
-    if code not in EXIT_CODES.keys() - {OK, INTERRUPTED} or len(found) != 1 or lines[-1] != found[0]:
+    if code not in (PARTIAL, USAGE, FAILED) or len(found) != 1 or lines[-1] != found[0]:
         return f"exit code {code} with {len(found)} error lines"
     return REFUSED

@@ -24,6 +24,8 @@ from tools.fuzz.seeds import Seed, load_seeds
 
 from saccade.errors import VideoError
 from saccade.video import VideoReader, open_video
+from saccade.video.colour import RgbConverter
+from saccade.video.container import demux
 from saccade.video.pyav import PyAVReader
 
 MAX_FRAMES = 400  # read of a file, from its first on
@@ -201,8 +203,8 @@ class _Truth:
 
     def __init__(self, path: Path, reader: PyAVReader, limit: int) -> None:
         self._path, self._limit, self._length = path, limit, len(reader)
-        self._index, self._stream = reader.index, reader._stream.index
-        self._size = reader.size[::-1] if reader.index.rotation % 2 else reader.size
+        self._index, self._stream, self._turn = reader.index, reader.index.stream, reader.index.turn
+        self._size = reader.size[::-1] if self._turn.transposed else reader.size
 
     def judge(self, given: _Given) -> dict[str, Any]:
         """The outcome of a case, with what tells it from others."""
@@ -269,15 +271,16 @@ class _Truth:
         return not versions
 
     def _frames(self, entry: int = 0, last: int | None = None) -> Iterator[_Decoded]:
+        convert = RgbConverter(*self._size)
         for count, frame in enumerate(_decode(self._path, self._stream, entry, last)):
             if count > self._limit + 40:
                 return
-            rgb = frame.reformat(self._size[1], self._size[0], "rgb24", threads=1).to_ndarray()
+            rgb = convert(frame)
             seconds = math.nan
             if frame.pts is not None and frame.time_base is not None:
                 seconds = float(frame.pts * frame.time_base)
             number = frame.opaque if isinstance(frame.opaque, int) else -1
-            yield _Decoded(number, seconds, np.rot90(rgb, self._index.rotation))
+            yield _Decoded(number, seconds, self._turn(rgb).copy())
 
 
 def _decode(
@@ -294,7 +297,7 @@ def _decode(
             return
         decoder.thread_count = 1
         decoder.copy_opaque = True
-        packets, number = container.demux(stream), 0
+        packets, number = demux(container, stream), 0
         while True:
             try:
                 packet = next(packets, None)

@@ -87,6 +87,7 @@ class X3DConfig:
     def __post_init__(self) -> None:
         for name in ("gamma_tau", "gamma_t", "gamma_s", "gamma_w", "gamma_b", "gamma_d", "bn_eps"):
             check_number(name, getattr(self, name), above=0.0)
+        check_number("gamma_d", self.gamma_d, below=1000.0)  # more would build layers for hours
         for name in ("gamma_tau", "gamma_t"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} counts frames and must be at least 1, got {getattr(self, name)!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import av
 from av.stream import Disposition
 
@@ -63,6 +65,20 @@ def _best_stream(name: str, container: av.container.InputContainer) -> av.VideoS
     if isinstance(best, av.VideoStream) and best in readable:
         return best
     return max(readable, key=lambda s: (bool(s.disposition & Disposition.default), s.bit_rate or 0, -s.index))
+
+
+def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """The packets of a stream from where the container stands, and an empty one at the end.
+
+    PyAV raises IndexError for a packet of a stream that appears behind the head of the file, as in joined
+    transport streams; such packets are none of ours.
+    """
+    while True:
+        try:
+            yield from container.demux(stream)
+            return
+        except IndexError:
+            continue
 
 
 def stated_rate(stream: av.VideoStream) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from saccade.errors import VideoError
 from saccade.video.colour import is_plain
-from saccade.video.container import open_container, stated_rate
+from saccade.video.container import demux, open_container, stated_rate
 from saccade.video.joins import are_whole, joined_parts, unwrapped
 from saccade.video.nal import PacketFacts, packet_reader
 from saccade.video.sizes import Turn, display_turn
@@ -188,7 +188,7 @@ def _read_packets(
     kept: list[av.Packet] | None = []
     table = _Table([], [], [], [], [], [], read is not None)
     total = 0
-    for packet in container.demux(stream):
+    for packet in demux(container, stream):
         if not packet.size:
             continue
         key = packet.is_keyframe
@@ -265,14 +265,15 @@ def _first_frame(
         else:  # a fresh container rather than a seek: the file may not be seekable
             container, again = open_container(source, strict=True)
             with container:
-                for frame in container.decode(again):
-                    return frame, True
+                for packet in demux(container, again):
+                    for frame in again.codec_context.decode(packet if packet.size else None):
+                        return frame, True
     except av.FFmpegError:
         pass
     failure = ""
     container, again = open_container(source)
     with container:
-        for packet in container.demux(again):
+        for packet in demux(container, again):
             try:
                 for frame in again.codec_context.decode(packet if packet.size else None):
                     return frame, bool(failure)
@@ -283,6 +284,7 @@ def _first_frame(
 
 def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, strict: bool) -> VideoIndex:
     tags: list[int | None] = []
+    keys: set[int | None] = set()
     first: av.VideoFrame | None = None
     container, again = open_container(source)
     failure = ""
@@ -290,7 +292,7 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
         decoder = again.codec_context
         decoder.thread_count = 1
         number = 0
-        for packet in container.demux(again):
+        for packet in demux(container, again):
             if packet.size:
                 packet.pts = number
                 number += 1
@@ -302,6 +304,8 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
             for frame in frames:
                 first = first or frame
                 tags.append(frame.pts)
+                if frame.key_frame:
+                    keys.add(frame.pts)
     if first is None:
         raise VideoError(source.name, f"gives no frame when decoded ({failure or 'no error reported'})")
     num_packets = len(table.pts)
@@ -317,6 +321,8 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
     stamps = [pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
     seconds = np.array([np.nan if stamp is None else stamp * scale for stamp in stamps])
     method: Literal["decoded", "counted"] = "decoded" if by_tag else "counted"
+    if not table.understood:  # what the container marks as key frames need not be any
+        table.facts = [fact._replace(entry=fact.entry and i in keys) for i, fact in enumerate(table.facts)]
     return _assemble(stream, table, first, strict, method, packet_of, frame_of, when, seconds, len(tags))
 
 

@@ -53,6 +53,8 @@ def packet_reader(codec: str, extradata: bytes | None) -> PacketReader | None:
         return _mpeg4
     if codec == "vp8":
         return lambda data, key: PacketFacts(key, False, shown=bool(data[0] & 0x10))
+    if codec == "mjpeg":
+        return _mjpeg_reader()
     if codec in _ONE_FRAME_A_PACKET:
         return lambda data, key: PacketFacts(key, False)
     return None
@@ -61,7 +63,6 @@ def packet_reader(codec: str, extradata: bytes | None) -> PacketReader | None:
 _ONE_FRAME_A_PACKET = {
     *("vp9", "av1", "libdav1d", "libaom-av1"),
     *(
-        "mjpeg",
         "png",
         "gif",
         "bmp",
@@ -155,6 +156,36 @@ def _hevc(data: Buffer, key: bool, length_size: int) -> PacketFacts:
     return PacketFacts(
         key and entry, slices and droppable, layer=layer, reordered=True, parameters=parameters
     )
+
+
+_TABLES = (0xDB, 0xC4)  # quantisation, Huffman
+
+
+def _mjpeg_reader() -> PacketReader:
+    """JPEG pictures depend on no other, unless one lacks tables that the first has: it then uses those of the
+    picture before. (In AVI all may lack the Huffman tables, for which there is a default.)
+    """
+    first: set[int] | None = None
+
+    def read(data: Buffer, key: bool) -> PacketFacts:
+        nonlocal first
+        found = _jpeg_tables(data)
+        if first is None:
+            first = found
+        return PacketFacts(key and found >= first, False)
+
+    return read
+
+
+def _jpeg_tables(data: Buffer) -> set[int]:
+    """The kinds of tables in the header of a JPEG picture."""
+    found: set[int] = set()
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        if data[position + 1] in _TABLES:
+            found.add(data[position + 1])
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return found
 
 
 def _mpeg4(data: Buffer, key: bool) -> PacketFacts:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from saccade.errors import VideoError
-from saccade.video.container import open_container
+from saccade.video.container import demux, open_container
 from saccade.video.index import UNKNOWN, VideoIndex
 from saccade.video.source import Source
 
@@ -85,7 +85,7 @@ class PacketSource:
                 return running
         if self._unread:
             self._unread = False
-            return self._numbered(self._container.demux(self._stream), 0)
+            return self._numbered(demux(self._container, self._stream), 0)
         return self._numbered(self._reopen(), 0)
 
     def _seek_to(self, number: int) -> Iterator[tuple[int, av.Packet]] | None:
@@ -98,7 +98,7 @@ class PacketSource:
                 self._container.seek(int(self._index.stamps[number]), stream=self._stream, backward=True)
         except av.FFmpegError:
             return None
-        demuxed = self._container.demux(self._stream)
+        demuxed = demux(self._container, self._stream)
         first = next(demuxed, None)
         if first is None or not first.size:
             return None
@@ -113,7 +113,7 @@ class PacketSource:
         """All packets of the file, opened again: some containers cannot seek back to their start."""
         container, stream = open_container(self._file)
         with container:
-            yield from container.demux(stream)
+            yield from demux(container, stream)
 
     def _numbered(
         self, packets: Iterator[av.Packet], number: int, *, after_seek: bool = False

@@ -50,6 +50,8 @@ def presentation_times(stamps: ArrayLike, fps: float) -> Seconds:
     index = np.arange(num)
     times = np.interp(index, rows, known)
     times += np.minimum(index - rows[0], 0) * interval + np.maximum(index - rows[-1], 0) * interval
+    if not (np.diff(times) > 0).all():  # stamps so far apart that float64 cannot tell what lies between them
+        return np.arange(num) / fps
     return times
 
 

@@ -131,7 +131,7 @@ def _tensors(
         if isinstance(value, Mapping):
             if len(path) < _DEPTH and not _OF_TRAINING.search(name):
                 yield from _tensors(value, (*path, name))
-        elif isinstance(value, Tensor):
+        elif isinstance(value, Tensor) and not value.is_nested:  # a nested one has no shape
             yield (*path, name), value
         elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             native = np.array(value, value.dtype.newbyteorder("="))
