@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saccade.cli import main
-from saccade.cli.quickstart import MARK, _check_own
+from saccade.cli.quickstart import MARK, _check_run_folder
 from saccade.errors import UsageError
 from saccade.recipes import get_recipe
 
@@ -28,7 +28,7 @@ def test_quickstart_goes_through_every_step(
     assert {"best.safetensors", "last.pt", "metrics.jsonl", "config.json", "report.html", MARK} <= {
         path.name for path in run.iterdir()
     }
-    _check_own(run)  # may be repeated
+    _check_run_folder(run)  # may be repeated
 
 
 def test_quickstart_never_replaces_what_it_did_not_make(
@@ -53,10 +53,10 @@ def test_quickstart_never_replaces_what_it_did_not_make(
 def test_quickstart_knows_its_own_runs(tmp_path: Path):
     settings = get_recipe("x3d_motion").replace(data="data/motion", out="runs/quickstart").to_dict()
     (tmp_path / MARK).write_text(json.dumps(settings))
-    _check_own(tmp_path)  # stopped before training began
+    _check_run_folder(tmp_path)  # stopped before training began
     (tmp_path / "config.json").write_text(json.dumps({"config": settings}))
-    _check_own(tmp_path)
+    _check_run_folder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"config": settings | {"epochs": 100}}))
     with pytest.raises(UsageError, match="--out"):  # another run took its place
-        _check_own(tmp_path)
-    _check_own(tmp_path / "new")
+        _check_run_folder(tmp_path)
+    _check_run_folder(tmp_path / "new")

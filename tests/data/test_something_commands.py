@@ -92,8 +92,8 @@ def test_saccade_test_prints_each_protocol_with_its_number(
 
 def test_a_protocol_is_not_bent(run_v2: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, message in (
-        (["--temporal-rule", "saccade"], "--temporal-rule: is fixed by the protocol ssv2-1clip"),
-        (["--short-side", "40"], "--short-side: is fixed by the protocol ssv2-1clip; leave the flag out"),
+        (["--temporal-rule", "saccade"], "--temporal-rule: cannot be combined with the protocol ssv2-1clip"),
+        (["--short-side", "40"], "--short-side: cannot be combined with the protocol ssv2-1clip"),
     ):
         assert main(["test", str(run_v2), "--views", "ssv2-1clip", *flags]) == 2
         assert message in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_several_view_sets_give_tables_scores_and_the_sparse_view_curve(
         "GMACs x views",
         "clips/s on cpu in float32",
         "class (worst first)",
-        "saved in run/test",
+        "saved to run/test",
     ):
         assert words in out, words
     files = {path.name for path in (place / "run" / "test").iterdir()}
@@ -77,7 +77,7 @@ def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]):
 
 def test_the_control_is_named_as_such(capsys: pytest.CaptureFixture[str]):
     assert main(["test", "run", "--workers", "0", "--shuffle-frames", "--out", "elsewhere"]) == 0
-    assert "random order" in capsys.readouterr().out
+    assert "frames of each view are shuffled" in capsys.readouterr().out
 
 
 def test_an_unreadable_video_is_named_and_the_exit_code_is_1(place: Path, capsys: pytest.CaptureFixture[str]):
@@ -89,7 +89,7 @@ def test_an_unreadable_video_is_named_and_the_exit_code_is_1(place: Path, capsys
         bad.unlink()
     captured = capsys.readouterr()
     assert "6 videos" in captured.out
-    assert "1 of 7 videos could not be read and are in no figure" in captured.err
+    assert "1 of 7 videos could not be read" in captured.err
     assert "bad.mp4" in captured.err
 
 
@@ -104,7 +104,7 @@ def test_a_foreign_checkpoint_is_tested_with_its_model_named(capsys: pytest.Capt
     [
         (["run", "--views", "3"], 2, "CLIPSxCROPS"),
         (["run", "--temporal-rule", "middle"], 2, "known are saccade"),
-        (["run/best.safetensors"], 2, "--data is needed"),
+        (["run/best.safetensors"], 2, "give --data"),
         (["run", "--data", "absent"], 2, "absent"),
         (["absent", "--data", "clips"], 2, "no such run folder"),
         (["foreign.pth", "--data", "clips"], 2, "--model"),
@@ -125,7 +125,7 @@ def test_classes_must_be_those_of_the_weights(place: Path, capsys: pytest.Captur
     model = create_model("x2d", num_classes=5, gamma_w=0.25, head_width=32)
     save_weights(model, place / "five.safetensors", {})
     assert main(["test", "five.safetensors", "--data", "clips", "--workers", "0"]) == 2
-    assert "clips has 3 classes and five.safetensors 5" in capsys.readouterr().err
+    assert "clips has 3 classes, but five.safetensors has 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("flags", "expected"), [([], 12.0), (["--fps", "24"], 24.0)])

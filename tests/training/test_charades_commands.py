@@ -179,7 +179,7 @@ def test_testing_in_time(localization_run: Path, tmp_path: Path, capsys: pytest.
     lines = (folder / "val_submission_localize.txt").read_text().splitlines()
     assert len(lines) == 25 * NUM_TEST
     assert main(["test", str(localization_run), *flags, "--shuffle-frames", "--overlap", "0.25"]) == 0
-    assert "control: the frames of every view are in random order" in capsys.readouterr().out
+    assert "control: the frames of each view are shuffled" in capsys.readouterr().out
     shuffled = LocalizationResult.load(folder / "val_shuffled_scores_windows.npz")
     assert (shuffled.shuffled, shuffled.overlap) == (True, 0.25)
     for flag in (["--views", "10x3"], ["--temporal-rule", "saccade"], ["--ensemble", "max"]):
@@ -263,7 +263,7 @@ def test_visualize_timeline(
     assert main(["visualize", "timeline", str(video), *run, "--out", "x.gif"]) == 2
     assert "--out x.gif: the video must end in .mp4" in capsys.readouterr().err
     assert main(["visualize", "timeline", str(video)]) == 2
-    assert "no model given: use --run RUN" in capsys.readouterr().err
+    assert "give a model: --run RUN" in capsys.readouterr().err
 
 
 def test_resuming_is_exact(official: Path, localization_run: Path, tmp_path: Path):

@@ -66,10 +66,10 @@ def test_nothing_given_changes_nothing():
         (["--optim.bogus", "3"], "unknown flag --optim.bogus; see saccade train x3d_ucf10 --help$"),
         (["--optim.lr", "fast"], "--optim.lr: could not convert string to float: 'fast'"),
         (["--optim.name", "lion"], "invalid choice 'lion' for argument '--optim.name'.*'sgd', 'adamw'"),
-        (["--augment.short-side", "120"], "--augment.short-side takes None or INT INT, got 120"),
+        (["--augment.short-side", "120"], "--augment.short-side: must be None or INT INT, got 120"),
         (["clips"], "Unrecognized options: clips"),
         (["--epochs"], "--epochs"),
-        (["--model.overrides", "gamma_w"], "--model.overrides takes names and values"),
+        (["--model.overrides", "gamma_w"], "--model.overrides: needs names and values"),
     ],
 )
 def test_a_wrong_flag_is_one_line(args: list[str], message: str):
@@ -106,7 +106,7 @@ def test_exit_code_and_close_names(capsys: pytest.CaptureFixture[str]):
     assert told.startswith("saccade: error: unknown recipe 'x3d_ucf'; did you mean x3d_ucf10")
     assert len(told.splitlines()) == 1
     assert main(["train", "--data", "x"]) == 2
-    assert "the recipe comes first" in capsys.readouterr().err
+    assert "give the recipe first" in capsys.readouterr().err
     assert main(["train", "x3d_ucf10", "--data", "no such folder", "--device", "cpu"]) == 2
     assert "no such file or folder" in capsys.readouterr().err
     assert main(["train", "x3d_ucf10", "--clip.crop", "9999"]) == 2
@@ -140,7 +140,7 @@ def test_resume_takes_the_settings_of_the_run(
     assert main(["train", "x3d_ucf10", "--out", config.out, "--resume", "--epochs", "9"]) == 2
     assert "epochs (was 1.0, now 9.0)" in capsys.readouterr().err
     assert main(["train", "x3d_motion", "--out", config.out, "--resume"]) == 2
-    assert "holds a run of x3d_ucf10, not of x3d_motion" in capsys.readouterr().err
+    assert "contains a run of x3d_ucf10, not of x3d_motion" in capsys.readouterr().err
     assert main(["train", "x3d_ucf10", "--out", config.out]) == 2
     assert "holds a run already" in capsys.readouterr().err
     assert json.loads((Path(config.out) / "config.json").read_text())["config"]["epochs"] == 1
@@ -165,9 +165,9 @@ def test_dry_run_shows_a_plan_without_clips(tmp_path: Path, capsys: pytest.Captu
     [
         (["--dry-run"], "--dry-run needs .*--num-clips N or --data"),
         (["--dry-run", "--num-clips", "0"], "--num-clips: must be at least 1, got 0"),
-        (["--dry-run", "--num-clips", "many"], "--num-clips: 'many' is not a whole number"),
+        (["--dry-run", "--num-clips", "many"], "--num-clips: 'many' is not an integer"),
         (["--dry-run", "--num-clips", "100"], "batch_size: .* choose at most 6"),
-        (["--dry-run", "--picture", "a.xyz"], "--picture a.xyz: the picture must end in one of .png"),
+        (["--dry-run", "--picture", "a.xyz"], "--picture a.xyz: the chart must end in one of .png"),
         (["--dry-run", "--picture", "{}/a.png"], "--picture .*/file/a.png: .*/file is a file, not a folder"),
         (["--num-clips", "100"], "--num-clips: has no effect without --dry-run"),
         (["--multigrid", "tall"], "invalid choice 'tall' for argument '--multigrid'"),

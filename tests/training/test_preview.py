@@ -135,7 +135,7 @@ def test_the_command(tiny_clips: Path, tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--data", "x"], "the recipe comes first"),
+        (["--data", "x"], "give the recipe first"),
         (["x3d_ucf10", "--out", "sheet.pdf"], "--out sheet.pdf"),
         (["x3d_ucf10", "--step", "-1"], "--step: must be at least 0, got -1"),
         (["x3d_ucf10", "--step"], "--step: expected one argument"),

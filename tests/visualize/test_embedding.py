@@ -357,7 +357,7 @@ def test_predictions_need_the_class_names_of_the_data_set(
     [
         (["--most", "0"], "--most: must be at least 1, got 0"),
         (["--perplexity", "0.5"], "--perplexity must be at least 1, got 0.5"),
-        ([], "--data is needed"),
+        ([], "give --data"),
     ],
 )
 def test_errors_are_one_line(tmp_path: Path, flags: list[str], words: str, capsys: Any):

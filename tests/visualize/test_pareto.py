@@ -125,7 +125,9 @@ def test_the_folder_of_a_search_is_replaced_by_its_best_run(
         "expand": 0.6,
         "plain": 0.5,
     }
-    assert captured.err == f"saccade: skipped, not run folders: {everything[0]}, {everything[3]}\n"
+    assert (
+        captured.err == f"saccade: skipped paths that are not run folders: {everything[0]}, {everything[3]}\n"
+    )
     assert main(["pareto", everything[0], everything[3]]) == 2
     assert "not a run folder (config.json is missing)" in capsys.readouterr().err
 
@@ -219,7 +221,7 @@ def test_command(make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert "75.0" in printed
     assert "3x1, 20 videos" in printed
-    assert f"picture: {out}" in printed
+    assert f"chart: {out}" in printed
     assert out.read_text().startswith("<?xml")
     assert main(["pareto", *runs, "--out", str(out), "--json"]) == 0
     captured = json.loads(capsys.readouterr().out)

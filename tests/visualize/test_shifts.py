@@ -106,7 +106,7 @@ def test_a_file_of_the_original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["visualize"], "WHAT"),
         (["visualize", "shift"], "invalid choice: 'shift'"),
         (["visualize", "shifts", "absent"], "absent: no such file; give a run folder or weights"),
-        (["visualize", "shifts", "absent", "--out", "a.gif"], "--out a.gif: the picture must end in"),
+        (["visualize", "shifts", "absent", "--out", "a.gif"], "--out a.gif: the chart must end in"),
     ],
 )
 def test_errors_are_one_line(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

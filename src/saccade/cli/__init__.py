@@ -1,7 +1,7 @@
-"""The command line: a thin edge. Each command is a module beside this file with ``run(args) -> exit code``.
+"""The command line. Each command is a module of this package with ``run(args) -> exit code``.
 
-Nothing heavy is imported before the command is known, so help is quick. What the library logs is shown on
-stderr; results go to stdout. Errors are one line, and the exit code says of which kind (`EXIT_CODES`).
+Heavy imports happen inside the commands, so help is quick. Results go to stdout, log messages and errors to
+stderr. An error is one line, and the exit code gives its kind (`EXIT_CODES`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ COMMANDS = {
     "expand": "search a network for a data set and a budget by expanding X2D",
     "test": "measure the accuracy of a run or checkpoint under a named protocol",
     "reproduce": "measure a published checkpoint by its published protocol",
-    "predict": "classify videos, or find actions in time or the actions of people",
+    "predict": "classify videos, localize actions in time, or classify the actions of people",
     "convert": "convert a checkpoint of another code base to safetensors",
-    "pareto": "compare trained runs: accuracy against cost, table and picture",
+    "pareto": "compare trained runs: accuracy against cost, as a table and a chart",
     "bench": "measure the speed of models on this machine",
-    "visualize": "draw what a model has learned and sees: gradcam, attention, hog, embedding, ...",
+    "visualize": "visualize models: gradcam, attention, hog, embedding, shifts, timeline",
     "data": "check a data set, preview training batches, make synthetic clips, list class names",
 }
 
@@ -41,12 +41,12 @@ OK, PARTIAL, USAGE, FAILED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
 EXIT_CODES = {
     OK: "success",
     PARTIAL: "some videos could not be read (they are listed); everything else was done",
-    USAGE: "wrong usage, or a data set, weights or run folder that cannot be used",
-    FAILED: "failure on the way: the disk is full or not writable, memory is short, the loss is not finite",
-    INTERNAL: "a fault of Saccade; the traceback is for the report of it",
+    USAGE: "usage error, or an invalid data set, weights file or run folder",
+    FAILED: "runtime failure: disk full or not writable, out of memory, loss not finite",
+    INTERNAL: "internal error; please report it with the traceback",
     INTERRUPTED: "interrupted by Ctrl-C, SIGTERM or SIGHUP; train and expand continue with --resume",
 }
-_CODES = {  # the first that fits
+_CODES = {  # the first match applies
     UsageError: USAGE,
     VideoError: PARTIAL,
     TrainingError: FAILED,
@@ -60,8 +60,8 @@ _LOG_LEVELS = {
     "--verbose": logging.DEBUG,
 }
 
-# Iterations that a thread of GNU OpenMP spins before it sleeps. By default it spins for milliseconds, and
-# where another program holds one of the cores all threads wait for the one without.
+# Iterations for which an idle thread of GNU OpenMP spins before it sleeps. The default is milliseconds, which
+# slows down all threads when other programs compete for the cores.
 _SPIN_COUNT = "2000"
 
 
@@ -86,10 +86,10 @@ def main(argv: list[str] | None = None) -> int:
             _flush()
             return code
     except KeyboardInterrupt as stop:
-        if os.environ.get("RANK", "0") == "0":  # under torchrun one process says it
+        if os.environ.get("RANK", "0") == "0":  # under torchrun only one process prints
             _say(str(stop) or "interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output (head, less) has gone
+    except BrokenPipeError:  # the reader of our output (head, less) has exited
         _drop_output()
         return OK
     except Exception as error:
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(error: Exception, args: Sequence[str]) -> int:
-    """Say in one line what went wrong; the exit code."""
+    """Print an error as one line; returns the exit code."""
     with suppress(OSError):
         _flush()
     hints = [*getattr(error, "__notes__", ()), *_missing_plugins(error, args)]
@@ -113,7 +113,7 @@ def _report(error: Exception, args: Sequence[str]) -> int:
     else:
         traceback.print_exception(error)
         code, text = INTERNAL, f"internal error: {type(error).__name__}: {error}"
-        hints.append("this is a fault of Saccade; please report it with the command and the lines above")
+        hints.append("please report it with the command and the lines above")
     _say("; ".join([f"error: {text}", *hints]))
     return code
 
@@ -139,9 +139,9 @@ def _say(text: str) -> None:
 
 
 def _missing_plugins(error: Exception, args: Sequence[str]) -> list[str]:
-    """What to add to the command if a run folder in it was made with plug-ins that are not imported.
+    """A hint if a run folder among the arguments was made with plug-ins that are not imported.
 
-    They are not imported by themselves: a run folder that came from elsewhere must not run code.
+    They are not imported automatically, since a run folder from elsewhere must not execute code.
     """
     if not isinstance(error, SaccadeError):
         return []
@@ -150,30 +150,30 @@ def _missing_plugins(error: Exception, args: Sequence[str]) -> list[str]:
 
     values = [arg.partition("=")[2] if arg.startswith("-") else arg for arg in args]
     if args[0] == "train" and len(args) > 1:
-        values.append(os.path.join("runs", args[1]))  # where a run is without --out
+        values.append(os.path.join("runs", args[1]))  # the default of --out
     files = [file for value in values if value for file in Run(value).plugins]
     missing = dict.fromkeys(file for file in files if file not in imported_files())
     flags = " ".join(f"{_PLUGIN} {shlex.quote(file)}" for file in missing)
-    return [f"the run was made with {flags}, which this command lacks"] if missing else []
+    return [f"the run was made with {flags}; add it to this command"] if missing else []
 
 
 def _keep_printing() -> None:
-    """Have characters that the terminal's encoding lacks, or a path that is no text, printed as "?"."""
+    """Print "?" for characters that the terminal's encoding does not support, and for undecodable paths."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def _limit_spinning() -> None:
-    """Ask OpenMP's threads, here and in child processes, to sleep rather than spin while they wait; what the
-    user has set stays. PyTorch's OpenMP reads it when it is loaded, so later it has no effect.
+    """Make idle OpenMP threads of this process and its children sleep instead of spin, unless the user has
+    configured them. OpenMP reads the setting when PyTorch is imported.
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
 
 
 def _take_plugins(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """``args`` without ``--plugin FILE``, and the files; "" where none follows."""
+    """Split ``args`` into other arguments and the files of ``--plugin FILE``; "" for a missing file."""
     rest, files = [], []
     words = iter(args)
     for word in words:
@@ -186,14 +186,14 @@ def _take_plugins(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _import_plugins(files: Sequence[str]) -> None:
-    """Import the user's files, whose registrations commands then find by name."""
+    """Import the user's files, which register models, data sets etc."""
     if not files:
         return
     from saccade.plugins import import_file
 
     for file in files:
         if not file:
-            raise UsageError(f"{_PLUGIN} takes a Python file")
+            raise UsageError(f"{_PLUGIN} needs a Python file")
         import_file(file)
 
 
@@ -213,12 +213,12 @@ def _help() -> str:
     codes = "\n".join(f"  {code:<{width}}  {meaning}" for code, meaning in EXIT_CODES.items())
     return (
         "usage: saccade [-q | -v] [--plugin FILE.py] COMMAND [ARGUMENTS]\n\n"
-        "Efficient video recognition in PyTorch: train, search, test, explain and run small networks.\n\n"
+        "Efficient video recognition in PyTorch.\n\n"
         f"commands:\n{commands}\n\n"
-        "options of every command:\n"
-        f"  {'-q, --quiet':<{width}}  show warnings and errors only\n"
-        f"  {'-v, --verbose':<{width}}  show debug messages too\n"
-        f"  {'--plugin FILE':<{width}}  import a Python file that registers models, data sets ...\n\n"
+        "options of all commands:\n"
+        f"  {'-q, --quiet':<{width}}  show only warnings and errors\n"
+        f"  {'-v, --verbose':<{width}}  also show debug messages\n"
+        f"  {'--plugin FILE':<{width}}  import a Python file that registers models, data sets etc.\n\n"
         f"exit codes:\n{codes}\n\n"
         "Messages go to stderr, results to stdout. See saccade COMMAND --help."
     )

@@ -1,4 +1,4 @@
-"""``saccade bench``: the speed of models on this machine, and the backends of their operators."""
+"""``saccade bench``: speed of models on this machine, and the backends of operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(args: list[str]) -> int:
-    """Print what was measured, or with ``--info`` the backends."""
+    """Print the measurements, or with ``--info`` the backends."""
     options = _parser().parse_args(args)
     if options.info:
         _print_info(options.json)
@@ -30,19 +30,17 @@ def run(args: list[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade bench",
-        description="Measure a forward pass and a training step of models, per backend of the operators.\n"
-        "A training step is forward, loss and backward on clips in memory, without reading video.",
+        description="Measure a forward pass and a training step of models, for each operator backend.\n"
+        "A training step is forward, loss and backward on random clips, without reading video.",
     )
-    parser.add_argument("models", nargs="*", default=["x3d_s"], help="names of models (default x3d_s)")
+    parser.add_argument("models", nargs="*", default=["x3d_s"], help="model names (default x3d_s)")
     parser.add_argument(
         "--info", action="store_true", help="show versions and the backend of each operator, then exit"
     )
     parser.add_argument(
-        "--batch", type=positive, default=2, metavar="N", help="clips of a training step (default 2)"
+        "--batch", type=positive, default=2, metavar="N", help="batch size of a training step (default 2)"
     )
-    parser.add_argument(
-        "--frames", type=positive, metavar="N", help="frames of a clip (default: the model's)"
-    )
+    parser.add_argument("--frames", type=positive, metavar="N", help="frames per clip (default: the model's)")
     parser.add_argument("--crop", type=positive, metavar="PIXELS", help="crop (default: the model's)")
     add_device(parser)
     add_threads(parser)
@@ -56,10 +54,10 @@ def _parser() -> Parser:
         "--backends",
         default=None,
         metavar="LIST",
-        help="operator backends to compare, e.g. native,torch (default: the one used here)",
+        help="operator backends to compare, e.g. native,torch (default: the automatic choice)",
     )
     parser.add_argument(
-        "--runs", type=positive, default=5, metavar="N", help="timed passes, median shown (default 5)"
+        "--runs", type=positive, default=5, metavar="N", help="timed passes; the median is shown (default 5)"
     )
     add_json(parser)
     return parser
@@ -89,8 +87,8 @@ def _print_info(as_json: bool) -> None:
     for name, value in report.items():
         if isinstance(value, dict):  # by operator
             value = ", ".join(f"{key} {entry}" for key, entry in value.items())
-        shown = "—" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
-        print(f"{name.replace('_', ' '):<{width}}  {shown}")
+        text = "—" if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
+        print(f"{name.replace('_', ' '):<{width}}  {text}")
 
 
 def _measure(options: Namespace) -> list[dict[str, Any]]:
@@ -120,7 +118,7 @@ def _rows(
     device: Any,
     options: Namespace,
 ) -> list[dict[str, Any]]:
-    """One row a backend; the backends take turns."""
+    """One row per backend; the backends are timed in turns."""
     import torch
 
     from saccade.evaluation.speed import Stopwatch, random_clips
@@ -172,6 +170,6 @@ def _table(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    one = rows[0]
-    note = f"{one['dtype']}, {one['device']}, {one['threads']} CPU threads; median, without the first pass."
+    first = rows[0]
+    note = f"{first['dtype']}, {first['device']}, {first['threads']} CPU threads; median after a warm-up."
     return "\n".join([*aligned(cells, num_left=5), "", note])

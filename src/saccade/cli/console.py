@@ -1,4 +1,4 @@
-"""What people see while something long is running. Everything goes to stderr; stdout is for results."""
+"""Console output: progress bars and log messages on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @cache
 def console() -> Console:
-    """The console of messages and progress bars (stderr)."""
+    """The console for messages and progress bars (stderr)."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
@@ -26,7 +26,7 @@ def console() -> Console:
 
 @cache
 def output() -> Console:
-    """The console of results (stdout): tables and figures people may redirect."""
+    """The console for results (stdout)."""
     from rich.console import Console
 
     return Console(highlight=False)
@@ -40,7 +40,7 @@ def print_json(value: Any) -> None:
 
 
 def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
-    """A bar with count, rate, elapsed and remaining time. ``unit`` names what is counted, e.g. ``clips``."""
+    """A progress bar with count, rate, elapsed and remaining time; ``unit`` is the unit of the count."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -76,10 +76,10 @@ def progress_bar(*, unit: str = "", transient: bool = False) -> Progress:
 def show_progress(
     description: str, *, unit: str, transient: bool = False, stopped: str = ""
 ) -> Iterator[ProgressCallable]:
-    """A bar, as the callable that library functions take as ``progress``; none after ``-q``.
+    """A progress bar as the ``progress`` argument of library functions; hidden with ``-q``.
 
     Args:
-        stopped: what is said beside the count when a signal ends the command.
+        stopped: text after the count if a signal stops the command.
     """
     bar = progress_bar(unit=unit, transient=transient)
     tasks: list[TaskID] = []
@@ -89,7 +89,7 @@ def show_progress(
     def update(done: int, total: int) -> None:
         nonlocal last
         last = f" after {done} of {total} {unit}"
-        if not (tasks or quiet):  # a function that has nothing to do shows no bar
+        if not (tasks or quiet):  # no bar before the first update
             bar.start()
             tasks.append(bar.add_task(description))
         for task in tasks:
@@ -106,33 +106,33 @@ def show_progress(
 
 
 class ConsoleHandler(logging.Handler):
-    """Shows the library's log records on `console`: warnings marked as such, information as plain lines."""
+    """Prints the library's log records on `console`, with a prefix unless their level is INFO."""
 
-    _MARKS: ClassVar = {
+    _PREFIXES: ClassVar = {
         "WARNING": "[yellow]warning:[/] ",
         "ERROR": "[red]error:[/] ",
         "DEBUG": "[dim]debug:[/] ",
     }
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record; what cannot be printed is not worth an exception."""
+        """Print one record."""
         from rich.markup import escape
 
         try:
-            console().print(self._MARKS.get(record.levelname, "") + escape(self.format(record)))
+            console().print(self._PREFIXES.get(record.levelname, "") + escape(self.format(record)))
         except Exception:
             self.handleError(record)
 
 
 @contextmanager
 def logs_on_console(level: int = logging.INFO) -> Iterator[None]:
-    """While entered, records of the logger ``saccade`` from ``level`` on are shown on the console."""
+    """Show the log records of the logger ``saccade`` on the console, from ``level`` on."""
     logger, handler = logging.getLogger("saccade"), ConsoleHandler()
-    before = logger.level
+    previous_level = logger.level
     logger.addHandler(handler)
     logger.setLevel(level)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(previous_level)

@@ -1,4 +1,4 @@
-"""``saccade convert``: a checkpoint of another code base as safetensors that `load_model` rebuilds."""
+"""``saccade convert``: convert a checkpoint of another code base to safetensors for `load_model`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(args: list[str]) -> int:
     from saccade.models.checkpoints import num_classes_of, read_state
 
     if options.model:
-        model_info(options.model)  # an unknown name is reported first
+        model_info(options.model)  # check the name before reading the file
     if options.from_image:
         return _from_image(options, overrides)
     metadata = {} if options.model else _metadata_of_ours(options.checkpoint)
@@ -82,7 +82,7 @@ def _parser() -> Parser:
     parser.add_argument("checkpoint", help="file to read")
     parser.add_argument("out", help="file to write, .safetensors")
     parser.add_argument(
-        "--model", default="", help="architecture of the checkpoint (default: the one whose shapes fit)"
+        "--model", default="", help="architecture of the checkpoint (default: detected from its shapes)"
     )
     add_overrides(parser)
     parser.add_argument(
@@ -95,33 +95,33 @@ def _parser() -> Parser:
     parser.add_argument(
         "--from-image",
         action="store_true",
-        help="the checkpoint is of an image model: initialise the video model --model from it",
+        help="initialise the video model --model from the checkpoint of an image model",
     )
     parser.add_argument(
         "--inflate",
         choices=("temporal_avg", "center_frame"),
         default="temporal_avg",
-        help="with --from-image: how 2-D filters become 3-D (default %(default)s)",
+        help="with --from-image: how 2-D filters are inflated to 3-D (default %(default)s)",
     )
     parser.add_argument(
         "--time",
         choices=("copy", "zero"),
         default="copy",
-        help="with --from-image: initialise temporal attention as a copy of spatial attention, or so that it "
-        "adds nothing (default %(default)s)",
+        help="with --from-image: initialise temporal attention as a copy of spatial attention, or with an "
+        "output projection of zeros (default %(default)s)",
     )
     return parser
 
 
 def guess(path: str, state: dict[str, Tensor]) -> str:
-    """The model whose shapes a state dict has; of several, the one that the file is named after."""
+    """Guess the model from the shapes of a state dict, and from the file name if several fit."""
     from saccade.models.checkpoints import guess_models, shorten
 
     names = guess_models(state)
     if not names:
-        raise WeightsError(f"{path}: fits no known model, its keys are like {shorten(state)}; use --model")
+        raise WeightsError(f"{path}: matches no known model; its keys are like {shorten(state)}; use --model")
     stem = Path(path).stem.lower().replace("-", "_")
-    named = [name for name in names if f"_{name}_" in f"_{stem}_"]
-    if len(names) > 1 and len(named) != 1:
+    in_file_name = [name for name in names if f"_{name}_" in f"_{stem}_"]
+    if len(names) > 1 and len(in_file_name) != 1:
         raise UsageError(f"{path}: {', '.join(names)} all have these shapes; choose one with --model")
-    return named[0] if named else names[0]
+    return in_file_name[0] if in_file_name else names[0]

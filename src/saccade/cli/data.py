@@ -199,7 +199,7 @@ def _preview(args: list[str]) -> int:
     from saccade.recipes import get_recipe
 
     if args[0].startswith("-"):
-        raise UsageError(f"the recipe comes first: saccade data preview RECIPE {args[0]} ...")
+        raise UsageError(f"give the recipe first: saccade data preview RECIPE {args[0]} ...")
     parser = Parser(prog=f"saccade data preview {args[0]}", add_help=False)
     parser.add_argument("--out", default="preview.png")
     parser.add_argument("--step", type=not_negative, default=0)

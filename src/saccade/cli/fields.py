@@ -20,10 +20,10 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 def parse_fields(config: TrainConfig, args: Sequence[str], *, prog: str) -> TrainConfig | None:
-    """``config`` with the fields that ``args`` change; None after printing help.
+    """``config`` changed by the flags in ``args``; None after printing help.
 
     Raises:
-        UsageError: an unknown flag (names the closest ones) or a value that does not fit the field.
+        UsageError: an unknown flag or an invalid value.
     """
     import tyro
 
@@ -31,32 +31,36 @@ def parse_fields(config: TrainConfig, args: Sequence[str], *, prog: str) -> Trai
 
     check_dashes(args)
     rest, changes = take_overrides(args)
-    kinds = field_types(type(config))
+    types = field_types(type(config))
     for arg in rest:
         flag = dashed(arg.split("=", 1)[0])
-        if flag.startswith("--") and flag != "--help" and flag not in flags_of(kinds):
-            close = _close_flags(flag, flags_of(kinds))
+        if flag.startswith("--") and flag != "--help" and flag not in flags_of(types):
+            close = _close_flags(flag, flags_of(types))
             hint = f"did you mean {' or '.join(close)}?" if close else f"see {prog} --help"
             raise UsageError(f"unknown flag {arg.split('=', 1)[0]}; {hint}")
     overrides = config.model.overrides | changes
-    shown = config.replace(model=replace(config.model, overrides={}))  # tyro cannot add keys to a dictionary
+    default = config.replace(model=replace(config.model, overrides={}))  # tyro cannot add keys to a dict
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             parsed = tyro.cli(
-                type(config), default=shown, args=_plain_switches(rest, kinds), prog=prog, description=" "
+                type(config),
+                default=default,
+                args=_normalise_booleans(rest, types),
+                prog=prog,
+                description=" ",
             )
-    except SystemExit as end:
-        if not end.code:
+    except SystemExit as exit_:
+        if not exit_.code:
             return None
         raise UsageError(f"{condensed(errors.getvalue())} (see {prog} --help)") from None
     return parsed.replace(model=replace(parsed.model, overrides=overrides))
 
 
 def take_overrides(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """``args`` without the overrides of the model, and these by name.
+    """Split ``args`` into the other arguments and the overrides of the model.
 
-    All of these say the same; values are JSON, other words are strings::
+    Values are JSON, or strings if they are not valid JSON. These are equivalent::
 
         --model.overrides localization true gamma_d 2
         --model.overrides localization=true gamma_d=2
@@ -79,50 +83,50 @@ def take_overrides(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         if flag == OVERRIDES:
             changes |= parse_overrides(values)
         elif len(values) > 1:
-            raise UsageError(f"{flag} takes one value, got {' '.join(values)}")
+            raise UsageError(f"{flag}: needs one value, got {' '.join(values)}")
         else:
             changes[flag.removeprefix(f"{OVERRIDES}.")] = parse_override(values[0]) if values else True
     return rest, {name.replace("-", "_"): value for name, value in changes.items()}
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """The words behind ``--model.overrides``: pairs, assignments or one JSON object.
+    """Parse the values of ``--model.overrides``: names and values, assignments, or one JSON object.
 
     Raises:
-        UsageError: they are none of these.
+        UsageError: another syntax.
     """
     from saccade.training.config import parse_override
 
     if len(words) == 1 and words[0].lstrip().startswith("{"):
-        found = parse_override(words[0])
-        if isinstance(found, dict):
-            return found
+        value = parse_override(words[0])
+        if isinstance(value, dict):
+            return value
     elif words and all(re.match(r"[\w-]+=", word) for word in words):
         return {name: parse_override(value) for name, _, value in (word.partition("=") for word in words)}
     elif words and len(words) % 2 == 0:
         return {name: parse_override(value) for name, value in zip(words[::2], words[1::2], strict=True)}
     raise UsageError(
-        f"{OVERRIDES} takes names and values, e.g. gamma_w 0.5 localization true, or a JSON object; "
+        f"{OVERRIDES}: needs names and values, e.g. gamma_w 0.5 localization true, or a JSON object; "
         f"got {' '.join(words) or 'nothing'}"
     )
 
 
 def field_types(config_type: type, prefix: str = "") -> dict[str, Any]:
-    """The type of every flag of a config class, nested ones by their dotted names: ``--optim.lr``."""
-    found: dict[str, Any] = {}
+    """Flag -> type of all fields of a config class, including nested ones such as ``--optim.lr``."""
+    flags: dict[str, Any] = {}
     types = get_type_hints(config_type)
     for entry in fields(config_type):
         kind, name = types[entry.name], f"{prefix}{dashed(entry.name)}"
         if is_dataclass(kind) and isinstance(kind, type):
-            found |= field_types(kind, f"{name}.")
+            flags |= field_types(kind, f"{name}.")
         else:
-            found[f"--{name}"] = kind
-    return found
+            flags[f"--{name}"] = kind
+    return flags
 
 
-def flags_of(kinds: dict[str, Any]) -> list[str]:
-    """Every flag, the negated ones of booleans too."""
-    return [*kinds, *(_negated(flag) for flag, kind in kinds.items() if kind in (bool, bool | None))]
+def flags_of(types: dict[str, Any]) -> list[str]:
+    """All flags, including the negated flags of booleans."""
+    return [*types, *(_negated(flag) for flag, kind in types.items() if kind in (bool, bool | None))]
 
 
 def _negated(flag: str) -> str:
@@ -130,45 +134,45 @@ def _negated(flag: str) -> str:
     return f"--{group}{dot}no-{name}"
 
 
-def _plain_switches(args: Sequence[str], kinds: dict[str, Any]) -> list[str]:
-    """Booleans take ``--flag``, ``--no-flag``, ``--flag true`` and ``--flag=false``; here they become what
-    tyro takes: the first two, or ``--flag True`` and ``--flag None`` where None is possible.
+def _normalise_booleans(args: Sequence[str], types: dict[str, Any]) -> list[str]:
+    """Convert boolean flags (``--flag``, ``--no-flag``, ``--flag true``, ``--flag=false``) to tyro's syntax:
+    ``--flag`` and ``--no-flag``, or for optional booleans ``--flag True`` and ``--flag None``.
     """
-    positive = {flag: flag for flag, kind in kinds.items() if kind in (bool, bool | None)}
+    positive = {flag: flag for flag, kind in types.items() if kind in (bool, bool | None)}
     negative = {_negated(flag): flag for flag in positive}
     result: list[str] = []
     words = list(args)
     while words:
         word = words.pop(0)
-        given, equals, value = word.partition("=")
-        flag = positive.get(dashed(given)) or negative.get(dashed(given))
+        name, equals, value = word.partition("=")
+        flag = positive.get(dashed(name)) or negative.get(dashed(name))
         if flag is None:
             result.append(word)
             continue
         if not equals:
             value = words.pop(0) if words and words[0].lower() in (*_BOOLEANS, "none") else "true"
-        value, optional = value.lower(), kinds[flag] is not bool
-        if value == "none" and optional and dashed(given) in positive:
+        value, optional = value.lower(), types[flag] is not bool
+        if value == "none" and optional and dashed(name) in positive:
             result += [flag, "None"]
         elif value not in _BOOLEANS:
-            raise UsageError(f"{given}: {value!r} is neither true nor false")
+            raise UsageError(f"{name}: must be true or false, got {value!r}")
         else:
-            on = _BOOLEANS[value] == (dashed(given) in positive)
+            on = _BOOLEANS[value] == (dashed(name) in positive)
             result += [flag, str(on)] if optional else [flag if on else _negated(flag)]
     return result
 
 
 def _close_flags(name: str, known: Sequence[str]) -> list[str]:
-    """At most three flags that were perhaps meant: spelt alike, or whose last part begins with ``name``."""
+    """At most three similar flags: similar spelling, or a last part that starts with ``name``."""
     wanted = name.removeprefix("--")
-    alike = difflib.get_close_matches(wanted, [flag[2:] for flag in known], n=2, cutoff=0.75)
-    begun = [flag[2:] for flag in known if flag[2:].rpartition(".")[2].startswith(wanted)] if wanted else []
-    begun.sort(key=lambda flag: flag.rpartition(".")[2] != wanted)  # the exact name first
-    return [f"--{flag}" for flag in dict.fromkeys([*alike, *begun])][:3]
+    similar = difflib.get_close_matches(wanted, [flag[2:] for flag in known], n=2, cutoff=0.75)
+    prefixed = [f[2:] for f in known if f[2:].rpartition(".")[2].startswith(wanted)] if wanted else []
+    prefixed.sort(key=lambda flag: flag.rpartition(".")[2] != wanted)  # the exact name first
+    return [f"--{flag}" for flag in dict.fromkeys([*similar, *prefixed])][:3]
 
 
 def condensed(message: str) -> str:
-    """The first sentence of one of tyro's framed messages, on one line, without colours and frame."""
+    """The first sentence of a message of tyro on one line, without colours and frame."""
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", message)
     body: list[str] = []
     for line in plain.splitlines()[1:]:  # the first line is a title
@@ -183,12 +187,12 @@ def condensed(message: str) -> str:
     )
     if union is None:
         return text
-    flag, kinds, values = union.groups()
-    kinds = re.sub("[{}]", "", kinds).replace("|", " or ")
+    flag, types, values = union.groups()
+    types = re.sub("[{}]", "", types).replace("|", " or ")
     given = " ".join(re.findall("'([^']*)'", values))
-    return f"{flag} takes {kinds}, got {given}"
+    return f"{flag}: must be {types}, got {given}"
 
 
 def dashed(name: str) -> str:
-    """``clip.num_frames`` as flags spell it: ``clip.num-frames``."""
+    """``clip.num_frames`` -> ``clip.num-frames``, as in flags."""
     return name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The flags that several commands share, each defined once, and what they stand for."""
+"""Flags that several commands share, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PICTURES = (".png", ".svg", ".pdf")
-"""Suffixes of the formats that a chart can be written in."""
+"""File formats of charts."""
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` whose errors are `UsageError`s, whose flags may not be abbreviated, and whose
-    switches also take a value: ``--json``, ``--json true``, ``--json=false``.
+    """An `argparse.ArgumentParser` that raises `UsageError`, does not accept abbreviated flags, and accepts
+    values for switches: ``--json``, ``--json true``, ``--json=false``.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -38,17 +38,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options)
 
     def error(self, message: str) -> NoReturn:
-        """Raise `UsageError` with the message and where to look."""
+        """Raise `UsageError`."""
         raise UsageError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; sets the number of ``--threads``."""
+        """Like argparse's; also sets the number of threads of PyTorch."""
         options = super().parse_args(args, namespace)
         set_threads(getattr(options, "threads", None))
         return options
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, with the values of switches and the overrides of the model read first."""
+        """Like argparse's, after parsing the values of switches and the overrides of the model."""
         words, overrides = list(args or ()), None
         check_dashes(words)
         if OVERRIDES in self._option_string_actions:
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
             if not equals and words and words[0].lower() in ("true", "false"):
                 value = words.pop(0)
             if value.lower() not in ("", "true", "false"):
-                self.error(f"{flag}: {value!r} is neither true nor false")
+                self.error(f"{flag}: must be true or false, got {value!r}")
             if value.lower() != "false":
                 rest.append(flag)
         namespace, rest = super().parse_known_args(rest, namespace)
@@ -79,50 +79,52 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_dashes(words: Sequence[str]) -> None:
-    """Raise `UsageError` for a file whose name begins with a dash: it would be taken for a flag."""
+    """Raise `UsageError` for a file whose name starts with a dash, which would be parsed as a flag."""
     for word in words[: words.index("--") if "--" in words else None]:
         if len(word) > 1 and word.startswith("-") and os.path.lexists(word):
-            raise UsageError(f"{word}: a file whose name begins with a dash is given as ./{word}")
+            raise UsageError(
+                f"{word}: to use this file, write ./{word}; names with a dash are parsed as flags"
+            )
 
 
 def set_threads(threads: int | None) -> None:
-    """Let PyTorch compute with so many CPU threads; None and 0 leave its choice."""
+    """Set the number of CPU threads of PyTorch; None and 0 keep its default."""
     if threads:
         import torch
 
         torch.set_num_threads(threads)
 
 
-# -------------------------------------------------------------------------------------- kinds of value
+# --------------------------------------------------------------------------------------- types of flags
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, as the ``type`` of a flag."""
+    """An integer >= 1, as the ``type`` of a flag."""
     return _number(text, int, 1)
 
 
 def not_negative(text: str) -> int:
-    """A whole number of at least 0."""
+    """An integer >= 0."""
     return _number(text, int, 0)
 
 
 def score(text: str) -> float:
-    """A number from 0 to 1."""
+    """A number in 0..1."""
     return _number(text, float, 0, 1)
 
 
 def seconds(text: str) -> float:
-    """A number of at least 0."""
+    """A number >= 0."""
     return _number(text, float, 0)
 
 
-def _number(text: str, kind: Any, least: float, most: float = float("inf")) -> Any:
+def _number(text: str, kind: Any, minimum: float, maximum: float = float("inf")) -> Any:
     try:
         value = kind(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number") from None
-    if not least <= value <= most:
-        limits = f"at least {least}" if most == float("inf") else f"between {least} and {most}"
+        raise ArgumentTypeError(f"{text!r} is not {'an integer' if kind is int else 'a number'}") from None
+    if not minimum <= value <= maximum:
+        limits = f"at least {minimum}" if maximum == float("inf") else f"between {minimum} and {maximum}"
         raise ArgumentTypeError(f"must be {limits}, got {text}")
     return value
 
@@ -131,7 +133,7 @@ def _number(text: str, kind: Any, least: float, most: float = float("inf")) -> A
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """The model, as the first argument."""
+    """Add the model as the first argument."""
     parser.add_argument(
         "source",
         metavar="RUN_OR_WEIGHTS",
@@ -140,7 +142,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """The model, as flags of a command whose arguments are videos."""
+    """Add the model as flags, for commands whose arguments are videos."""
     parser.add_argument("--run", metavar="RUN", help="run folder of saccade train")
     parser.add_argument(
         "--weights",
@@ -150,7 +152,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_videos(parser: argparse.ArgumentParser) -> None:
-    """The videos; `find_videos` resolves them."""
+    """Add the videos, see `find_videos`."""
     parser.add_argument(
         "videos",
         nargs="+",
@@ -160,7 +162,7 @@ def add_videos(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser, *, default: str = "val") -> None:
-    """A data set and its split."""
+    """Add the data set and its split."""
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -170,7 +172,7 @@ def add_data(parser: argparse.ArgumentParser, *, default: str = "val") -> None:
     parser.add_argument(
         "--root",
         metavar="FOLDER",
-        help="folder that relative paths of a list start from (default: the one of the run, else the list's)",
+        help="folder of the relative paths in a list (default: the one of the run, or the list's folder)",
     )
     parser.add_argument(
         "--split",
@@ -180,7 +182,7 @@ def add_data(parser: argparse.ArgumentParser, *, default: str = "val") -> None:
 
 
 def add_decoding(parser: argparse.ArgumentParser, *, batch: str = "views") -> None:
-    """How videos are read and batched."""
+    """Add flags for reading and batching videos."""
     parser.add_argument(
         "--workers", type=not_negative, default=2, metavar="N", help="decoding workers (default %(default)s)"
     )
@@ -190,12 +192,12 @@ def add_decoding(parser: argparse.ArgumentParser, *, batch: str = "views") -> No
             "--batch-size",
             type=positive,
             metavar="N",
-            help=f"{batch} per forward pass (default: chosen by memory)",
+            help=f"{batch} per forward pass (default: depends on the memory)",
         )
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """What decodes videos."""
+    """Add the video decoder."""
     parser.add_argument(
         "--backend",
         choices=("auto", "pyav", "torchcodec"),
@@ -205,33 +207,31 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def add_frames_fps(parser: argparse.ArgumentParser) -> None:
-    """The rate of folders of images."""
+    """Add the frame rate of folders of images."""
     parser.add_argument(
         "--fps", type=float, metavar="FPS", help="frame rate of folders of images (default 30)"
     )
 
 
 def add_device(parser: Any, default: str = "auto") -> None:
-    """Where the model runs."""
+    """Add the device."""
     parser.add_argument(
         "--device", default=default, help="auto, cpu, cuda, cuda:1, ... (default %(default)s)"
     )
 
 
 def add_threads(parser: Any) -> None:
-    """CPU threads of PyTorch, which `Parser.parse_args` sets."""
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="CPU threads (default: chosen by PyTorch)"
-    )
+    """Add the number of CPU threads, which `Parser.parse_args` sets."""
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: PyTorch's)")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Results for programs."""
+    """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
 def add_overrides(parser: Any) -> None:
-    """Options of the architecture, which `Parser` reads into the dictionary ``overrides``."""
+    """Add options of the architecture, which `Parser` parses into the dictionary ``overrides``."""
     parser.add_argument(
         OVERRIDES,
         dest="overrides",
@@ -242,12 +242,12 @@ def add_overrides(parser: Any) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """The flags that `load_from_flags` reads besides the source."""
+    """Add the flags that `load_from_flags` reads."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="NAME", help="architecture of a checkpoint of another code base")
     add_overrides(group)
     group.add_argument(
-        "--num-classes", type=positive, metavar="N", help="number of classes of that checkpoint (default 400)"
+        "--num-classes", type=positive, metavar="N", help="number of classes of the checkpoint (default 400)"
     )
     group.add_argument(
         "--labels",
@@ -257,12 +257,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task",
         choices=("single-label", "multi-label", "localization"),
-        help="task that checkpoint was trained for (default single-label)",
+        help="task of the checkpoint (default single-label)",
     )
     add_device(group)
     add_threads(group)
-    clip = parser.add_argument_group("clip (default: as the model was trained)")
-    clip.add_argument("--frames", type=positive, metavar="N", help="frames of a clip")
+    clip = parser.add_argument_group("clip (default: as in training)")
+    clip.add_argument("--frames", type=positive, metavar="N", help="frames per clip")
     clip.add_argument(
         "--stride", type=positive, metavar="N", help="distance between frames of a clip, in frames at 30 fps"
     )
@@ -273,11 +273,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def load_from_flags(source: str | None, weights: str | None, options: Namespace) -> LoadedModel:
-    """The model that the flags describe.
+    """Load the model.
 
     Args:
-        source: run folder or weights, if the command takes them as an argument.
-        weights: a checkpoint given by ``--weights``.
+        source: run folder or weights, if these are an argument of the command.
+        weights: checkpoint of ``--weights``.
     """
     from saccade.inference import load_for_inference
 
@@ -312,7 +312,7 @@ def _changed_clip(clip: ClipSpec, options: Namespace) -> ClipSpec:
 
 
 def run_settings(source: str) -> dict[str, Any]:
-    """The settings of the run in a folder; empty for weights without a run.
+    """The settings of a run folder; empty for weights without a run.
 
     Raises:
         UsageError: the run's config.json is damaged.
@@ -326,13 +326,13 @@ def run_settings(source: str) -> dict[str, Any]:
 def dataset_from_flags(
     options: Namespace, *, class_names: Sequence[str] | None = None, allow_missing: bool = False
 ) -> VideoDataset:
-    """The data set that ``--data``, ``--root`` and ``--split`` name; default: that of the run."""
+    """Load the data set of ``--data``, ``--root`` and ``--split``; default: that of the run."""
     from saccade.data import load_dataset
 
     settings = run_settings(options.source)
     data = options.data or settings.get("data")
     if not data:
-        raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
+        raise UsageError("give --data: class folders, a list file, Something-Something, Charades or AVA")
     return load_dataset(
         data,
         options.split or "val",
@@ -347,10 +347,10 @@ def dataset_from_flags(
 
 
 def find_videos(patterns: Sequence[str]) -> list[str]:
-    """The videos that files, folders, globs and URLs name, each once.
+    """The videos of files, folders, globs and URLs, without duplicates.
 
-    A folder is searched to the bottom for video files and folders of frames. A file that does not exist stays
-    in the list: it is reported when its turn comes.
+    Folders are searched recursively for video files and folders of frames. Files that do not exist stay in
+    the list; reading them fails later.
 
     Raises:
         UsageError: a glob or folder without videos, or a folder that cannot be listed.
@@ -387,7 +387,7 @@ def _videos_among(pattern: str, matches: Sequence[str]) -> list[str]:
         if (is_frame_folder(match) if os.path.isdir(match) else is_video_name(os.path.basename(match)))
     ]
     if not videos:
-        raise UsageError(f"{pattern}: no video matches{_left_out(matches)}")
+        raise UsageError(f"{pattern}: no video matches{_skipped(matches)}")
     return videos
 
 
@@ -399,26 +399,26 @@ def _videos_in(folder: str) -> list[str]:
     except OSError as error:
         raise UsageError(f"{error.filename}: cannot be listed: {error.strerror}") from error
     if not videos:
-        raise UsageError(f"{folder}: no videos in this folder{_left_out(others)}")
+        raise UsageError(f"{folder}: contains no videos{_skipped(others)}")
     if others:
-        logger.info(f"{folder}: {len(videos)} video{'s' * (len(videos) > 1)}{_left_out(others)}")
+        logger.info(f"{folder}: {len(videos)} video{'s' * (len(videos) > 1)}{_skipped(others)}")
     return videos
 
 
-def _left_out(others: Sequence[str]) -> str:
-    """``; 3 other files are left out: a.txt ...``, or nothing."""
+def _skipped(others: Sequence[str]) -> str:
+    """``; skipping 3 other files: a.txt, b.txt, c.txt``, or nothing."""
     if not others:
         return ""
     names = ", ".join(os.path.basename(name) for name in others[:3])
-    files = "other file is" if len(others) == 1 else "other files are"
-    return f"; {len(others)} {files} left out: {names}{' ...' if len(others) > 3 else ''}"
+    files = f"{len(others)} other file{'s' * (len(others) > 1)}"
+    return f"; skipping {files}: {names}{' ...' if len(others) > 3 else ''}"
 
 
 # --------------------------------------------------------------------------------------------- outputs
 
 
 def check_folder(path: str | os.PathLike[str], flag: str = "--out") -> Path:
-    """The folder that files will be written to. Called before anything takes time; it creates nothing.
+    """Check early, without creating it, that files can be written into a folder.
 
     Raises:
         UsageError: it is a file, cannot be created, or is not writable.
@@ -436,14 +436,14 @@ def check_file(
     what: str = "file",
     suffixes: Sequence[str] = (),
 ) -> Path:
-    """The file that will be written. Called before anything takes time; it creates nothing.
+    """Check early, without creating it, that a file can be written.
 
     Args:
-        what: what it is called in errors.
-        suffixes: the endings that its name may have; none: any.
+        what: name of the file in errors.
+        suffixes: allowed suffixes; empty: any.
 
     Raises:
-        UsageError: its name has another ending, or it cannot be written.
+        UsageError: another suffix, or the file cannot be written.
     """
     file = Path(path)
     if suffixes and file.suffix.lower() not in suffixes:

@@ -1,4 +1,4 @@
-"""``saccade models``: the table of models."""
+"""``saccade models``: list the models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(args: list[str]) -> int:
 
     names = list_models(options.pattern)
     if not names:
-        raise UsageError(f"no model matches {options.pattern!r}; models are {', '.join(list_models())}")
+        raise UsageError(f"no model matches {options.pattern!r}; models are: {', '.join(list_models())}")
     overrides = options.overrides
     infos = [_counted_anew(model_info(name), overrides, options) for name in names]
     latencies = _latencies(infos, overrides, options) if options.latency else {}
@@ -40,12 +40,12 @@ def _parser() -> Parser:
         prog="saccade models",
         description="List the models with parameters, GMACs, clip and published accuracy.",
     )
-    parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names, e.g. 'x3d_*'")
+    parser.add_argument("pattern", nargs="?", default="*", help="pattern of model names, e.g. 'x3d_*'")
     parser.add_argument(
         "--latency", action="store_true", help="measure a forward pass on this machine (float32, batch 1)"
     )
     parser.add_argument(
-        "--runs", type=positive, default=5, metavar="N", help="timed passes, median shown (default 5)"
+        "--runs", type=positive, default=5, metavar="N", help="timed passes; the median is shown (default 5)"
     )
     parser.add_argument("--frames", type=positive, metavar="N", help="build and count for clips of N frames")
     parser.add_argument(
@@ -61,7 +61,7 @@ def _parser() -> Parser:
 
 
 def _counted_anew(info: ModelInfo, overrides: dict[str, Any], options: Namespace) -> ModelInfo:
-    """The figures of a model with other options, classes, frames or crop, without published accuracy."""
+    """``info`` with other options, classes, frames or crop, counted again and without published accuracy."""
     if not overrides and options.num_classes == 400 and not (options.frames or options.crop):
         return info
     import torch
@@ -132,21 +132,21 @@ def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
         "GMACs: 10⁹ multiply-adds of convolutions, linear layers and attention for one clip at the training",
         "and the test crop; multiply by the number of views for the cost of a video.",
         *(
-            f"Top-1 on {data} of {', '.join(names)}: {source}, not measured here."
+            f"Top-1 of {', '.join(names)} on {data}: {source}, not measured here."
             for (data, source), names in sources.items()
         ),
     ]
     if latencies:
-        one = next(iter(latencies.values()))
+        first = next(iter(latencies.values()))
         lines.append(
-            f"ms: one clip at the test crop, median of {one['latency_runs']} passes, batch 1, float32, "
-            f"{one['latency_device']}, {one['latency_threads']} threads."
+            f"ms: one clip at the test crop, median of {first['latency_runs']} passes, batch 1, float32, "
+            f"{first['latency_device']}, {first['latency_threads']} threads."
         )
     return "\n".join(lines)
 
 
 def _figure(value: float) -> str:
-    """Three significant digits; "—" if it could not be counted."""
+    """Three significant digits; "—" for NaN."""
     if math.isnan(value):
         return "—"
     return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}" if value >= 0.1 else f"{value:.4f}"
@@ -155,7 +155,7 @@ def _figure(value: float) -> str:
 def _latencies(
     infos: list[ModelInfo], overrides: dict[str, Any], options: Namespace
 ) -> dict[str, dict[str, Any]]:
-    """Median milliseconds of a forward pass at the test crop, per model, with how it was measured."""
+    """Median latency of a forward pass at the test crop, and its conditions, for each model."""
     import torch
 
     measured = {}

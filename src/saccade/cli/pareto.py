@@ -23,9 +23,9 @@ drawn as one model, with the standard error of their mean.
 
 
 def run(args: list[str]) -> int:
-    """Print the table and write the picture."""
+    """Print the table and write the chart."""
     options = _parser().parse_args(args)
-    out = check_file(options.out, what="picture", suffixes=PICTURES)
+    out = check_file(options.out, what="chart", suffixes=PICTURES)
     from saccade.tasks import figure_name
     from saccade.visualize.charts import save_figure
     from saccade.visualize.frontier import pareto_chart
@@ -45,7 +45,7 @@ def run(args: list[str]) -> int:
         print_json({**about, "models": to_rows(comparison)})
     else:
         _show(comparison, name, measured)
-        print(f"picture: {out}")
+        print(f"chart: {out}")
     return 0
 
 
@@ -53,14 +53,14 @@ def _parser() -> Parser:
     parser = Parser(
         prog="saccade pareto",
         description="Compare trained runs: accuracy against GMACs, parameters and latency, as a table and a\n"
-        "picture with the Pareto front.",
+        "chart with the Pareto front.",
         epilog=EXAMPLES,
     )
     parser.add_argument(
         "runs",
         nargs="+",
         metavar="RUN",
-        help="run folder; a folder of saccade expand stands for its best run",
+        help="run folder, or folder of saccade expand, which is replaced by its best run",
     )
     parser.add_argument(
         "--views",
@@ -74,12 +74,14 @@ def _parser() -> Parser:
     add_device(parser, "cpu")
     add_threads(parser)
     parser.add_argument(
-        "--runs-timed", type=positive, default=10, metavar="N", help="timed passes, median shown (default 10)"
+        "--runs-timed",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="timed passes; the median is shown (default 10)",
     )
-    parser.add_argument("--title", default="", help="title of the picture (default: figure and protocol)")
-    parser.add_argument(
-        "--out", default="pareto.png", help="picture, .png, .svg or .pdf (default pareto.png)"
-    )
+    parser.add_argument("--title", default="", help="title of the chart (default: metric and protocol)")
+    parser.add_argument("--out", default="pareto.png", help="chart, .png, .svg or .pdf (default pareto.png)")
     add_json(parser)
     return parser
 
@@ -93,12 +95,12 @@ def _runs(paths: list[str]) -> list[Path]:
     if not runs:
         raise UsageError(f"{names}: not a run folder (config.json is missing)")
     if others:
-        print(f"saccade: skipped, not run folders: {names}", file=sys.stderr)
+        print(f"saccade: skipped paths that are not run folders: {names}", file=sys.stderr)
     return runs
 
 
 def _prepare(device_name: str) -> dict[str, Any]:
-    """Where the latency is measured."""
+    """Set up the measurement of latency, and return its conditions."""
     import torch
 
     from saccade.training.processes import keep_freed_memory, pick_device
@@ -117,12 +119,12 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
     from saccade.visualize.frontier import plain_number
     from saccade.visualize.pareto import COSTS
 
-    words = {"gmacs": "GMACs", "params": "params", "latency_ms": "latency"}
+    cost_names = {"gmacs": "GMACs", "params": "params", "latency_ms": "latency"}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model", overflow="fold")
     for title in (f"{figure_name} %", "±", "GMACs", "params M", *(["ms"] if measured else [])):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("best for its")
+    table.add_column("Pareto-optimal in")
     fronts = {cost: comparison.front(cost) for cost in COSTS}
     for entry in sorted(comparison.entries, key=lambda entry: (-entry.accuracy, entry.gmacs)):
         cells = [escape(entry.name), f"{100 * entry.accuracy:.1f}"]
@@ -130,13 +132,10 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
         for cost in COSTS if measured else COSTS[:2]:
             value = entry.cost(cost)
             cells.append("-" if value is None else plain_number(value))
-        table.add_row(*cells, ", ".join(words[cost] for cost in COSTS if entry in fronts[cost]))
+        table.add_row(*cells, ", ".join(cost_names[cost] for cost in COSTS if entry in fronts[cost]))
     console = output()
     console.print(table)
-    notes = [
-        f"{comparison.protocol}, {comparison.entries[0].num_videos} videos; ± is one standard error. "
-        "Best for its: the costs at which the model is on the Pareto front."
-    ]
+    notes = [f"{comparison.protocol}, {comparison.entries[0].num_videos} videos; ± is one standard error."]
     if measured:
         notes.append(
             f"ms: one clip, median of {measured['runs']} passes, float32, {measured['device']}, "

@@ -1,4 +1,4 @@
-"""``saccade predict VIDEO...``: classify videos, or find actions in time or the actions of people."""
+"""``saccade predict VIDEO...``: classify videos, localize actions, or classify the actions of people."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ EXAMPLES = """examples:
   saccade predict film.mp4 --run runs/x3d_m_ava --boxes people.csv
   saccade predict clip.mp4 --model x3d_s --weights x3d_s.pyth --labels kinetics400
 
-Exit code 1 if a video could not be read, or not all of it; the others are predicted all the same.
+Exit code 1 if a video could not be read completely; the other videos are still predicted.
 """
 
 
 def run(args: list[str]) -> int:
-    """Predict; 1 if a video could not be read, or not all of it."""
+    """Predict; 1 if a video could not be read completely."""
     options = _parser().parse_args(args)
     _check(options)
     paths = find_videos(options.videos)
@@ -75,7 +75,7 @@ def run(args: list[str]) -> int:
 
 
 class _Problems:
-    """The videos of a command that could not be read, or not all of them, or are far shorter than a clip."""
+    """Collects the videos of a command that are unreadable, damaged or much shorter than a clip."""
 
     def __init__(self, num_videos: int) -> None:
         self._num_videos = num_videos
@@ -84,7 +84,7 @@ class _Problems:
         self._num_damaged = 0
 
     def watch(self, results: Iterable[Any]) -> Iterator[Any]:
-        """The results as they are; warns of each damaged video."""
+        """Pass on the results, with a warning for each damaged video."""
         from saccade.inference import Failure
         from saccade.video.damage import damage_text
 
@@ -99,13 +99,13 @@ class _Problems:
             yield found
 
     def report(self) -> int:
-        """Name the short videos and those that could not be read; the exit code."""
+        """Print the short and the unreadable videos; returns the exit code."""
         if self._short:
             names = ", ".join(f"{found.path} ({found.duration:.2f} s)" for found in self._short[:3])
             names += " ..." if len(self._short) > 3 else ""
             logger.warning(
-                f"{len(self._short)} of {self._num_videos} videos last less than half of the clip of "
-                f"{self._short[0].clip_seconds:.2f} s: frames repeat: {names}"
+                f"{len(self._short)} of {self._num_videos} videos are shorter than half a clip "
+                f"({self._short[0].clip_seconds:.2f} s), so their frames are repeated: {names}"
             )
         if self._failures:
             number = f"{len(self._failures)} of {self._num_videos}"
@@ -118,7 +118,7 @@ class _Problems:
 def _parser() -> Parser:
     parser = Parser(
         prog="saccade predict",
-        description="Classify videos, find actions in time (--localize) or the actions of people (--boxes).",
+        description="Classify videos, localize actions (--localize) or classify actions of people (--boxes).",
         epilog=EXAMPLES,
     )
     add_videos(parser)
@@ -129,12 +129,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--views",
         default="auto",
-        help="CLIPSxCROPS, e.g. 10x3, or auto: consecutive clips over the whole video (default %(default)s)",
+        help="CLIPSxCROPS, e.g. 10x3, or auto: consecutive clips of the whole video (default %(default)s)",
     )
     parser.add_argument(
         "--localize",
         action="store_true",
-        help="find when each action happens; writes NAME.timeline.png and .json (needs a localization run)",
+        help="localize actions in time; writes NAME.timeline.png and .json (needs a localization run)",
     )
     parser.add_argument(
         "--boxes",
@@ -152,10 +152,12 @@ def _parser() -> Parser:
         "--threshold",
         type=score,
         metavar="SCORE",
-        help="with --localize and --boxes: least score of an action (default 0.5)",
+        help="with --localize and --boxes: minimum score of an action (default 0.5)",
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", help="with --localize and --boxes: folder of the files (default: here)"
+        "--out",
+        metavar="FOLDER",
+        help="with --localize and --boxes: output folder (default: current folder)",
     )
     add_json(parser)
     parser.add_argument(
@@ -168,21 +170,21 @@ def _parser() -> Parser:
 
 
 def _check(options: Namespace) -> None:
-    """Refuse flags that do not go together, before anything takes time."""
+    """Raise `UsageError` for flags that cannot be combined."""
     if not (options.run or options.weights):
         from saccade.runs import newest_run
 
         newest = newest_run()
-        hint = f"the newest run here is --run {newest.folder}" if newest else "there is none in ./runs"
+        hint = f"the newest run here is --run {newest.folder}" if newest else "./runs contains no run"
         raise UsageError(
-            f"no model given: use --run RUN, or --weights FILE (with --model NAME if not ours); {hint}"
+            f"give a model: --run RUN, or --weights FILE (with --model NAME if not from saccade); {hint}"
         )
     if options.run and (options.weights or options.model):
-        raise UsageError("--run has its own model and weights; leave out --model and --weights")
+        raise UsageError("--run cannot be combined with --model or --weights")
     if options.localize and options.boxes:
         raise UsageError("--boxes and --localize cannot be combined")
     mode = "--boxes" if options.boxes else "--localize" if options.localize else ""
-    useless = {
+    without_effect = {
         "--out": options.out is not None and not mode,
         "--threshold": options.threshold is not None and not mode,
         "--min-score": options.min_score is not None and not options.boxes,
@@ -190,8 +192,8 @@ def _check(options: Namespace) -> None:
         "--jsonl": options.jsonl is not None and bool(mode),
         "--batch-size": options.batch_size is not None and mode == "--boxes",
     }
-    for flag, given in useless.items():
-        if given:
+    for flag, is_set in without_effect.items():
+        if is_set:
             raise UsageError(
                 f"{flag}: has no effect {f'with {mode}' if mode else 'without --localize or --boxes'}"
             )
@@ -250,16 +252,14 @@ def _loaded(options: Namespace) -> LoadedModel:
 
 
 def _named(model: Model) -> Model:
-    """The same; warns if its labels are numbers."""
+    """Return ``model`` with a warning if it has no class names."""
     if not model.loaded.named:
-        logger.warning(
-            f"{model.loaded.origin} has no class names; labels are numbers (give names with --labels)"
-        )
+        logger.warning(f"{model.loaded.origin}: no class names, showing class numbers; give --labels")
     return model
 
 
 def _predict(predictor: Predictor, paths: list[str], options: Namespace, problems: _Problems) -> None:
-    """Classify and show."""
+    """Classify videos and print the results."""
     from saccade.cli.console import show_progress
     from saccade.inference import Prediction
 
@@ -286,7 +286,7 @@ def _predict(predictor: Predictor, paths: list[str], options: Namespace, problem
 
 @contextmanager
 def _json_at_end(records: list[dict[str, Any]], options: Namespace) -> Iterator[None]:
-    """With ``--json``, print the records at the end, also where a signal is the end."""
+    """With ``--json``, print the records at the end, also if a signal stops the command."""
     try:
         yield
     except KeyboardInterrupt:
@@ -299,7 +299,7 @@ def _json_at_end(records: list[dict[str, Any]], options: Namespace) -> Iterator[
 
 @contextmanager
 def _counted(records: list[dict[str, Any]], total: int) -> Iterator[None]:
-    """Have a signal say how many videos were done."""
+    """Add the number of finished videos to the message of a signal."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -320,13 +320,13 @@ def _lines(path: str | None) -> Iterator[Any]:
         try:
             with target.open("w", encoding="utf-8") as stream:
                 yield stream
-        except OSError as error:  # a full disk names nothing
+        except OSError as error:  # the error of a full disk has no file name
             error.filename = error.filename or path
             raise
 
 
 def _facts(found: Prediction | Timeline | PeopleActions, count: str) -> str:
-    """What a video is, in a line."""
+    """Duration, frame rate, ``count`` and gaps of a video as one line."""
     gaps = gaps_text(found.gaps, found.duration)
     return ", ".join(filter(None, (f"{found.duration:.1f} s", f"{found.fps:.4g} fps", count, gaps)))
 
@@ -361,7 +361,7 @@ def _show_prediction(found: Prediction | Failure, k: int) -> None:
 
 
 def _localize(localizer: Localizer, paths: list[str], options: Namespace, problems: _Problems) -> None:
-    """Find actions in time, write and show them."""
+    """Localize actions in time, write and print the results."""
     from saccade.tasks.timeline import THRESHOLD
     from saccade.visualize.charts import save_figure
     from saccade.visualize.timeline import timeline_chart
@@ -387,7 +387,7 @@ def _write_each(
     write: Callable[[Any, Path], tuple[dict[str, Any], list[Path]]],
     show: Callable[[Any], None],
 ) -> None:
-    """Write the files of each video, the last its record as JSON, and show it or print all records."""
+    """Write the files of each video, the last of which is its record as JSON, and print the results."""
     from rich.text import Text
 
     from saccade.cli.console import output
@@ -439,7 +439,7 @@ def _show_timeline(found: Timeline, threshold: float, k: int) -> None:
 
 
 def _detect(detector: Detector, paths: list[str], options: Namespace, problems: _Problems) -> None:
-    """Classify the actions of people, write and show them."""
+    """Classify the actions of people, write and print the results."""
     from saccade.inference.detector import THRESHOLD
     from saccade.visualize.people import render_people
 

@@ -1,7 +1,7 @@
 """Signals that stop a command: Ctrl-C, SIGTERM (``kill``, ``docker stop``), SIGHUP (the terminal closed).
 
-Each raises KeyboardInterrupt in the main thread, so that files are closed, workers end and results so
-far stay complete; `saccade.training` handles them itself while it trains.
+Each raises KeyboardInterrupt in the main thread, so that files are closed, workers stop and results so far
+are complete. During training, `saccade.training` handles them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _pending: list[int] = []
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """While entered, the signals raise KeyboardInterrupt. Signals that are ignored (``nohup``) stay ignored,
-    and outside the main thread, where Python allows no handlers, nothing changes.
+    """Within the context, the signals raise KeyboardInterrupt. Ignored signals (``nohup``) stay ignored. This
+    has no effect outside the main thread, where Python does not allow signal handlers.
     """
     previous: dict[int, Any] = {}
     process = os.getpid()
@@ -30,7 +30,7 @@ def stopped_by_signals() -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a forked child inherits the handler
             os._exit(128 + number)
-        if _delayed and not _pending:  # a second signal does not wait
+        if _delayed and not _pending:  # a second signal is not delayed
             _pending.append(number)
         else:
             raise KeyboardInterrupt(_text(number))
@@ -49,7 +49,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 @contextmanager
 def delayed() -> Iterator[None]:
-    """While entered, a signal waits: for writing a line as a whole."""
+    """Delay signals until the end of the context, e.g. to write a complete line."""
     global _delayed
     _delayed += 1
     try:

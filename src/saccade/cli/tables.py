@@ -1,4 +1,4 @@
-"""Text for a terminal: aligned columns, bars and timelines, legible with colours and without."""
+"""Text for terminals: aligned columns, bars and timelines, readable without colours."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SHADES = " ░▒▓█"
 def aligned(rows: Sequence[Sequence[str]], *, num_left: int = 1) -> list[str]:
     """Rows of cells as lines; the first ``num_left`` columns are left-aligned, the others right-aligned.
 
-    (rich would cut figures off in a narrow terminal.)
+    Unlike rich's tables, this does not truncate numbers in a narrow terminal.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if place < num_left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if column < num_left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
@@ -39,11 +39,10 @@ def percent(fraction: float) -> str:
     return "-" if isnan(fraction) else f"{100 * fraction:.1f} %"
 
 
-def bar(share: float, width: int = 24) -> str:
-    """A bar for a fraction in 0..1, in eighths of a character."""
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    whole, rest = divmod(eighths, 8)
-    return "█" * whole + (_EIGHTHS[rest] if rest else "")
+def bar(fraction: float, width: int = 24) -> str:
+    """A bar for a fraction in 0..1, with a resolution of 1/8 character."""
+    full, rest = divmod(round(max(0.0, min(1.0, fraction)) * width * 8), 8)
+    return "█" * full + (_EIGHTHS[rest] if rest else "")
 
 
 def timeline(
@@ -53,17 +52,17 @@ def timeline(
     width: int = 60,
     gaps: Sequence[tuple[float, float]] = (),
 ) -> list[Text]:
-    """The windows' labels as a line of coloured letters over the length of the video, blank in its gaps, then
-    a legend with times.
+    """The labels of windows as a line of coloured letters over the duration of the video, blank in its gaps,
+    and a legend with times.
 
-    The eight most frequent labels have a letter and a colour of their own, the others a dot.
+    Each of the eight most frequent labels has a letter and a colour; the others are dots.
     """
     from saccade.sampling.timing import columns_in_gaps  # imports torch
 
     counts = Counter(window.label for window in windows)
     signs = {
-        label: (chr(ord("A") + place), colour)
-        for place, ((label, _), colour) in enumerate(zip(counts.most_common(), _COLOURS, strict=False))
+        label: (chr(ord("A") + index), colour)
+        for index, ((label, _), colour) in enumerate(zip(counts.most_common(), _COLOURS, strict=False))
     }
     line = Text("  ")
     for column, blank in enumerate(columns_in_gaps(gaps, duration, width).tolist()):
@@ -81,11 +80,11 @@ def timeline(
     for label, (sign, colour) in signs.items():
         times = [
             f"{clock(start, duration)}-{clock(end, duration)}"
-            for start, end in _stretches(windows, label, gaps)
+            for start, end in _segments(windows, label, gaps)
         ]
-        shown = ", ".join(times[:6]) + (f" and {len(times) - 6} more" if len(times) > 6 else "")
+        text = ", ".join(times[:6]) + (f" and {len(times) - 6} more" if len(times) > 6 else "")
         lines.append(
-            Text.assemble("  ", (f" {sign} ", f"bold white on {colour}"), f" {label}  ", (shown, "dim"))
+            Text.assemble("  ", (f" {sign} ", f"bold white on {colour}"), f" {label}  ", (text, "dim"))
         )
     others = sum(count for label, count in counts.items() if label not in signs)
     if others:
@@ -103,41 +102,40 @@ def shades(timeline: Timeline, name: str, width: int) -> str:
 
 
 def clock(seconds: float, duration: float) -> str:
-    """A time in a video of ``duration`` seconds: ``3.4`` in a short one, ``1:07``, ``1:02:03``."""
+    """Format a time: ``3.4`` if the video is shorter than a minute, otherwise ``1:07`` or ``1:02:03``."""
     if duration < 60:
         return f"{seconds:.1f}"
-    whole = round(seconds)
-    hours, rest = divmod(whole, 3600)
-    minutes, left = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+    total_minutes, secs = divmod(round(seconds), 60)
+    hours, minutes = divmod(total_minutes, 60)
+    return f"{hours}:{minutes:02}:{secs:02}" if hours else f"{minutes}:{secs:02}"
 
 
 def gaps_text(gaps: Sequence[tuple[float, float]], duration: float) -> str:
-    """When nothing was recorded: ``gap 0:03-1:03``; empty without gaps."""
+    """The gaps of a recording: ``gap 0:03-1:03``; empty without gaps."""
     times = [f"{clock(start, duration)}-{clock(end, duration)}" for start, end in gaps[:6]]
     more = f" and {len(gaps) - 6} more" if len(gaps) > 6 else ""
     return f"gap{'s' * (len(gaps) > 1)} {', '.join(times)}{more}" if gaps else ""
 
 
 def _at(windows: Sequence[Window], time: float) -> Window:
-    """The window whose middle is nearest."""
+    """The window whose centre is nearest to ``time``."""
     return min(windows, key=lambda window: abs((window.start + window.end) / 2 - time))
 
 
-def _stretches(
+def _segments(
     windows: Sequence[Window], label: str, gaps: Sequence[tuple[float, float]] = ()
 ) -> list[tuple[float, float]]:
-    """From when to when ``label`` leads, neighbouring windows joined unless there is a gap between them."""
-    found: list[tuple[float, float]] = []
+    """(start, end) of the segments with this label; neighbouring windows without a gap between are merged."""
+    segments: list[tuple[float, float]] = []
     before: Window | None = None
     for window in windows:
         if window.label == label:
             start = window.start
             if before is not None and before.label == label:
-                begin, end = found[-1]
+                begin, end = segments[-1]
                 if not any(end <= gap <= start for gap, _ in gaps):
                     start = begin
-                    found.pop()
-            found.append((start, window.end))
+                    segments.pop()
+            segments.append((start, window.end))
         before = window
-    return found
+    return segments

@@ -1,4 +1,4 @@
-"""``saccade test RUN_OR_WEIGHTS``: the accuracy under a named protocol."""
+"""``saccade test RUN_OR_WEIGHTS``: measure the accuracy under a named protocol."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ EXAMPLES = """examples:
   saccade test runs/x3d_m_ava --data ava --boxes ava_val_predicted_boxes.csv
   saccade test x3d_m.pyth --model x3d_m --labels kinetics400 --data k400/val.csv --views 10x3
 
-Exit code 1 if a video could not be read; the figures are those of the others.
+Exit code 1 if a video could not be read; the results are those of the other videos.
 """
 _ROWS = 15  # classes in the table without --all-classes
-_BARS = 40  # classes in the picture
+_BARS = 40  # classes in the chart
 
 
 def run(args: list[str]) -> int:
@@ -58,13 +58,13 @@ def run(args: list[str]) -> int:
     options = _parser().parse_args(args)
     settings = run_settings(options.source)
     if not (options.data or settings.get("data")):
-        raise UsageError("--data is needed: class folders, a list file, Something-Something, Charades or AVA")
+        raise UsageError("give --data: class folders, a list file, Something-Something, Charades or AVA")
     loaded = load_from_flags(options.source, None, options)
     task = _task(loaded, options)
     folder = check_folder(_folder(options))
     options.split = options.split or _default_split(options, settings)
-    given = _data_options(options, settings)
-    dataset = _dataset(task, loaded, options, settings, given)
+    data_options = _data_options(options, settings)
+    dataset = _dataset(task, loaded, options, settings, data_options)
     with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
         results = evaluate(
             loaded.model,
@@ -87,7 +87,7 @@ def run(args: list[str]) -> int:
         "weights": loaded.origin,
         "data": dataset.root,
         "split": dataset.split,
-        **({"min_score": given["min_score"]} if "min_score" in task.test_options else {}),
+        **({"min_score": data_options["min_score"]} if "min_score" in task.test_options else {}),
         "device": str(loaded.device),
         "precision": options.precision,
         "results": [result.summary() for result in results.values()],
@@ -97,7 +97,7 @@ def run(args: list[str]) -> int:
         print_json(record)
     else:
         _show(list(results.values()), record, num_rows=None if options.all_classes else _ROWS)
-        print(f"saved in {folder}: {', '.join(saved)}")
+        print(f"saved to {folder}: {', '.join(saved)}")
     return _report_failures(next(iter(results.values())), len(dataset))
 
 
@@ -121,13 +121,13 @@ def _parser() -> Parser:
         "--temporal-rule", metavar="RULE", help="how the frames of a clip are sampled (default: as trained)"
     )
     parser.add_argument(
-        "--shuffle-frames", action="store_true", help="control: shuffle the frames of every view"
+        "--shuffle-frames", action="store_true", help="control: shuffle the frames of each view"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffling (default %(default)s)")
     parser.add_argument(
         "--ensemble",
         choices=("max", "mean"),
-        help="multi-label: how the scores of the views are combined (default: as trained)",
+        help="multi-label: how to combine the scores of the views (default: as trained)",
     )
     parser.add_argument(
         "--overlap",
@@ -138,7 +138,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--boxes",
         metavar="FILE",
-        help="detection: file of detected people (default: that of the run, or of the annotations)",
+        help="detection: file of detected people (default: the one of the run, or the annotated boxes)",
     )
     parser.add_argument(
         "--min-score",
@@ -154,30 +154,30 @@ def _parser() -> Parser:
         choices=("float32", "bfloat16"),
         help="autocast precision (default %(default)s)",
     )
-    parser.add_argument("--out", metavar="FOLDER", help="folder of scores and pictures (default: RUN/test)")
+    parser.add_argument("--out", metavar="FOLDER", help="folder of scores and charts (default: RUN/test)")
     add_json(parser)
-    parser.add_argument("--all-classes", action="store_true", help="show every class in the table")
+    parser.add_argument("--all-classes", action="store_true", help="show all classes in the table")
     add_model(parser)
     return parser
 
 
 def _task(loaded: LoadedModel, options: Namespace) -> Task:
-    """The model's task with the options that the flags give it.
+    """The model's task with the options of the flags.
 
     Raises:
-        UsageError: a flag has no meaning for the task, or would change a named protocol.
+        UsageError: a flag does not apply to the task, or would change a named protocol.
     """
     from saccade.inference.loading import task_of
 
     task = task_of(loaded)
     if not task.has_classes:
         raise UsageError(
-            f"{options.source}: was pre-trained without labels and has no classes; fine-tune it with "
-            "saccade train RECIPE --model.weights, then test that run"
+            f"{options.source}: pre-trained without labels, has no classes; fine-tune it with "
+            "saccade train RECIPE --model.weights and test that run"
         )
     names = ("views", "temporal_rule", "overlap", "boxes", "min_score", "ensemble")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    for name in given:
+    flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    for name in flags:
         if name not in task.test_options:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag}: has no effect on a model trained for {task.name}")
@@ -190,11 +190,11 @@ def _task(loaded: LoadedModel, options: Namespace) -> Task:
         for flag, changed in fixed.items():
             if changed:
                 raise UsageError(
-                    f"{flag}: is fixed by the protocol {views}; leave the flag out, or give the views as "
-                    f"{views.num_clips}x{views.num_crops}"
+                    f"{flag}: cannot be combined with the protocol {views}; remove the flag, or give the "
+                    f"views as {views.num_clips}x{views.num_crops}"
                 )
-    own = {entry.name for entry in fields(task)}
-    return replace(task, **{name: value for name, value in given.items() if name in own})
+    task_fields = {entry.name for entry in fields(task)}
+    return replace(task, **{name: value for name, value in flags.items() if name in task_fields})
 
 
 def _default_split(options: Namespace, settings: Mapping[str, Any]) -> str:
@@ -214,12 +214,12 @@ def _default_split(options: Namespace, settings: Mapping[str, Any]) -> str:
 
 
 def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the flags, or else the run, say of the data."""
+    """Options for loading the data set, from the flags or from the run."""
     people = settings.get("people", {})
-    of_run = not options.data
-    boxes = people.get("val_boxes") if of_run and options.split == "val" else None
+    is_data_of_run = not options.data
+    boxes = people.get("val_boxes") if is_data_of_run and options.split == "val" else None
     return {
-        "root": options.root or (settings.get("root") if of_run else None) or None,
+        "root": options.root or (settings.get("root") if is_data_of_run else None) or None,
         "val_fraction": settings.get("val_fraction", 0.2),
         "allow_missing": options.allow_missing,
         "detected": options.boxes or boxes or None,
@@ -228,15 +228,20 @@ def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, 
 
 
 def _dataset(
-    task: Task, loaded: LoadedModel, options: Namespace, settings: Mapping[str, Any], given: dict[str, Any]
+    task: Task,
+    loaded: LoadedModel,
+    options: Namespace,
+    settings: Mapping[str, Any],
+    data_options: dict[str, Any],
 ) -> VideoDataset:
     data = options.data or settings["data"]
     names = loaded.class_names if loaded.named else None
-    dataset = task.load_test_split(data, options.split, given, class_names=names)
+    dataset = task.load_test_split(data, options.split, data_options, class_names=names)
     if len(dataset.class_names) != len(loaded.class_names):
         raise DataError(
-            f"{data} has {len(dataset.class_names)} classes and {loaded.origin} {len(loaded.class_names)}; "
-            "name the classes of the weights with --labels, or test on the data set they were trained on"
+            f"{data} has {len(dataset.class_names)} classes, but {loaded.origin} has "
+            f"{len(loaded.class_names)}; give the class names of the weights with --labels, or test on the "
+            "data set of their training"
         )
     return dataset
 
@@ -245,7 +250,7 @@ def _report_failures(result: Result, total: int) -> int:
     if not result.failures:
         return 0
     num = len(result.failures)
-    print(f"saccade: {num} of {total} videos could not be read and are in no figure:", file=sys.stderr)
+    print(f"saccade: {num} of {total} videos could not be read and are not counted:", file=sys.stderr)
     for failure in result.failures:
         print(f"  {failure.path}: {failure.cause}", file=sys.stderr)
     return 1
@@ -264,57 +269,59 @@ def _folder(options: Namespace) -> Path:
 def _save(
     results: Mapping[str, Result], record: dict[str, Any], folder: Path, *, shuffled: bool
 ) -> list[str]:
-    """Scores, figures and pictures; the names of the files."""
+    """Write scores, summary and charts; return the names of the files."""
     from saccade.files import write_json
     from saccade.visualize.charts import save_figure
 
-    mark = f"{record['split']}{'_shuffled' if shuffled else ''}"
+    prefix = f"{record['split']}{'_shuffled' if shuffled else ''}"
     saved = []
     for views, result in results.items():
-        saved.append(f"{mark}_scores_{views}.npz")
+        saved.append(f"{prefix}_scores_{views}.npz")
         result.save(folder / saved[-1])
         if result.submission_name:
-            saved.append(f"{mark}_{result.submission_name}")
+            saved.append(f"{prefix}_{result.submission_name}")
             result.write_submission(folder / saved[-1])
-    saved.append(f"{mark}_result.json")
+    saved.append(f"{prefix}_result.json")
     write_json(folder / saved[-1], record)
-    for name, figure in _pictures(list(results.values()), record["model"]).items():
+    for name, figure in _charts(list(results.values()), record["model"]).items():
         for suffix in ("svg", "png"):
-            save_figure(figure, folder / f"{mark}_{name}.{suffix}")
-        saved.append(f"{mark}_{name}.svg (.png)")
+            save_figure(figure, folder / f"{prefix}_{name}.{suffix}")
+        saved.append(f"{prefix}_{name}.svg (.png)")
     return saved
 
 
-def _pictures(results: Sequence[Result], model: str) -> dict[str, Figure]:
-    """The classes of the view set with most views, and accuracy against cost where there are several."""
+def _charts(results: Sequence[Result], model: str) -> dict[str, Figure]:
+    """Charts of the classes for the largest view set, and of accuracy against cost for several view sets."""
     from saccade.tasks import figure_name
     from saccade.visualize.charts import confusion_chart, per_class_chart, sparse_view_chart
 
-    last = max(results, key=lambda result: result.num_views)
-    table, pictures = last.class_table(), {}
+    largest = max(results, key=lambda result: result.num_views)
+    table, charts = largest.class_table(), {}
     if table is not None and table.confusion is not None:
-        title = f"{model}, {last.views} views"
-        pictures[f"confusion_{last.views}"] = confusion_chart(table.confusion, last.class_names, title=title)
+        title = f"{model}, {largest.views} views"
+        charts[f"confusion_{largest.views}"] = confusion_chart(
+            table.confusion, largest.class_names, title=title
+        )
     elif table is not None:
         names, values = [row[0] for row in table.rows[:_BARS]], [row[1] for row in table.rows[:_BARS]]
-        title = f"{table.value}: {model}, {last.views}"
-        pictures[f"classes_{last.views}"] = per_class_chart(names, values, title=title)
+        title = f"{table.value}: {model}, {largest.views}"
+        charts[f"classes_{largest.views}"] = per_class_chart(names, values, title=title)
     if len(results) > 1:
         points = [(result.views, result.gmacs_per_video, result.score) for result in results]
-        name = figure_name(last.score_name)
-        pictures["sparse_views"] = sparse_view_chart(points, label=model, figure_name=name)
-    return pictures
+        name = figure_name(largest.score_name)
+        charts["sparse_views"] = sparse_view_chart(points, label=model, figure_name=name)
+    return charts
 
 
 # -------------------------------------------------------------------------------------------------- tables
 
 
 def _show(results: Sequence[Result], record: dict[str, Any], *, num_rows: int | None) -> None:
-    """Protocol, figures of each view set, cost, and the classes of the set with most views.
+    """Print protocol, metrics of each view set, cost, and the classes for the view set with most views.
 
     Args:
         record: model, weights, data, split, device and precision.
-        num_rows: classes in the table, worst first; None shows all.
+        num_rows: number of classes in the table, worst first; None shows all.
     """
     from rich.markup import escape
 
@@ -329,10 +336,10 @@ def _show(results: Sequence[Result], record: dict[str, Any], *, num_rows: int | 
         f"{len(first.class_names)} classes",
         soft_wrap=True,
     )
-    for line in dict.fromkeys(result.protocol_text() for result in results):  # view sets mostly share one
+    for line in dict.fromkeys(result.protocol_text() for result in results):  # without duplicates
         console.print(line, soft_wrap=True, markup=False)
     if first.shuffled:
-        console.print("[yellow]control: the frames of every view are in random order[/]", soft_wrap=True)
+        console.print("[yellow]control: the frames of each view are shuffled[/]", soft_wrap=True)
     console.print()
     names = _shown_figures(first)
     console.print(_figures(results, names))
@@ -350,7 +357,7 @@ def _show(results: Sequence[Result], record: dict[str, Any], *, num_rows: int | 
 
 
 def _shown_figures(result: Result) -> list[str]:
-    """The figures that have a value; top-5 of more than five classes alone."""
+    """The metrics that have a value; top-5 only for more than five classes."""
     few = len(result.class_names) <= 5
     return [
         name for name, value in result.figures.items() if isfinite(value) and not (few and name == "top5")
@@ -366,7 +373,7 @@ def _figures(results: Sequence[Result], names: Sequence[str]) -> Any:
     pairs = [getattr(result, "pair_accuracy", float("nan")) for result in results]
     with_pairs = any(map(isfinite, pairs))
     table.add_column("views")
-    for heading in (*map(figure_name, names), *(["in pairs"] * with_pairs), "GMACs/video"):
+    for heading in (*map(figure_name, names), *(["within pairs"] * with_pairs), "GMACs/video"):
         table.add_column(heading, justify="right")
     table.add_column("GMACs x views", style="dim", justify="right")
     for result, pair_accuracy in zip(results, pairs, strict=True):
@@ -391,22 +398,22 @@ def _show_classes(result: Result, num_rows: int | None) -> None:
     from saccade.cli.console import output
     from saccade.tasks.metrics import most_confused
 
-    found, console = result.class_table(), output()
-    if found is None:
+    classes, console = result.class_table(), output()
+    if classes is None:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class (worst first)")
-    table.add_column(found.value, justify="right")
+    table.add_column(classes.value, justify="right")
     table.add_column("", width=12)
-    for heading in found.columns:
+    for heading in classes.columns:
         table.add_column(heading, justify="right")
-    for name, value, cells in found.rows[:num_rows]:
+    for name, value, cells in classes.rows[:num_rows]:
         table.add_row(escape(name), percent(value), f"[cyan]{bar(value, 12)}[/]", *map(escape, cells))
     console.print(table)
-    hidden = len(found.rows) - len(found.rows[:num_rows])
-    if hidden:
-        console.print(f"... and {hidden} better classes (--all-classes)", style="dim")
-    confused = [] if found.confusion is None else most_confused(found.confusion, 5)
+    num_hidden = len(classes.rows) - len(classes.rows[:num_rows])
+    if num_hidden:
+        console.print(f"... and {num_hidden} better classes (--all-classes)", style="dim")
+    confused = [] if classes.confusion is None else most_confused(classes.confusion, 5)
     if confused:
         names = result.class_names
         console.print(f"\n[bold]most confused[/] ({result.views})")

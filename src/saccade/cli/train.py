@@ -1,4 +1,4 @@
-"""``saccade train RECIPE``: the recipe's fields become flags."""
+"""``saccade train RECIPE``: train with a recipe, whose fields are flags."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ Train, fine-tune or resume a model from a recipe.
   RECIPE        name of a recipe (below), a .json file as written by saccade expand, or a .py file with a
                 function that returns a TrainConfig
   --data PATH   data set: a folder of class folders, a list file, Something-Something, Charades or AVA
-  --root DIR    folder that relative paths of a list start from (default: the list's folder)
+  --root DIR    folder of the relative paths in a list file (default: the list's folder)
   --out DIR     run folder (default runs/RECIPE)
-  --resume      continue the run in that folder, with the settings it was started with
+  --resume      continue the run in that folder with its settings
   --overwrite   replace the run in that folder
-  --dry-run     print and draw the plan of the run, then exit; no clips are read. With [--num-clips N] instead
-                of --data, [--devices N], [--picture FILE.png]
+  --dry-run     print and draw the plan of the run without reading clips, then exit. Optional: --num-clips N
+                instead of --data, --devices N, --picture FILE.png
 
-saccade train RECIPE --help describes the recipe and lists every field with its value. Booleans are set by
---flag, --no-flag or --flag true|false, options of the architecture by --model.overrides NAME VALUE ...
+saccade train RECIPE --help describes the recipe and lists all fields with their values. Booleans are set with
+--flag, --no-flag or --flag true|false, options of the architecture with --model.overrides NAME VALUE ...
 With several GPUs: torchrun --nproc_per_node N -m saccade train RECIPE ...
 """
-_PLAIN_SECONDS = 30.0  # between two lines where there is no bar
-_WIDE = 110  # columns from which the bar also shows the step and the learning rate
+_LINE_SECONDS = 30.0  # between two lines if there is no progress bar
+_WIDE = 110  # columns for a bar that also shows the step and the learning rate
 
 
 def run(args: list[str]) -> int:
-    """Train; returns the exit code."""
+    """Train, or print the plan of a run; returns the exit code."""
     if not args or args[0] in ("-h", "--help"):
         print(f"{USAGE}\n{_recipes()}")
         return 0 if args else 2
     from saccade.recipes import describe, get_recipe
 
     if args[0].startswith("-"):
-        raise UsageError(f"the recipe comes first: saccade train RECIPE {args[0]} ...")
+        raise UsageError(f"give the recipe first: saccade train RECIPE {args[0]} ...")
     config, prog = get_recipe(args[0]), f"saccade train {args[0]}"
     options, rest = _parser(prog).parse_known_args(args[1:])
     if {"-h", "--help"} & set(rest) and (about := describe(args[0])):
@@ -79,7 +79,7 @@ def run(args: list[str]) -> int:
 
 
 def _parser(prog: str) -> Parser:
-    """What is not a field of the recipe."""
+    """The flags that are not fields of the recipe."""
     parser = Parser(prog=prog, add_help=False)
     for flag in ("--resume", "--overwrite", "--dry-run"):
         parser.add_argument(flag, action="store_true")
@@ -90,21 +90,21 @@ def _parser(prog: str) -> Parser:
 
 
 def _settings_of_run(config: TrainConfig) -> TrainConfig:
-    """The settings that the run to resume was started with, so that they need not be repeated."""
+    """The saved settings of the run to resume."""
     from saccade.runs import Run
 
     saved = Run(config.run_dir).config
     if saved.recipe != config.recipe:
-        raise UsageError(f"{saved.run_dir}: holds a run of {saved.recipe}, not of {config.recipe}")
+        raise UsageError(f"{saved.run_dir}: contains a run of {saved.recipe}, not of {config.recipe}")
     return saved
 
 
 def _show_plan(config: TrainConfig, options: Namespace) -> int:
-    """Print the plan of a run as a table and draw it; no video is opened."""
+    """Print the plan of a run as a table and draw it, without opening videos."""
     path = options.picture or f"{config.run_dir}_plan.png"
     if options.picture or config.multigrid != "off":
         flag = "--picture" if options.picture else "--out"
-        check_file(path, flag, what="picture", suffixes=PICTURES)
+        check_file(path, flag, what="chart", suffixes=PICTURES)
     from saccade.training.multigrid import MultigridTimetable
     from saccade.training.run import draw_plan, make_timetable
     from saccade.training.schedule import rate_text
@@ -127,7 +127,7 @@ def _show_plan(config: TrainConfig, options: Namespace) -> int:
 
     print(plan_text(timetable))
     draw_plan(timetable, Path(path))
-    print(f"picture: {path}")
+    print(f"chart: {path}")
     return 0
 
 
@@ -140,7 +140,7 @@ def _num_clips(config: TrainConfig) -> int:
 
 
 def _recipes() -> str:
-    """All recipes with the first line of what they say of themselves, in groups."""
+    """All recipes with the first line of their descriptions, in groups."""
     from saccade.recipes import recipe_groups, summary
 
     groups = recipe_groups()
@@ -155,13 +155,13 @@ def _recipes() -> str:
 
 
 class ProgressBar(Callback):
-    """A bar on stderr, or a plain line every half minute where stderr is no terminal; a context manager."""
+    """A progress bar on stderr, or a line every half minute if stderr is no terminal; a context manager."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._epochs, self._total = 0.0, 0
         self._clock = RemainingTime(0)
-        self._last_plain = 0.0
+        self._last_line = 0.0
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -177,7 +177,7 @@ class ProgressBar(Callback):
         self._epochs, self._total = record["epochs"], record["total_steps"]
         self._clock = RemainingTime(self._total)
         self._clock.start(record["step"])
-        self._last_plain = time.perf_counter()
+        self._last_line = time.perf_counter()
         if console().is_terminal:
             self._bar = _bar()
             self._bar.add_task("", total=self._total, completed=record["step"], epoch="", text="", left="")
@@ -197,12 +197,12 @@ class ProgressBar(Callback):
         left = self._clock.left(step)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, text=text, left=left)
-        elif time.perf_counter() - self._last_plain > _PLAIN_SECONDS:
-            self._last_plain = time.perf_counter()
+        elif time.perf_counter() - self._last_line > _LINE_SECONDS:
+            self._last_line = time.perf_counter()
             console().print(f"{epoch}  step {step}/{self._total}  {text}  {left}", markup=False)
 
     def on_validation(self, record: Mapping[str, Any]) -> None:
-        self._last_plain = time.perf_counter()
+        self._last_line = time.perf_counter()
 
     def on_end(self, record: Mapping[str, Any]) -> None:
         self.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""``saccade visualize WHAT``: pictures of what a model has learned and sees. Each is a sub-command."""
+"""``saccade visualize WHAT``: visualizations of models, each a sub-command."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(args: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="saccade visualize", description="Draw what a model has learned and sees.")
+    parser = Parser(prog="saccade visualize", description="Visualize models and their predictions.")
     kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
     for add in (add_gradcam, add_attention, add_hog, _add_embedding, _add_shifts, _add_timeline):
         add(kinds)
@@ -62,8 +62,8 @@ def _add_embedding(kinds: Any) -> None:
         kinds,
         "embedding",
         _embedding,
-        "a map of the clips of a data set by their features",
-        "Draw a map of clip features by t-SNE and by principal components: embedding.html (interactive) and\n"
+        "t-SNE and PCA of the features of a data set's clips",
+        "Draw a map of clip features with t-SNE and principal components: embedding.html (interactive) and\n"
         "embedding.png. The report.html of a run includes it.",
     )
     add_source(parser)
@@ -82,7 +82,7 @@ def _add_embedding(kinds: Any) -> None:
         "--method", default="t-SNE", choices=("t-SNE", "PCA"), help="method of the .png (default %(default)s)"
     )
     parser.add_argument(
-        "--out", metavar="FOLDER", help="folder of the files (default: the run folder, or the current one)"
+        "--out", metavar="FOLDER", help="output folder (default: the run folder, or the current folder)"
     )
     add_decoding(parser, batch="clips")
     add_model(parser)
@@ -151,7 +151,7 @@ def _some_of_dataset(options: Namespace, loaded: LoadedModel) -> VideoDataset:
 
     try:
         dataset = dataset_from_flags(options, class_names=loaded.class_names if loaded.named else None)
-    except DataError:  # classes that the model does not know; a map does not need them
+    except DataError:  # classes that the model does not know, which is fine here
         dataset = dataset_from_flags(options)
     if len(dataset) <= options.most:
         return dataset
@@ -167,15 +167,18 @@ def _add_shifts(kinds: Any) -> None:
         kinds,
         "shifts",
         _shifts,
-        "the learned shifts of a RubiksNet, per layer, in time and space",
-        "Draw the learned shifts of every layer of a RubiksNet in time and space, and print a table.",
+        "the learned shifts of a RubiksNet's layers in time and space",
+        "Draw the learned shifts of a RubiksNet's layers in time and space, and print a table.",
     )
     add_source(parser)
     parser.add_argument(
-        "--model", default="", metavar="NAME", help="architecture of a checkpoint (default: by its shapes)"
+        "--model",
+        default="",
+        metavar="NAME",
+        help="architecture of a checkpoint (default: detected from its shapes)",
     )
     parser.add_argument(
-        "--out", default="", help=f"picture, {', '.join(PICTURES)} (default: shifts.png in the run folder)"
+        "--out", default="", help=f"chart, {', '.join(PICTURES)} (default: shifts.png in the run folder)"
     )
     add_json(parser)
 
@@ -183,7 +186,7 @@ def _add_shifts(kinds: Any) -> None:
 def _shifts(options: Namespace) -> int:
     source = Path(options.source)
     default = source / "shifts.png" if source.is_dir() else f"{source.name.split('.')[0]}_shifts.png"
-    out = check_file(options.out or default, what="picture", suffixes=PICTURES)
+    out = check_file(options.out or default, what="chart", suffixes=PICTURES)
     model = _load(source, options.model)
     from saccade.visualize.charts import save_figure
     from saccade.visualize.shifts import learned_shifts, shift_chart
@@ -209,12 +212,12 @@ def _shift_table(layers: list[LayerShifts]) -> str:
         rows.append(
             [row["layer"], str(row["channels"]), f"{row['earlier']:.0%}", f"{row['later']:.0%}", *lengths]
         )
-    note = "earlier, later: fraction of channels that read another frame by at least half a frame"
+    note = "earlier, later: fraction of channels with a shift of at least half a frame"
     return "\n".join([*aligned(rows), "", note])
 
 
 def _load(source: Path, name: str) -> VideoModel:
-    """The model in a run folder or weights file, whichever code base wrote it."""
+    """The model of a run folder, a weights file, or a checkpoint of another code base."""
     from saccade.cli.convert import guess
     from saccade.models import create_model, load_model, load_weights
     from saccade.models.checkpoints import num_classes_of, read_state
@@ -240,8 +243,8 @@ def _add_timeline(kinds: Any) -> None:
         kinds,
         "timeline",
         _timeline,
-        "a video with a timeline of the actions found in it, as mp4",
-        "Render a video with a timeline of the actions that a localization model finds in it.",
+        "a video with a timeline of its actions, as mp4",
+        "Render a video with a timeline of the actions that a localization model detects.",
     )
     parser.add_argument("video", metavar="VIDEO", help="video file, or folder of images")
     add_run(parser)
@@ -251,7 +254,7 @@ def _add_timeline(kinds: Any) -> None:
         type=score,
         default=0.5,
         metavar="SCORE",
-        help="least score of an action (default %(default)s)",
+        help="minimum score of an action (default %(default)s)",
     )
     add_frames_fps(parser)
     add_backend(parser)
@@ -260,7 +263,7 @@ def _add_timeline(kinds: Any) -> None:
 
 def _timeline(options: Namespace) -> int:
     if not (options.run or options.weights):
-        raise UsageError("no model given: use --run RUN, or --weights FILE (with --model NAME if not ours)")
+        raise UsageError("give a model: --run RUN, or --weights FILE (with --model NAME if not from saccade)")
     out = options.out or f"{Path(options.video).stem}.timeline.mp4"
     target = check_file(out, what="video", suffixes=(".mp4",))
     from saccade.inference import Localizer

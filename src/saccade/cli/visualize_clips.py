@@ -1,4 +1,4 @@
-"""``saccade visualize gradcam``, ``attention`` and ``hog``: maps over the frames of clips."""
+"""``saccade visualize gradcam``, ``attention`` and ``hog``: visualizations of clips."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ Draw = Callable[["InputClip", Path], Iterable[Path]]
 
 
 def add_kind(kinds: Any, name: str, draw: Callable[[Namespace], int], summary: str, text: str) -> Parser:
-    """The parser of one kind of picture."""
+    """Add the sub-command of one kind of visualization."""
     parser: Parser = kinds.add_parser(name, help=summary, description=text)
     parser.set_defaults(draw=draw)
     return parser
 
 
 def _add_clip_flags(parser: Parser, *, columns: bool = True) -> None:
-    """The model and the videos, and how to draw them."""
+    """Add the flags for the model, the videos and the output."""
     add_source(parser)
     add_videos(parser)
     parser.add_argument(
-        "--out", metavar="FOLDER", default=".", help="folder of the pictures (default: the current one)"
+        "--out", metavar="FOLDER", default=".", help="output folder (default: the current folder)"
     )
     parser.add_argument(
         "--start", type=seconds, metavar="SECONDS", help="start of the clip (default: the middle clip)"
@@ -71,7 +71,7 @@ def _add_clip_flags(parser: Parser, *, columns: bool = True) -> None:
 
 
 def _for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Draw) -> int:
-    """Read a clip of each video, draw it, and print what was written; 1 if a video could not be read."""
+    """Read a clip of each video, draw it, and print the files; 1 if a video could not be read."""
     failures: list[VideoError] = []
     paths = find_videos(options.videos)
     for path, name in output_names(paths).items():
@@ -89,7 +89,7 @@ def _for_each_clip(options: Namespace, loaded: LoadedModel, what: str, draw: Dra
 
 
 def _read_clip(path: str, loaded: LoadedModel, options: Namespace, *, alone: bool) -> InputClip:
-    """The clip of a video. A clip that one of several videos does not have is a failure of that video."""
+    """Read the clip of a video. If one of several videos is too short for ``--start``, raise `VideoError`."""
     from saccade.inference.predictor import rule_to_predict
     from saccade.visualize.clips import read_clip
 
@@ -120,7 +120,7 @@ def _write_maps(
     bar: str,
     below: Any = None,
 ) -> Iterator[Path]:
-    """The sheet and the video of some maps; their paths."""
+    """Write the sheet and the video of heat maps; yields their paths."""
     from saccade.visualize.charts import save_figure
     from saccade.visualize.overlay import map_sheet, map_video
 
@@ -142,9 +142,9 @@ def add_gradcam(kinds: Any) -> None:
         kinds,
         "gradcam",
         _gradcam,
-        "where in a clip a convolutional model finds evidence for a class",
-        "Draw where in a clip X3D, VoV3D or RubiksNet finds evidence for a class: Grad-CAM over the frames,\n"
-        "as a sheet (NAME.gradcam.png) and a video (NAME.gradcam.mp4).",
+        "Grad-CAM of a convolutional model",
+        "Draw Grad-CAM of X3D, VoV3D or RubiksNet over the frames of a clip, as a sheet\n"
+        "(NAME.gradcam.png) and a video (NAME.gradcam.mp4).",
     )
     _add_clip_flags(parser)
     parser.add_argument(
@@ -153,14 +153,16 @@ def add_gradcam(kinds: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="class to explain, by name or number; may be repeated (default: the predicted one)",
+        help="class to explain, by name or number; can be repeated (default: the predicted class)",
     )
-    parser.add_argument("--top", type=positive, metavar="K", help="explain the K best classes")
+    parser.add_argument(
+        "--top", type=positive, metavar="K", help="explain the K classes with the best scores"
+    )
     parser.add_argument(
         "--stage",
         default="-1",
         metavar="STAGE",
-        help="stage whose features are used, e.g. res4; earlier ones are finer but less specific "
+        help="stage whose features are used, e.g. res4; earlier stages are finer but less class-specific "
         "(default: the last)",
     )
     add_model(parser)
@@ -207,7 +209,7 @@ def _gradcam(options: Namespace) -> int:
 
 
 def label_of(text: str, names: Sequence[str]) -> int:
-    """The class called ``text``, or of that number."""
+    """The class with the name or number ``text``."""
     if text in names:
         return list(names).index(text)
     if text.isdecimal() and int(text) < len(names):
@@ -218,11 +220,11 @@ def label_of(text: str, names: Sequence[str]) -> int:
         if close
         else f"it has {len(names)}: {', '.join(names[:5])}, ..."
     )
-    raise UsageError(f"--class {text}: the model has no such class; {hint}")
+    raise UsageError(f"--class {text}: no such class of the model; {hint}")
 
 
 def _stage(model: Any, text: str) -> int:
-    """A stage by its name in the network or by its number."""
+    """The index of a stage given by its name in the network or by its number."""
     names = [
         next((name for name, module in model.named_modules() if module is stage), "")
         for stage in model.stages()
@@ -246,10 +248,10 @@ def add_attention(kinds: Any) -> None:
         kinds,
         "attention",
         _attention,
-        "what the heads of a transformer attend to in a clip",
-        "Draw what TimeSformer, ViViT or MViT attends to: rollout over all blocks and the heads of one\n"
-        "block, as a sheet (NAME.attention.png) and a video (NAME.attention.mp4); with temporal attention\n"
-        "also which moment attends to which (NAME.attention-time.png).",
+        "attention maps of a transformer",
+        "Draw attention maps of TimeSformer, ViViT or MViT: rollout over all blocks and the heads of one\n"
+        "block, as a sheet (NAME.attention.png) and a video (NAME.attention.mp4), and the temporal\n"
+        "attention matrices if there are any (NAME.attention-time.png).",
     )
     _add_clip_flags(parser)
     parser.add_argument(
@@ -318,8 +320,8 @@ def add_hog(kinds: Any) -> None:
         kinds,
         "hog",
         _hog,
-        "what MaskFeat predicts of the hidden parts of a clip",
-        "Draw masked input, predicted HOG, target HOG and original of frames of a clip, as a sheet\n"
+        "MaskFeat's predictions for masked tokens",
+        "Draw masked input, predicted HOG, target HOG and original of the frames of a clip, as a sheet\n"
         "(NAME.hog.png) and a video (NAME.hog.mp4). The clip is masked as in training.",
     )
     _add_clip_flags(parser, columns=False)
@@ -327,7 +329,7 @@ def add_hog(kinds: Any) -> None:
         "--rows", type=positive, default=4, metavar="N", help="frames on the sheet (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the mask (default %(default)s)")
-    parser.add_argument("--ratio", type=float, help="fraction to hide (default: as trained)")
+    parser.add_argument("--ratio", type=float, help="masked fraction (default: as trained)")
     add_model(parser)
 
 
@@ -368,13 +370,13 @@ def _hog(options: Namespace) -> int:
 
 
 def _masked_config(source: str, kind: str) -> MaskedConfig:
-    """How the run masked its clips; of weights alone, as the code that its targets are of."""
+    """The masking settings of the run; for weights without a run, those of the code base of their targets."""
     from dataclasses import fields
 
     from saccade.training.config import MaskedConfig
 
-    own = run_settings(source).get("masked")
-    if isinstance(own, dict):
+    settings = run_settings(source).get("masked")
+    if isinstance(settings, dict):
         known = {field.name for field in fields(MaskedConfig)}
-        return MaskedConfig(**{name: value for name, value in own.items() if name in known})
+        return MaskedConfig(**{name: value for name, value in settings.items() if name in known})
     return MaskedConfig(rule="pyslowfast", scored="all") if kind == "hard" else MaskedConfig()
