@@ -1,4 +1,4 @@
-"""How a result is written down: a CSV per benchmark, with what a reader needs to judge it beside each row."""
+"""Results of benchmarks: a CSV file per benchmark, in which each row has the context of the measurement."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTEXT = ("date", "commit", "machine", "threads", "python", "torch")
 
 
 def context(device: str = "cpu") -> dict[str, str]:
-    """Date, commit, machine and versions of this very run."""
+    """Date, commit, machine and versions of this run."""
     return {
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
@@ -34,28 +34,28 @@ def context(device: str = "cpu") -> dict[str, str]:
 def write_results(
     name: str, rows: Sequence[Mapping[str, object]], *, device: str = "cpu", folder: Path = RESULTS
 ) -> Path:
-    """Replace ``<name>.csv`` in ``folder`` with ``rows``; every row gets the columns of `context`."""
+    """Replace ``<name>.csv`` in ``folder`` with ``rows`` and the columns of `context`."""
     path = folder / f"{name}.csv"
-    shared = context(device)
+    columns = context(device)
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, fieldnames=[*rows[0], *CONTEXT], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, **shared} for row in rows)
+        writer.writerows({**row, **columns} for row in rows)
     return path
 
 
 @cache
 def _commit() -> str:
-    if stated := os.environ.get("SACCADE_COMMIT"):  # where a copy without its history runs
-        return stated
-    answer = subprocess.run(
+    if commit := os.environ.get("SACCADE_COMMIT"):  # for a copy without a git history
+        return commit
+    result = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
         cwd=RESULTS.parent,
     )
-    return answer.stdout.strip() or "unknown"
+    return result.stdout.strip() or "unknown"
 
 
 def _cpu() -> str:

@@ -1,4 +1,4 @@
-"""How a call is timed in a benchmark."""
+"""Timing of calls in benchmarks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def warm_seconds(call: Callable[[], object]) -> float:
-    """Seconds of a call that follows another, so that what fits into the caches is in them."""
+    """Seconds of a call with warm caches: the second of two calls."""
     call()
     start = time.perf_counter()
     call()

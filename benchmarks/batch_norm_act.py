@@ -1,11 +1,12 @@
-"""batch_norm_act forward and backward at X3D-S's sizes, against its memory floor and PyTorch's own operators.
+"""batch_norm_act forward and backward at X3D-S's sizes, compared with its memory bound and PyTorch's
+operators.
 
-The floor is the bytes that its passes must move (see the operator's README: forward 2 reads and 1 write,
-backward 4 reads and 1 write, a residual 2 more reads and 1 more write), over the bandwidth of a copy of a
-tensor of that size: small ones stay in the cache, for the copy as for the operator. The contenders take
-turns, and each has its best time: on a shared machine the others say more about the neighbours. Freed memory
-is kept, as `saccade train` does. Before anything is timed the native results are compared with the
-definition.
+The memory bound ("floor") is the number of bytes that the passes must move (see the operator's README:
+forward 2 reads and 1 write, backward 4 reads and 1 write, with a residual 2 more reads and 1 more write),
+divided by the bandwidth of copying a tensor of that size, so that caching affects both equally. The
+implementations are timed in turns, and the minimum is reported, which load from other processes affects
+least. As in `saccade train`, freed memory is not returned to the system. The results of the native kernels
+are compared with the naive implementation first.
 
     python -m benchmarks batch_norm_act
 """
@@ -25,8 +26,8 @@ from benchmarks._record import write_results
 from saccade.ops import batch_norm_act, use_backend
 from saccade.training.processes import keep_freed_memory
 
-# where in X3D-S, how many such places, channels, side, activation, squeeze-excitation, residual
-PLACES = [
+# layer of X3D-S, number of such layers, channels, side, activation, squeeze-excitation, residual
+LAYERS = [
     ("stem, shortcut of res2", 2, 24, 80, "relu", False, False),
     ("res2 first, norm_a", 1, 54, 80, "relu", False, False),
     ("res2 norm_a", 2, 54, 40, "relu", False, False),
@@ -52,31 +53,31 @@ def main(args: list[str]) -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     rows = [
-        measure(place, layout, options.clips, options.frames, options.rounds)
+        measure(layer, layout, options.clips, options.frames, options.rounds)
         for layout in LAYOUTS
-        for place in PLACES
+        for layer in LAYERS
     ]
     print(f"wrote {write_results('batch_norm_act', rows).name}")
 
 
-def measure(place: tuple[Any, ...], layout: str, clips: int, frames: int, rounds: int) -> dict[str, object]:
-    """A row of the table: milliseconds of forward and backward together, and the ratios."""
-    name, count, channels, side, activation, excite, residual = place
+def measure(layer: tuple[Any, ...], layout: str, clips: int, frames: int, rounds: int) -> dict[str, object]:
+    """A row of the table: milliseconds of forward plus backward, and the ratios."""
+    name, count, channels, side, activation, excite, residual = layer
     step = Step((clips, channels, frames, side, side), LAYOUTS[layout], activation, excite, residual)
     step.check()
     source, target = torch.empty_like(step.x), torch.empty_like(step.x)
-    contenders: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[], object]] = {
         "copy": lambda: target.copy_(source),
         "native": lambda: step("native"),
         "torch": lambda: step("torch"),
     }
-    seconds: dict[str, list[float]] = {contender: [] for contender in contenders}
+    seconds: dict[str, list[float]] = {key: [] for key in calls}
     for _ in range(rounds):
-        for contender, call in contenders.items():
+        for key, call in calls.items():
             start = time.perf_counter()
             call()
-            seconds[contender].append(time.perf_counter() - start)
-    best = {contender: 1e3 * min(values) for contender, values in seconds.items()}
+            seconds[key].append(time.perf_counter() - start)
+    best = {key: 1e3 * min(values) for key, values in seconds.items()}
     passes = 11 if residual else 8
     floor = passes * best["copy"] / 2
     row: dict[str, object] = {
@@ -130,7 +131,7 @@ class Step:
         return y.detach(), *torch.autograd.grad(y, self.leaves, self.gradient)
 
     def check(self) -> None:
-        """A fast operator that is wrong has no speed."""
-        for ours, defined in zip(self("native"), self("naive"), strict=True):
-            scale = float(defined.abs().max())
-            torch.testing.assert_close(ours, defined, rtol=1e-4, atol=1e-4 * scale)
+        """Compare the native kernels with the naive implementation."""
+        for ours, naive in zip(self("native"), self("naive"), strict=True):
+            scale = float(naive.abs().max())
+            torch.testing.assert_close(ours, naive, rtol=1e-4, atol=1e-4 * scale)

@@ -1,12 +1,11 @@
-"""depthwise_conv3d forward and backward at X3D-S's sizes, against its memory floor and against PyTorch.
+"""depthwise_conv3d forward and backward at X3D-S's sizes, compared with its memory bound and PyTorch.
 
-The floor is the bytes of its tensors, each read or written once (forward: input and output; backward:
-gradient, input, input gradient), over the bandwidth of a copy of memory that no cache holds: the best copy
-of the whole run, as one that was disturbed would make the floor too high. PyTorch runs in both memory
-layouts, in three turns. The contenders take turns, and each has its best time: on a shared machine the
-others' times say more about the neighbours; there one thread (``--threads 1``) is disturbed least. Freed
-memory is kept, as `saccade train` does. Before anything is timed the native results are compared with the
-definition.
+The memory bound ("floor") is the number of bytes of its tensors, each read or written once (forward: input
+and output; backward: gradient, input, input gradient), divided by the bandwidth of a copy larger than all
+caches, the best one of the run. PyTorch runs in both memory layouts, in three rounds. The implementations
+are timed in turns, and the minimum is reported, which load from other processes affects least, especially
+with ``--threads 1``. As in `saccade train`, freed memory is not returned to the system. The results of the
+native kernels are compared with the naive implementation first.
 
     python -m benchmarks depthwise_conv3d
 """
@@ -59,12 +58,12 @@ def main(args: list[str]) -> None:
         native = float(str(row["forward_ms"])) + float(str(row["backward_ms"]))
         floor = float(str(row["floor_mb"])) / bandwidth
         row |= {"floor_ms": f"{floor:.3f}", "times_floor": f"{native / floor:.2f}"}
-        print(f"{row['stage']:11} {row['times_floor']:>5} floors at {bandwidth} GB/s")
+        print(f"{row['stage']:11} {row['times_floor']:>5} x memory bound at {bandwidth} GB/s")
     print(f"wrote {write_results('depthwise_conv3d', rows).name}")
 
 
 def measure(stage: Stage, clips: int, frames: int, rounds: int) -> dict[str, object]:
-    """A row of the table: milliseconds of every contender at one stage, and the ratios."""
+    """A row of the table: milliseconds of each implementation at one stage, and the ratios."""
     name, channels, kernel, size, stride, layers = stage
     torch.manual_seed(0)
     x = torch.randn(clips, channels, frames, size, size)
@@ -72,22 +71,22 @@ def measure(stage: Stage, clips: int, frames: int, rounds: int) -> dict[str, obj
     _check(x, weight, stride)
     source = torch.ones(COPY_BYTES // 4)
     target = torch.zeros_like(source)
-    contenders: dict[str, list[Callable[[], object]]] = {"copy": [lambda: target.copy_(source)]}
-    for contender, layout in LAYOUTS.items():
-        backend = contender.split()[0]
-        contenders[contender] = _pair(x.contiguous(memory_format=layout), weight, stride, backend)
+    calls: dict[str, list[Callable[[], object]]] = {"copy": [lambda: target.copy_(source)]}
+    for key, layout in LAYOUTS.items():
+        backend = key.split()[0]
+        calls[key] = _forward_and_backward(x.contiguous(memory_format=layout), weight, stride, backend)
     seconds: dict[str, list[float]] = {}
-    for turn in range(rounds):
-        for contender, calls in contenders.items():
-            if contender.startswith("torch") and turn >= 3:
-                continue  # they are slow, and a few turns show it
-            for direction, call in zip(("forward", "backward"), calls, strict=False):
-                seconds.setdefault(f"{contender} {direction}", []).append(warm_seconds(call))
+    for round_ in range(rounds):
+        for key, pair in calls.items():
+            if key.startswith("torch") and round_ >= 3:
+                continue  # slow, and three rounds are enough
+            for direction, call in zip(("forward", "backward"), pair, strict=False):
+                seconds.setdefault(f"{key} {direction}", []).append(warm_seconds(call))
     best = {key: 1e3 * min(values) for key, values in seconds.items()}
     total = {name: best[f"{name} forward"] + best[f"{name} backward"] for name in LAYOUTS}
     bandwidth = 2 * COPY_BYTES / best["copy forward"]
     floor = 3 * x.nbytes + 2 * x.nbytes // stride**2
-    median = sum(statistics.median(seconds[f"native {way}"]) for way in ("forward", "backward"))
+    median = sum(statistics.median(seconds[f"native {name}"]) for name in ("forward", "backward"))
     row = {
         "stage": name,
         "layers": layers,
@@ -114,7 +113,7 @@ def _run(x: Tensor, weight: Tensor, stride: int, backend: str) -> Tensor:
         return depthwise_conv3d(x, weight, stride=(1, stride, stride), padding=padding)
 
 
-def _pair(x: Tensor, weight: Tensor, stride: int, backend: str) -> list[Callable[[], object]]:
+def _forward_and_backward(x: Tensor, weight: Tensor, stride: int, backend: str) -> list[Callable[[], object]]:
     x, weight = x.requires_grad_(), weight.detach().requires_grad_()
     y = _run(x, weight, stride, backend)
     grad = torch.randn_like(y)
@@ -125,18 +124,18 @@ def _pair(x: Tensor, weight: Tensor, stride: int, backend: str) -> list[Callable
 
 
 def _check(x: Tensor, weight: Tensor, stride: int) -> None:
-    """A fast operator that is wrong has no speed."""
+    """Compare the native kernels with the naive implementation."""
     x, weight = x[:, :6, :5, :21, :21].detach().requires_grad_(), weight[:6].detach().requires_grad_()
     results = []
     for backend in ("native", "naive"):
         y = _run(x, weight, stride, backend)
         results.append([y, *torch.autograd.grad(y.square().sum(), (x, weight))])
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+    for ours, naive in zip(*results, strict=True):
+        torch.testing.assert_close(ours, naive, rtol=1e-4, atol=1e-3)
 
 
 def _whole_network(rows: list[dict[str, object]]) -> dict[str, object]:
-    """All depthwise layers of the network together: every stage as often as it has layers."""
+    """The sum over all depthwise layers of the network."""
 
     def total(column: str) -> float:
         return sum(float(str(row[column])) * int(str(row["layers"])) for row in rows)

@@ -1,10 +1,11 @@
-"""HOG targets of a clip against scikit-image's, in one process and in one for each thread.
+"""HOG targets of a clip, compared with scikit-image's in one process and in one process per thread.
 
-A clip of 16 frames of 224x224 pixels, made of coarse noise with fine noise on it; every frame, three colours,
-cells of 8x8 pixels. Contenders take turns, so that what else the machine does falls on all alike.
-scikit-image's result is compared with ours first.
+The clip has 16 frames of 224x224 pixels of coarse plus fine noise; all frames, three colours, cells of 8x8
+pixels. The implementations are timed in turns, so that load from other processes affects all equally. Their
+results are compared first.
 
-The peer is optional: ``pip install scikit-image``, here or for another Python: ``--peer-python PATH``.
+scikit-image is optional: ``pip install scikit-image``, or use another Python that has it, ``--peer-python
+PATH``.
 
     python -m benchmarks hog
 """
@@ -28,7 +29,7 @@ from benchmarks._record import write_results
 from saccade.transforms.hog import HogKind, hog
 
 FRAMES, SIZE = 16, 224
-# Run by a Python that need not have PyTorch: loads frames, answers each line with the seconds of a turn.
+# Runs in a Python that may lack PyTorch: loads frames, and prints the seconds of a run for each input line.
 PEER = """
 import sys, time
 import numpy as np
@@ -52,16 +53,16 @@ def main(args: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks hog", description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--peer-python", default=sys.executable, help="a Python with scikit-image")
-    parser.add_argument("--dry", action="store_true", help="print, do not record")
+    parser.add_argument("--dry", action="store_true", help="do not write the results")
     options = parser.parse_args(args)
     if options.peer_python == sys.executable and importlib.util.find_spec("skimage") is None:
-        print("skipped: the peer, scikit-image, is not installed (see the head of benchmarks/hog.py)")
+        print("skipped: scikit-image is not installed (see the docstring of benchmarks/hog.py)")
         return
     frames = _frames()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.npy"
         np.save(path, frames.numpy())
-        rows = _rows(_race(options.peer_python, path, frames, options.repeats))
+        rows = _rows(_measure(options.peer_python, path, frames, options.repeats))
     if not options.dry:
         print(f"wrote {write_results('hog', rows).name}")
 
@@ -75,8 +76,8 @@ def _frames() -> torch.Tensor:
     return planes.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _race(python: str, path: Path, frames: torch.Tensor, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each contender's turns."""
+def _measure(python: str, path: Path, frames: torch.Tensor, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each implementation's runs."""
     num_threads = torch.get_num_threads()
     peers = {
         f"scikit-image, {num} process{'es' * (num > 1)}": [_peer(python, path, i, num) for i in range(num)]
@@ -87,15 +88,15 @@ def _race(python: str, path: Path, frames: torch.Tensor, repeats: int) -> dict[s
     print(f"largest difference from scikit-image: {difference:.1e}", flush=True)
     kinds: tuple[HogKind, ...] = ("soft", "hard")
     seconds: dict[str, list[float]] = {name: [] for name in [*peers, *(f"saccade, {kind}" for kind in kinds)]}
-    for turn in range(repeats + 2):
+    for repeat in range(-2, repeats):  # two warm-up runs
         for name, workers in peers.items():
-            taken = _turn(workers)
-            if turn >= 2:
-                seconds[name].append(taken)
+            elapsed = _run(workers)
+            if repeat >= 0:
+                seconds[name].append(elapsed)
         for kind in kinds:
             start = time.perf_counter()
             hog(frames, kind)
-            if turn >= 2:
+            if repeat >= 0:
                 seconds[f"saccade, {kind}"].append(time.perf_counter() - start)
     for workers in peers.values():
         for worker in workers:
@@ -103,9 +104,9 @@ def _race(python: str, path: Path, frames: torch.Tensor, repeats: int) -> dict[s
     return seconds
 
 
-def _peer(python: str, path: Path, place: int, num: int) -> subprocess.Popen[str]:
+def _peer(python: str, path: Path, index: int, num: int) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
-        [python, "-c", PEER, str(path), str(place), str(num)],
+        [python, "-c", PEER, str(path), str(index), str(num)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -115,11 +116,11 @@ def _peer(python: str, path: Path, place: int, num: int) -> subprocess.Popen[str
     return worker
 
 
-def _turn(workers: list[subprocess.Popen[str]]) -> float:
-    """All work on their share of the frames at once; the seconds of the slowest."""
+def _run(workers: list[subprocess.Popen[str]]) -> float:
+    """Run all workers in parallel, each on its part of the frames; seconds of the slowest."""
     for worker in workers:
         assert worker.stdin is not None
-        print("turn", file=worker.stdin, flush=True)
+        print("run", file=worker.stdin, flush=True)
     return max(float(worker.stdout.readline()) for worker in workers if worker.stdout is not None)
 
 

@@ -1,7 +1,6 @@
 """Seconds of a forward pass and of a training step of X3D, in both memory layouts.
 
-Low GMACs that are slow are what users of X3D complain of most: this is the figure to hold beside them.
-The layouts are timed in turn within one run, and the medians are reported with their ratio.
+The layouts are timed in turns, and the medians are reported with their ratio.
 
     python -m benchmarks model_step
 """
@@ -36,7 +35,7 @@ def main(args: list[str]) -> None:
 
 
 def measure(name: str, mode: str, batch: int, repeats: int) -> list[dict[str, object]]:
-    """Interleaved timings of every layout; one row a layout."""
+    """Time the layouts in turns; one row per layout."""
     info = model_info(name)
     steps = {}
     for layout, memory_format in LAYOUTS.items():

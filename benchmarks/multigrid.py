@@ -1,13 +1,13 @@
-"""The same recipe with and without multigrid: accuracy against time and against clips seen.
+"""A recipe with and without multigrid: accuracy against training time and against clips seen.
 
-    python -m benchmarks.multigrid --data data/motion                   # x3d_motion, four kinds, three seeds
+    python -m benchmarks.multigrid --data data/motion                   # x3d_motion, four modes, three seeds
     python -m benchmarks.multigrid --data ucf10 --recipe x3d_ucf10
-    python -m benchmarks.multigrid --data data/motion --only-report     # of the runs that are there
+    python -m benchmarks.multigrid --data data/motion --only-report     # only of existing runs
 
-Every run is a `saccade train` of its own, one after the other; one that was interrupted is resumed, one that
-is finished is not repeated. All figures come from the metrics.jsonl that it leaves: seconds of computing,
-seconds of waiting for decoded clips, clips seen. Seconds of validating are left out: they are not training.
-Flags after ``--`` go to every run, e.g. ``-- --workers 1 --epochs 20``.
+The runs are executed one after the other with `saccade train`. Interrupted runs are resumed, finished runs
+are not repeated. All numbers come from metrics.jsonl: seconds of computing, seconds of waiting for decoded
+clips, clips seen. Validation time is excluded. Flags after ``--`` are passed to all runs, e.g. ``--
+--workers 1 --epochs 20``.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ COLOURS = {"off": GREY, "short": TEAL, "long": ORANGE, "both": BLUE, "x3d-multig
 
 @dataclass(frozen=True)
 class Curve:
-    """A run at its validations.
+    """The validations of a run.
 
     Attributes:
-        top1: accuracy, share of 1.
-        clips: clips seen by then.
-        compute, data: seconds of training by then, spent computing and waiting for clips.
+        top1: accuracy, 0..1.
+        clips: clips seen before each validation.
+        compute, data: seconds of training before each validation, spent computing and waiting for clips.
     """
 
     mode: str
@@ -55,7 +55,7 @@ class Curve:
         return self.compute + self.data
 
     def seconds_to(self, top1: float) -> float | None:
-        """When a validation first reached this accuracy; None if none did."""
+        """Training time until a validation reached this accuracy; None if none did."""
         reached = np.flatnonzero(self.top1 >= top1)
         return float(self.seconds[reached[0]]) if len(reached) else None
 
@@ -72,7 +72,7 @@ def main(args: list[str]) -> None:
             if (folder / "metrics.jsonl").is_file():
                 curves.append(read_curve(folder, mode, seed))
     if not curves:
-        raise SystemExit(f"{root}: no runs there")
+        raise SystemExit(f"{root}: contains no runs")
     rows = summarise(options.recipe, curves)
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
@@ -83,14 +83,14 @@ def main(args: list[str]) -> None:
 
 
 def train(recipe: str, mode: str, seed: int, data: str, folder: Path, flags: Sequence[str]) -> None:
-    """Run, resume, or leave alone what is finished; what is there must have been begun the same way."""
-    asked = {"recipe": recipe, "data": str(Path(data).resolve()), "flags": list(flags)}
-    note = folder.with_name(f"{folder.name}.asked.json")
+    """Start or resume a run unless it is finished; an existing run must have the same settings."""
+    settings = {"recipe": recipe, "data": str(Path(data).resolve()), "flags": list(flags)}
+    settings_file = folder.with_name(f"{folder.name}.asked.json")
     if folder.is_dir():
-        told = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-        if told != asked:
+        text = settings_file.read_text(encoding="utf-8") if settings_file.is_file() else "null"
+        if (previous := json.loads(text)) != settings:
             raise SystemExit(
-                f"{folder}: holds a run begun otherwise ({told}, now {asked}); give another --out"
+                f"{folder}: contains a run with other settings ({previous}, not {settings}); change --out"
             )
     if (folder / "report.html").is_file():
         return
@@ -99,14 +99,14 @@ def train(recipe: str, mode: str, seed: int, data: str, folder: Path, flags: Seq
         command += ["--resume"]
     else:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, asked)
+        write_json(settings_file, settings)
         command += ["--data", data, "--multigrid", mode, "--seed", str(seed), *flags]
     print(f"== {recipe}, multigrid {mode}, seed {seed}", flush=True)
     subprocess.run(command, check=True)
 
 
 def read_curve(folder: Path, mode: str, seed: int) -> Curve:
-    """What metrics.jsonl of a run tells. (A resumed run's seconds are those of the steps that counted.)"""
+    """Read metrics.jsonl of a run. For a resumed run, only steps that were kept count."""
     points: list[tuple[float, float, float, float]] = []
     compute = data = clips = 0.0
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -121,11 +121,11 @@ def read_curve(folder: Path, mode: str, seed: int) -> Curve:
 
 
 def summarise(recipe: str, curves: Sequence[Curve]) -> list[dict[str, object]]:
-    """A row for each kind; the goal is the accuracy that the runs without multigrid end with, on average."""
+    """A row for each mode; the goal is the mean final accuracy of the runs without multigrid."""
     by_mode = {mode: [c for c in curves if c.mode == mode] for mode in COLOURS}
-    plain = by_mode["off"]
-    goal = statistics.mean(float(c.top1[-1]) for c in plain) if plain else None
-    whole = statistics.mean(float(c.seconds[-1]) for c in plain) if plain else None
+    baseline = by_mode["off"]
+    goal = statistics.mean(float(c.top1[-1]) for c in baseline) if baseline else None
+    baseline_seconds = statistics.mean(float(c.seconds[-1]) for c in baseline) if baseline else None
     rows: list[dict[str, object]] = []
     for mode, runs in by_mode.items():
         if not runs:
@@ -146,7 +146,7 @@ def summarise(recipe: str, curves: Sequence[Curve]) -> list[dict[str, object]]:
                 "seconds": f"{seconds:.1f}",
                 "compute_seconds": f"{statistics.mean(float(c.compute[-1]) for c in runs):.1f}",
                 "data_seconds": f"{statistics.mean(float(c.data[-1]) for c in runs):.1f}",
-                "times_faster": f"{whole / seconds:.2f}" if whole else "",
+                "times_faster": f"{baseline_seconds / seconds:.2f}" if baseline_seconds else "",
                 "runs_at_goal": f"{len(reached)}/{len(runs)}" if goal is not None else "",
                 "seconds_to_goal": f"{statistics.mean(reached):.1f}" if reached else "",
             }
@@ -155,7 +155,7 @@ def summarise(recipe: str, curves: Sequence[Curve]) -> list[dict[str, object]]:
 
 
 def picture(curves: Sequence[Curve], *, title: str) -> Figure:
-    """Accuracy against seconds and against clips; seconds of computing and of waiting."""
+    """Charts of accuracy against time and against clips, and of the time for computing and waiting."""
     with styled():
         figure = Figure(figsize=(10.5, 3.4), layout="constrained")
         axes = figure.subplots(1, 3, width_ratios=[3, 3, 2])
@@ -172,20 +172,20 @@ def picture(curves: Sequence[Curve], *, title: str) -> Figure:
             each.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
         axes[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g} k"))
         axes[0].legend(title="multigrid", loc="lower right")
-        for place, mode in enumerate(modes):
+        for x, mode in enumerate(modes):
             runs = [curve for curve in curves if curve.mode == mode]
             compute = statistics.mean(float(c.compute[-1]) for c in runs) / 60
             data = statistics.mean(float(c.data[-1]) for c in runs) / 60
-            axes[2].bar(place, compute, color=COLOURS[mode])
-            axes[2].bar(place, data, bottom=compute, color=COLOURS[mode], alpha=0.35)
+            axes[2].bar(x, compute, color=COLOURS[mode])
+            axes[2].bar(x, data, bottom=compute, color=COLOURS[mode], alpha=0.35)
         axes[2].set_xticks(range(len(modes)), modes)
-        axes[2].set(title="computing, waiting (pale)", ylabel="minutes")
+        axes[2].set(title="computing, waiting (light)", ylabel="minutes")
         axes[2].grid(axis="x", visible=False)
         return figure
 
 
 def _options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    own, flags = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, [])
+    end = args.index("--") if "--" in args else len(args)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.multigrid",
         description=__doc__,
@@ -196,8 +196,8 @@ def _options(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--modes", nargs="+", choices=list(COLOURS), default=list(MODES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", default="", help="folder of the runs; default runs/multigrid/RECIPE")
-    parser.add_argument("--only-report", action="store_true", help="train nothing")
-    return parser.parse_args(own), flags
+    parser.add_argument("--only-report", action="store_true", help="do not train")
+    return parser.parse_args(args[:end]), args[end + 1 :]
 
 
 if __name__ == "__main__":

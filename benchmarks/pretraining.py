@@ -1,10 +1,10 @@
-"""Whether pre-training helps: validation curves of the same network from scratch, fine-tuned and probed.
+"""Effect of pre-training: validation curves of a network from scratch, fine-tuned and as linear probe.
 
     python -m benchmarks.pretraining --panel motion "from scratch=runs/mvit_motion" \\
         "fine-tuned=runs/maskfeat_motion_finetune" "linear probe=runs/maskfeat_motion_probe"
 
-Nothing is trained here: the curves are those of runs that `saccade train` made, read from metrics.jsonl;
-the figures at the end are those of their final tests. Several --panel stand side by side in one picture.
+The curves are read from metrics.jsonl of existing runs of `saccade train`, the final accuracies from their
+tests. Several --panel are drawn side by side.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAME = "pretraining"
 
 
 def main(args: Sequence[str] = ()) -> None:
-    """Write results/pretraining.csv and its picture."""
+    """Write results/pretraining.csv and its chart."""
     panels = [_panel(words) for words in _options(list(args)).panel]
     rows = [_row(panel, label, run) for panel, runs in panels for label, run in runs]
     for row in rows:
@@ -38,21 +38,22 @@ def main(args: Sequence[str] = ()) -> None:
 def read_curve(run: Path) -> tuple[list[float], list[float]]:
     """Epochs and validation top-1."""
     records = Run(run).metrics()[0]
-    found = [(record["epoch"], record["val_top1"]) for record in records if "val_top1" in record]
-    return [epoch for epoch, _ in found], [top1 for _, top1 in found]
+    validations = [record for record in records if "val_top1" in record]
+    return [record["epoch"] for record in validations], [record["val_top1"] for record in validations]
 
 
 def picture(panels: Sequence[tuple[str, list[tuple[str, Path]]]]) -> Figure:
-    """Accuracy against epochs, a panel for each data set."""
+    """A chart of accuracy against epochs, with a panel for each data set."""
     with styled():
         figure = Figure(figsize=(5.2 * len(panels), 3.4), layout="constrained")
-        places = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (name, runs) in zip(places, panels, strict=True):
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (name, runs) in zip(all_axes, panels, strict=True):
             for colour, (label, run) in zip(COLOURS, runs, strict=False):
                 axes.plot(*read_curve(run), marker="o", markersize=3, color=colour, label=label)
             axes.set(title=name, xlabel="epoch", ylabel="validation top-1", ylim=(0, None))
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(COLOURS))
+        handles, labels = all_axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(COLOURS))
         return figure
 
 

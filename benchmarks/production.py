@@ -1,7 +1,6 @@
-"""What running Saccade in a product costs: seconds to start, memory, and clips a second by threads.
+"""Costs of running Saccade in production: start-up time, memory, and clips per second by threads.
 
-Each row is a process of its own, timed from its start to its end, with the largest memory it had resident.
-Clips are `motion`-like noise; what they show does not matter.
+Each row is a separate process, with its run time and its maximum resident memory. The clips are noise.
 
     python -m benchmarks production
 """
@@ -71,7 +70,7 @@ def main(_: list[str]) -> None:
             print(rows[-1], flush=True)
         for processes, threads in ((1, 1), (1, 2), (2, 1)):
             rate, memory = throughput("x3d_s", processes, threads)
-            what = f"x3d_s, one clip a video: {processes} process(es) of {threads} thread(s)"
+            what = f"x3d_s, one clip per video: {processes} process(es) with {threads} thread(s)"
             rows.append(
                 {"what": what, "seconds": "", "resident_mb": f"{memory:.0f}", "clips_s": f"{rate:.2f}"}
             )
@@ -81,12 +80,12 @@ def main(_: list[str]) -> None:
 
 
 def spawn(arguments: list[str]) -> tuple[float, float, str]:
-    """Seconds, megabytes resident at most, and output of a Python process."""
+    """(seconds, maximum resident memory in MB, output) of a Python process."""
     start = time.perf_counter()
     return finish(start_process(arguments), start)
 
 
-# The memory of a process includes that of the one that started it, so a small one starts what is measured.
+# The memory of a process includes that of its parent at the fork, so a small process starts the measured one.
 LAUNCH = (
     "import os, sys\n"
     "pid = os.posix_spawn(sys.executable, [sys.executable, *sys.argv[2:]], os.environ)\n"
@@ -106,12 +105,12 @@ def finish(process: tuple[subprocess.Popen[str], Path], start: float) -> tuple[f
     running, memory = process
     output, _ = running.communicate()
     if running.returncode:
-        raise SystemExit(f"{running.args} ended with {running.returncode}")
+        raise SystemExit(f"{running.args} exited with code {running.returncode}")
     return time.perf_counter() - start, int(memory.read_text()) / 1024, output
 
 
 def throughput(name: str, processes: int, threads: int) -> tuple[float, float]:
-    """Videos a second of all processes together, and megabytes of one."""
+    """(videos per second of all processes together, maximum memory of a process in MB)."""
     script = LOOP.format(threads=threads, name=name, seconds=SECONDS)
     running = [start_process(["-c", script]) for _ in range(processes)]
     done = [finish(process, time.perf_counter()) for process in running]

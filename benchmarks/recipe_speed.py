@@ -1,5 +1,5 @@
-"""How fast the networks of recipes train and predict: clips a second of a training step at the recipe's
-batch, milliseconds of a single clip. They take turns.
+"""Speed of the networks of recipes: clips per second of a training step at the recipe's batch size, and
+latency of a single clip. The networks are timed in turns.
 
     python -m benchmarks recipe_speed                       # the four small networks compared on `motion`
     python -m benchmarks.recipe_speed x3d_ucf10 rubiksnet_tiny_ucf10

@@ -1,10 +1,10 @@
-"""shift3d forward and backward at RubiksNet's sizes, against its memory floor and against grid_sample.
+"""shift3d forward and backward at RubiksNet's sizes, compared with its memory bound and grid_sample.
 
-The floor is the bytes of its tensors, each read or written once (forward: input and output; backward:
-gradient, input, input gradient), over the bandwidth of a copy of memory that no cache holds. The contenders
-take turns, and each has its best time: on a shared machine the others' times say more about the neighbours.
-Freed memory is kept, as `saccade train` does. Before anything is timed the native results are compared with
-the definition.
+The memory bound ("floor") is the number of bytes of its tensors, each read or written once (forward: input
+and output; backward: gradient, input, input gradient), divided by the bandwidth of a copy larger than all
+caches. The implementations are timed in turns, and the minimum is reported, which load from other processes
+affects least. As in `saccade train`, freed memory is not returned to the system. The results of the native
+kernels are compared with the naive implementation first.
 
     python -m benchmarks shift
 """
@@ -54,7 +54,7 @@ def main(args: list[str]) -> None:
 
 
 def measure(stage: tuple[str, int, int, int, int], clips: int, frames: int, rounds: int) -> dict[str, object]:
-    """A row of the table: milliseconds of every contender at one stage, and the ratios."""
+    """A row of the table: milliseconds of each implementation at one stage, and the ratios."""
     name, channels, size, stride, blocks = stage
     torch.manual_seed(0)
     x = torch.randn(clips, channels, frames, size, size).requires_grad_()
@@ -62,26 +62,26 @@ def measure(stage: tuple[str, int, int, int, int], clips: int, frames: int, roun
     _check(x, shift, stride)
     source = torch.ones(COPY_BYTES // 4)
     target = torch.zeros_like(source)
-    contenders = {
+    calls = {
         "copy": (lambda: target.copy_(source), None),
-        "native": _pair(x, shift, lambda: _shift("native", x, shift, stride)),
-        "torch": _pair(x, shift, lambda: _shift("torch", x, shift, stride)),
-        "grid_sample": _pair(x, shift, lambda: grid_sample_shift(x, shift, stride)),
+        "native": _forward_and_backward(x, shift, lambda: _shift("native", x, shift, stride)),
+        "torch": _forward_and_backward(x, shift, lambda: _shift("torch", x, shift, stride)),
+        "grid_sample": _forward_and_backward(x, shift, lambda: grid_sample_shift(x, shift, stride)),
     }
     seconds: dict[str, list[float]] = {}
-    for turn in range(rounds):
-        for contender, calls in contenders.items():
-            if contender in ("torch", "grid_sample") and turn >= 3:
-                continue  # they are slow, and a few turns show it
-            for direction, call in zip(("forward", "backward"), calls, strict=True):
+    for round_ in range(rounds):
+        for key, pair in calls.items():
+            if key in ("torch", "grid_sample") and round_ >= 3:
+                continue  # slow, and three rounds are enough
+            for direction, call in zip(("forward", "backward"), pair, strict=True):
                 if call is not None:
-                    seconds.setdefault(f"{contender} {direction}", []).append(warm_seconds(call))
+                    seconds.setdefault(f"{key} {direction}", []).append(warm_seconds(call))
     best = {key: 1e3 * min(values) for key, values in seconds.items()}
     read, written = x.nbytes, x.nbytes // stride**2
     bandwidth = 2 * COPY_BYTES / best["copy forward"]
     floor = (3 * read + 2 * written) / bandwidth
     native = best["native forward"] + best["native backward"]
-    median = sum(statistics.median(seconds[f"native {way}"]) for way in ("forward", "backward"))
+    median = sum(statistics.median(seconds[f"native {name}"]) for name in ("forward", "backward"))
     row = {
         "stage": name,
         "blocks": blocks,
@@ -103,13 +103,13 @@ def measure(stage: tuple[str, int, int, int, int], clips: int, frames: int, roun
 
 
 def grid_sample_shift(x: Tensor, shift: Tensor, stride: int) -> Tensor:
-    """The same as a trilinear `F.grid_sample`: every channel of every clip is a volume with a grid."""
+    """The shift as a trilinear `F.grid_sample`, in which each channel of each clip is a volume."""
     clips, channels, frames, height, width = x.shape
     axes = [torch.arange(frames), torch.arange(0, height, stride), torch.arange(0, width, stride)]
-    places = [axis + row[:, None] for axis, row in zip(axes, shift, strict=True)]
+    positions = [axis + row[:, None] for axis, row in zip(axes, shift, strict=True)]
     t, h, w = (
-        place * (2 / max(length - 1, 1)) - 1
-        for place, length in zip(places, (frames, height, width), strict=True)
+        position * (2 / max(length - 1, 1)) - 1
+        for position, length in zip(positions, (frames, height, width), strict=True)
     )
     shape = (channels, len(axes[0]), len(axes[1]), len(axes[2]))
     grid = torch.stack(
@@ -130,7 +130,7 @@ def _shift(backend: str, x: Tensor, shift: Tensor, stride: int) -> Tensor:
         return shift3d(x, shift, stride=(1, stride, stride))
 
 
-def _pair(
+def _forward_and_backward(
     x: Tensor, shift: Tensor, forward: Callable[[], Tensor]
 ) -> tuple[Callable[[], object], Callable[[], object]]:
     out = forward()
@@ -139,7 +139,7 @@ def _pair(
 
 
 def _check(x: Tensor, shift: Tensor, stride: int) -> None:
-    """A fast operator that is wrong has no speed."""
+    """Compare the native kernels and grid_sample with the naive implementation."""
     x, shift = x[:, :6, :, :30, :30].detach().requires_grad_(), shift[:, :6].detach().requires_grad_()
     results = []
     for call in (lambda: _shift("native", x, shift, stride), lambda: _shift("naive", x, shift, stride)):
@@ -152,7 +152,7 @@ def _check(x: Tensor, shift: Tensor, stride: int) -> None:
 
 
 def _whole_network(rows: list[dict[str, object]]) -> dict[str, object]:
-    """All shifts of the network together: every stage as often as it has blocks."""
+    """The sum over all shifts of the network."""
 
     def total(column: str) -> float:
         return sum(float(str(row[column])) * int(str(row["blocks"])) for row in rows)
@@ -178,7 +178,7 @@ def _whole_network(rows: list[dict[str, object]]) -> dict[str, object]:
 def _print(row: dict[str, object]) -> None:
     print(
         f"{row['stage']:13} {row['input']:16} {row['stride']:6} forward {row['forward_ms']:>7} ms, backward "
-        f"{row['backward_ms']:>7} ms: {row['times_floor']:>5} floors ({row['copy_gb_s']} GB/s), grid_sample "
+        f"{row['backward_ms']:>7} ms: {row['times_floor']:>5} x bound ({row['copy_gb_s']} GB/s), grid_sample "
         f"{row['times_grid_sample']:>5}x, torch {row['torch_ms']} ms",
         flush=True,
     )

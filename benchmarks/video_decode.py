@@ -1,13 +1,12 @@
-"""Reading a random 16x5 clip: Saccade against torchcodec (exact) and decord, one thread, same pixels.
+"""Reading a random 16x5 clip, compared with torchcodec (exact) and decord, one thread, same pixels.
 
-    python -m benchmarks video_decode                         # files made here: 10 s, 340x256, 30 fps
-    python -m benchmarks.video_decode --files a.mp4 b.mp4     # your own besides
+    python -m benchmarks video_decode                         # generated files: 10 s, 340x256, 30 fps
+    python -m benchmarks.video_decode --files a.mp4 b.mp4     # your files too
 
-Readers take turns within each repetition, so that load on the machine falls on all alike. A reader's time is
-from the path to the pixels: open, find, decode, convert, close, as a training worker does. Before anything is
-timed, every reader's frames are compared with a sequential decode, and the table says what came of it. The
-ratio is of CPU time, which a busy machine disturbs less than wall time. "First open" reads the packets
-through to make the index, as happens once per file and process; after that the index is known.
+The readers are timed in turns, so that load from other processes affects all equally. The time includes
+opening the file, seeking, decoding, colour conversion and closing, as in a training worker. Each reader's
+frames are first compared with a sequential decode. The ratio is of CPU time, which load affects less than
+wall time. "First open" includes building the index of packets, which happens once per file and process.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Read = Callable[[str, list[int]], np.ndarray]
 
 
 def scene(camera: str, *, num_frames: int = 300, height: int = 256, width: int = 340) -> Iterator[np.ndarray]:
-    """Textured things moving over a textured ground, with noise; the camera ``drifts`` or ``stands``."""
+    """Textured objects moving over a textured background, with noise; the camera ``drifts`` or ``stands``."""
     rng = np.random.default_rng(0)
 
     def texture(shape: tuple[int, int], scales: tuple[tuple[int, float], ...]) -> np.ndarray:
@@ -46,21 +45,23 @@ def scene(camera: str, *, num_frames: int = 300, height: int = 256, width: int =
             total += weight * field / field.std()
         return total / total.std()
 
-    ground = (125 + 38 * texture((height + 320, width + 420), ((2, 0.35), (6, 0.7), (20, 1.0)))).clip(0, 255)
-    things = [(rng.uniform(size=6), 125 + 45 * texture((96, 96), ((1, 0.3), (5, 1.0)))) for _ in range(5)]
+    background = (125 + 38 * texture((height + 320, width + 420), ((2, 0.35), (6, 0.7), (20, 1.0)))).clip(
+        0, 255
+    )
+    objects = [(rng.uniform(size=6), 125 + 45 * texture((96, 96), ((1, 0.3), (5, 1.0)))) for _ in range(5)]
     for t in range(num_frames):
         now = t if camera == "drifts" else 0
         y, x = 150 + 120 * np.sin(now / 90), 190 + 150 * np.sin(now / 120)
         top, left = int(y), int(x)
-        patch = ground[top : top + height + 1, left : left + width + 1]
+        patch = background[top : top + height + 1, left : left + width + 1]
         dy, dx = y - top, x - left
         rows = patch[:-1] * (1 - dy) + patch[1:] * dy
         frame = rows[:, :-1] * (1 - dx) + rows[:, 1:] * dx
-        for p, look in things:
+        for p, appearance in objects:
             side = int(40 + 50 * p[0])
             v = int((height - side) * (0.5 + 0.5 * np.sin(t / (25 + 40 * p[1]) + 6 * p[2])))
             h = int((width - side) * (0.5 + 0.5 * np.sin(t / (25 + 40 * p[3]) + 6 * p[4])))
-            frame[v : v + side, h : h + side] = look[:side, :side]
+            frame[v : v + side, h : h + side] = appearance[:side, :side]
         yield (frame + rng.normal(scale=0.7, size=frame.shape)).clip(0, 255).astype(np.uint8)
 
 
@@ -94,72 +95,73 @@ def decode_all(path: str) -> np.ndarray:
 
 
 def readers() -> dict[str, Read]:
-    found: dict[str, Read] = {"saccade": read_saccade, "saccade, first open": read_saccade_cold}
+    available: dict[str, Read] = {"saccade": read_saccade, "saccade, first open": read_saccade_cold}
     for name, read in (("torchcodec", read_torchcodec), ("decord", read_decord)):
         if importlib.util.find_spec(name) is None:
-            print(f"{name} is not installed: left out")
+            print(f"{name} is not installed: skipped")
         else:
-            found[name] = read
-    return found
+            available[name] = read
+    return available
 
 
-def check(path: str, found: dict[str, Read]) -> dict[str, str]:
-    """Each reader's greatest difference from the sequential decode, over some clips. 0 is bit-exact."""
+def check(path: str, readers: dict[str, Read]) -> dict[str, str]:
+    """Largest difference of each reader's clips from the sequential decode; 0 is bit-exact."""
     truth = decode_all(path)
     starts = np.linspace(0, len(truth) - (NUM_FRAMES - 1) * STRIDE - 1, 5).astype(int)
-    verdict = {}
-    for name, read in found.items():
-        worst = 0
+    outcomes = {}
+    for name, read in readers.items():
+        largest = 0
         for start in starts:
             indices = [int(start) + STRIDE * i for i in range(NUM_FRAMES)]
             difference = np.abs(read(path, indices).astype(int) - truth[indices])
-            worst = max(worst, int(difference.max()))
-        verdict[name] = "bit-exact" if worst == 0 else f"differs by up to {worst}"
-    return verdict
+            largest = max(largest, int(difference.max()))
+        outcomes[name] = "bit-exact" if largest == 0 else f"differs by up to {largest}"
+    return outcomes
 
 
-def measure(path: str, found: dict[str, Read], repetitions: int) -> dict[str, tuple[float, float]]:
-    """Mean wall and CPU milliseconds of one clip."""
+def measure(path: str, readers: dict[str, Read], repetitions: int) -> dict[str, tuple[float, float]]:
+    """Mean wall and CPU milliseconds per clip."""
     with open_video(path) as reader:
         last = len(reader) - (NUM_FRAMES - 1) * STRIDE
     rng = np.random.default_rng(0)
-    wall: dict[str, list[float]] = {name: [] for name in found}
-    cpu: dict[str, list[float]] = {name: [] for name in found}
+    wall: dict[str, list[float]] = {name: [] for name in readers}
+    cpu: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(repetitions):
         start = int(rng.integers(last))
         indices = [start + STRIDE * i for i in range(NUM_FRAMES)]
-        for name, read in found.items():
+        for name, read in readers.items():
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             read(path, indices)
             cpu[name].append(time.process_time() - cpu_start)
             wall[name].append(time.perf_counter() - wall_start)
-    return {name: (1e3 * statistics.mean(wall[name]), 1e3 * statistics.mean(cpu[name])) for name in found}
+    return {name: (1e3 * statistics.mean(wall[name]), 1e3 * statistics.mean(cpu[name])) for name in readers}
 
 
-def report(path: str, found: dict[str, Read], repetitions: int) -> list[dict[str, object]]:
-    verdict = check(path, found)
-    timed = measure(path, found, repetitions)
+def report(path: str, readers: dict[str, Read], repetitions: int) -> list[dict[str, object]]:
+    outcomes = check(path, readers)
+    timed = measure(path, readers, repetitions)
     with open_video(path) as reader:
         index = reader.index  # type: ignore[attr-defined]
     name = Path(path).name
-    share = float(index.droppable.mean())
-    print(f"\n{name}: {len(index.when)} frames, {len(index.entries)} key frames, {share:.0%} not referred to")
-    print(f"  {'reader':22} {'wall ms':>8} {'CPU ms':>8} {'saccade is':>12}   pixels")
+    droppable = float(index.droppable.mean())
+    counts = f"{len(index.when)} frames, {len(index.entries)} key frames"
+    print(f"\n{name}: {counts}, {droppable:.0%} not referenced")
+    print(f"  {'reader':22} {'wall ms':>8} {'CPU ms':>8} {'CPU/saccade':>12}   pixels")
     rows = []
     for reader_name, (wall, cpu) in timed.items():
         ratio = cpu / timed["saccade"][1]
-        print(f"  {reader_name:22} {wall:8.1f} {cpu:8.1f} {ratio:10.2f} x   {verdict[reader_name]}")
+        print(f"  {reader_name:22} {wall:8.1f} {cpu:8.1f} {ratio:10.2f} x   {outcomes[reader_name]}")
         rows.append(
             {
                 "file": name,
                 "reader": reader_name,
                 "frames": len(index.when),
                 "key_frames": len(index.entries),
-                "unreferenced_share": round(share, 3),
+                "unreferenced_share": round(droppable, 3),
                 "wall_ms": round(wall, 2),
                 "cpu_ms": round(cpu, 2),
                 "cpu_ratio_to_saccade": round(ratio, 3),
-                "pixels": verdict[reader_name],
+                "pixels": outcomes[reader_name],
                 "repetitions": repetitions,
             }
         )
@@ -172,19 +174,19 @@ def main(args: list[str]) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--files", nargs="*", default=[], help="video files to measure as well")
+    parser.add_argument("--files", nargs="*", default=[], help="additional video files")
     parser.add_argument("--repetitions", type=int, default=40)
     options = parser.parse_args(args)
     torch.set_num_threads(1)
-    found = readers()
+    available = readers()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        made = []
+        generated = []
         for camera in ("drifts", "stands"):
-            made.append(str(Path(folder) / f"camera_{camera}.mp4"))
-            write_video(made[-1], scene(camera), fps=30, gop=120)
-        for path in [*made, *options.files]:
-            rows += report(path, found, options.repetitions)
+            generated.append(str(Path(folder) / f"camera_{camera}.mp4"))
+            write_video(generated[-1], scene(camera), fps=30, gop=120)
+        for path in [*generated, *options.files]:
+            rows += report(path, available, options.repetitions)
     print(f"\nwrote {write_results('video_decode', rows).name}")
 
 

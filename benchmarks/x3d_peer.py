@@ -1,13 +1,13 @@
-"""X3D-S's training step against PyTorchVideo's X3D-S, in its default layout and in channels-last-3d.
+"""X3D-S's training step, compared with PyTorchVideo's X3D-S in its default layout and in channels-last-3d.
 
-Each contender runs in a process of its own with its own settings; they make three steps each in turn, so
-that what else the machine does falls on all alike, and the time of a turn is the mean of its three steps.
-Float32, batch 2 of 13x160x160 from memory; a step is forward, loss and backward. The outputs of the two code
-bases are compared first, on the same weights.
+Each implementation runs in a separate process. They run three steps in turns, so that load from other
+processes affects all equally; the mean of the three steps is one measurement. Float32, random clips, batch 2
+of 13x160x160; a step is forward, loss and backward. The outputs of the two code bases are compared first,
+with the same weights.
 
-The peer is optional: ``pip install --no-deps pytorchvideo fvcore iopath portalocker yacs termcolor tabulate
-parameterized tqdm networkx``. It imports torchvision, which cannot be imported beside a CPU build of PyTorch;
-the X3D code uses nothing of it, so an empty module stands in.
+PyTorchVideo is optional: ``pip install --no-deps pytorchvideo fvcore iopath portalocker yacs termcolor
+tabulate parameterized tqdm networkx``. It imports torchvision, which is not available for every build of
+PyTorch; its X3D does not use torchvision, so an empty module replaces it.
 
     python -m benchmarks x3d_peer
 """
@@ -32,7 +32,7 @@ PEER, PEER_CHANNELS_LAST = "pytorchvideo", "pytorchvideo, channels-last-3d"
 OURS, OURS_TORCH = "saccade", "saccade, PyTorch's operators"
 CONTENDERS = (PEER, PEER_CHANNELS_LAST, OURS_TORCH, OURS)
 FRAMES, CROP = 13, 160
-STEPS = 3  # back to back in a turn, as training makes them
+STEPS = 3  # consecutive steps per measurement, as in training
 
 
 def main(args: list[str]) -> None:
@@ -45,15 +45,15 @@ def main(args: list[str]) -> None:
         _work(options.worker, options.batch)
         return
     if importlib.util.find_spec("pytorchvideo") is None:
-        print("skipped: the peer, pytorchvideo, is not installed (see the head of benchmarks/x3d_peer.py)")
+        print("skipped: pytorchvideo is not installed (see the docstring of benchmarks/x3d_peer.py)")
         return
     print(f"same weights, relative difference of logits: {_difference():.1e}", flush=True)
-    rows = _rows(_race(options.batch, options.repeats), options.batch)
+    rows = _rows(_measure(options.batch, options.repeats), options.batch)
     print(f"wrote {write_results('x3d_peer', rows).name}")
 
 
-def _race(batch: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each contender's steps, taken in turn."""
+def _measure(batch: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds per step of each implementation, timed in turns."""
     workers = {
         name: subprocess.Popen(
             [sys.executable, "-m", "benchmarks.x3d_peer", "--worker", name, "--batch", str(batch)],
@@ -64,14 +64,14 @@ def _race(batch: int, repeats: int) -> dict[str, list[float]]:
         for name in CONTENDERS
     }
     seconds: dict[str, list[float]] = {name: [] for name in workers}
-    for i in range(repeats + 2):
+    for repeat in range(-2, repeats):  # warm-up: the first steps select kernels and grow the heap
         for name, worker in workers.items():
             assert worker.stdin is not None
             assert worker.stdout is not None
-            print("turn", file=worker.stdin, flush=True)
-            answer = float(worker.stdout.readline())
-            if i >= 2:  # the first steps choose kernels and grow the heap
-                seconds[name].append(answer)
+            print("run", file=worker.stdin, flush=True)
+            elapsed = float(worker.stdout.readline())
+            if repeat >= 0:
+                seconds[name].append(elapsed)
     for worker in workers.values():
         worker.communicate()
     return seconds
@@ -103,7 +103,7 @@ def _rows(seconds: dict[str, list[float]], batch: int) -> list[dict[str, object]
 
 
 def _work(name: str, batch: int) -> None:
-    """Make a turn per line read, and answer with the seconds of a step."""
+    """For each input line, run `STEPS` steps and print the mean seconds of a step."""
     torch.manual_seed(0)
     clips = torch.randn(batch, 3, FRAMES, CROP, CROP)
     if name != PEER:
@@ -143,7 +143,7 @@ def _peer() -> nn.Module:
 
 
 class _Empty(types.ModuleType):
-    """A module any class can be imported from."""
+    """A module from which any class can be imported."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
@@ -152,7 +152,7 @@ class _Empty(types.ModuleType):
 
 
 def _difference() -> float:
-    """Difference of logits after loading the peer's weights into ours, as a share of the largest logit."""
+    """Difference of logits with the peer's weights, relative to the largest logit."""
     import saccade
 
     peer = _peer().eval()

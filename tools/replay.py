@@ -1,6 +1,6 @@
-"""Record what Saccade computes, and compare two recordings bit for bit.
+"""Record the outputs of Saccade, and compare two recordings bit for bit.
 
-A refactoring changes nothing if the recording of the tree before it equals that of the tree after it:
+A refactoring is correct if the recordings of the old and the new source tree are equal:
 
     PYTHONPATH=old/src python tools/replay.py record old.json
     PYTHONPATH=new/src python tools/replay.py record new.json
@@ -9,14 +9,14 @@ A refactoring changes nothing if the recording of the tree before it equals that
 Recorded, all on one CPU thread with fixed seeds:
 
 * logits (evaluation and training mode) and gradients of every registered model, at small sizes;
-* frames of videos as `saccade.open_video` gives them;
-* the clips that a `saccade.Predictor` shows a model, and its scores;
-* training runs of every task: all figures of metrics.jsonl, and the weights that they end with;
-* figures and scores of ``saccade test`` with several sets of views, of ``saccade predict`` and ``expand``.
+* frames of `saccade.open_video`;
+* the input clips of a model in a `saccade.Predictor`, and its scores;
+* training runs of each task: all numbers in metrics.jsonl, and the final weights;
+* results and scores of ``saccade test`` with several view sets, of ``saccade predict`` and ``expand``.
 
-The data are made from a seed. Both recordings must come from the same machine and versions of PyTorch and
-PyAV. Only names that stay are used: `saccade.create_model`, `list_models`, `open_video`, `Predictor`, the
-command line and the files of a run folder. Takes some minutes of one core.
+The data are generated from a seed. Both recordings need the same machine and versions of PyTorch and PyAV.
+Only the stable interface is used: `saccade.create_model`, `list_models`, `open_video`, `Predictor`, the
+command line and the files of a run folder. Takes some minutes on one core.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SMALL_MVIT = {
     "train_crop": 64,
     "num_frames": 4,
 }
-# Prefix of model names -> overrides, and the size of the clip (T, H, W).
+# Prefix of model names -> (overrides, size of the clip (T, H, W)).
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "x2d": ({}, (1, 64, 64)),
     "x3d_": ({}, (4, 64, 64)),
@@ -54,7 +54,7 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "mvit": (SMALL_MVIT, (4, 64, 64)),
     "maskfeat_": (SMALL_MVIT, (4, 64, 64)),
 }
-# Variants that no registered name has: (name, overrides, clip).
+# Variants without a registered name: (name, overrides, clip).
 VARIANTS: list[tuple[str, dict[str, Any], tuple[int, int, int]]] = [
     ("x3d_xs", {"gamma_s": 48 / 112, "gamma_d": 1.0}, (4, 80, 96)),  # larger than the head's window
     ("x3d_xs", {"gamma_d": 1.0, "localization": True}, (4, 64, 64)),
@@ -69,7 +69,7 @@ SMALL_X3D = (
     "--clip.short-side 40 --augment.short-side 36 48"
 )
 COMMON = "--threads 1 --workers 0 --device cpu --log-every 1 --optim.warmup-epochs 0.2"
-# Name of a run -> what follows ``saccade train``.
+# Name of a run -> arguments of ``saccade train``.
 RUNS = {
     "strong": f"x3d_motion --data motion {SMALL_X3D} --epochs 2 --batch-size 8 --val-every 1 --ema 0.9 "
     "--augment.rand-ops 2 --augment.erasing 0.5 --augment.mixup 0.8 --augment.cutmix 1.0 --precise-bn 2 "
@@ -90,7 +90,7 @@ RUNS = {
     "events": f"x3d_motion_loc --data untrimmed {SMALL_X3D} --epochs 1 --batch-size 4",
     "multilabel": f"x3d_motion_multilabel --data untrimmed {SMALL_X3D} --epochs 1 --batch-size 4",
 }
-# Name of a test -> what follows ``saccade test``.
+# Name of a test -> arguments of ``saccade test``.
 TESTS = {
     "views": "runs/strong --views 1x1,3x1,10x3",
     "shuffled": "runs/strong --views 2x1 --shuffle-frames",
@@ -107,7 +107,7 @@ SEARCH = (
     "--data motion --recipe x3d_motion --start crop=32 --max-steps 1 --axes temporal,width --target-gmacs 1 "
     "--epochs 3 --seeds 1 --jobs 1 --batch-size 8 --threads 1 --workers 0 --device cpu --latency-runs 0"
 )
-# Parts of names of values that differ from run to run: times, speeds, memory, dates, paths.
+# Values whose names contain these differ between runs: times, speeds, memory, dates, paths.
 VARYING = ("second", "time", "rate", "memory", "latency", "date", "path", "file", "command", "git", "speed")
 VARYING += ("version", "weights", "root", "per_s", "wait", "_mb", "_gb", "_ms", "out")
 
@@ -115,10 +115,10 @@ VARYING += ("version", "weights", "root", "per_s", "wait", "_mb", "_gb", "_ms", 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    record = commands.add_parser("record", help="record what the tree on PYTHONPATH computes")
+    record = commands.add_parser("record", help="record the outputs of the tree on PYTHONPATH")
     record.add_argument("out", type=Path)
     record.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    record.add_argument("--folder", type=Path, help="keep data and runs here, and use those that are here")
+    record.add_argument("--folder", type=Path, help="folder of data and runs; existing ones are reused")
     record.add_argument("--videos", type=Path, help="also record frames of the video files in this folder")
     compare = commands.add_parser("compare", help="exit with 1 if two recordings differ")
     compare.add_argument("a", type=Path)
@@ -169,14 +169,14 @@ def array_digest(array: Any) -> str:
 
 
 def record_models(_: Path | None) -> dict[str, str]:
-    """Weights, logits and gradients of every registered model and of the variants."""
+    """Weights, logits and gradients of all registered models and of the variants."""
     import torch
 
     import saccade
 
     torch.set_num_threads(1)
     facts: dict[str, str] = {}
-    cases = [(name, *_smaller(name)) for name in saccade.list_models()] + VARIANTS
+    cases = [(name, *_small(name)) for name in saccade.list_models()] + VARIANTS
     for name, overrides, size in cases:
         changes = ",".join(f"{key}={value}" for key, value in overrides.items())
         key = f"models/{name}" if (name, overrides, size) not in VARIANTS else f"models/{name}({changes})"
@@ -197,13 +197,13 @@ def record_models(_: Path | None) -> dict[str, str]:
     return facts
 
 
-def _smaller(name: str) -> tuple[dict[str, Any], tuple[int, int, int]]:
+def _small(name: str) -> tuple[dict[str, Any], tuple[int, int, int]]:
     prefix = max((prefix for prefix in SMALL if name.startswith(prefix)), key=len)
     return SMALL[prefix]
 
 
 def record_videos(extra: Path | None) -> dict[str, str]:
-    """Frames of videos, as they are and resized."""
+    """Frames of videos, in full size and resized."""
     import saccade
 
     make_data()
@@ -218,15 +218,15 @@ def record_videos(extra: Path | None) -> dict[str, str]:
             try:
                 with saccade.open_video(path, short_side=side) as reader:
                     length = len(reader)
-                    wanted = sorted({0, 1, length // 3, length // 2, length - 1})
-                    facts[key] = f"{length} at {reader.fps!r}: {digest(reader.frames(wanted))}"
+                    indices = sorted({0, 1, length // 3, length // 2, length - 1})
+                    facts[key] = f"{length} at {reader.fps!r}: {digest(reader.frames(indices))}"
             except saccade.VideoError as error:
                 facts[key] = f"{type(error).__name__}"
     return facts
 
 
 def record_predictor(_: Path | None) -> dict[str, str]:
-    """Clips as a model of the registry is shown them by a Predictor, and what comes out."""
+    """Input clips and outputs of a model in a Predictor."""
     import torch
 
     import saccade
@@ -238,18 +238,18 @@ def record_predictor(_: Path | None) -> dict[str, str]:
     for views in ("auto", "1x1", "3x3"):
         torch.manual_seed(0)
         model = saccade.create_model("x2d", 12)
-        seen: list[str] = []
-        model.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(digest(args[0])))
+        inputs: list[str] = []
+        model.register_forward_pre_hook(lambda _, args, inputs=inputs: inputs.append(digest(args[0])))
         predict = saccade.Predictor(model, device="cpu", views=views, batch_size=4)
         prediction = predict(video)
-        facts[f"predictor/{views}/clips"] = hashlib.sha256("\n".join(seen).encode()).hexdigest()[:24]
+        facts[f"predictor/{views}/clips"] = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:24]
         facts[f"predictor/{views}/scores"] = digest(prediction.scores)
         facts[f"predictor/{views}/windows"] = digest(prediction.window_scores)
     return facts
 
 
 def record_runs(_: Path | None) -> dict[str, str]:
-    """Training runs: figures, and weights at the end."""
+    """Training runs: metrics and final weights."""
     from safetensors.torch import load_file
 
     make_data()
@@ -280,12 +280,12 @@ def record_tests(_: Path | None) -> dict[str, str]:
         facts |= {f"tests/{name}/{key}": value for key, value in flat(json.loads(result.read_text()))}
         for scores in sorted(out.glob("*.npz")):
             facts |= scores_of(scores, f"tests/{name}")
-    some = " ".join(str(path) for path in sorted(Path("motion/val").rglob("*.mp4"))[:3])
+    clips = " ".join(str(path) for path in sorted(Path("motion/val").rglob("*.mp4"))[:3])
     long = min(map(str, Path("untrimmed").rglob("*.mp4")))
     for name, arguments in {
-        "auto": f"{some} --run runs/strong",
-        "4x3": f"{some} --run runs/strong --views 4x3",
-        "segments": f"{some} --run runs/shifts",
+        "auto": f"{clips} --run runs/strong",
+        "4x3": f"{clips} --run runs/strong --views 4x3",
+        "segments": f"{clips} --run runs/shifts",
         "long": f"{long} --run runs/multilabel",
         "when": f"{long} --run runs/events --localize --out .",
     }.items():
@@ -312,7 +312,7 @@ PARTS = {
 
 
 def make_data() -> None:
-    """The motion clips, trimmed and untrimmed, from a seed."""
+    """Generate the motion clips, trimmed and untrimmed."""
     common = "--seed 3 --size 64x80 --workers 1"
     if not Path("motion").is_dir():
         run_command(f"data motion motion --clips-per-class 3 --val-per-class 1 {common}")
@@ -321,12 +321,12 @@ def make_data() -> None:
 
 
 def run_command(arguments: str) -> str:
-    """Run ``saccade ARGUMENTS``; what it printed."""
+    """Run ``saccade ARGUMENTS`` and return its output."""
     command = [sys.executable, "-m", "saccade", *arguments.split()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"saccade {arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        raise SystemExit(f"saccade {arguments}: exit {result.returncode}\n{result.stdout}{result.stderr}")
+    return result.stdout
 
 
 def scores_of(path: Path, prefix: str) -> dict[str, str]:
@@ -344,10 +344,10 @@ def scores_of(path: Path, prefix: str) -> dict[str, str]:
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """(dotted name, value) of all that JSON holds, but of what varies from run to run."""
+    """(dotted name, value) of all JSON values, except for those that vary between runs."""
     if isinstance(value, dict):
-        kept = [key for key in value if not any(word in key.lower() for word in VARYING)]
-        return [pair for key in kept for pair in flat(value[key], f"{prefix}{key}.")]
+        constant = [key for key in value if not any(word in key.lower() for word in VARYING)]
+        return [pair for key in constant for pair in flat(value[key], f"{prefix}{key}.")]
     if isinstance(value, list):
         return [pair for i, entry in enumerate(value) for pair in flat(entry, f"{prefix}{i}.")]
     return [(prefix.rstrip("."), repr(value))]
@@ -357,7 +357,7 @@ def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def compare_recordings(a: Path, b: Path) -> int:
-    """Print what differs; 1 if something does."""
+    """Print the differences; 1 if there are any."""
     old, new = (json.loads(path.read_text(encoding="utf-8")) for path in (a, b))
     differing = [key for key in sorted(set(old) & set(new)) if old[key] != new[key]]
     for key in differing:
@@ -367,7 +367,7 @@ def compare_recordings(a: Path, b: Path) -> int:
             print(f"only in {name}: {key}")
     equal = len(set(old) & set(new)) - len(differing)
     missing = len(set(old) ^ set(new))
-    print(f"{equal} values equal, {len(differing)} differ, {missing} in one recording alone")
+    print(f"{equal} values equal, {len(differing)} differ, {missing} only in one recording")
     return 1 if differing or missing else 0
 
 

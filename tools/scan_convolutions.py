@@ -1,19 +1,20 @@
-"""Search PyTorch's CPU convolutions for crashes, hangs and wrong values, as on an older processor.
+"""Search PyTorch's CPU convolutions for crashes, hangs and wrong values on older processors.
 
 PyTorch 2.13 corrupts the heap in the backward pass of a strided 1x1 ``conv2d`` with fewer than 8 input
-channels in channels-last memory, on processors without AVX-512. This tool shows how far that fault reaches
-and looks for others: it draws convolutions (2-D and 3-D; channels, kernels, strides, padding, groups,
-layouts, batch sizes, threads), runs each forward and backward in a process of its own, and compares outputs
-and gradients with float64.
+channels in channels-last memory, on processors without AVX-512. This tool determines the extent of that bug
+and searches for others: it draws random convolutions (2-D and 3-D; channels, kernels, strides, padding,
+groups, layouts, batch sizes, threads), runs each forward and backward in a separate process, and compares
+outputs and gradients with float64.
 
     python tools/scan_convolutions.py                           # 1500 cases each as AVX2 and as SSE41
     python tools/scan_convolutions.py --isa AVX2 --cases 20000 --seed 1
     python tools/scan_convolutions.py --dims 2 --kernel 1 --cases 5000
 
-oneDNN is held to the instruction set with ``ONEDNN_MAX_CPU_ISA``. ``MALLOC_PERTURB_`` fills freed memory and,
-where glibc has ``libc_malloc_debug``, ``MALLOC_CHECK_`` looks for writes beyond the end of a block, so that
-corruption is seen in the case that makes it. PyTorch is loaded once; a process forked from there runs a few
-cases, which are run again one by one if it dies. One line is printed for each finding, then counts by kind.
+``ONEDNN_MAX_CPU_ISA`` limits oneDNN to the instruction set. ``MALLOC_PERTURB_`` overwrites freed memory and,
+if glibc has ``libc_malloc_debug``, ``MALLOC_CHECK_`` detects writes beyond the end of a block, so that
+corruption is detected in the case that causes it. PyTorch is loaded once; forked processes run a few cases
+each, which are repeated one by one if the process dies. The output is one line per finding, then counts by
+kind.
 
 Exit code: 0 without findings, 1 with.
 """
@@ -67,7 +68,7 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """What the summary counts."""
+        """The category of the case in the summary."""
         kernel = "x".join(map(str, self.kernel))
         return (
             f"conv{len(self.kernel)}d {kernel}, {'strided' if max(self.stride) > 1 else 'stride 1'}, "
@@ -82,7 +83,7 @@ class Case:
 
 
 def draw_cases(rng: random.Random, dims: int | None, kernel: int | None) -> Iterator[Case]:
-    """Endless random cases; ``dims`` 2 or 3 and ``kernel`` (1: pointwise alone) narrow the choice."""
+    """Random cases without end; ``dims`` (2 or 3) and ``kernel`` (1: only pointwise) restrict them."""
     while True:
         d = dims or rng.choice((2, 3))
         shape = (1,) * d if kernel == 1 else rng.choice(KERNELS[d])
@@ -120,7 +121,7 @@ def draw_cases(rng: random.Random, dims: int | None, kernel: int | None) -> Iter
 
 
 def run_case(case: Case) -> str:
-    """What is wrong with the values: "" if nothing."""
+    """Run a case and describe wrong values; "" if there are none."""
     import torch
 
     torch.set_num_threads(case.threads)
@@ -147,24 +148,25 @@ def run_case(case: Case) -> str:
             if dtype == torch.float64:
                 expected = results
         assert expected is not None
-        for name, want in expected.items():
-            got = results[name]
-            if want is None or got is None:
+        for name, reference in expected.items():
+            value = results[name]
+            if reference is None or value is None:
                 continue
-            error = float((got.double() - want).abs().max() / want.abs().max().clamp(min=1e-3))
+            difference = (value.double() - reference).abs().max()
+            error = float(difference / reference.abs().max().clamp(min=1e-3))
             if not error < TOLERANCE:
                 return f"{name} differs from float64 by {error:.1e}"
     return ""
 
 
 def run_in_process(cases: list[Case], timeout: float) -> list[str | None]:
-    """A finding for each case: "" fine, a text, or None for those that a crash or a hang kept from ending."""
+    """A finding for each case: "" for none, a text, or None if a crash or a hang prevented the case."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what glibc says when it aborts
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hide glibc's messages on abort
         for case in cases:
             try:
                 text = run_case(case)
@@ -186,13 +188,13 @@ def run_in_process(cases: list[Case], timeout: float) -> list[str | None]:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     findings: list[str | None] = [*received.decode().split("\n")[:-1]]
     if status or len(findings) < len(cases):
-        end = "hangs" if hung else f"ends with {signal.Signals(-status).name if status < 0 else status}"
+        end = "hangs" if hung else f"exits with {signal.Signals(-status).name if status < 0 else status}"
         findings = [*findings[: len(cases) - 1], end]
     return findings + [None] * (len(cases) - len(findings))
 
 
 def scan(cases: list[Case], timeout: float) -> dict[Case, str]:
-    """The findings."""
+    """Run all cases; returns the findings."""
     found: dict[Case, str] = {}
     for start in range(0, len(cases), CASES_IN_A_PROCESS):
         batch = cases[start : start + CASES_IN_A_PROCESS]
@@ -200,10 +202,9 @@ def scan(cases: list[Case], timeout: float) -> dict[Case, str]:
             print(f"\r{start} of {len(cases)}", end="\r", file=sys.stderr)
         findings = run_in_process(batch, timeout)
         if any(findings) and len(batch) > 1:
-            alone = [run_in_process([case], timeout)[0] for case in batch]
-            if not any(alone) and "hangs" not in findings:  # a crash that no case makes by itself
-                alone = findings
-            findings = alone
+            single = [run_in_process([case], timeout)[0] for case in batch]
+            if any(single) or "hangs" in findings:  # otherwise a crash that no single case reproduces
+                findings = single
         for case, finding in zip(batch, findings, strict=True):
             if finding:
                 found[case] = finding
@@ -212,7 +213,7 @@ def scan(cases: list[Case], timeout: float) -> dict[Case, str]:
 
 
 def malloc_debug_library() -> Path | None:
-    """glibc's library of `MALLOC_CHECK_`, where it is installed."""
+    """glibc's library for ``MALLOC_CHECK_``; None if it is not installed."""
     folders = [Path("/lib"), *Path("/lib").glob("*-linux-gnu"), *Path("/usr/lib").glob("*-linux-gnu")]
     return next((f / MALLOC_DEBUG for f in folders if (f / MALLOC_DEBUG).exists()), None)
 
@@ -223,9 +224,9 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1500, help="for each instruction set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dims", type=int, choices=(2, 3))
-    parser.add_argument("--kernel", type=int, choices=(1,), help="1: pointwise convolutions alone")
-    parser.add_argument("--timeout", type=float, default=120, help="seconds for one case")
-    parser.add_argument("--here", metavar="ISA", help=argparse.SUPPRESS)  # the process that does it
+    parser.add_argument("--kernel", type=int, choices=(1,), help="1: only pointwise convolutions")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds per case")
+    parser.add_argument("--here", metavar="ISA", help=argparse.SUPPRESS)  # the child process that scans
     args = parser.parse_args()
     if not args.here:
         codes = [_run_as(isa, sys.argv[1:]) for isa in args.isa or ISAS]
@@ -242,7 +243,7 @@ def main() -> int:
 
 
 def _run_as(isa: str, arguments: list[str]) -> int:
-    """This tool again, in a process that oneDNN and malloc look at differently."""
+    """Run this tool in a child process with the environment of an instruction set."""
     env = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa, "MALLOC_PERTURB_": "85", "OMP_WAIT_POLICY": "PASSIVE"}
     library = malloc_debug_library()
     if library is not None:
