@@ -12,7 +12,7 @@ from saccade.cli import main
 from saccade.evaluation.speed import Stopwatch, random_clips, take_turns
 
 
-def test_info_tells_the_backends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_info_lists_the_backends(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SACCADE_OPS", "torch")
     assert main(["bench", "--info", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -25,7 +25,7 @@ def test_info_tells_the_backends(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "None" not in text
 
 
-def test_it_measures_each_backend(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_backend_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--frames", "2", "--crop", "32", "--runs", "1", "--threads", str(torch.get_num_threads())]
     assert main(["bench", "x2d", "--backends", "torch,naive", *small, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
@@ -50,12 +50,12 @@ def test_it_measures_each_backend(capsys: pytest.CaptureFixture[str]) -> None:
         (["x3d_z"], "unknown model 'x3d_z'"),
     ],
 )
-def test_mistakes(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *args]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_stopwatches_take_turns_and_leave_no_gradients() -> None:
+def test_stopwatches_are_timed_in_turns_and_leave_no_gradients() -> None:
     order: list[str] = []
     clips = random_clips(2, 2, 4, "cpu")
     assert clips.is_contiguous(memory_format=torch.channels_last_3d)

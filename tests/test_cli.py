@@ -32,7 +32,7 @@ def test_help_names_every_command_within_a_second():
 @pytest.mark.parametrize(
     "statement", ["import saccade", "import saccade.cli", "import saccade; saccade.VideoError"]
 )
-def test_importing_brings_in_nothing_heavy(statement: str):
+def test_import_is_light(statement: str):
     heavy = "('torch', 'numpy', 'av', 'matplotlib')"
     code = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -55,7 +55,7 @@ def test_an_unknown_flag_is_one_line_and_exit_code_2(command: str, capsys: pytes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str):
+def test_every_command_has_help(command: str):
     answer = run(command, "--help")
     assert answer.returncode == 0, answer.stderr
     assert "usage" in answer.stdout.lower()
@@ -69,7 +69,7 @@ def test_version():
     ("said", "expected"),
     [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
 )
-def test_threads_that_wait_leave_the_cores_to_others(said: dict[str, str], expected: str):
+def test_idle_openmp_threads_sleep(said: dict[str, str], expected: str):
     code = "import os, saccade.cli; saccade.cli.main(['--version']); print(os.environ.get('GOMP_SPINCOUNT'))"
     clean = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     answer = subprocess.run(
@@ -117,7 +117,7 @@ def test_exit_codes(
     ("flags", "shown"),
     [([], {"info", "warning"}), (["-q"], {"warning"}), (["--verbose"], {"debug", "info", "warning"})],
 )
-def test_records_of_the_library_are_shown_on_stderr(
+def test_log_records_are_shown_on_stderr(
     flags: list[str], shown: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def log(*_: object) -> int:
@@ -138,7 +138,7 @@ def test_records_of_the_library_are_shown_on_stderr(
     assert "after" not in capsys.readouterr().err
 
 
-def test_the_library_alone_is_silent_and_can_be_routed():
+def test_the_library_prints_nothing_without_logging_handlers():
     code = (
         "import logging, saccade; logger = logging.getLogger('saccade.video'); logger.warning('one'); "
         "logging.basicConfig(format='%(name)s:%(levelname)s:%(message)s'); logger.warning('two')"

@@ -46,7 +46,7 @@ def parse(*args: str) -> TrainConfig:
         "--model.overrides " + json.dumps(OVERRIDES, separators=(",", ":")),
     ],
 )
-def test_overrides_of_the_model_in_every_form(args: str):
+def test_syntaxes_of_overrides(args: str):
     rest, found = take_overrides(args.split())
     assert found == OVERRIDES
     assert rest in ([], ["--epochs", "3"])
@@ -58,7 +58,7 @@ def test_overrides_of_the_model_in_every_form(args: str):
 @pytest.mark.parametrize(
     "args", [[], ["gamma_w"], ["gamma_w", "1", "x"], ["[1]"], ['{"gamma_w": 1'], ["a=1", "b"]]
 )
-def test_overrides_that_are_none(args: list[str]):
+def test_invalid_overrides(args: list[str]):
     if args == ["a=1", "b"]:  # a pair: an option of that name, which no model has
         assert take_overrides(["--model.overrides", *args])[1] == {"a=1": "b"}
         return
@@ -66,7 +66,7 @@ def test_overrides_that_are_none(args: list[str]):
         take_overrides(["--model.overrides", *args])
 
 
-def test_commands_read_overrides_as_training_does():
+def test_commands_parse_overrides_like_training():
     parser = Parser(prog="x")
     parser.add_argument("pattern", nargs="?")
     add_overrides(parser)
@@ -102,17 +102,17 @@ def test_models_are_counted_with_overrides(capsys: pytest.CaptureFixture[str]):
         ("--people.no-full-validation true", False),
     ],
 )
-def test_booleans_of_a_recipe_take_every_form(flags: str, value: bool):
+def test_syntaxes_of_booleans(flags: str, value: bool):
     assert parse(*flags.split()).people.full_validation is value
 
 
 @pytest.mark.parametrize("flags", ["--compile=maybe", "--compile none", "--no-channels-last=none"])
-def test_a_boolean_is_true_or_false(flags: str):
+def test_invalid_booleans(flags: str):
     with pytest.raises(UsageError, match=flags.replace("=", " ").split()[0]):
         parse(*flags.split())
 
 
-def test_a_boolean_may_be_left_to_the_model():
+def test_optional_booleans():
     assert parse("--channels-last", "none").channels_last is None
     assert parse("--channels-last", "--compile").channels_last is True
     assert parse("--channels-last=false").channels_last is False
@@ -139,7 +139,7 @@ def test_switches_of_every_command_take_a_value():
     ("kind", "text"),
     [(positive, "0"), (positive, "1.5"), (not_negative, "-1"), (score, "1.1"), (score, "nan"), (score, "x")],
 )
-def test_values_out_of_range_are_named(kind: Any, text: str):
+def test_values_out_of_range(kind: Any, text: str):
     parser = Parser(prog="saccade x")
     parser.add_argument("--flag", type=kind)
     with pytest.raises(UsageError, match=rf"--flag: .*{text}.*saccade x --help") as error:
@@ -177,7 +177,9 @@ def test_checkpoints_are_built_with_overrides(tmp_path: Path):
         "train x3d_motion --data RUN",
     ],
 )
-def test_every_command_that_reads_video_chooses_the_decoder(command: str, capsys: pytest.CaptureFixture[str]):
+def test_every_command_that_reads_video_has_the_flag_backend(
+    command: str, capsys: pytest.CaptureFixture[str]
+):
     args = [word.replace("RUN", "no such folder") for word in command.split()]
     assert main([*args, "--backend", "vhs"]) == 2
     error = capsys.readouterr().err
@@ -188,7 +190,7 @@ def test_every_command_that_reads_video_chooses_the_decoder(command: str, capsys
     assert "no such folder" in error or "torchcodec" in error
 
 
-def test_the_decoder_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_backend_is_passed_to_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """`saccade data check` opens every file with it; the others hand it on in the same way."""
     used = []
 
@@ -204,7 +206,7 @@ def test_the_decoder_reaches_the_library(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert used == ["torchcodec", "torchcodec"]
 
 
-def test_convert_knows_the_model_of_a_file_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_convert_detects_the_model_of_our_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from saccade.models import load_model, save_weights
 
     source = create_model("x2d", 3, gamma_w=0.5)

@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check."""
+"""Rules for the source tree."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SOURCE = Path(saccade.__file__).parent
 ROOT = Path(__file__).parent.parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-# A package may import itself and what stands on a lower floor.
-FLOORS = {
+# A package may import itself and packages with a lower level.
+LEVELS = {
     "_version": 0,
     "errors": 0,
     "plugins": 0,
@@ -64,12 +64,12 @@ def imported_packages(path: Path) -> set[str]:
 )
 def test_imports_go_in_one_direction(path: Path):
     home = path.relative_to(SOURCE).parts[0]
-    upward = {name for name in imported_packages(path) if name != home and FLOORS[name] >= FLOORS[home]}
+    upward = {name for name in imported_packages(path) if name != home and LEVELS[name] >= LEVELS[home]}
     assert not upward, f"{home} may not import {sorted(upward)}"
 
 
 @pytest.mark.parametrize("package", ["expansion", "recipes"])
-def test_modules_do_not_import_in_a_circle(package: str):
+def test_modules_have_no_import_cycles(package: str):
     """Imports inside functions count too."""
     names = {path.stem for path in (SOURCE / package).glob("*.py")} - {"__init__"}
     imports = {
@@ -156,7 +156,7 @@ def test_public_names_are_frozen():
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "benchmarks" / "results").glob("*.csv")), ids=lambda p: p.name
 )
-def test_recorded_results_say_where_they_come_from(path: Path):
+def test_recorded_results_have_their_context(path: Path):
     with path.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
     assert rows

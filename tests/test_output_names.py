@@ -11,13 +11,13 @@ from saccade.cli.flags import check_file, check_folder, output_names
 from saccade.errors import UsageError
 
 
-def test_a_folder_is_found_fit_without_being_made(tmp_path: Path):
+def test_check_folder_creates_nothing(tmp_path: Path):
     assert check_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert check_file(tmp_path / "a" / "b.png", suffixes=(".png", ".svg")) == tmp_path / "a" / "b.png"
     assert not list(tmp_path.iterdir())
 
 
-def test_places_that_cannot_be_written_to_are_named(tmp_path: Path):
+def test_unwritable_paths_are_named(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--out .*/file: .*/file is a file, not a folder"):
         check_folder(tmp_path / "file")
@@ -46,7 +46,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_look_at_the_folder_before_anything_else(
+def test_commands_check_the_output_folder_first(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "file").write_text("")
@@ -63,7 +63,7 @@ def test_commands_look_at_the_folder_before_anything_else(
         (("pareto", "gone", "--out"), "x.svg"),
     ],
 )
-def test_commands_look_at_the_folder_of_their_file(
+def test_commands_check_the_folder_of_the_output_file(
     command: tuple[str, ...], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     (tmp_path / "file").write_text("")
@@ -72,15 +72,13 @@ def test_commands_look_at_the_folder_of_their_file(
     assert f"--out {file}/{name}: {file} is a file, not a folder\n" in capsys.readouterr().err
 
 
-def test_a_timeline_of_no_score_is_refused(capsys: pytest.CaptureFixture[str]):
+def test_threshold_must_be_a_score(capsys: pytest.CaptureFixture[str]):
     for value in ("7", "nan"):
         assert main(["visualize", "timeline", "a.mp4", "--run", "gone", "--threshold", value]) == 2
         assert f"--threshold: must be between 0 and 1, got {value} " in capsys.readouterr().err
 
 
-def test_what_the_system_refuses_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_system_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def refused(*_: object) -> None:
         raise OSError(28, "No space left on device", "scores.npz")
 
@@ -89,11 +87,11 @@ def test_what_the_system_refuses_is_one_line(
     assert capsys.readouterr().err == "saccade: error: scores.npz: No space left on device\n"
 
 
-def test_files_are_called_as_the_videos_are():
+def test_output_names_are_those_of_the_videos():
     assert output_names(["a/run.mp4", "b/jump.mp4"]) == {"a/run.mp4": "run", "b/jump.mp4": "jump"}
 
 
-def test_a_folder_of_frames_keeps_what_looks_like_an_ending(tmp_path: Path):
+def test_the_name_of_a_frame_folder_keeps_its_suffix(tmp_path: Path):
     (tmp_path / "v1.5").mkdir()
     assert output_names([str(tmp_path / "v1.5")]) == {str(tmp_path / "v1.5"): "v1.5"}
 
@@ -107,5 +105,5 @@ def test_a_folder_of_frames_keeps_what_looks_like_an_ending(tmp_path: Path):
         (["a/x.mp4", "b/x.mp4", "c/a_x.mp4"], ["a_x_mp4", "b_x", "c_a_x_mp4"]),
     ],
 )
-def test_longer_names_tell_them_apart(paths: list[str], names: list[str]):
+def test_duplicate_names_are_extended(paths: list[str], names: list[str]):
     assert list(output_names(paths).values()) == names

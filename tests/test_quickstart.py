@@ -13,7 +13,7 @@ from saccade.errors import UsageError
 from saccade.recipes import get_recipe
 
 
-def test_quickstart_goes_through_every_step(
+def test_quickstart_runs_all_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
@@ -28,10 +28,10 @@ def test_quickstart_goes_through_every_step(
     assert {"best.safetensors", "last.pt", "metrics.jsonl", "config.json", "report.html", MARK} <= {
         path.name for path in run.iterdir()
     }
-    _check_run_folder(run)  # may be repeated
+    _check_run_folder(run)  # can be repeated
 
 
-def test_quickstart_never_replaces_what_it_did_not_make(
+def test_quickstart_does_not_overwrite_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
@@ -50,13 +50,13 @@ def test_quickstart_never_replaces_what_it_did_not_make(
     assert not (tmp_path / "data").exists()
 
 
-def test_quickstart_knows_its_own_runs(tmp_path: Path):
+def test_quickstart_overwrites_its_earlier_runs(tmp_path: Path):
     settings = get_recipe("x3d_motion").replace(data="data/motion", out="runs/quickstart").to_dict()
     (tmp_path / MARK).write_text(json.dumps(settings))
     _check_run_folder(tmp_path)  # stopped before training began
     (tmp_path / "config.json").write_text(json.dumps({"config": settings}))
     _check_run_folder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"config": settings | {"epochs": 100}}))
-    with pytest.raises(UsageError, match="--out"):  # another run took its place
+    with pytest.raises(UsageError, match="--out"):  # another run replaced it
         _check_run_folder(tmp_path)
     _check_run_folder(tmp_path / "new")

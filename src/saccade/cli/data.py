@@ -171,7 +171,7 @@ def _motion(options: argparse.Namespace) -> int:
 
     clips = {"clips_per_class": options.clips_per_class, "val_per_class": options.val_per_class}
     videos = {"num_videos": options.videos, "num_val_videos": options.val_videos}
-    own, others = (videos, clips) if options.untrimmed else (clips, videos)
+    used, others = (videos, clips) if options.untrimmed else (clips, videos)
     if any(value is not None for value in others.values()):
         counts = "--videos and --val-videos" if options.untrimmed else "--clips-per-class and --val-per-class"
         raise UsageError(f"{'with' if options.untrimmed else 'without'} --untrimmed the counts are {counts}")
@@ -179,7 +179,7 @@ def _motion(options: argparse.Namespace) -> int:
     with show_progress("making clips", unit="clips") as progress:
         root = make(
             options.out,
-            **{name: value for name, value in own.items() if value is not None},
+            **{name: value for name, value in used.items() if value is not None},
             seed=options.seed,
             size=options.size,
             workers=options.workers,
@@ -191,7 +191,7 @@ def _motion(options: argparse.Namespace) -> int:
 
 
 def _preview(args: list[str]) -> int:
-    """Draw the batch of one step of a run."""
+    """Run ``saccade data preview``."""
     if not args or args[0] in ("-h", "--help"):
         print(PREVIEW_USAGE)
         return 0 if args else 2
@@ -215,22 +215,22 @@ def _preview(args: list[str]) -> int:
 
 
 def draw_preview(config: TrainConfig, step: int, out: Path) -> None:
-    """Draw the batch of one step of a run into a file."""
+    """Draw the training batch of one step into a file."""
     from saccade.files import atomic_path
     from saccade.training.preview import preview_batch
     from saccade.visualize.sheets import clip_sheet
 
-    seen = preview_batch(config, step)
-    num_clips, num_frames, side = seen.frames.shape[:3]
-    shown = (
+    batch = preview_batch(config, step)
+    num_clips, num_frames, side = batch.frames.shape[:3]
+    clips = (
         f"{num_clips} clips" if num_clips <= _MAX_CLIPS else f"the first {_MAX_CLIPS} of {num_clips} clips"
     )
     sheet = clip_sheet(
-        seen.frames[:_MAX_CLIPS].numpy(),
-        seen.captions,
-        seen.sources,
-        title=f"{config.recipe}, step {step}: {shown}, {num_frames} frames of {side} pixels",
-        boxes=None if seen.boxes is None else [own.numpy() for own in seen.boxes],
+        batch.frames[:_MAX_CLIPS].numpy(),
+        batch.captions,
+        batch.sources,
+        title=f"{config.recipe}, step {step}: {clips}, {num_frames} frames of {side} pixels",
+        boxes=None if batch.boxes is None else [boxes.numpy() for boxes in batch.boxes],
     )
     with atomic_path(out) as temporary:
         sheet.save(temporary)
@@ -340,10 +340,8 @@ def _print_findings(report: CheckReport) -> None:
     _list(list(report.warnings), "warnings about lists and folders", "yellow")
     unreadable = [f"{file.name}: {file.cause}" for file in report.unreadable]
     _list(unreadable, "unreadable", "red")
-    _list(
-        [_together(group) for group in report.duplicates_across_splits], "the same file in two splits", "red"
-    )
-    _list([_together(group) for group in report.contradictions], "the same file with two labels", "yellow")
+    _list([_joined(group) for group in report.duplicates_across_splits], "the same file in two splits", "red")
+    _list([_joined(group) for group in report.contradictions], "the same file with two labels", "yellow")
     span = (report.num_frames - 1) * report.stride + 1
     clip = (
         f"{report.num_frames} segments"
@@ -357,7 +355,7 @@ def _print_findings(report: CheckReport) -> None:
     )
     _list(
         [f"{file.name}: {gaps_text(file.gaps, file.seconds)}" for file in report.with_gaps],
-        "with gaps in which nothing was recorded: no clip lies in one",
+        "with gaps in the recording: no clip spans a gap",
         "yellow",
     )
     _list(
@@ -366,15 +364,15 @@ def _print_findings(report: CheckReport) -> None:
             for file in report.varying
             if not file.gaps
         ],
-        "with a varying frame rate: clips are taken by time",
+        "with a variable frame rate: clips are sampled by time",
         "yellow",
     )
     across = {id(group[0]) for group in report.duplicates_across_splits}
     within = [group for group in report.duplicates if id(group[0]) not in across]
-    _list([_together(group) for group in within], "the same file more than once in a split", "yellow")
+    _list([_joined(group) for group in within], "the same file more than once in a split", "yellow")
     _list(
         [f"{one.name}  ~  {other.name}" for one, other in report.look_alikes()],
-        "pairs across splits that look alike (encoded twice, or one source?)",
+        "similar pairs across splits (encoded twice, or from the same source?)",
         "yellow",
     )
     for split, names in report.missing_classes.items():
@@ -382,7 +380,7 @@ def _print_findings(report: CheckReport) -> None:
     _print_verdict(report)
 
 
-def _together(group: Sequence[FileFacts]) -> str:
+def _joined(group: Sequence[FileFacts]) -> str:
     return "  =  ".join(f"{file.name} ({file.split})" for file in group)
 
 
@@ -393,12 +391,12 @@ def _print_verdict(report: CheckReport) -> None:
         output().print("[green]ok[/]: every video is readable, and no file is in two splits")
         return
     findings = ((report.unreadable, "unreadable"), (report.duplicates_across_splits, "in two splits"))
-    causes = ", ".join(f"{len(found)} {what}" for found, what in findings if found)
+    causes = ", ".join(f"{len(files)} {problem}" for files, problem in findings if files)
     output().print(f"[red]not ok[/]: {causes}")
 
 
 def _list(lines: list[str], title: str, style: str) -> None:
-    """A title with the number of findings, and the first of them."""
+    """Print a title with the number of findings, and the first findings."""
     from rich.text import Text
 
     from saccade.cli.console import output
@@ -409,4 +407,4 @@ def _list(lines: list[str], title: str, style: str) -> None:
     for line in lines[:_SHOWN]:
         output().print(Text(f"  {line}"), soft_wrap=True)
     if len(lines) > _SHOWN:
-        output().print(Text(f"  and {len(lines) - _SHOWN} more; --json OUT holds them all", style="dim"))
+        output().print(Text(f"  and {len(lines) - _SHOWN} more; use --json OUT for all", style="dim"))

@@ -457,7 +457,7 @@ def check_file(
 
 
 def _obstacle(folder: Path) -> str:
-    """Why no file can be written into a folder that may not exist yet; empty if one can."""
+    """The reason why files cannot be written into a folder, which may not exist yet; empty if they can."""
     try:
         existing = next(each for each in (folder, *folder.parents) if each.exists())
         if not existing.is_dir():
@@ -469,21 +469,20 @@ def _obstacle(folder: Path) -> str:
 
 
 def output_names(paths: Sequence[str]) -> dict[str, str]:
-    """A unique file name without ending for each video.
+    """A unique file name without suffix for each video: the stem of a file, or the name of a folder.
 
-    It is the stem of a file and the whole name of a folder. Where several are the same, the name of the
-    parent folder is put before it, then the ending after it, then a number.
+    Duplicates are made unique by prepending the parent folder, then by appending the suffix, then a number.
     """
     names = {path: _stem(path) for path in paths}
-    for longer in (_with_folder, _with_ending):
+    for longer in (_with_folder, _with_suffix):
         count = Counter(names.values())
         names = {path: longer(path) if count[name] > 1 else name for path, name in names.items()}
-    taken: set[str] = set()
+    used: set[str] = set()
     for path, name in names.items():
         unique, number = name, 2
-        while unique in taken:
+        while unique in used:
             unique, number = f"{name}-{number}", number + 1
-        taken.add(unique)
+        used.add(unique)
         names[path] = unique
     return names
 
@@ -496,5 +495,5 @@ def _with_folder(path: str) -> str:
     return f"{Path(path).resolve().parent.name}_{_stem(path)}"
 
 
-def _with_ending(path: str) -> str:
+def _with_suffix(path: str) -> str:
     return f"{_with_folder(path)}{Path(path).suffix.replace('.', '_')}"
