@@ -161,7 +161,7 @@ def test_a_run_says_which_plugin_it_lacks(
     assert main(["train", "x3d_ucf10", *args]) == 2
     line = capsys.readouterr().err.strip()
     assert "net_of_a_lost_plugin" in line
-    assert line.endswith(f"the run was made with --plugin {plugin}, which this command lacks")
+    assert line.endswith(f"the run was made with --plugin {plugin}; add it to this command")
 
 
 def test_the_plugins_of_a_run_are_recorded(tiny_config: MakeConfig, tmp_path: Path) -> None:
