@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -280,3 +282,35 @@ def test_images_of_16_bits_are_read_as_in_a_folder(tmp_path: Path) -> None:
     with open_video(tmp_path) as folder, open_video([image]) as memory:
         assert torch.equal(folder.frames([0]), memory.frames([0]))
         assert len(memory.frames([0]).unique()) > 200
+
+
+def test_torchcodec_is_given_the_same_bytes(make_file: MakeFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the package, which takes what torchcodec takes: a path or a file object."""
+    opened: list[Any] = []
+
+    class VideoDecoder:
+        def __init__(self, source: Any, **options: Any) -> None:
+            opened.append(source)
+            with av.open(source) as container:
+                frames = list(container.decode(video=0))
+            self.pixels = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+            self.times = np.array([frame.time for frame in frames])
+
+        def __len__(self) -> int:
+            return len(self.pixels)
+
+        def get_frames_at(self, indices: list[int]) -> Any:
+            data, times = torch.from_numpy(self.pixels[indices]), torch.from_numpy(self.times[indices])
+            return types.SimpleNamespace(data=data, pts_seconds=times)
+
+    package = types.ModuleType("torchcodec.decoders")
+    package.VideoDecoder = VideoDecoder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchcodec", types.ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", package)
+    made = make_file("h264_mkv")
+    data = made.path.read_bytes()
+    for source in (data, io.BytesIO(data), made.path):
+        with open_video(source, "torchcodec") as reader:
+            assert reader.frames([47, 3, 3]).shape == (3, *reader.size, 3)
+            assert np.abs(reader.frames([47]).int().numpy() - made.truth[47].astype(int)).mean() < 3
+    assert [hasattr(source, "read") for source in opened] == [True, True, False]
