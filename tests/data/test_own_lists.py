@@ -457,3 +457,12 @@ def test_check_reports_lists_and_segments(tmp_path: Path) -> None:
     assert "labels count from 1" in said
     assert "one class, '1'" in said
     assert report.to_json()["warnings"] == list(report.warnings)
+
+
+def test_lists_for_dev_and_eval(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{i}.mp4" for i in range(3)))
+    for number, name in enumerate(("train", "dev", "eval")):
+        listed(tmp_path, f"{number}.mp4 run\n", f"k_{name}_list.txt")
+    for path in (tmp_path, tmp_path / "k_train_list.txt"):
+        found = [list(labels(load_dataset(path, split))) for split in ("train", "val", "test")]
+        assert found == [["0.mp4"], ["1.mp4"], ["2.mp4"]]

@@ -109,8 +109,8 @@ def _table_rows(lines: list[str]) -> list[tuple[int, str]] | None:
         if not cells or len(cells[0]) < 2:
             continue
         header = [re.sub(r"[^a-z]", "", cell.lower()) for cell in cells[0]]
-        numbers = [place for place, cell in enumerate(header) if cell in _ID_WORDS]
-        names = [place for place, cell in enumerate(header) if cell in _NAME_WORDS]
+        numbers = [column for column, cell in enumerate(header) if cell in _ID_WORDS]
+        names = [column for column, cell in enumerate(header) if cell in _NAME_WORDS]
         if numbers and names and len(cells) > 1:
             cells, (number, name) = cells[1:], (numbers[0], next(n for n in names))
         elif all(len(row) == 2 and row[1].isdecimal() and not row[0].isdecimal() for row in cells):

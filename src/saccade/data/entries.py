@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from saccade.data.types import Action
 from saccade.errors import DataError
@@ -31,6 +31,7 @@ _SPLIT_WORDS = {
 SPLIT_NAMES = "training, valid, validation, dev, eval, testing, train_256, val_256 ..."
 _DECORATION = r"\d+p?|\d+x\d+|set|split|data|clips?|videos?|frames?|images?|rgb|full|small|mini"
 _DECORATED = re.compile(rf"([a-z]+?)[-_. ]?((?:{_DECORATION})(?:[-_. ]?(?:{_DECORATION}))*)")
+K = TypeVar("K")
 StrPath = str | os.PathLike[str]
 ClassNames = StrPath | Sequence[str]
 """A shipped list of class names, a file of them, or the names."""
@@ -100,10 +101,14 @@ def splits_of(names: Iterable[str]) -> dict[str, str]:
     split.
     """
     found = {name: split for name in names if (split := split_of(name)) is not None}
-    evaluation = [name for name in found if name.strip().lower().startswith("eval")]
+    return settled_splits(found, [name for name in found if name.strip().lower().startswith("eval")])
+
+
+def settled_splits(found: dict[K, str], evaluation: Sequence[K]) -> dict[K, str]:
+    """``found``, with those called ``eval`` as the test split where others are ``val`` and none ``test``."""
     others = {split for name, split in found.items() if name not in evaluation}
     if "val" in others and "test" not in others:
-        found.update(dict.fromkeys(evaluation, "test"))
+        return found | dict.fromkeys(evaluation, "test")
     return found
 
 

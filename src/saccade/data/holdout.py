@@ -22,7 +22,7 @@ _KINETICS = re.compile(r"([\w-]{11})_\d{6}_\d{6}")  # video, start, end
 _CLIP = re.compile(r"(.+)_c\d+")  # clip; only where the names of the data set bear it out
 
 
-def with_splits(entries: list[Entry], place: Path, split: Split, fraction: float) -> list[Entry]:
+def with_splits(entries: list[Entry], path: Path, split: Split, fraction: float) -> list[Entry]:
     """The entries, with clips held out for validation where no split is stated.
 
     Raises:
@@ -31,7 +31,7 @@ def with_splits(entries: list[Entry], place: Path, split: Split, fraction: float
     unsplit = [entry for entry in entries if entry.split is None]
     if unsplit and len(unsplit) < len(entries):
         raise DataError(f"{unsplit[0].where}: no split, where others have one; write train, val or test")
-    _warn_of_shared_videos(place, entries)
+    _warn_of_shared_videos(path, entries)
     if {entry.split for entry in entries} - {"train", None}:
         return entries
     held, single = hold_out(entries, fraction)
@@ -39,11 +39,11 @@ def with_splits(entries: list[Entry], place: Path, split: Split, fraction: float
         return [replace(entry, split="train") for entry in entries]
     if not held:
         raise DataError(
-            f"{place}: no split, and no class has clips of two sources to hold one out; "
+            f"{path}: no split, and no class has clips of two sources to hold one out; "
             "add clips, or state the split in clips.csv (path,label,split)"
         )
     if split != "all":
-        _log_hold_out(str(place), len(entries), len(held), tuple(single), source_groups(entries)[1])
+        _log_hold_out(str(path), len(entries), len(held), tuple(single), source_groups(entries)[1])
     chosen = set(held)
     return [
         replace(entry, split="val" if position in chosen else "train")
@@ -52,24 +52,24 @@ def with_splits(entries: list[Entry], place: Path, split: Split, fraction: float
 
 
 @cache
-def _log_hold_out(place: str, total: int, held: int, single: tuple[str, ...], rule: str) -> None:
+def _log_hold_out(path: str, total: int, held: int, single: tuple[str, ...], rule: str) -> None:
     """Once for each data set in a process."""
     logger.info(
-        f"{place}: no validation split, so {held} of {total} clips are held out "
+        f"{path}: no validation split, so {held} of {total} clips are held out "
         f"(of every class, {rule}, the same every time)"
     )
     if single:
-        logger.warning(f"{place}: all clips of {first_few(single)} come from one source; none is held out")
+        logger.warning(f"{path}: all clips of {first_few(single)} come from one source; none is held out")
 
 
-def _warn_of_shared_videos(place: Path, entries: Sequence[Entry]) -> None:
+def _warn_of_shared_videos(path: Path, entries: Sequence[Entry]) -> None:
     splits: dict[str, set[str | None]] = defaultdict(set)
     for entry in entries:
         if entry.start is not None or entry.end is not None:
             splits[entry.path].add(entry.split)
     shared = sorted(path for path, found in splits.items() if len(found) > 1)
     if shared:
-        warn_once(f"{place}: {len(shared)} videos have segments in more than one split: {first_few(shared)}")
+        warn_once(f"{path}: {len(shared)} videos have segments in more than one split: {first_few(shared)}")
 
 
 def hold_out(entries: Sequence[Entry], fraction: float) -> tuple[list[int], list[str]]:
@@ -100,7 +100,7 @@ def hold_out(entries: Sequence[Entry], fraction: float) -> tuple[list[int], list
             if chosen:
                 taken += len(groups[group])
                 left -= 1
-        if not taken:
+        if not taken and len(groups) == 1:
             single.append(label)
     for groups in by_class.values():  # all groups of a class may have been chosen for other classes
         if all(side[group] for group in groups):

@@ -25,7 +25,7 @@ _NAME_FILES = ("classes.txt", "category.txt", "class_names.txt", "classes.json")
 
 
 def labelled(
-    entries: list[Entry], listing: Listing, place: Path, class_names: ClassNames | None
+    entries: list[Entry], listing: Listing, path: Path, class_names: ClassNames | None
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names, and the entries with their label as a number, or with several labels as actions that
     last as long as the clip.
@@ -41,9 +41,7 @@ def labelled(
         if nothing is not None:
             raise DataError(f"{nothing.where}: no label")
     as_tuples = [replace(e, labels=(e.label,) if e.labels is None else e.labels) for e in entries]
-    names, as_tuples = _numbered(
-        as_tuples, place, listing.class_names if class_names is None else class_names
-    )
+    names, as_tuples = _numbered(as_tuples, path, listing.class_names if class_names is None else class_names)
     if not several:
         return names, [replace(entry, label=_labels(entry)[0], labels=None) for entry in as_tuples]
     return names, [
@@ -58,14 +56,14 @@ def _labels(entry: Entry) -> tuple[str, ...]:
 
 
 def _numbered(
-    entries: list[Entry], place: Path, given: ClassNames | None
+    entries: list[Entry], path: Path, given: ClassNames | None
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names, and the entries with all labels as numbers from 0."""
     by_number = _are_numbers(entries)
     if by_number:
         entries = [replace(e, labels=tuple(str(int(float(n))) for n in _labels(e))) for e in entries]
     if given is None:
-        given = _names_beside(place, by_number)
+        given = _names_beside(path, by_number)
     if given is not None:
         names = read_class_names(given)
     else:
@@ -79,9 +77,9 @@ def _numbered(
                         f"{entry.where}: class {label!r} is only in the {entry.split} split; "
                         "add training clips of it, or give class_names"
                     )
-        names = _number_names(entries, place) if by_number else tuple(sorted(labels))
+        names = _number_names(entries, path) if by_number else tuple(sorted(labels))
     if by_number and not _are_found(entries, names):
-        return names, _from_numbers(entries, place, names)
+        return names, _from_numbers(entries, path, names)
     return names, _from_names(entries, names)
 
 
@@ -113,7 +111,7 @@ def _are_numbers(entries: Sequence[Entry]) -> bool:
     return True
 
 
-def _number_names(entries: Sequence[Entry], place: Path) -> tuple[str, ...]:
+def _number_names(entries: Sequence[Entry], path: Path) -> tuple[str, ...]:
     """Numbers as class names: from 0 to the highest, or from 1 where 0 alone does not occur.
 
     Raises:
@@ -133,12 +131,12 @@ def _number_names(entries: Sequence[Entry], place: Path) -> tuple[str, ...]:
             "the column of the classes, the names of the classes (class_names), or names as labels"
         )
     if numbers[0] == 1 and not gaps:
-        warn_once(f"{place}: labels count from 1; the {count} classes are named 1 to {highest}")
+        warn_once(f"{path}: labels count from 1; the {count} classes are named 1 to {highest}")
         return tuple(map(str, numbers))
     absent = [str(number) for number in range(highest) if number not in first]
     if absent:
         warn_once(
-            f"{place}: no clip has the label {first_few(absent)}; there are {highest + 1} classes, named 0 "
+            f"{path}: no clip has the label {first_few(absent)}; there are {highest + 1} classes, named 0 "
             f"to {highest}, {len(absent)} of them without clips"
         )
     return tuple(map(str, range(highest + 1)))
@@ -150,11 +148,11 @@ def _are_found(entries: Sequence[Entry], names: Sequence[str]) -> bool:
     return all(name.isdecimal() for name in names) and all(n in known for e in entries for n in _labels(e))
 
 
-def _from_numbers(entries: list[Entry], place: Path, names: tuple[str, ...]) -> list[Entry]:
+def _from_numbers(entries: list[Entry], path: Path, names: tuple[str, ...]) -> list[Entry]:
     numbers = {int(label) for entry in entries for label in _labels(entry)}
     shift = 0
     if 0 not in numbers and max(numbers) == len(names):
-        warn_once(f"{place}: labels count from 1: label 1 is class {names[0]!r}")
+        warn_once(f"{path}: labels count from 1: label 1 is class {names[0]!r}")
         shift = 1
     for entry in entries:
         for label in _labels(entry):
@@ -180,11 +178,11 @@ def _from_names(entries: list[Entry], names: tuple[str, ...]) -> list[Entry]:
     return [replace(e, labels=tuple(numbers[name] for name in _labels(e))) for e in entries]
 
 
-def _names_beside(place: Path, by_number: bool) -> tuple[str, ...] | None:
+def _names_beside(path: Path, by_number: bool) -> tuple[str, ...] | None:
     """UCF-101's ``classInd.txt`` or, for numbered labels, ``classes.txt`` or TSM's ``category.txt`` next to
     the list.
     """
-    folder = place if place.is_dir() else place.parent
+    folder = path if path.is_dir() else path.parent
     for name in ("classInd.txt", *_NAME_FILES) if by_number else ("classInd.txt",):
         if (folder / name).is_file():
             return read_names(folder / name)
@@ -194,30 +192,30 @@ def _names_beside(place: Path, by_number: bool) -> tuple[str, ...] | None:
 # --- choosing a split --------------------------------------------------------------------------------------
 
 
-def without_missing(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
+def without_missing(entries: list[Entry], path: Path, split: Split) -> list[Entry]:
     """The entries of all splits whose files exist; a warning counts those of ``split`` that do not.
 
     Raises:
         DataError: none of the split exists.
     """
-    chosen = _of_split(entries, place, split)
+    chosen = _of_split(entries, path, split)
     gone = {path for path in {entry.path for entry in entries} if not os.path.exists(path)}
     missing = [entry for entry in chosen if entry.path in gone]
     if missing:
         message = _missing_text(missing, chosen)
         if len(missing) == len(chosen):
-            raise DataError(f"{place}: {message}; {_REMEDY}")
-        logger.warning(f"{place}: {message}; skipping them")
+            raise DataError(f"{path}: {message}; {_REMEDY}")
+        logger.warning(f"{path}: {message}; skipping them")
     return [entry for entry in entries if entry.path not in gone]
 
 
-def select_split(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
+def select_split(entries: list[Entry], path: Path, split: Split) -> list[Entry]:
     """The entries of one split.
 
     Raises:
         DataError: there are none, a clip has two labels, or a file is missing.
     """
-    selected = _of_split(entries, place, split)
+    selected = _of_split(entries, path, split)
     seen: dict[tuple[str, float | None, float | None], Entry] = {}
     for entry in selected:
         other = seen.setdefault((entry.path, entry.start, entry.end), entry)
@@ -228,7 +226,7 @@ def select_split(entries: list[Entry], place: Path, split: Split) -> list[Entry]
             )
     missing = [entry for entry in selected if not os.path.exists(entry.path)]
     if missing:
-        raise DataError(f"{place}: {_missing_text(missing, selected)}; {_REMEDY}")
+        raise DataError(f"{path}: {_missing_text(missing, selected)}; {_REMEDY}")
     return selected
 
 
@@ -243,13 +241,13 @@ def _missing_text(missing: Sequence[Entry], selected: Sequence[Entry]) -> str:
     return f"{len(missing)} of {len(selected)} files are missing, the first is {first.path} ({first.where})"
 
 
-def _of_split(entries: list[Entry], place: Path, split: Split) -> list[Entry]:
+def _of_split(entries: list[Entry], path: Path, split: Split) -> list[Entry]:
     selected = [entry for entry in entries if split in (entry.split, "all")]
     if not selected and split == "val":
         selected = [entry for entry in entries if entry.split == "test"]
         if selected:
-            warn_once(f"{place}: no val split; the test split is used instead")
+            warn_once(f"{path}: no val split; the test split is used instead")
     if not selected:
         found = ", ".join(sorted({str(entry.split) for entry in entries}))
-        raise DataError(f"{place}: no {split} split; there is {found}")
+        raise DataError(f"{path}: no {split} split; there is {found}")
     return selected

@@ -143,7 +143,7 @@ def _find_columns(path: Path, names: Sequence[str]) -> dict[str, int]:
             )
     columns = {kind: positions[0] for kind, positions in by_kind.items() if kind}
     if len(by_kind.get("id", ())) > 1:
-        columns["id"] = min(by_kind["id"], key=lambda place: _COLUMNS["id"].index(_key(names[place])))
+        columns["id"] = min(by_kind["id"], key=lambda column: _COLUMNS["id"].index(_key(names[column])))
     if "name" in columns:  # the file, or beside a file the class
         missing = "path" if not {"path", "id"} & set(columns) else "label"
         columns.setdefault(missing, columns.pop("name"))

@@ -17,6 +17,7 @@ from saccade.data.entries import (
     has_own_list,
     read_text,
     same_but_for_split,
+    settled_splits,
     shorten,
     split_in_name,
 )
@@ -24,6 +25,7 @@ from saccade.data.folders import has_videos, split_folders
 from saccade.data.list_lines import read_lines
 from saccade.data.list_tables import find_header, read_table
 from saccade.errors import DataError
+from saccade.video.folders import is_hidden
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
 
@@ -85,14 +87,14 @@ def read_lists(
     return Listing(_read_splits(_split_lists(path), root))
 
 
-def _read_list_and_siblings(place: Path, split: Split, root: StrPath | None) -> list[Entry]:
-    own = split_in_name(place)
-    if own is None:
-        return read_list(place, root=root)
-    lists = _split_lists(place.parent, like=place)
-    if own != "train" and split in ("val", "test"):
-        own = split  # the file that was named is the one to evaluate on, whatever the split is called
-    return _read_splits({**lists, own: place}, root)
+def _read_list_and_siblings(path: Path, split: Split, root: StrPath | None) -> list[Entry]:
+    named = split_in_name(path)
+    if named is None:
+        return read_list(path, root=root)
+    lists = _split_lists(path.parent, like=path)
+    if named != "train" and split in ("val", "test"):
+        named = split  # the file that was given is the one to evaluate on, whatever the split is called
+    return _read_splits({**lists, named: path}, root)
 
 
 def _read_splits(lists: dict[str, Path], root: StrPath | None) -> list[Entry]:
@@ -105,13 +107,15 @@ def _read_splits(lists: dict[str, Path], root: StrPath | None) -> list[Entry]:
 
 def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
     """List files in ``folder`` named for a split; with ``like``, those that differ from it in that word."""
+    named = {
+        path: split
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in LIST_SUFFIXES and path.is_file() and not is_hidden(path.name)
+        if (split := split_in_name(path)) is not None
+        if like is None or same_but_for_split(path, like)
+    }
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        split = split_in_name(path) if path.suffix.lower() in LIST_SUFFIXES and path.is_file() else None
-        if split is None:
-            continue
-        if like is not None and not same_but_for_split(path, like):
-            continue
+    for path, split in settled_splits(named, [path for path in named if "eval" in path.stem.lower()]).items():
         if like is None and split in found:
             raise DataError(
                 f"{folder}: {found[split].name} and {path.name} are both named for {split}; give one of them"
@@ -120,11 +124,11 @@ def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
     return found
 
 
-def _ucf_entry(place: Path, number: int, line: str, base: Path) -> Entry:
+def _ucf_entry(file: Path, number: int, line: str, base: Path) -> Entry:
     """UCF-101's own lists: the class is the folder; test lists have no label, train lists count from 1."""
     path = line.split(" ")[0]
     if not os.path.dirname(path):
         raise DataError(
-            f"{place}:{number}: {shorten(line)!r} names no class folder; expected 'Class/clip.avi'"
+            f"{file}:{number}: {shorten(line)!r} names no class folder; expected 'Class/clip.avi'"
         )
-    return Entry(os.path.join(base, path), os.path.basename(os.path.dirname(path)), f"{place}:{number}")
+    return Entry(os.path.join(base, path), os.path.basename(os.path.dirname(path)), f"{file}:{number}")

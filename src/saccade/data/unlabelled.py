@@ -48,7 +48,7 @@ def load_videos(
         held = set(hold_out(entries, val_fraction)[0])
         if not held and split == "val":
             raise DataError(f"{root}: a single source video, so none can be held out; give val_every 0")
-        splits = ["val" if place in held else "train" for place in range(len(entries))]
+        splits = ["val" if position in held else "train" for position in range(len(entries))]
     else:
         found = {entry.split for entry in entries}
         fallback = "test" if split == "val" and "val" not in found else split
