@@ -466,3 +466,19 @@ def test_lists_for_dev_and_eval(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "k_train_list.txt"):
         found = [list(labels(load_dataset(path, split))) for split in ("train", "val", "test")]
         assert found == [["0.mp4"], ["1.mp4"], ["2.mp4"]]
+
+
+def test_comments_and_old_line_ends(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    expected = {"a.mp4": ["run"], "b.mp4": ["hop"]}
+    assert (
+        labels(load_dataset(listed(tmp_path, "# my clips\na.mp4 run\nb.mp4 hop\n", "l.txt"), "all"))
+        == expected
+    )
+    assert labels(load_dataset(listed(tmp_path, "path,label\ra.mp4,run\rb.mp4,hop\r"), "all")) == expected
+
+
+def test_label_before_start_and_end_asks_for_a_header(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    with pytest.raises(DataError, match=r"or 'path,start,end,label'"):
+        load_dataset(listed(tmp_path, "a.mp4 0 0.1 0.5\nb.mp4 1 0.5 0.9\n", "l.txt"), "all")

@@ -61,7 +61,9 @@ def _numbered(
     """The class names, and the entries with all labels as numbers from 0."""
     by_number = _are_numbers(entries)
     if by_number:
-        entries = [replace(e, labels=tuple(str(int(float(n))) for n in _labels(e))) for e in entries]
+        entries = [
+            replace(e, labels=tuple(str(int(n.partition(".")[0])) for n in _labels(e))) for e in entries
+        ]
     if given is None:
         given = _names_beside(path, by_number)
     if given is not None:

@@ -97,12 +97,13 @@ def _numbers(path: Path, entries: list[Entry], columns: list[list[str]]) -> list
     if widths == {2} and _are_frames_and_label(entries, columns):
         warn_once(f"{path}: read as path, number of frames, label; the numbers of frames are not used")
         return [_changed(entry, numbers[1]) for entry, numbers in zip(entries, columns, strict=True)]
-    if widths == {3} and any("." in text for numbers in columns for text in numbers[:2]):
+    points = [any("." in text for text in column) for column in zip(*columns, strict=False)]
+    if widths == {3} and points[2:] == [False] and any(points):
         return [_segment(entry, *numbers) for entry, numbers in zip(entries, columns, strict=True)]
-    if widths == {3} and all(int(a) < int(b) for a, b, _ in columns if "." not in a + b):
+    if any(points) or (widths == {3} and all(int(a) < int(b) for a, b, _ in columns)):
         raise DataError(
-            f"{path}: three numbers after each path may be three labels, or start, end and label; add a "
-            "first line that says so, 'path,labels' (labels as 1;3;5) or 'path,start,end,label'"
+            f"{path}: the numbers after each path may be labels, or start, end and label; add a first line "
+            "that says so, 'path,labels' (labels as 1;3;5) or 'path,start,end,label'"
         )
     warn_once(f"{path}: read as path and labels, up to {max(widths)} a video")
     return [

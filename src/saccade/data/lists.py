@@ -25,7 +25,7 @@ from saccade.data.folders import has_videos, split_folders
 from saccade.data.list_lines import read_lines
 from saccade.data.list_tables import find_header, read_table
 from saccade.errors import DataError
-from saccade.video.folders import is_hidden
+from saccade.video.folders import is_hidden, is_video_name
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
 
@@ -54,9 +54,9 @@ def read_list(path: str | os.PathLike[str], *, root: StrPath | None = None) -> l
     """
     file = Path(path)
     base = Path(root) if root is not None else file.parent
-    text = read_text(file)
+    text = "\n".join(read_text(file).splitlines()) + "\n"
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
-    lines = [(number, line) for number, line in lines if line]
+    lines = [(number, line) for number, line in lines if line and not _is_comment(line)]
     if not lines:
         raise DataError(f"{file}: empty; expected lines of 'path label'")
     header = find_header([line for _, line in lines[:2]], base)
@@ -65,6 +65,10 @@ def read_list(path: str | os.PathLike[str], *, root: StrPath | None = None) -> l
     if _UCF_LIST.fullmatch(file.stem):
         return [_ucf_entry(file, number, line, base) for number, line in lines]
     return read_lines(file, lines, base)
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#") and not (line.startswith("#path") or any(map(is_video_name, line.split())))
 
 
 def _is_listed(path: Path) -> bool:
