@@ -319,6 +319,10 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
     scale = float(stream.time_base or 0)
     pts = unwrapped(table.pts, table.parts)
     stamps = [pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
+    if by_tag and stream.container.format.name not in _STAMPED and None not in stamps:
+        # AVI counts packets in decoding order: the same times, assigned in order of presentation
+        parts = table.parts[packet_of]
+        stamps = [stamps[i] for i in np.lexsort((np.array(stamps, dtype=np.int64), parts))]
     seconds = np.array([np.nan if stamp is None else stamp * scale for stamp in stamps])
     method: Literal["decoded", "counted"] = "decoded" if by_tag else "counted"
     if not table.understood:  # what the container marks as key frames need not be any
