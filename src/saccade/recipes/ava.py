@@ -47,9 +47,9 @@ def x3d_xl_ava() -> TrainConfig:
 
     Command: ``torchrun --nproc_per_node 8 -m saccade train x3d_xl_ava --data ava --model.weights
     x3d_xl_k600.pyth``
-    Hardware: 8 GPUs, 64 clips per step.
-    Expected: 27.4 % frame-mAP starting from Kinetics-600, 26.1 % from Kinetics-400 (the X3D paper); not
-    measured here. No public weights of X3D-XL are known.
+    Hardware: 8 GPUs, 64 clips a step.
+    Expected: 27.4 % frame-mAP starting from Kinetics-600 (the X3D paper); not measured here. No public
+    weights of X3D-XL are known.
     Source: as x3d_m_ava, with the crops of X3D-L.
     """
     return x3d_m_ava().replace(
