@@ -14,6 +14,7 @@ os.environ.setdefault("SVT_LOG", "1")
 from tools.fuzz.report import Summary
 
 NUM_CASES = {"videos": 10_000, "checkpoints": 400, "runs": 300, "lists": 300}
+NUM_CASES |= {"kills": 100, "disk": 50, "growth": 2}
 """The parts, with how many cases each has if nothing else is asked for."""
 
 
@@ -39,7 +40,22 @@ def _run(part: str, folder: Path, cases: list[int], args: argparse.Namespace) ->
         from tools.fuzz import lists
 
         return run_part(part, lists.Cases(folder), folder, cases, **options)
-    raise NotImplementedError(part)
+    options["wall_s"] = 1200.0
+    if part == "kills":
+        from tools.fuzz import kills
+
+        return run_part(part, kills.Cases(folder), folder, cases, **options)
+    if part == "disk":
+        from tools.fuzz import disk
+
+        return run_part(part, disk.Cases(folder), folder, cases, **options)
+    from tools.fuzz import growth
+
+    minutes = args.minutes or 1.0
+    options |= {"minutes": None, "wall_s": 60 * minutes + 3600}
+    num_opens = 10_000 if args.cases is None else args.cases
+    parts = growth.Cases(folder, num_opens=num_opens, minutes=minutes)
+    return run_part(part, parts, folder, [0, 1], **options)
 
 
 def main() -> int:
