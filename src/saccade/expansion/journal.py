@@ -57,7 +57,7 @@ class Journal:
         self.path = folder / JOURNAL
         _make_folder(folder)
         if self.path.exists():
-            content = self.path.read_bytes()
+            content = _read_bytes(self.path)
             end = content.rfind(b"\n") + 1
             if end != len(content):
                 os.truncate(self.path, end)
@@ -127,10 +127,7 @@ def read_journal(folder: Path) -> list[Record]:
         DataError: a line other than the last is damaged.
     """
     path = folder / JOURNAL
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{folder}: not the folder of a search ({JOURNAL} is missing)") from None
+    lines = _read_bytes(path).split(b"\n")
     records = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -144,6 +141,15 @@ def read_journal(folder: Path) -> list[Record]:
             raise DataError(f"{path}:{number}: not a journal line: {line[:60]!r}") from None
         records.append(record)
     return records
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path.parent}: not the folder of a search ({path.name} is missing)") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def settings_in(records: Sequence[Record]) -> Record | None:
