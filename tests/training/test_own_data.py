@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from saccade.cli import main
 from saccade.data.datasets import load_dataset
-from saccade.errors import DataError
+from saccade.data.holdout import check_separate
+from saccade.data.types import VideoItem
+from saccade.errors import ConfigError, DataError
+from saccade.runs import Run
 from saccade.tasks import MultiLabelResult, TestResult, load_result
 from saccade.training import TrainConfig, train
+from saccade.training.run import load_data
 from saccade.video import write_video
 
 MakeConfig = Callable[..., TrainConfig]
@@ -69,3 +75,85 @@ def test_several_labels_a_video_are_trained_on(
     assert result.class_names == ("brightening", "changes", "darkening")
     assert result.positives.sum(axis=0).tolist() == [3, 3, 2]
     assert 0 < result.map <= 1
+
+
+# ---------------------------------------------------------------- validation data of its own
+
+
+def test_validation_data_of_its_own(tiny_config: MakeConfig, tiny_clips: Path, tmp_path: Path) -> None:
+    """All of ``data`` is trained on; labels are found by name; ``saccade test RUN`` reads ``val_data``."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    names = ("brightening", "darkening")
+    rows = [f"{name}/{i}.mp4,{name}" for name in names for i in range(10)]
+    (lists / "mine.csv").write_text("\n".join(rows) + "\n")
+    (lists / "other.csv").write_text("darkening/0.mp4,darkening\ndarkening/1.mp4,Darkening\n")
+    flags = ("--root", str(tiny_clips / "train"), "--epochs", "1")
+    own = ("--val-data", str(lists / "other.csv"), "--val-root", str(tiny_clips / "val"))
+    config = tiny_config("run", *flags, *own, data=lists / "mine.csv")
+    train_set, val_set = load_data(config)
+    assert (len(train_set), train_set.split) == (20, "train")
+    assert val_set is not None
+    assert [(item.path, item.label) for item in val_set.items] == [
+        (str(tiny_clips / "val" / "darkening" / f"{i}.mp4"), 1) for i in range(2)
+    ]
+    assert val_set.class_names == names
+    run = train(config).run_dir
+    saved = Run(run).settings
+    assert (saved["val_data"], saved["val_root"]) == (str(lists / "other.csv"), str(tiny_clips / "val"))
+    assert main(["test", str(run), "--views", "1x1", "--workers", "0", "--out", str(tmp_path / "t")]) == 0
+    result = load_result(tmp_path / "t" / "val_scores_1x1.npz")
+    assert [Path(path).parent.parent.name for path in result.paths] == ["val", "val"]
+
+
+def test_validation_data_with_splits_and_other_classes(
+    tiny_config: MakeConfig, tiny_clips: Path, tmp_path: Path
+) -> None:
+    def validated(path: Path) -> list[str]:
+        _, val_set = load_data(tiny_config("run", "--val-data", str(path)))
+        assert val_set is not None
+        return [str(Path(item.path).relative_to(tmp_path)) for item in val_set.items]
+
+    other = tmp_path / "other"
+    for split, name in (("train", "brightening"), ("test", "brightening"), ("test", "darkening")):
+        (other / split / name).mkdir(parents=True)
+        shutil.copy(tiny_clips / "val" / "darkening" / "0.mp4", other / split / name / f"{split}.mp4")
+    assert validated(other) == ["other/test/brightening/test.mp4", "other/test/darkening/test.mp4"]
+    assert validated(other / "train") == ["other/train/brightening/train.mp4"]  # without splits: all of it
+    (other / "test" / "darkening").rename(other / "test" / "flashing")
+    with pytest.raises(DataError, match="flashing"):
+        validated(other)
+    with pytest.raises(ConfigError, match=r"^val_root: .*val_data"):
+        train(tiny_config("run", "--val-root", str(other)))
+
+
+def test_validation_on_training_files_is_refused(
+    tiny_config: MakeConfig, tiny_clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("brightening", "darkening")
+    rows = [f"{name}/{i}.mp4,{name}\n" for name in names for i in range(10)]
+    (tmp_path / "train.csv").write_text("".join(rows[:3] + rows[10:]))
+    (tmp_path / "val.csv").write_text("".join(rows[2:6]))  # the third row is in both
+    root = ("--root", str(tiny_clips / "train"))
+    config = tiny_config("run", *root, data=tmp_path / "train.csv")
+    with pytest.raises(DataError, match=r"1 of 4 .*train/brightening/2\.mp4"):
+        load_data(config)
+    assert load_data(config.replace(val_every=0))[1] is None
+    with pytest.raises(DataError, match=r"20 of 20 .*/train/brightening/0\.mp4"):
+        load_data(tiny_config("run", "--val-data", str(tiny_clips / "train")))
+    (tmp_path / "link").symlink_to(tiny_clips / "train")
+    with pytest.raises(DataError, match="20 of 20"):
+        load_data(tiny_config("run", "--val-data", str(tmp_path / "link")))
+
+
+def test_a_few_repeated_files_are_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    train_set = [VideoItem(f"v/{i}.mp4", 0) for i in range(200)]
+    val_set = [VideoItem(f"v/{i}.mp4", 0) for i in range(199, 299)]
+    check_separate(train_set, val_set, source="few.csv")
+    assert re.search(r"few\.csv: .*1 of 100 .*v/199\.mp4", caplog.text)
+    with pytest.raises(DataError, match=r"2 of 101 .*v/198\.mp4"):
+        check_separate(train_set, [train_set[198], *val_set], source="few.csv")
+    cut = [VideoItem("v/0.mp4", 0, start=0.0, end=1.0)]
+    check_separate(cut, [VideoItem("v/0.mp4", 0, start=0.0, end=1.0)], source="cut.csv")
+    with pytest.raises(DataError, match=r"1 of 1 .*v/0\.mp4"):
+        check_separate(cut, [VideoItem("v/0.mp4", 0)], source="cut.csv")

@@ -8,7 +8,7 @@ import os
 import tempfile
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +18,7 @@ from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from saccade.clip import ClipSpec
+    from saccade.data.entries import Split
     from saccade.data.types import VideoDataset
     from saccade.inference import LoadedModel
 
@@ -323,6 +324,19 @@ def run_settings(source: str) -> dict[str, Any]:
     return run.settings if run.config_file.is_file() else {}
 
 
+def data_of_run(settings: Mapping[str, Any], split: Split | None) -> tuple[str, str | None, Split]:
+    """The path, root and split of the data set of a run; for the split ``val`` (None) that it was validated
+    on. The path is empty without a run.
+    """
+    from saccade.data.datasets import evaluation_split
+
+    data, root = settings.get("data") or "", settings.get("root") or None
+    if split not in (None, "val") or not settings.get("val_data"):
+        return data, root, split or "val"
+    data, root = settings["val_data"], settings.get("val_root") or root
+    return data, root, "val" if settings.get("task") == "detection" else evaluation_split(data, root=root)
+
+
 def dataset_from_flags(
     options: Namespace, *, class_names: Sequence[str] | None = None, allow_missing: bool = False
 ) -> VideoDataset:
@@ -330,14 +344,15 @@ def dataset_from_flags(
     from saccade.data import load_dataset
 
     settings = run_settings(options.source)
-    data = options.data or settings.get("data")
+    data, root, split = data_of_run({} if options.data else settings, options.split)
+    data = options.data or data
     if not data:
         raise UsageError("give --data: class folders, a list file, Something-Something, Charades or AVA")
     return load_dataset(
         data,
-        options.split or "val",
+        split,
         class_names=class_names,
-        root=options.root or (settings.get("root") if not options.data else None) or None,
+        root=options.root or root,
         val_fraction=settings.get("val_fraction", 0.2),
         allow_missing=allow_missing,
     )

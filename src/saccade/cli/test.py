@@ -21,6 +21,7 @@ from saccade.cli.flags import (
     add_model,
     add_source,
     check_folder,
+    data_of_run,
     load_from_flags,
     run_settings,
 )
@@ -62,9 +63,17 @@ def run(args: list[str]) -> int:
     loaded = load_from_flags(options.source, None, options)
     task = _task(loaded, options)
     folder = check_folder(_folder(options))
-    options.split = options.split or _default_split(options, settings)
     data_options = _data_options(options, settings)
-    dataset = _dataset(task, loaded, options, settings, data_options)
+    if options.data:
+        data, split = options.data, options.split or _default_split(options, settings)
+    else:
+        data, root, split = data_of_run(settings, options.split)
+        data_options["root"] = options.root or root
+        if split == "val" and not options.boxes:
+            data_options["detected"] = settings.get("people", {}).get("val_boxes") or None
+    dataset = _dataset(task, loaded, data, split, data_options)
+    if not options.data and split == "all" and options.split != "all":
+        dataset = replace(dataset, split="val")
     with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
         results = evaluate(
             loaded.model,
@@ -198,14 +207,14 @@ def _task(loaded: LoadedModel, options: Namespace) -> Task:
 
 
 def _default_split(options: Namespace, settings: Mapping[str, Any]) -> str:
-    """``val``, or ``all`` of a list or folder without splits that the model was not trained on."""
-    from saccade.data.datasets import states_splits
+    """``val``, or ``all`` of a list or folder without splits that nothing was held out of."""
+    from saccade.data.datasets import stated_splits
 
-    trained_on = settings.get("data")
-    if not options.data or (trained_on and os.path.realpath(options.data) == os.path.realpath(trained_on)):
+    trained_on = settings.get("data") if not settings.get("val_data") else None
+    if trained_on and os.path.realpath(options.data) == os.path.realpath(trained_on):
         return "val"
     try:
-        if states_splits(options.data, root=options.root):
+        if stated_splits(options.data, root=options.root):
             return "val"
     except DataError:  # the task's own reader may read it, or say what is wrong
         return "val"
@@ -216,13 +225,11 @@ def _default_split(options: Namespace, settings: Mapping[str, Any]) -> str:
 def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Options for loading the data set, from the flags or from the run."""
     people = settings.get("people", {})
-    is_data_of_run = not options.data
-    boxes = people.get("val_boxes") if is_data_of_run and options.split == "val" else None
     return {
-        "root": options.root or (settings.get("root") if is_data_of_run else None) or None,
+        "root": options.root or None,
         "val_fraction": settings.get("val_fraction", 0.2),
         "allow_missing": options.allow_missing,
-        "detected": options.boxes or boxes or None,
+        "detected": options.boxes or None,
         "min_score": people.get("min_score", 0.9) if options.min_score is None else options.min_score,
     }
 
@@ -230,13 +237,12 @@ def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, 
 def _dataset(
     task: Task,
     loaded: LoadedModel,
-    options: Namespace,
-    settings: Mapping[str, Any],
+    data: str,
+    split: str,
     data_options: dict[str, Any],
 ) -> VideoDataset:
-    data = options.data or settings["data"]
     names = loaded.class_names if loaded.named else None
-    dataset = task.load_test_split(data, options.split, data_options, class_names=names)
+    dataset = task.load_test_split(data, split, data_options, class_names=names)
     if len(dataset.class_names) != len(loaded.class_names):
         raise DataError(
             f"{data} has {len(dataset.class_names)} classes, but {loaded.origin} has "

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args
 
 from saccade.data.classnames import LabelFinder
 from saccade.data.classnames import class_names as read_class_names
-from saccade.data.entries import ClassNames, Entry, Listing, Split, StrPath
+from saccade.data.entries import ClassNames, Entry, Listing, Split, StrPath, split_of
 from saccade.data.holdout import with_splits
 from saccade.data.labelling import labelled, select_split, without_missing
 from saccade.data.types import VideoDataset, VideoItem
@@ -187,16 +187,28 @@ def load_dataset(
     return dataset if labelled else _without_labels(dataset)
 
 
-def states_splits(path: StrPath, *, root: StrPath | None = None) -> bool:
-    """Whether the data set says of its videos which split they are in, so that none are held out of it.
+def stated_splits(path: StrPath, *, root: StrPath | None = None, labelled: bool = True) -> frozenset[str]:
+    """The splits that the data set itself states; empty: ``train`` and ``val`` are made by holding out clips.
+    All three of a reader that does not list its splits at once.
 
     Raises:
         UsageError, DataError: as `load_dataset`.
     """
-    reader, place = find_reader(path)
+    reader, place = find_reader(path, labelled=labelled)
+    if reader.name == "unlabelled":
+        folders = [entry.name for entry in place.iterdir() if entry.is_dir()]
+        return frozenset(split for folder in folders if (split := split_of(folder)) is not None)
     if not reader.lists:
-        return True
-    return any(entry.split is not None for entry in _listing(reader, place, "all", None, root).entries)
+        return frozenset(("train", "val", "test"))
+    entries = _listing(reader, place, "all", None, root).entries
+    return frozenset(entry.split for entry in entries if entry.split is not None)
+
+
+def evaluation_split(path: StrPath, *, root: StrPath | None = None, labelled: bool = True) -> Split:
+    """The split to evaluate on of a data set that nothing was trained on: ``val`` where it has one or a test
+    split, else ``all``. Arguments and errors as of `stated_splits`.
+    """
+    return "val" if stated_splits(path, root=root, labelled=labelled) & {"val", "test"} else "all"
 
 
 def read_entries(

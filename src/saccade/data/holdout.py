@@ -13,9 +13,13 @@ from functools import cache
 from pathlib import Path
 
 from saccade.data.entries import Entry, Split, first_few, warn_once
+from saccade.data.types import VideoItem
 from saccade.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+MAX_SHARED = 0.01
+"""Fraction of the validation files that may be training files as well."""
 
 _UCF = re.compile(r"(.+_g\d+)_c\d+")  # group and clip
 _KINETICS = re.compile(r"([\w-]{11})_\d{6}_\d{6}")  # video, start, end
@@ -33,6 +37,11 @@ def with_splits(entries: list[Entry], path: Path, split: Split, fraction: float)
         raise DataError(f"{unsplit[0].where}: no split, where others have one; write train, val or test")
     _warn_of_shared_videos(path, entries)
     if {entry.split for entry in entries} - {"train", None}:
+        train = [entry for entry in entries if entry.split == "train"]
+        for name in ("val", "test"):
+            message, _ = shared_files(train, [entry for entry in entries if entry.split == name])
+            if message:
+                warn_once(f"{path}: {name} split: {message}")
         return entries
     held, single = hold_out(entries, fraction)
     if not held and split == "all":
@@ -60,6 +69,59 @@ def _log_hold_out(path: str, total: int, held: int, single: tuple[str, ...], rul
     )
     if single:
         logger.warning(f"{path}: all clips of {first_few(single)} come from one source; none is held out")
+
+
+def check_separate(
+    train: Sequence[Entry | VideoItem], val: Sequence[Entry | VideoItem], *, source: str
+) -> None:
+    """Check that validation videos are not training videos. A few, as ids that a published list repeats, are
+    a warning; so are other segments of one video (`with_splits`).
+
+    Raises:
+        DataError: more than `MAX_SHARED` of the validation files are training files.
+    """
+    message, fraction = shared_files(train, val)
+    if fraction > MAX_SHARED:
+        raise DataError(
+            f"{source}: validation: {message}; give each split its own files (two "
+            "lists of the same relative paths need a folder each: root for data, val_root for val_data)"
+        )
+    if message:
+        warn_once(f"{source}: validation: {message}")
+
+
+def shared_files(train: Sequence[Entry | VideoItem], val: Sequence[Entry | VideoItem]) -> tuple[str, float]:
+    """The files of ``val`` that are in ``train`` too, in words, and their fraction. Two segments of a video
+    are not counted.
+    """
+    whole, cut = (
+        {_resolved(item.path) for item in train if (item.start is None and item.end is None) == is_whole}
+        for is_whole in (True, False)
+    )
+    names: dict[str, bool] = {}
+    for item in val:
+        path = _resolved(item.path)
+        is_cut = item.start is not None or item.end is not None
+        names[path] = names.get(path, False) or path in whole or (path in cut and not is_cut)
+    shared = [path for path, is_shared in names.items() if is_shared]
+    if not shared:
+        return "", 0.0
+    files = "file is a training file" if len(shared) == 1 else "files are training files"
+    return (
+        f"{len(shared)} of {len(names)} {files} as well, the first is {shared[0]}",
+        len(shared) / len(names),
+    )
+
+
+def _resolved(path: str) -> str:
+    """The path without links in its folder (a file that is a link stands for itself)."""
+    folder, name = os.path.split(path)
+    return os.path.join(_real_folder(folder), name)
+
+
+@cache
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _warn_of_shared_videos(path: Path, entries: Sequence[Entry]) -> None:

@@ -323,6 +323,9 @@ class Detect(Task):
         """
         return super().load_split(with_default_reader(path, "ava"), split, **options)
 
+    def states_validation(self, path: str, root: str) -> bool:
+        return True
+
     def load_test_split(
         self, path: str, split: str, given: Mapping[str, Any], *, class_names: Sequence[str] | None
     ) -> VideoDataset:

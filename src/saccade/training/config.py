@@ -231,6 +231,12 @@ class TrainConfig:
     root: str = ""
     """Folder that the paths of a list are relative to. Empty: the folder of the list; found automatically for
     Something-Something."""
+    val_data: str = ""
+    """Data set to validate on: its val split, its test split, or all of it if it has neither; `data` is then
+    used for training alone. Empty: the val split of `data`, or held out of it."""
+    val_root: str = ""
+    """Folder that the paths of a list in `val_data` are relative to. Empty: `root`, else the folder of the
+    list."""
     task: str = "single-label"
     """single-label: one class per clip, top-1. multi-label: several classes per clip, binary cross entropy,
     mAP. localization: the classes at every time of a video, loss of X3D-Multigrid, charades-25 mAP; needs

@@ -254,6 +254,8 @@ def _task(config: TrainConfig) -> Problems:
 def _run(config: TrainConfig) -> Problems:
     if config.seed >= 2**63:
         yield "seed", f"must be below 2**63 (is {config.seed})"
+    if config.val_root and not config.val_data:
+        yield "val_root", "is the folder of the paths in val_data, which is not given; root is that of data"
     if config.test_views and not config.val_every:
         yield "test_views", "the final test needs a validation split, but val_every is 0"
     if config.temporal_rule not in RULES:

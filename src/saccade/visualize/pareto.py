@@ -26,7 +26,19 @@ VALIDATION = "validation"
 _BEST_RUN = "best_run"  # in the folder of a search
 # Settings in which runs of the same network may differ.
 _IGNORED_SETTINGS = frozenset(
-    {"seed", "out", "data", "root", "workers", "threads", "device", "save_minutes", "log_every"}
+    {
+        "seed",
+        "out",
+        "data",
+        "root",
+        "val_data",
+        "val_root",
+        "workers",
+        "threads",
+        "device",
+        "save_minutes",
+        "log_every",
+    }
     | {"tensorboard", "max_failures", "test_views", "cache_mb"}
 )
 _FAMILIES = {
