@@ -134,7 +134,8 @@ def _is_list(path: Path) -> bool:
     except (OSError, UnicodeDecodeError):
         return False
     if path.suffix.lower() == ".json":
-        return re.match(r'\s*\{\s*"[^"]*"\s*:\s*\{', head) is not None and '"subset"' in head
+        is_of_videos = re.match(r'\s*\{\s*"[^"]*"\s*:\s*\{', head) is not None and '"subset"' in head
+        return is_of_videos and '"annotations"' not in head  # that is Kinetics
     columns = [name.strip().strip('"').lower() for name in head.partition("\n")[0].split(",")]
     return all(name in columns for name in _COLUMNS)
 

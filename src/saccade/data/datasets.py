@@ -31,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _BUILT_IN = {
     "unlabelled": "saccade.data.unlabelled",
     "motion": "saccade.data.motion.files",
+    "kinetics": "saccade.data.kinetics",
     "charades": "saccade.data.charades",
     "something": "saccade.data.something",
     "ava": "saccade.data.ava",
@@ -134,8 +135,9 @@ def load_dataset(
 ) -> VideoDataset:
     """The videos of one split.
 
-    Recognised, in this order: a `motion` set; the lists of Charades and Something-Something, or one of them;
-    AVA (see `saccade.data.charades`, ``something``, ``ava``); a list file; a folder with ``clips.csv``;
+    Recognised, in this order: a `motion` set; Kinetics' JSON files; the lists of Charades and
+    Something-Something, or one of them; AVA (see `saccade.data.kinetics`, ``charades``, ``something``,
+    ``ava``); a list file; a folder with ``clips.csv``;
     ``train``, ``val`` or ``test`` folders of class folders; list files named for the splits; a folder of
     class folders. A list file named for a split finds the others beside it (``train.csv``, ``val.csv``).
     ``NAME:PATH`` chooses a reader by its name (`register_dataset`).

@@ -315,30 +315,45 @@ def _joined(path: Path, base: Path, cell: str) -> str:
 def _finder(
     base: Path, columns: dict[str, int], *, is_kinetics: bool
 ) -> Callable[[list[str]], tuple[str, bool]]:
-    """Finds files anywhere under ``base`` by their id, or by the name that the usual scripts give a segment
-    that they cut out: ``<id>_<start>_<end>``. A file of Kinetics is always the segment alone.
-    """
-    files: dict[str, str] = {}
-    for folder, _, found in os.walk(base):
-        for name in found:
-            if is_video_name(name) and not is_hidden(name):
-                files[os.path.splitext(name)[0]] = os.path.join(folder, name)
+    """Finds the file of a row, see `SegmentFiles`."""
+    files = SegmentFiles(base, is_kinetics=is_kinetics)
 
     def locate(cells: list[str]) -> tuple[str, bool]:
-        video = cells[columns["id"]]
+        span = (cells[columns["start"]], cells[columns["end"]]) if {"start", "end"} <= set(columns) else None
+        return files.find(cells[columns["id"]], span)
+
+    return locate
+
+
+class SegmentFiles:
+    """Files anywhere under ``base`` by their id, or by the name that the usual scripts give a segment that
+    they cut out: ``<id>_<start>_<end>``. A file of Kinetics is always the segment alone.
+    """
+
+    def __init__(self, base: Path, *, is_kinetics: bool) -> None:
+        self.base = base
+        self.is_kinetics = is_kinetics
+        self._files: dict[str, str] = {}
+        for folder, _, found in os.walk(base):
+            for name in found:
+                if is_video_name(name) and not is_hidden(name):
+                    self._files[os.path.splitext(name)[0]] = os.path.join(folder, name)
+
+    def find(self, video: str, span: tuple[Any, Any] | None) -> tuple[str, bool]:
+        """The file of a video from ``span`` (start and end in seconds), and whether it is the segment alone.
+        One that is not found gets the name that it should have.
+        """
         cut = None
-        if "start" in columns and "end" in columns:
+        if span is not None:
             try:
-                first, last = int(float(cells[columns["start"]])), int(float(cells[columns["end"]]))
+                first, last = int(float(span[0])), int(float(span[1]))
                 cut = f"{video}_{first:06d}_{last:06d}"
             except (ValueError, OverflowError):
                 pass  # no times for this one: its id alone
-        if cut in files:
-            return files[cut], True
-        if video in files:
-            return files[video], is_kinetics
-        if is_video_name(video) or (base / video).exists():
-            return os.path.join(base, video), is_kinetics
-        return os.path.join(base, f"{(is_kinetics and cut) or video}.mp4"), is_kinetics
-
-    return locate
+        if cut in self._files:
+            return self._files[cut], True
+        if video in self._files:
+            return self._files[video], self.is_kinetics
+        if is_video_name(video) or (self.base / video).exists():
+            return os.path.join(self.base, video), self.is_kinetics
+        return os.path.join(self.base, f"{(self.is_kinetics and cut) or video}.mp4"), self.is_kinetics
