@@ -482,3 +482,36 @@ def test_label_before_start_and_end_asks_for_a_header(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
     with pytest.raises(DataError, match=r"or 'path,start,end,label'"):
         load_dataset(listed(tmp_path, "a.mp4 0 0.1 0.5\nb.mp4 1 0.5 0.9\n", "l.txt"), "all")
+
+
+# ---------------------------------------------------------------- the folders of MMAction2
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_lists_beside_a_folder_for_each_split(tmp_path: Path, by_file: bool) -> None:
+    """The same relative path is another file in each split."""
+    touch(tmp_path, "videos_train/hop/0.mp4", "videos_train/run/1.mp4", "videos_val/hop/0.mp4")
+    touch(tmp_path, "rawframes_train/hop/0/img_00001.jpg")
+    train = listed(tmp_path, "hop/0.mp4 0\nrun/1.mp4 1\n", "kinetics400_train_list_videos.txt")
+    val = listed(tmp_path, "hop/0.mp4 0\n", "kinetics400_val_list_videos.txt")
+    found = {
+        split: [
+            (str(Path(item.path).relative_to(tmp_path)), item.label)
+            for item in load_dataset(path if by_file else tmp_path, split).items
+        ]
+        for split, path in (("train", train), ("val", val))
+    }
+    assert found == {
+        "train": [("videos_train/hop/0.mp4", 0), ("videos_train/run/1.mp4", 1)],
+        "val": [("videos_val/hop/0.mp4", 0)],
+    }
+
+
+def test_list_of_frame_folders_in_rawframes(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"rawframes/{name}/img_00001.jpg" for name in ("hop/0", "run/1")))
+    path = listed(tmp_path, "hop/0 1 0\nrun/1 1 1\n", "ucf101_train_list_rawframes.txt")
+    items = load_dataset(path, "all").items
+    assert [(item.path, item.label, item.num_frames) for item in items] == [
+        (str(tmp_path / "rawframes/hop/0"), 0, 1),
+        (str(tmp_path / "rawframes/run/1"), 1, 1),
+    ]

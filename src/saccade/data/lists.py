@@ -29,6 +29,7 @@ from saccade.video.folders import is_hidden, is_video_name
 
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
 
+_MMACTION_LIST = re.compile(r".+_list_(videos|rawframes)")  # kinetics400_train_list_videos.txt
 _UCF_LIST = re.compile(r"(?:train|test)list\d+")
 
 
@@ -47,13 +48,37 @@ def read_list(path: str | os.PathLike[str], *, root: StrPath | None = None) -> l
 
     Args:
         path: the list file.
-        root: folder that relative paths start from; None takes the list's own.
+        root: folder that relative paths start from; None takes the list's own. Where it has none of the
+            files, they may be in a folder in it for the split of the list (``videos_train``,
+            ``rawframes_val``), or in ``videos`` or ``rawframes``, as MMAction2 has them.
 
     Raises:
         DataError: the file cannot be read or a line makes no sense; the message has its number.
     """
     file = Path(path)
     base = Path(root) if root is not None else file.parent
+    entries = _read_entries(file, base)
+    if not _some_exist(entries):
+        for folder in _video_folders(file, base):
+            moved = _read_entries(file, folder)
+            if _some_exist(moved):
+                return moved
+    return entries
+
+
+def _some_exist(entries: list[Entry]) -> bool:
+    return any(os.path.exists(entry.path) for entry in entries[:: max(1, len(entries) // 20)])
+
+
+def _video_folders(file: Path, base: Path) -> list[Path]:
+    """Folders in ``base`` that may have the videos of a list: those named for its split come first."""
+    split = split_in_name(file)
+    folders = sorted(each for each in base.iterdir() if each.is_dir()) if base.is_dir() else []
+    own = [each for each in folders if split is not None and split_in_name(each) == split]
+    return own + [each for each in folders if each.name in ("videos", "rawframes")]
+
+
+def _read_entries(file: Path, base: Path) -> list[Entry]:
     text = "\n".join(read_text(file).splitlines()) + "\n"
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line and not _is_comment(line)]
@@ -74,6 +99,8 @@ def _is_comment(line: str) -> bool:
 def _is_listed(path: Path) -> bool:
     if path.is_file() or has_own_list(path):
         return True
+    if any(_MMACTION_LIST.fullmatch(each.stem) for each in path.glob("*.txt")):
+        return bool(_split_lists(path))
     return not any(has_videos(folder) for folder in split_folders(path).values()) and bool(_split_lists(path))
 
 
