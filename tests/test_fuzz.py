@@ -15,6 +15,7 @@ FOUND = {
     "a transport stream shows another stream behind its head": [1002972, 1003899, 1005026],
     "times that float64 cannot tell apart": [1004265, 1003063, 1005382],
     "key frame marks of the container on other packets": [11, 56, 61, 409],
+    "frames known by their order alone, of which a strict decoder gives fewer": [1000075, 1000506],
     "Motion JPEG pictures without their tables": [53, 237],
 }
 """Cases of ``videos`` that once gave another error than a `VideoError`, or a wrong frame."""

@@ -146,7 +146,7 @@ class Cases:
         """The command to start with, or to go on with what is in the folder."""
         if kind == "expand":
             begun = (out / "expansion.jsonl").exists() and (out / "expansion.jsonl").stat().st_size > 0
-            return [*self._arguments(kind, out), *(["--resume"] if begun else [])]
+            return [*_SEARCH[:3], "--resume", "--out", str(out)] if begun else self._arguments(kind, out)
         run = Run(out)
         resume = ["--resume"] if run.last.is_file() else ["--overwrite"] if run.exists() else []
         return [*self._arguments(kind, out), *resume]

@@ -47,12 +47,20 @@ class FrameDecoder:
         index: of the file.
         source: its packets.
         decoder: an open codec context, used by nobody else.
+        reopen: opens the file once more, for a decoder that has seen nothing.
     """
 
-    def __init__(self, index: VideoIndex, source: PacketSource, decoder: av.VideoCodecContext) -> None:
+    def __init__(
+        self,
+        index: VideoIndex,
+        source: PacketSource,
+        decoder: av.VideoCodecContext,
+        reopen: Callable[[], tuple[av.container.InputContainer, av.VideoStream]],
+    ) -> None:
         self._index = index
         self._source = source
         self._decoder = decoder
+        self._reopen = reopen
         self._entries = index.entries
         self._run: _Run | None = None
         self._last_entry = self._last_frame = -1
@@ -108,14 +116,24 @@ class FrameDecoder:
         return undecodable
 
     def _decode_counted(self, frames: Sequence[int], deliver: Deliver) -> dict[int, str]:
-        """Decode from the start and count the frames, for files whose frames do not carry packet numbers."""
+        """Decode from the start and count the frames, for files whose frames do not carry packet numbers.
+
+        By a new decoder: those of the MPEG-4 family give other frames after `flush_buffers`.
+        """
+        container, stream = self._reopen()
+        with container:
+            return self._count_with(stream.codec_context, frames, deliver)
+
+    def _count_with(
+        self, decoder: av.VideoCodecContext, frames: Sequence[int], deliver: Deliver
+    ) -> dict[int, str]:
         need, end = set(frames), max(frames)
-        self._decoder.flush_buffers()
+        decoder.thread_count = 1
         cause, count = "the decoder gives no picture", 0
         damaged = False
         for number in [*range(len(self._index.when)), None]:
             try:
-                pictures = self._decoder.decode(None if number is None else self._source.packet(number))
+                pictures = decoder.decode(None if number is None else self._source.packet(number))
             except av.FFmpegError as error:
                 damaged, cause = True, f"{error.strerror} (packet {number})"
                 continue

@@ -327,6 +327,7 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
     method: Literal["decoded", "counted"] = "decoded" if by_tag else "counted"
     if not table.understood:  # what the container marks as key frames need not be any
         table.facts = [fact._replace(entry=fact.entry and i in keys) for i, fact in enumerate(table.facts)]
+    strict = strict and by_tag  # a strict decoder gives fewer pictures, and their count is all there is
     return _assemble(stream, table, first, strict, method, packet_of, frame_of, when, seconds, len(tags))
 
 

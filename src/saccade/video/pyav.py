@@ -62,7 +62,7 @@ class PyAVReader(VideoReader):
         self._stream = stream
         assert self._container is not None
         self._source = PacketSource(file, index, self._container, stream, packets, unread=unread)
-        self._decoder = FrameDecoder(index, self._source, stream.codec_context)
+        self._decoder = FrameDecoder(index, self._source, stream.codec_context, lambda: open_container(file))
 
     def _open_stream(self, file: Source, threads: int, *, strict: bool) -> av.VideoStream:
         self._container, stream = open_container(file, strict=strict)
