@@ -23,7 +23,7 @@ _GOOD = {
     "lines whole": "predict --jsonl: every line is whole, and they are the first of the undisturbed ones",
 }
 _WAIT = 240.0
-_SEARCH = ["expand", "--replay", "figure2", "--target-gmacs", "0.1"]
+_SEARCH = ["expand", "--replay", "figure2", "--target-gmacs", "0.05", "--axes", "bottleneck,depth"]
 
 
 class Cases:
@@ -74,9 +74,10 @@ class Cases:
         kind, out = plan["kind"], self._folder / f"case_{case}"
         found = {**plan, **(self._predict(plan, out) if kind == "predict" else self._resumed(plan, out))}
         if found["outcome"] in self.good:
+            if out.is_file():
+                out.unlink()
             shutil.rmtree(out, ignore_errors=True)
-            for path in self._folder.glob(f"case_{case}*"):
-                path.unlink(missing_ok=True)
+            out.with_suffix(".log").unlink(missing_ok=True)
         return found
 
     def _predict(self, plan: dict[str, Any], out: Path) -> dict[str, Any]:
