@@ -40,7 +40,7 @@ def _run(part: str, folder: Path, cases: list[int], args: argparse.Namespace) ->
         from tools.fuzz import lists
 
         return run_part(part, lists.Cases(folder), folder, cases, **options)
-    options["wall_s"] = 1200.0
+    options["wall_s"] = 6000.0
     if part == "kills":
         from tools.fuzz import kills
 

@@ -74,7 +74,7 @@ def run_cases(
     *,
     jobs: int = 1,
     cpu_s: int = 10,
-    wall_s: float = 90,
+    wall_s: float = 600,
     memory: int = 1 << 30,
 ) -> Iterator[Outcome]:
     """Run ``work(case)`` for each case in a child of its own, ``jobs`` at a time; outcomes as they come.

@@ -23,7 +23,7 @@ _GOOD = {
     "enough room": "the command succeeded within the room it had",
     "lines whole": "predict --jsonl: an error of one line, and every line before it whole but the last",
 }
-_WAIT = 240.0
+_WAIT = 1200.0
 
 
 class Cases:

@@ -22,7 +22,7 @@ _GOOD = {
     "worker lost, equal": "one worker killed: one line that says so; resumed, the results are the same",
     "lines whole": "predict --jsonl: every line is whole, and they are the first of the undisturbed ones",
 }
-_WAIT = 240.0
+_WAIT = 1200.0
 _SEARCH = ["expand", "--replay", "figure2", "--target-gmacs", "0.05", "--axes", "bottleneck,depth"]
 
 

@@ -48,7 +48,7 @@ def run_part(
     jobs: int,
     minutes: float | None,
     cpu_s: int = 10,
-    wall_s: float = 90,
+    wall_s: float = 600,
 ) -> Summary:
     """Run the cases of a part in children; see `tools.fuzz.children.run_cases` for the limits."""
     summary = Summary(name, folder, good=part.good, total=len(cases), minutes=minutes)
