@@ -325,7 +325,9 @@ def test_savings_of_multigrid_and_warm_start_are_read_from_the_runs(tmp_path: Pa
     run = folder / "01-depth"
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"config": base.to_dict()}))
-    (run / "metrics.jsonl").write_text('{"epoch": 2.0, "clips": 1200}\n{"epoch": 2.0, "val_top1": 0.5}\n')
+    rows = ({"clips": 1200}, {"val_top1": 0.5})
+    lines = [json.dumps({"step": 300, "epoch": 2.0, **row}) for row in rows]
+    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     (run / "warm_start.json").write_text('{"exact": true}')
     page = write_report(folder).read_text()
     assert "29 % of the frames x pixels" in page

@@ -338,7 +338,7 @@ def test_models_and_choices_that_cannot_be() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weights": "a.pyth"}, "model.image_weights: a model starts from one checkpoint"),
+        ({"weights": "a.pyth"}, "model.image_weights: give either model.weights or model.image_weights"),
         ({"image_inflate": "mean"}, "model.image_inflate: .*temporal_avg, center_frame.*'mean'"),
         ({"image_time": "none"}, "model.image_time: .*copy, zero.*'none'"),
     ],

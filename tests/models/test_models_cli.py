@@ -61,7 +61,7 @@ def test_the_table_of_vov3d(capsys: pytest.CaptureFixture[str]) -> None:
         ["vov3d_l", "16×5", "6.30", "9.31", "(224)", "12.2", "(256)", "76.3", "(10x3)"],
         ["vov3d_m_v1", "16×5", "3.80", "4.42", "(224)", "5.78", "(256)", "73.9", "(10x3)"],
     ]
-    assert "vov3d_m, vov3d_l, vov3d_m_v1: VoV3D's repository, not measured here" in text
+    assert "Top-1 of vov3d_m, vov3d_l, vov3d_m_v1 on Kinetics-400: VoV3D's repository" in text
 
 
 def test_the_table_of_vov3d_with_latency(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,8 +116,8 @@ def test_convert_takes_the_model_from_the_file_name(checkpoint: Path, tmp_path: 
             "--model.overrides",
         ),
         (["convert", "CKPT", "OUT.safetensors", "--model", "x3d_m", "--set", "a=1"], 2, "has no option a"),
-        (["convert", "CKPT", "OUT.safetensors", "--model", "x3d_l"], 1, "do not fit x3d_l"),
-        (["convert", "ABSENT", "OUT.safetensors"], 1, "no such file"),
+        (["convert", "CKPT", "OUT.safetensors", "--model", "x3d_l"], 2, "do not fit x3d_l"),
+        (["convert", "ABSENT", "OUT.safetensors"], 2, "no such file"),
     ],
 )
 def test_errors_are_one_line(

@@ -305,7 +305,7 @@ def test_tasks_and_data_that_do_not_fit(
     assert "data set is multi-label" in told
     args = ["train", "x3d_motion_loc", *TINY, "--data", str(source), "--out", str(tmp_path / "run")]
     assert main([*args, "--temporal-rule", "tsm"]) == 2
-    assert "temporal_rule: 'tsm' does not say when each frame is" in capsys.readouterr().err
+    assert "temporal_rule: task localization needs saccade" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["vov3d_m", "rubiksnet_tiny"])

@@ -32,7 +32,16 @@ def test_window_is_a_mean_over_clips():
 
 def test_metrics_are_cut_where_a_resumed_run_begins(tmp_path: Path):
     file = MetricsFile(tmp_path / "metrics.jsonl")
-    for record in ({"step": 1, "loss": 1}, {"step": 2, "loss": 2}, {"step": 2, "val_top1": 0.5}, {"step": 3}):
+    first, second, validation, third = (
+        {"epoch": 0.5, **record}
+        for record in (
+            {"step": 1, "loss": 1},
+            {"step": 2, "loss": 2},
+            {"step": 2, "val_top1": 0.5},
+            {"step": 3},
+        )
+    )
+    for record in (first, second, validation, third):
         file.write(record)
     with file.path.open("a") as stream:
         stream.write('{"step": 4, "lo')  # the process died while writing
@@ -41,9 +50,9 @@ def test_metrics_are_cut_where_a_resumed_run_begins(tmp_path: Path):
         return [json.loads(line) for line in file.path.read_text().splitlines()]
 
     file.cut(step=2, validation_due=False)
-    assert kept() == [{"step": 1, "loss": 1}, {"step": 2, "loss": 2}, {"step": 2, "val_top1": 0.5}]
+    assert kept() == [first, second, validation]
     file.cut(step=2, validation_due=True)
-    assert kept() == [{"step": 1, "loss": 1}, {"step": 2, "loss": 2}]
+    assert kept() == [first, second]
 
 
 def test_tensorboard_gets_every_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -147,7 +156,7 @@ def test_an_exception_of_a_callback_ends_the_run(tiny_config):
 def test_without_a_terminal_the_bar_is_a_line_now_and_then(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("saccade.cli.train._PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("saccade.cli.train._LINE_SECONDS", 0.0)
     with ProgressBar() as bar:
         bar.on_start({"step": 0, "total_steps": 10, "epochs": 1})
         bar.on_step(

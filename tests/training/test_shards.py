@@ -126,5 +126,5 @@ def test_a_model_with_a_schedule_of_its_own_is_refused():
 
 
 def test_one_process_has_nobody_to_share_with(tiny_config: MakeConfig):
-    with pytest.raises(ConfigError, match=r"^shard: there is one process"):
+    with pytest.raises(ConfigError, match=r"^shard: needs several processes"):
         train(tiny_config("run").replace(shard=True))

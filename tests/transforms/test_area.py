@@ -89,5 +89,5 @@ def test_ranges_that_cannot_be(changes: dict, words: str) -> None:
 
 def test_a_detector_keeps_to_plain_crops() -> None:
     config = get_recipe("x3d_m_ava")
-    with pytest.raises(ConfigError, match=r"augment.area: boxes of people"):
+    with pytest.raises(ConfigError, match=r"augment.area: does not transform boxes"):
         validate(config.replace(augment=replace(config.augment, area=(0.5, 1.0))))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_readers import BACKENDS
 
-from saccade.video import Backend, open_video
+from saccade.video import Backend, open_video, write_video
 
 FFV1 = (
     *("yuv420p", "yuv422p", "yuv444p", "yuv410p", "yuv411p", "yuv440p"),
@@ -183,3 +183,17 @@ def test_display_matrix(orientation: int, tmp_path: Path) -> None:
     assert np.abs(frame.astype(int) - shown)[4:-4:8, 4:-4:8].max() < 16
     if shutil.which("ffmpeg") is not None:
         assert np.array_equal(frame[None], by_command(path, (1, *shown.shape)))
+
+
+@pytest.mark.parametrize("short_side", [32, 100])
+def test_ordinary_pictures_are_resized_as_ever(tmp_path: Path, short_side: int) -> None:
+    """8 bit 4:2:0 of even size: by PyAV, whose rounding the recorded views have."""
+    noise = np.random.default_rng(0).integers(0, 255, (3, 12, 16, 3), dtype=np.uint8)
+    path = tmp_path / "a.mp4"
+    write_video(path, noise.repeat(4, axis=1).repeat(4, axis=2), fps=10)
+    with open_video(path, short_side=short_side) as reader, av.open(str(path)) as container:
+        height, width = reader.size
+        expected = [
+            frame.reformat(width, height, "rgb24").to_ndarray() for frame in container.decode(video=0)
+        ]
+        np.testing.assert_array_equal(reader.frames(range(3)).numpy(), expected)

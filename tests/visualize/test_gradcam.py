@@ -212,7 +212,7 @@ def test_classes_and_stage_by_name(run: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--class", "to the"], "--class to the: the model has no such class; did you mean to the left"),
+        (["--class", "to the"], "--class to the: no such class of the model; did you mean to the left"),
         (["--class", "up", "--top", "2"], "--class and --top"),
         (["--top", "0"], "--top: must be at least 1"),
         (["--stage", "res9"], "--stage res9: x3d_xs has stages stem, res2, res3, res4, res5"),

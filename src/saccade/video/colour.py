@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.filter import Graph
 from av.filter.context import FilterContext
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, VideoReformatter
 
 # Formats of 8 bit that FFmpeg converts without interpolating chroma, whatever the flags.
 _PLAIN = {"yuv420p", "yuv422p", "yuv444p", "rgb24", "bgr24", "gbrp"}
@@ -31,17 +31,21 @@ class RgbConverter:
     """Converts pictures to RGB of one size, uint8 (height, width, 3).
 
     Chroma is interpolated bicubically, the default of the command. Pictures of another size are scaled
-    bilinearly, which averages over the source pixels when it shrinks.
+    bilinearly, which averages over the source pixels when it shrinks; ordinary ones (`is_plain`) by PyAV's
+    ``reformat``, whose rounding the recorded views and trained models have.
     """
 
     def __init__(self, height: int, width: int) -> None:
         self._size = (height, width)
+        self._reformatter = VideoReformatter()
         self._key: tuple[object, ...] = ()
         self._graph: tuple[Graph, FilterContext, FilterContext]
 
     def __call__(self, picture: av.VideoFrame) -> np.ndarray:
         """The pixels; they are valid as long as the returned array is."""
         height, width = self._size
+        if (picture.height, picture.width) != self._size and is_plain(picture):
+            return _array(self._reformatter.reformat(picture, width, height, "rgb24", threads=1))
         # a graph takes pictures of one kind
         key = (picture.width, picture.height, picture.format.name, picture.colorspace, picture.color_range)
         if key != self._key:
@@ -55,9 +59,7 @@ class RgbConverter:
             self._key = ()  # the graph may hold the picture
             raise
         assert isinstance(rgb, av.VideoFrame)
-        plane = rgb.planes[0]
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-        return rows[:, : 3 * width].reshape(height, width, 3)
+        return _array(rgb)
 
     def _build(self, picture: av.VideoFrame) -> tuple[Graph, FilterContext, FilterContext]:
         height, width = self._size
@@ -76,3 +78,10 @@ class RgbConverter:
         scale = graph.add("scale", f"{width}:{height}:flags={flags}")
         graph.link_nodes(entrance, scale, graph.add("format", "pix_fmts=rgb24"), exit_).configure()
         return graph, entrance, exit_
+
+
+def _array(rgb: av.VideoFrame) -> np.ndarray:
+    """The pixels of an rgb24 picture, without a copy: (height, width, 3)."""
+    plane = rgb.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(rgb.height, plane.line_size)
+    return rows[:, : 3 * rgb.width].reshape(rgb.height, rgb.width, 3)
