@@ -28,6 +28,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,6 +42,7 @@ from saccade.plugins import imported_files
 if TYPE_CHECKING:
     import torch
 
+    from saccade.data.entries import Split
     from saccade.training.config import TrainConfig
 
 FORMAT = 1
@@ -395,3 +397,16 @@ def device_name(device: torch.device) -> str:
 
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.processor() or platform.machine()})"
+
+
+def data_of_run(settings: Mapping[str, Any], split: Split | None) -> tuple[str, str | None, Split]:
+    """The path, root and split of the data set of a run; for the split ``val`` (None) that it was validated
+    on. The path is empty without a run.
+    """
+    from saccade.data.datasets import evaluation_split
+
+    data, root = settings.get("data") or "", settings.get("root") or None
+    if split not in (None, "val") or not settings.get("val_data"):
+        return data, root, split or "val"
+    data, root = settings["val_data"], settings.get("val_root") or root
+    return data, root, "val" if settings.get("task") == "detection" else evaluation_split(data, root=root)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from argparse import ArgumentTypeError, Namespace
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,7 +18,6 @@ from saccade.errors import UsageError
 
 if TYPE_CHECKING:
     from saccade.clip import ClipSpec
-    from saccade.data.entries import Split
     from saccade.data.types import VideoDataset
     from saccade.inference import LoadedModel
 
@@ -324,29 +323,16 @@ def run_settings(source: str) -> dict[str, Any]:
     return run.settings if run.config_file.is_file() else {}
 
 
-def data_of_run(settings: Mapping[str, Any], split: Split | None) -> tuple[str, str | None, Split]:
-    """The path, root and split of the data set of a run; for the split ``val`` (None) that it was validated
-    on. The path is empty without a run.
-    """
-    from saccade.data.datasets import evaluation_split
-
-    data, root = settings.get("data") or "", settings.get("root") or None
-    if split not in (None, "val") or not settings.get("val_data"):
-        return data, root, split or "val"
-    data, root = settings["val_data"], settings.get("val_root") or root
-    return data, root, "val" if settings.get("task") == "detection" else evaluation_split(data, root=root)
-
-
 def dataset_from_flags(
     options: Namespace, *, class_names: Sequence[str] | None = None, allow_missing: bool = False
 ) -> VideoDataset:
     """Load the data set of ``--data``, ``--root`` and ``--split``; default: that of the run."""
     from saccade.data import load_dataset
+    from saccade.runs import data_of_run
 
     settings = run_settings(options.source)
     data, root, split = data_of_run({} if options.data else settings, options.split)
-    data = options.data or data
-    if not data:
+    if not (data := options.data or data):
         raise UsageError("give --data: class folders, a list file, Something-Something, Charades or AVA")
     return load_dataset(
         data,

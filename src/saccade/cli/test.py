@@ -21,7 +21,6 @@ from saccade.cli.flags import (
     add_model,
     add_source,
     check_folder,
-    data_of_run,
     load_from_flags,
     run_settings,
 )
@@ -55,6 +54,7 @@ def run(args: list[str]) -> int:
     """Test; 1 if a video could not be read."""
     from saccade.cli.console import show_progress
     from saccade.evaluation import evaluate
+    from saccade.runs import data_of_run
 
     options = _parser().parse_args(args)
     settings = run_settings(options.source)

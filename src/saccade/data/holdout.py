@@ -72,16 +72,16 @@ def _log_hold_out(path: str, total: int, held: int, single: tuple[str, ...], rul
 
 
 def check_separate(
-    train: Sequence[Entry | VideoItem], val: Sequence[Entry | VideoItem], *, source: str
+    train: Sequence[Entry | VideoItem], val: Sequence[Entry | VideoItem], *, source: str, strict: bool = True
 ) -> None:
     """Check that validation videos are not training videos. A few, as ids that a published list repeats, are
     a warning; so are other segments of one video (`with_splits`).
 
     Raises:
-        DataError: more than `MAX_SHARED` of the validation files are training files.
+        DataError: more than `MAX_SHARED` of the validation files are training files, and ``strict``.
     """
     message, fraction = shared_files(train, val)
-    if fraction > MAX_SHARED:
+    if strict and fraction > MAX_SHARED:
         raise DataError(
             f"{source}: validation: {message}; give each split its own files (two "
             "lists of the same relative paths need a folder each: root for data, val_root for val_data)"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -282,39 +282,9 @@ class Task(ABC):
         Raises:
             DataError: a data set cannot be used, or validation videos are in the training set.
         """
-        from saccade.data.holdout import check_separate
+        from saccade.tasks.data import load_splits
 
-        whole = bool(config.val_data) and not self.states_validation(config.data, config.root)
-        options = self.data_options(config, "train")
-        train_set = replace(
-            self.load_split(config.data, "all" if whole else "train", **options), split="train"
-        )
-        self.check_dataset(train_set, source=config.data, error=ConfigError)
-        self.check_training(train_set, source=config.data)
-        if not config.val_every:
-            return train_set, None
-        val_set = self._load_validation(config, train_set.class_names)
-        source = config.val_data or config.data
-        self.check_validation(val_set, source=source)
-        check_separate(train_set.items, val_set.items, source=source)
-        return train_set, val_set
-
-    def _load_validation(self, config: Any, class_names: tuple[str, ...]) -> VideoDataset:
-        if not config.val_data:
-            return self.load_split(config.data, "val", **self.data_options(config, "val"))
-        root = config.val_root or config.root
-        options = self.data_options(config.replace(root=root), "val")
-        if class_names and "class_names" in options:
-            options["class_names"] = class_names
-        split = "val" if self.states_validation(config.val_data, root) else "all"
-        val_set = replace(self.load_split(config.val_data, split, **options), split="val")
-        self.check_dataset(val_set, source=config.val_data)
-        if val_set.class_names != class_names:
-            raise DataError(
-                f"val_data: the {len(val_set.class_names)} classes of {config.val_data} are not the "
-                f"{len(class_names)} classes of {config.data}"
-            )
-        return val_set
+        return load_splits(self, config)
 
     def states_validation(self, path: str, root: str) -> bool:
         """Whether the data set at ``path`` has a validation or test split of its own."""
