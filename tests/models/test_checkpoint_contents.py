@@ -17,7 +17,7 @@ from test_weights import tiny
 from torch import Tensor, nn
 
 from saccade.errors import WeightsError
-from saccade.models import create_model, load_weights, save_weights
+from saccade.models import create_model, load_model, load_weights, save_weights
 from saccade.models.checkpoints import guess_models, read_state
 
 State = dict[str, Tensor]
@@ -272,3 +272,16 @@ def test_the_content_of_a_file_counts_not_its_suffix(state: State, tmp_path: Pat
     (tmp_path / "w.pth").rename(tmp_path / "pickle.safetensors")
     assert read_state(tmp_path / "tensors.pth").keys() == state.keys()
     assert_loaded(tmp_path / "pickle.safetensors", state)
+
+
+def test_a_header_of_any_length_is_read(tmp_path: Path) -> None:
+    """The file begins with the header's length, a multiple of 8: 0x80 is how a pickle begins, 0x50 a zip."""
+    source = create_model("x2d", num_classes=2, gamma_w=0.3, gamma_d=1)
+    path, begins = tmp_path / "best.safetensors", set()
+    for length in range(0, 264, 4):
+        save_weights(source, path, {"note": "x" * length})
+        begins.add(path.read_bytes()[0])
+        model, metadata = load_model(path)
+        assert metadata["note"] == "x" * length
+        assert all(torch.equal(model.state_dict()[key], value) for key, value in source.state_dict().items())
+    assert begins == set(range(0, 256, 8))

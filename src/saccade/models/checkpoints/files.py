@@ -159,9 +159,16 @@ def _is_safetensors(file: Path) -> bool:
     """
     with file.open("rb") as opened:
         head = opened.read(9)
-    if head[:2] == b"PK" or head[:1] == _PICKLE:
-        return False
-    return file.suffix == ".safetensors" or (head[8:] == b"{" and head[6:8] == b"\0\0")
+    if _begins_as_safetensors(head):
+        return True
+    return file.suffix == ".safetensors" and head[:2] != b"PK" and head[:1] != _PICKLE
+
+
+def _begins_as_safetensors(head: bytes) -> bool:
+    """Whether the first bytes are the length of a header, which is any number (one in 32 begins as a pickle
+    does), and the header's first one.
+    """
+    return head[6:9] == b"\0\0{"
 
 
 def _not_weights(file: Path) -> str:
@@ -171,6 +178,8 @@ def _not_weights(file: Path) -> str:
     start = head.lstrip().lower()
     if not head:
         return "is empty (0 bytes)"
+    if _begins_as_safetensors(head):
+        return ""
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the weights; fetch them with: git lfs pull"
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<error")):
