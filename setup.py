@@ -12,11 +12,13 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 SOURCES = Path("src/saccade/ops/native")
 BUILT = SOURCES.parent / "_native.so"  # where an install in place leaves it
@@ -66,13 +68,9 @@ class BuildNative(build_ext):
             for source in sorted(SOURCES.glob("*.cpp"))
             for name, flags in ({"core": []} if source.stem == "core" else sets).items()
         ]
+        self.failed = threading.Event()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            futures = [pool.submit(self.compile_one, *job) for job in jobs]
-            try:
-                compiled = [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # one that cannot compile leaves the others undone
-                raise
+            compiled = list(pool.map(lambda job: self.compile_one(*job), jobs))
         self.compiler.link_shared_object(
             [path for paths in compiled for path in paths],
             str(target),
@@ -89,13 +87,19 @@ class BuildNative(build_ext):
             os.replace(beside, BUILT)
 
     def compile_one(self, source: Path, name: str, flags: list[str]) -> list[str]:
-        return self.compiler.compile(
-            [str(source)],
-            output_dir=str(Path(self.build_temp) / name),
-            macros=[("SACCADE_ISA", name)],
-            extra_postargs=[*FLAGS, *flags],
-            depends=[str(header) for header in SOURCES.glob("*.h")],
-        )
+        if self.failed.is_set():  # one that cannot compile leaves the others undone
+            raise CompileError(f"{source.name} was not begun, since another source could not be compiled")
+        try:
+            return self.compiler.compile(
+                [str(source)],
+                output_dir=str(Path(self.build_temp) / name),
+                macros=[("SACCADE_ISA", name)],
+                extra_postargs=[*FLAGS, *flags],
+                depends=[str(header) for header in SOURCES.glob("*.h")],
+            )
+        except BaseException:
+            self.failed.set()
+            raise
 
 
 def sets_of_this_processor() -> dict[str, list[str]]:

@@ -236,8 +236,8 @@ def test_installing_with_a_compiler_that_fails_succeeds(stage: str, tmp_path: Pa
     assert run.returncode == 0, run.stderr
     assert 'building extension "saccade.ops._native" failed' in run.stderr
     calls = len((tmp_path / "calls").read_text().splitlines())
-    if stage == "compile":  # those begun side by side before the first failure is seen: no fixed number
-        assert calls >= 1
+    if stage == "compile":  # those begun side by side, and perhaps one more each, but not all
+        assert 1 <= calls <= 2 * (os.cpu_count() or 1)
     else:
         assert calls > len(_backend.NATIVE_FUNCTIONS)
 
