@@ -66,16 +66,11 @@ def _counted_anew(info: ModelInfo, overrides: dict[str, Any], options: Namespace
         return info
     import torch
 
-    from saccade.models import create_model
     from saccade.models.counts import count_macs, count_params
-    from saccade.models.registry import clip_options
 
     frames = options.frames or int(overrides.get("num_frames", info.frames))
-    if options.frames:
-        for_clip = clip_options(info.name, num_frames=frames, stride=info.stride, crop=info.train_crop)
-        overrides = for_clip | overrides
     with torch.device("meta"):
-        model = create_model(info.name, options.num_classes, **overrides)
+        model = _build(info, overrides, options)
     crops = (options.crop, options.crop) if options.crop else (info.train_crop, info.test_crop)
     try:
         gmacs = [count_macs(model, (1, 3, frames, crop, crop)) / 1e9 for crop in crops]
@@ -94,6 +89,18 @@ def _counted_anew(info: ModelInfo, overrides: dict[str, Any], options: Namespace
         gmacs_test=gmacs[1],
         top1=(),
     )
+
+
+def _build(info: ModelInfo, overrides: dict[str, Any], options: Namespace) -> Any:
+    """The model with the options, classes and frames of the flags."""
+    from saccade.models import create_model, model_info
+    from saccade.models.registry import clip_options
+
+    for_clip: dict[str, Any] = {}
+    if options.frames:
+        crop = model_info(info.name).train_crop
+        for_clip = clip_options(info.name, num_frames=options.frames, stride=info.stride, crop=crop)
+    return create_model(info.name, options.num_classes, **for_clip | overrides)
 
 
 def _record(info: ModelInfo, latencies: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +170,7 @@ def _latencies(
         if sys.stderr.isatty():
             print(f"timing {info.name} ...", end="\r", file=sys.stderr)
         measured[info.name] = {
-            "latency_ms": 1000 * _median_seconds(info, overrides, options.runs),
+            "latency_ms": 1000 * _median_seconds(info, overrides, options),
             "latency_runs": options.runs,
             "latency_threads": torch.get_num_threads(),
             "latency_device": "CPU",
@@ -171,12 +178,12 @@ def _latencies(
     return measured
 
 
-def _median_seconds(info: ModelInfo, overrides: dict[str, Any], runs: int) -> float:
+def _median_seconds(info: ModelInfo, overrides: dict[str, Any], options: Namespace) -> float:
     from saccade.evaluation.speed import Stopwatch, random_clips, take_turns
-    from saccade.models import create_model, memory_format
+    from saccade.models import memory_format
 
-    model = create_model(info.name, **overrides)
+    model = _build(info, overrides, options)
     layout = memory_format(model)
     clip = random_clips(1, info.frames, info.test_crop, "cpu", layout)
     model = model.to(memory_format=layout)
-    return take_turns([Stopwatch(model, clip, "forward")], runs)[0].median
+    return take_turns([Stopwatch(model, clip, "forward")], options.runs)[0].median

@@ -19,7 +19,8 @@ from saccade.cli.flags import (
     positive,
 )
 from saccade.cli.tables import aligned
-from saccade.errors import DataError, UsageError, WeightsError
+from saccade.cli.test import load_test_set
+from saccade.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
     from saccade.models.published import PublishedResult
@@ -42,10 +43,6 @@ def run(args: list[str]) -> int:
     """Measure; 1 if a video could not be read."""
     options = _parser().parse_args(args)
     rows, format_name = _rows(options)
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
     measured = [(row, result) for group in _groups(rows) for row, result in _measure(group, options)]
     records = [_record(row, result) for row, result in measured]
     if options.json:
@@ -146,19 +143,19 @@ def _rows(options: Namespace) -> tuple[list[PublishedResult], str]:
 
 def _that_fit(rows: list[PublishedResult], options: Namespace) -> tuple[list[PublishedResult], str]:
     """The rows with as many classes as the checkpoint, and the checkpoint's code base."""
-    from saccade.models import contract, create_model, load_weights
+    from saccade.models import create_model, load_weights
+    from saccade.models.checkpoints import num_classes_of, read_state
 
-    counts = [options.num_classes] if options.num_classes else list(dict.fromkeys(r.classes for r in rows))
-    for num_classes in counts:
-        model = create_model(options.model, num_classes)
-        report = load_weights(model, options.weights)
-        if set(contract.classifier_parameters(model)) <= set(report.mapped.values()):
-            fitting = [row for row in rows if options.num_classes or row.classes == num_classes]
-            return fitting, report.format
-    raise WeightsError(
-        f"{options.weights}: its classifier does not have {' or '.join(map(str, counts))} classes, as the "
-        f"published results of {options.model}; give --num-classes and --labels for other data"
-    )
+    state = read_state(options.weights)
+    num_classes = options.num_classes or num_classes_of(state, options.model)
+    fitting = [row for row in rows if options.num_classes or row.classes == num_classes]
+    if not fitting:
+        counts = " or ".join(dict.fromkeys(str(row.classes) for row in rows))
+        raise WeightsError(
+            f"{options.weights}: its classifier has {num_classes} classes, the published results of "
+            f"{options.model} are for {counts}; give --num-classes and --labels for other data"
+        )
+    return fitting, load_weights(create_model(options.model, num_classes), state).format
 
 
 def _groups(rows: Sequence[PublishedResult]) -> list[list[PublishedResult]]:
@@ -177,26 +174,22 @@ def _measure(rows: Sequence[PublishedResult], options: Namespace) -> list[tuple[
     from saccade.evaluation import evaluate
     from saccade.inference import load_for_inference
     from saccade.inference.loading import task_of
-    from saccade.models import create_model, load_weights
+    from saccade.models import create_model
 
     first = rows[0]
     num_classes = options.num_classes or first.classes
-    model = create_model(options.model, num_classes, **first.options)
-    load_weights(model, options.weights)
-    labels = options.labels or (None if options.num_classes else _LABELS.get(first.data))
     loaded = load_for_inference(
-        model, labels=labels, clip=first.clip, device=options.device, task=first.task, num_classes=num_classes
+        create_model(options.model, num_classes, **first.options),
+        weights=options.weights,
+        labels=options.labels or (None if options.num_classes else _LABELS.get(first.data)),
+        clip=first.clip,
+        device=options.device,
+        task=first.task,
     )
     task = task_of(loaded)
-    given = {"root": options.root, "val_fraction": 0.2, "allow_missing": options.allow_missing}
-    given |= {"detected": None, "min_score": 0.9}
-    names = loaded.class_names if loaded.named else None
-    dataset = task.load_test_split(options.data, options.split, given, class_names=names)
-    if len(dataset.class_names) != num_classes:
-        raise DataError(
-            f"{options.data}: has {len(dataset.class_names)} classes and the checkpoint {num_classes}; name "
-            "the classes of the checkpoint with --labels"
-        )
+    data_options = {"root": options.root, "val_fraction": 0.2, "allow_missing": options.allow_missing}
+    data_options |= {"detected": None, "min_score": 0.9}
+    dataset = load_test_set(task, loaded, options.data, options.split, data_options)
     views = list(dict.fromkeys(row.views or "1x1" for row in rows))
     with show_progress(f"testing {', '.join(views)}", unit="videos") as progress:
         results = evaluate(

@@ -71,7 +71,7 @@ def run(args: list[str]) -> int:
         data_options["root"] = options.root or root
         if split == "val" and not options.boxes:
             data_options["detected"] = settings.get("people", {}).get("val_boxes") or None
-    dataset = _dataset(task, loaded, data, split, data_options)
+    dataset = load_test_set(task, loaded, data, split, data_options)
     if not options.data and split == "all" and options.split != "all":
         dataset = replace(dataset, split="val")
     with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
@@ -234,13 +234,18 @@ def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _dataset(
+def load_test_set(
     task: Task,
     loaded: LoadedModel,
     data: str,
     split: str,
     data_options: dict[str, Any],
 ) -> VideoDataset:
+    """A split of a data set with the classes of the model.
+
+    Raises:
+        DataError: it has another number of classes.
+    """
     names = loaded.class_names if loaded.named else None
     dataset = task.load_test_split(data, split, data_options, class_names=names)
     if len(dataset.class_names) != len(loaded.class_names):
