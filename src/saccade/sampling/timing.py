@@ -77,8 +77,7 @@ class FrameTimes:
         """
         if self.times is None or not self.varies:
             return ((0, self.num_frames),)
-        longest = max(GAP_SECONDS, GAP_INTERVALS / self.fps)
-        cuts = (np.flatnonzero(np.diff(self.times) > longest) + 1).tolist()
+        cuts = (np.flatnonzero(np.diff(self.times) > self._longest_interval) + 1).tolist()
         every = tuple(zip([0, *cuts], [*cuts, self.num_frames], strict=True))
         return tuple(part for part in every if part[1] - part[0] > 1) or every
 
@@ -124,8 +123,7 @@ class FrameTimes:
     def _ends(self) -> Seconds:
         assert self.times is not None
         after = np.append(self.times[1:], np.inf)
-        longest = max(GAP_SECONDS, GAP_INTERVALS / self.fps)
-        return np.where(after - self.times > longest, self.times + 1.0 / self.fps, after)
+        return np.where(after - self.times > self._longest_interval, self.times + 1.0 / self.fps, after)
 
     def at(self, seconds: ArrayLike) -> Indices:
         """The frames shown at these times: the last at or before each, the first before the video begins."""
@@ -134,6 +132,10 @@ class FrameTimes:
         else:
             found = np.searchsorted(self.times, np.asarray(seconds) + self._slack, side="right") - 1
         return np.clip(found, 0, self.num_frames - 1)
+
+    @property
+    def _longest_interval(self) -> float:
+        return max(GAP_SECONDS, GAP_INTERVALS / self.fps)
 
     @property
     def _slack(self) -> float:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import av
@@ -77,7 +78,7 @@ class VideoIndex:
     strict: bool
     plain_colour: bool
 
-    @property
+    @cached_property
     def times(self) -> np.ndarray:
         """(num_frames,) presentation time of each frame in seconds, rising; ``frame / fps`` where the file
         states none (AVI, raw streams).
