@@ -32,13 +32,7 @@ class Cases:
     good = _GOOD
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._seeds = folder, folder / "seeds"
-        shutil.rmtree(self._seeds, ignore_errors=True)
-        self._seeds.mkdir(parents=True)
-        tiny.make_clips(self._seeds / "clips", per_class=6, num_val=3)
-        import saccade.training.run as training_run
-
-        training_run._report = lambda trainer: None  # type: ignore[assignment]
+        self._folder, self._seeds = folder, tiny.make_seeds(folder)
         command = Command(self._arguments(self._seeds / "train"), self._seeds / "train.log")
         command.wait(_WAIT)
         assert command.code == 0, command.said[-500:]
@@ -110,8 +104,7 @@ class Cases:
             children.stage("resumed", 60)
             if self._mounts:
                 subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-            resume = ["--resume"] if run.last.is_file() else ["--overwrite"] if run.exists() else []
-            again = Command([*self._arguments(out), *resume], self._folder / f"{os.getpid()}.log")
+            again = Command([*self._arguments(out), *tiny.to_go_on(out)], self._folder / f"{os.getpid()}.log")
             again.wait(_WAIT)
             if again.code != 0:
                 return {"outcome": f"resumed, exit code {again.code}", "detail": again.said[-600:]}

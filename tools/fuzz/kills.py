@@ -14,8 +14,6 @@ from typing import Any
 from tools.fuzz import children, tiny
 from tools.fuzz.commands import Command, differences, run_results, search_results
 
-from saccade.runs import Run
-
 _GOOD = {
     "resumed, equal": "killed once or twice, resumed, and the results are those of the undisturbed command",
     "ended before": "the command was done before its moment came, and its results are the same",
@@ -32,14 +30,7 @@ class Cases:
     good = _GOOD
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._seeds = folder, folder / "seeds"
-        shutil.rmtree(self._seeds, ignore_errors=True)
-        self._seeds.mkdir(parents=True)
-        tiny.make_clips(self._seeds / "clips", per_class=6, num_val=3)
-        # pictures take longer than these runs; in this process, so that children inherit it
-        import saccade.training.run as training_run
-
-        training_run._report = lambda trainer: None  # type: ignore[assignment]
+        self._folder, self._seeds = folder, tiny.make_seeds(folder)
         self._seconds: dict[str, float] = {}
         for kind in ("train", "train with workers", "predict", "expand"):
             command = Command(self._arguments(kind, self._seeds / kind), self._seeds / f"{kind}.log")
@@ -148,6 +139,4 @@ class Cases:
         if kind == "expand":
             begun = (out / "expansion.jsonl").exists() and (out / "expansion.jsonl").stat().st_size > 0
             return [*_SEARCH[:3], "--resume", "--out", str(out)] if begun else self._arguments(kind, out)
-        run = Run(out)
-        resume = ["--resume"] if run.last.is_file() else ["--overwrite"] if run.exists() else []
-        return [*self._arguments(kind, out), *resume]
+        return [*self._arguments(kind, out), *tiny.to_go_on(out)]

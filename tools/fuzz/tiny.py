@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 
+from saccade.runs import Run
 from saccade.video import write_video
 
 FLAGS = shlex.split("""
@@ -35,6 +37,26 @@ def make_clips(root: Path, *, per_class: int = 8, num_val: int = 3) -> Path:
                     folder / f"{number}.mp4", frames.astype(np.uint8), fps=30, options={"preset": "ultrafast"}
                 )
     return root
+
+
+def make_seeds(folder: Path) -> Path:
+    """A new folder ``seeds`` with clips to train on. Trainings here and in children draw no report
+    from then on: pictures take longer than they do.
+    """
+    import saccade.training.run as training_run
+
+    training_run._report = lambda trainer: None  # type: ignore[assignment]
+    seeds = folder / "seeds"
+    shutil.rmtree(seeds, ignore_errors=True)
+    seeds.mkdir(parents=True)
+    make_clips(seeds / "clips", per_class=6, num_val=3)
+    return seeds
+
+
+def to_go_on(out: Path) -> list[str]:
+    """The flag that goes on with an interrupted training, or begins again where nothing was saved."""
+    run = Run(out)
+    return ["--resume"] if run.last.is_file() else ["--overwrite"] if run.exists() else []
 
 
 def train_command(
