@@ -222,6 +222,61 @@ def test_what_the_published_annotations_hold_is_taken(tmp_path: Path, caplog: py
     assert "1 actions end before they start, the first of video CCCCC" in told
 
 
+def frame_list(path: Path, labels: dict[str, list[str]]) -> Path:
+    """A list of frames of PySlowFast, with a folder of empty frames for every video beside it."""
+    rows = ["original_vido_id video_id frame_id path labels"]
+    for index, (video, cells) in enumerate(labels.items()):
+        (path.parent / video).mkdir(parents=True, exist_ok=True)
+        for frame, cell in enumerate(cells):
+            name = f"{video}/{video}-{frame + 1:06d}.jpg"
+            (path.parent / name).touch()
+            rows.append(f'{video} {index} {frame} {name} "{cell}"')
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def test_lists_of_frames_of_pyslowfast(tmp_path: Path):
+    labels = {"AAAAA": ["", "2,1", "1", "0", "1,0"], "BBBBB": ["", "2", ""]}
+    frame_list(tmp_path / "train.csv", labels)
+    frame_list(tmp_path / "val.csv", {"CCCCC": ["3"]})
+    dataset = load_dataset(tmp_path, "train")
+    assert dataset.class_names == ("c000", "c001", "c002", "c003")
+    assert [(item.num_frames, item.fps, item.duration) for item in dataset.items] == [
+        (5, 24.0, 5 / 24),
+        (3, 24.0, 3 / 24),
+    ]
+    assert dataset.items[0].actions == (
+        Action(1, 0.5 / 24, 2.5 / 24),
+        Action(2, 0.5 / 24, 1.5 / 24),
+        Action(0, 2.5 / 24, 4.5 / 24),
+        Action(1, 3.5 / 24, 4.5 / 24),
+    )
+    for item, cells in zip(dataset.items, labels.values(), strict=True):
+        assert Path(item.path).name in labels
+        present = active_at(item.actions, np.arange(len(cells)) / 24, 4)
+        expected = [sorted(int(label) for label in cell.split(",") if label) for cell in cells]
+        assert [np.flatnonzero(frame).tolist() for frame in present.T] == expected
+        assert ActionTable([item], 4).between(0, 1 / 24, 2 / 24).tolist() == [
+            any(label in frame for frame in expected[1:3]) for label in range(4)
+        ]
+    assert load_dataset(tmp_path / "val.csv", "val").items[0].actions == (Action(3, 0.0, 0.5 / 24),)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("AAAAA 0 1 AAAAA/AAAAA-000002.jpg", "train.csv:3: 'AAAAA 0 1 .*' is not 'original_vido_id"),
+        ('AAAAA 0 1 AAAAA/AAAAA-000002.jpg "run"', "train.csv:3: 'AAAAA 0 1 .*' is not 'original_vido_id"),
+        ('AAAAA 0 4 AAAAA/AAAAA-000005.jpg "1"', "train.csv:3: frame 4 of video AAAAA follows 1 frames"),
+    ],
+)
+def test_a_malformed_frame_is_named_and_refused(tmp_path: Path, row: str, message: str):
+    path = frame_list(tmp_path / "train.csv", {"AAAAA": [""]})
+    path.write_text(path.read_text() + row + "\n")
+    with pytest.raises(DataError, match=message):
+        load_dataset(path, "train")
+
+
 @pytest.mark.real_data
 def test_real_entries(real_data: Path, tmp_path: Path):
     shutil.copy(real_data / "charades_sample.json", tmp_path / "charades.json")

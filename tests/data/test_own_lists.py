@@ -515,13 +515,3 @@ def test_list_of_frame_folders_in_rawframes(tmp_path: Path) -> None:
         (str(tmp_path / "rawframes/hop/0"), 0, 1),
         (str(tmp_path / "rawframes/run/1"), 1, 1),
     ]
-
-
-def test_lists_of_frames_of_pyslowfast(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{video}/{video}-00000{i}.jpg" for video in ("AAAAA", "BBBBB") for i in (1, 2)))
-    rows = ['AAAAA 0 0 AAAAA/AAAAA-000001.jpg "2,1"', 'AAAAA 0 1 AAAAA/AAAAA-000002.jpg "1,0"']
-    rows += ['BBBBB 1 0 BBBBB/BBBBB-000001.jpg ""', 'BBBBB 1 1 BBBBB/BBBBB-000002.jpg "2"']
-    path = listed(tmp_path, "original_vido_id video_id frame_id path labels\n" + "\n".join(rows) + "\n")
-    dataset = load_dataset(path, "all")
-    assert labels(dataset) == {"AAAAA": ["2", "1", "0"], "BBBBB": ["2"]}
-    assert [(item.num_frames, item.fps) for item in dataset.items] == [(2, 24.0), (2, 24.0)]

@@ -5,6 +5,8 @@
                 Charades_v1_classes.txt (``c000 Holding some clothes``, ...)
     one file    charades.json of pytorch-i3d and X3D-Multigrid:
                 ``{"001YG": {"subset": "training", "duration": 30.96, "actions": [[146, 0.0, 16.3]]}, ...}``
+    frames      frame_lists/train.csv and val.csv of PySlowFast, a line a frame:
+                ``001YG 0 12 001YG/001YG-000013.jpg "92,147"``
 
 Any CSV file with columns ``id`` and ``actions`` is read in the same way, whatever its name. The videos are
 files (Charades_v1_480/001YG.mp4) or folders of frames at 24 a second (Charades_v1_rgb/001YG/...).
@@ -41,6 +43,7 @@ from saccade.data.entries import (
     read_json,
     read_text,
     same_but_for_split,
+    shorten,
     split_in_name,
     split_of,
 )
@@ -54,6 +57,7 @@ FRAME_RATE = 24.0
 NUM_CLASSES = 157
 
 _COLUMNS = ("id", "actions")
+_FRAME_COLUMNS = ["original_vido_id", "video_id", "frame_id", "path", "labels"]  # PySlowFast's spelling
 _FORM = "'cNNN start end', such as 'c092 11.90 21.20'"
 _LIST_FOLDERS = ("", "Charades", "charades", "annotations", "data")
 _VIDEO_FOLDERS = ("Charades_v1_480", "Charades_v1", "Charades_v1_rgb", "videos", "frames", "rgb")
@@ -136,8 +140,13 @@ def _is_list(path: Path) -> bool:
     if path.suffix.lower() == ".json":
         is_of_videos = re.match(r'\s*\{\s*"[^"]*"\s*:\s*\{', head) is not None and '"subset"' in head
         return is_of_videos and '"annotations"' not in head  # that is Kinetics
-    columns = [name.strip().strip('"').lower() for name in head.partition("\n")[0].split(",")]
-    return all(name in columns for name in _COLUMNS)
+    header = head.partition("\n")[0]
+    columns = [name.strip().strip('"').lower() for name in header.split(",")]
+    return all(name in columns for name in _COLUMNS) or _is_frame_header(header)
+
+
+def _is_frame_header(line: str) -> bool:
+    return line.split() == _FRAME_COLUMNS
 
 
 def _siblings(path: Path) -> dict[str | None, Path]:
@@ -168,7 +177,7 @@ def read_lists(
     """
     entries: list[Entry] = []
     for split, path in lists.files.items():
-        rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
+        rows = _rows(path)
         entries += [replace(entry, split=entry.split or split) for entry in rows]
     if not entries:
         raise DataError(f"{next(iter(lists.files.values()))}: no videos in this list")
@@ -178,8 +187,15 @@ def read_lists(
     return names, _with_paths(entries, lists, root)
 
 
-def _csv_rows(path: Path) -> Iterator[Entry]:
-    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+def _rows(path: Path) -> Iterator[Entry]:
+    if path.suffix.lower() == ".json":
+        return _json_rows(path)
+    text = read_text(path)
+    return _frame_rows(path, text) if _is_frame_header(text.partition("\n")[0]) else _csv_rows(path, text)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Entry]:
+    reader = csv.reader(io.StringIO(text), strict=True)
     header = [name.strip().lower() for name in next(reader)]
     place = {name: header.index(name) for name in (*_COLUMNS, "length", "subject") if name in header}
     try:
@@ -209,6 +225,46 @@ def _action(text: str, where: str, video: str) -> Action:
     if match is None:
         raise DataError(f"{where}: video {video}: the action {text.strip()!r} is not of the form {_FORM}")
     return _checked_action(match[1], match[2], match[3], f"{where}: video {video}: the action {text!r}")
+
+
+def _frame_rows(path: Path, text: str) -> Iterator[Entry]:
+    """The videos of a list of frames. A label's action lasts as long as consecutive frames have the label."""
+    frames: dict[str, list[list[int]]] = {}  # labels of each frame
+    places: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines()[1:], start=2):
+        cells = line.split()
+        if not cells:
+            continue
+        where = f"{path}:{number}"
+        labels = cells[4].strip("\"'").split(",") if len(cells) == len(_FRAME_COLUMNS) else ["?"]
+        if not all(label.isdecimal() for label in labels if label):
+            raise DataError(
+                f"{where}: {shorten(line)!r} is not '{' '.join(_FRAME_COLUMNS)}', such as "
+                "'001YG 0 12 001YG/001YG-000013.jpg \"92,147\"'"
+            )
+        video = os.path.basename(os.path.dirname(cells[3])) or cells[0]
+        places.setdefault(video, where)
+        listed = frames.setdefault(video, [])
+        if cells[2] != str(len(listed)):
+            raise DataError(f"{where}: frame {cells[2]} of video {video} follows {len(listed)} frames")
+        listed.append([int(label) for label in labels if label])
+    for video, of_frames in frames.items():
+        duration = len(of_frames) / FRAME_RATE
+        entry = _entry(video, _actions_of_frames(of_frames), duration, places[video])
+        yield replace(entry, num_frames=len(of_frames))
+
+
+def _actions_of_frames(labels: list[list[int]]) -> list[Action]:
+    """The runs of frames with a label, from half a frame before the first to half a frame after the last."""
+    actions: list[Action] = []
+    starts: dict[int, int] = {}
+    for frame, present in enumerate([*labels, []]):
+        for label in [label for label in starts if label not in present]:
+            start = max(0.0, starts.pop(label) - 0.5)
+            actions.append(Action(label, start / FRAME_RATE, (frame - 0.5) / FRAME_RATE))
+        for label in present:
+            starts.setdefault(label, frame)
+    return sorted(actions, key=lambda action: (action.start, action.label))
 
 
 def _json_rows(path: Path) -> Iterator[Entry]:

@@ -30,7 +30,6 @@ from saccade.video.folders import is_hidden, is_video_name
 LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".lst", ".list")
 
 _MMACTION_LIST = re.compile(r".+_list_(videos|rawframes)")  # kinetics400_train_list_videos.txt
-_FRAME_HEADER = ["original_vido_id", "video_id", "frame_id", "path", "labels"]  # PySlowFast, Charades
 _UCF_LIST = re.compile(r"(?:train|test)list\d+")
 
 
@@ -85,8 +84,6 @@ def _read_entries(file: Path, base: Path) -> list[Entry]:
     lines = [(number, line) for number, line in lines if line and not _is_comment(line)]
     if not lines:
         raise DataError(f"{file}: empty; expected lines of 'path label'")
-    if lines[0][1].split() == _FRAME_HEADER:
-        return _videos_of_frames(file, lines[1:], base)
     header = find_header([line for _, line in lines[:2]], base)
     if header is not None:
         return read_table(file, text, base, header)
@@ -156,23 +153,6 @@ def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
             )
         found.setdefault(split, path)
     return found
-
-
-def _videos_of_frames(file: Path, lines: list[tuple[int, str]], base: Path) -> list[Entry]:
-    """PySlowFast's lists for Charades, a line a frame: each video with the labels of all its frames."""
-    found: dict[str, Entry] = {}
-    for number, line in lines:
-        cells = line.split()
-        if len(cells) != len(_FRAME_HEADER):
-            raise DataError(f"{file}:{number}: {shorten(line)!r} is not '{' '.join(_FRAME_HEADER)}'")
-        labels = tuple(label for label in cells[4].strip("\"'").split(",") if label)
-        folder = os.path.join(base, os.path.dirname(cells[3]))
-        entry = found.setdefault(
-            cells[0], Entry(folder, "", f"{file}:{number}", num_frames=0, fps=24.0, labels=())
-        )
-        merged = tuple(dict.fromkeys((*(entry.labels or ()), *labels)))
-        found[cells[0]] = replace(entry, labels=merged, num_frames=(entry.num_frames or 0) + 1)
-    return list(found.values())
 
 
 def _ucf_entry(file: Path, number: int, line: str, base: Path) -> Entry:
