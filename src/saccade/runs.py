@@ -172,6 +172,11 @@ class Run:
         return rows, len(lines) - len(rows)
 
     @property
+    def num_validations(self) -> int:
+        """Number of validations in metrics.jsonl, of which the best chose the weights."""
+        return sum("val_loss" in row or "val_seconds" in row for row in self.metrics()[0])
+
+    @property
     def num_steps(self) -> int:
         """Number of optimiser steps done."""
         return int(self._progress().get("step", 0))

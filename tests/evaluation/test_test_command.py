@@ -53,7 +53,9 @@ def test_several_view_sets_give_tables_scores_and_the_sparse_view_curve(
         "protocol: clips of 4 frames x stride 3 at 30 fps, short side 32, crop 32, temporal rule pyslowfast",
         "6 videos, 3 classes",
         "GMACs x views",
-        "clips/s on cpu in float32",
+        "clips/s with decoding on cpu in float32",
+        "95 % interval",
+        "time is worth",
         "class (worst first)",
         "saved to run/test",
     ):
@@ -63,6 +65,10 @@ def test_several_view_sets_give_tables_scores_and_the_sparse_view_curve(
     assert {"val_sparse_views.svg", "val_sparse_views.png", "val_confusion_2x3.svg"} <= files
     record = json.loads((place / "run" / "test" / "val_result.json").read_text())
     assert [result["views"] for result in record["results"]] == ["1x1", "2x1", "2x3"]
+    controls = record["results"][2]["controls"]
+    assert (controls["views"], controls["num_videos"]) == ("1x1", 6)
+    passes = [(each["name"], each["num_passes"]) for each in controls["controls"]]
+    assert passes == [("shuffle", 3), ("repeat", 1), ("reverse", 1)]
     loaded = TestResult.load(place / "run" / "test" / "val_scores_2x3.npz")
     assert loaded.top1 == record["results"][2]["top1"]
     assert loaded.class_names == tuple(NAMES)
@@ -78,6 +84,17 @@ def test_json_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]):
 def test_the_control_is_named_as_such(capsys: pytest.CaptureFixture[str]):
     assert main(["test", "run", "--workers", "0", "--shuffle-frames", "--out", "elsewhere"]) == 0
     assert "frames of each view are shuffled" in capsys.readouterr().out
+
+
+def test_controls_are_chosen_by_flags(capsys: pytest.CaptureFixture[str]):
+    flags = ["--controls", "shuffle", "--control-seeds", "2", "--control-clips", "4", "--seed", "5"]
+    common = ["test", "run", "--json", "--workers", "0", "--out", "elsewhere"]
+    assert main([*common, *flags]) == 0
+    found = json.loads(capsys.readouterr().out)["results"][0]["controls"]
+    assert [(each["name"], each["num_passes"]) for each in found["controls"]] == [("shuffle", 2)]
+    assert (found["num_videos"], found["num_tested"]) == (4, 6)
+    assert main([*common, "--no-controls"]) == 0
+    assert json.loads(capsys.readouterr().out)["results"][0]["controls"] is None
 
 
 def test_an_unreadable_video_is_named_and_the_exit_code_is_1(place: Path, capsys: pytest.CaptureFixture[str]):
@@ -104,6 +121,8 @@ def test_a_foreign_checkpoint_is_tested_with_its_model_named(capsys: pytest.Capt
     [
         (["run", "--views", "3"], 2, "CLIPSxCROPS"),
         (["run", "--temporal-rule", "middle"], 2, "known are saccade"),
+        (["run", "--controls", "mirror"], 2, "mirror"),
+        (["run", "--no-controls", "--control-seeds", "2"], 2, "--no-controls"),
         (["run/best.safetensors"], 2, "give --data"),
         (["run", "--data", "absent"], 2, "absent"),
         (["absent", "--data", "clips"], 2, "no such run folder"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from saccade.tasks import LocalizationResult, MultiLabelResult, TestResult
-from saccade.tasks.metrics import jackknife_error, proportion_error
+from saccade.tasks.statistics import jackknife_error, proportion_error
 
 
 def multi_label(rng: np.random.Generator, num: int, num_classes: int = 4) -> MultiLabelResult:

@@ -7,7 +7,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,9 @@ from saccade.cli.flags import (
     add_source,
     check_folder,
     load_from_flags,
+    positive,
     run_settings,
 )
-from saccade.cli.tables import bar, percent
 from saccade.errors import DataError, UsageError
 from saccade.sampling.views import PROTOCOLS, parse_views
 
@@ -32,12 +31,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from saccade.data.types import VideoDataset
+    from saccade.evaluation import Controls
     from saccade.inference import LoadedModel
     from saccade.tasks import Result, Task
 
 EXAMPLES = """examples:
   saccade test runs/my_run --views 10x1
   saccade test runs/my_run --data clips/ --views 1x1,3x1,10x1,10x3
+  saccade test runs/my_run --controls shuffle --control-seeds 10
   saccade test runs/my_run --data clips/ --views 3x1 --shuffle-frames
   saccade test runs/my_run --data something-something-v2 --views ssv2-1clip,ssv2-2clip-3crop
   saccade test runs/x3d_m_charades --data Charades --root Charades_v1_rgb --views 10x1,10x3
@@ -74,6 +75,7 @@ def run(args: list[str]) -> int:
     dataset = load_test_set(task, loaded, data, split, data_options)
     if not options.data and split == "all" and options.split != "all":
         dataset = replace(dataset, split="val")
+    controls = _controls(task, options)
     with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
         results = evaluate(
             loaded.model,
@@ -86,11 +88,13 @@ def run(args: list[str]) -> int:
             shuffle_frames=options.shuffle_frames,
             temporal_rule=options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade",
             seed=options.seed,
+            controls=controls,
             precision=options.precision,
             backend=options.backend,
             frames_fps=settings.get("frames_fps") if options.fps is None else options.fps,
             progress=progress,
         )
+    results = _with_selection(results, options.source)
     record: dict[str, Any] = {
         "model": loaded.name,
         "weights": loaded.origin,
@@ -105,7 +109,9 @@ def run(args: list[str]) -> int:
     if options.json:
         print_json(record)
     else:
-        _show(list(results.values()), record, num_rows=None if options.all_classes else _ROWS)
+        from saccade.cli.test_tables import show_results
+
+        show_results(list(results.values()), record, num_rows=None if options.all_classes else _ROWS)
         print(f"saved to {folder}: {', '.join(saved)}")
     return _report_failures(next(iter(results.values())), len(dataset))
 
@@ -133,6 +139,22 @@ def _parser() -> Parser:
         "--shuffle-frames", action="store_true", help="control: shuffle the frames of each view"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffling (default %(default)s)")
+    parser.add_argument(
+        "--controls",
+        metavar="NAMES",
+        help="also test one view of the same clips with rearranged frames: shuffle,repeat,reverse "
+        "(default: all three for single-label models, none for others)",
+    )
+    parser.add_argument("--no-controls", action="store_true", help="leave the controls out")
+    parser.add_argument(
+        "--control-seeds", type=positive, metavar="N", help="number of shuffles of each clip (default 3)"
+    )
+    parser.add_argument(
+        "--control-clips",
+        type=positive,
+        metavar="N",
+        help="make the controls on at most N videos, spread evenly (default 1000)",
+    )
     parser.add_argument(
         "--ensemble",
         choices=("max", "mean"),
@@ -206,6 +228,30 @@ def _task(loaded: LoadedModel, options: Namespace) -> Task:
     return replace(task, **{name: value for name, value in flags.items() if name in task_fields})
 
 
+def _controls(task: Task, options: Namespace) -> Controls | None:
+    """The controls that the flags ask for, by default those of a single-label model.
+
+    Raises:
+        UsageError: the flags contradict one another, or a control is unknown.
+    """
+    from saccade.evaluation import Controls
+
+    flags = ("controls", "control_seeds", "control_clips")
+    given = [f"--{name.replace('_', '-')}" for name in flags if getattr(options, name) is not None]
+    for flag in ("no_controls", "shuffle_frames"):
+        if getattr(options, flag) and given:
+            raise UsageError(f"{given[0]}: cannot be combined with --{flag.replace('_', '-')}")
+    if options.no_controls or options.shuffle_frames or not (given or task.tests_time_use):
+        return None
+    default = Controls()
+    return Controls(
+        names=tuple(options.controls.split(",")) if options.controls is not None else default.names,
+        num_seeds=options.control_seeds or default.num_seeds,
+        max_videos=options.control_clips or default.max_videos,
+        seed=options.seed,
+    )
+
+
 def _default_split(options: Namespace, settings: Mapping[str, Any]) -> str:
     """``val``, or ``all`` of a list or folder without splits that nothing was held out of."""
     from saccade.data.datasets import stated_splits
@@ -255,6 +301,20 @@ def load_test_set(
             "data set of their training"
         )
     return dataset
+
+
+def _with_selection(results: dict[str, Any], source: str) -> dict[str, Any]:
+    """The results with the number of validations whose best chose the weights, if it was on these videos."""
+    from saccade.runs import Run
+    from saccade.tasks import load_result
+
+    run = Run(source if Path(source).is_dir() else Path(source).parent)
+    if not run.val_scores.is_file():
+        return results
+    chosen_on = {os.path.realpath(path) for path in load_result(run.val_scores).paths}
+    if not any(os.path.realpath(path) in chosen_on for path in next(iter(results.values())).paths):
+        return results
+    return {name: replace(result, num_validations=run.num_validations) for name, result in results.items()}
 
 
 def _report_failures(result: Result, total: int) -> int:
@@ -322,112 +382,3 @@ def _charts(results: Sequence[Result], model: str) -> dict[str, Figure]:
         name = figure_name(largest.score_name)
         charts["sparse_views"] = sparse_view_chart(points, label=model, figure_name=name)
     return charts
-
-
-# -------------------------------------------------------------------------------------------------- tables
-
-
-def _show(results: Sequence[Result], record: dict[str, Any], *, num_rows: int | None) -> None:
-    """Print protocol, metrics of each view set, cost, and the classes for the view set with most views.
-
-    Args:
-        record: model, weights, data, split, device and precision.
-        num_rows: number of classes in the table, worst first; None shows all.
-    """
-    from rich.markup import escape
-
-    from saccade.cli.console import output
-    from saccade.tasks import figure_name, figure_note
-
-    console, first = output(), results[0]
-    title = f"\n[bold]{escape(record['model'])}[/] from {escape(record['weights'])}"
-    console.print(title, soft_wrap=True)
-    console.print(
-        f"on {escape(record['data'])} ({record['split']}): {first.num_videos} videos, "
-        f"{len(first.class_names)} classes",
-        soft_wrap=True,
-    )
-    for line in dict.fromkeys(result.protocol_text() for result in results):  # without duplicates
-        console.print(line, soft_wrap=True, markup=False)
-    if first.shuffled:
-        console.print("[yellow]control: the frames of each view are shuffled[/]", soft_wrap=True)
-    console.print()
-    names = _shown_figures(first)
-    console.print(_figures(results, names))
-    for name in names:
-        if note := figure_note(name):
-            console.print(f"{figure_name(name)}: {note}", style="dim", soft_wrap=True)
-    console.print(
-        f"{first.num_params / 1e6:.2f} M parameters; {first.clips_per_second:.1f} clips/s "
-        f"on {record['device']} in {record['precision']}; {first.seconds:.1f} s, "
-        f"{100 * first.data_wait:.0f} % of it waiting for video\n",
-        style="dim",
-        soft_wrap=True,
-    )
-    _show_classes(max(results, key=lambda result: result.num_views), num_rows)
-
-
-def _shown_figures(result: Result) -> list[str]:
-    """The metrics that have a value; top-5 only for more than five classes."""
-    few = len(result.class_names) <= 5
-    return [
-        name for name, value in result.figures.items() if isfinite(value) and not (few and name == "top5")
-    ]
-
-
-def _figures(results: Sequence[Result], names: Sequence[str]) -> Any:
-    from rich.table import Table
-
-    from saccade.tasks import figure_name
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    pairs = [getattr(result, "pair_accuracy", float("nan")) for result in results]
-    with_pairs = any(map(isfinite, pairs))
-    table.add_column("views")
-    for heading in (*map(figure_name, names), *(["within pairs"] * with_pairs), "GMACs/video"):
-        table.add_column(heading, justify="right")
-    table.add_column("GMACs x views", style="dim", justify="right")
-    for result, pair_accuracy in zip(results, pairs, strict=True):
-        values = [
-            f"{result.figures[name]:.4g}" if name in result.metrics else percent(result.figures[name])
-            for name in names
-        ]
-        table.add_row(
-            result.views,
-            *values,
-            *([percent(pair_accuracy)] * with_pairs),
-            f"{result.gmacs_per_video:.4g}",
-            f"{result.gmacs_per_view:.4g} x {result.num_views:.4g}",
-        )
-    return table
-
-
-def _show_classes(result: Result, num_rows: int | None) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from saccade.cli.console import output
-    from saccade.tasks.metrics import most_confused
-
-    classes, console = result.class_table(), output()
-    if classes is None:
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class (worst first)")
-    table.add_column(classes.value, justify="right")
-    table.add_column("", width=12)
-    for heading in classes.columns:
-        table.add_column(heading, justify="right")
-    for name, value, cells in classes.rows[:num_rows]:
-        table.add_row(escape(name), percent(value), f"[cyan]{bar(value, 12)}[/]", *map(escape, cells))
-    console.print(table)
-    num_hidden = len(classes.rows) - len(classes.rows[:num_rows])
-    if num_hidden:
-        console.print(f"... and {num_hidden} better classes (--all-classes)", style="dim")
-    confused = [] if classes.confusion is None else most_confused(classes.confusion, 5)
-    if confused:
-        names = result.class_names
-        console.print(f"\n[bold]most confused[/] ({result.views})")
-        for true, predicted, count in confused:
-            console.print(f"  {count:>4} x {escape(names[true])} predicted as {escape(names[predicted])}")
-    console.print()

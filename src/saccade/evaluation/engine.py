@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from saccade.clip import ClipSpec
 from saccade.data.types import VideoDataset
 from saccade.data.workers import loader_options, lost_worker, num_processes, worker_died, workers_for
 from saccade.errors import DataError, UsageError, VideoError
+from saccade.evaluation.controls import ORDERED, Arrangement, ControlPass, Controls, arrange
 from saccade.evaluation.reading import Chunk, VideoSource, cut_views, prefetch_decode
 from saccade.evaluation.scorer import Precision, Scorer, evaluating, model_device
 from saccade.models.counts import count_macs, count_params
@@ -30,6 +31,7 @@ from saccade.sampling.timing import FrameTimes
 from saccade.tasks import get_task, with_metrics
 from saccade.tasks.base import Outcome, Task, View
 from saccade.tasks.result import Failure
+from saccade.tasks.time_use import TimeUse
 from saccade.video import Backend
 
 _NAMED_FAILURES = 20  # failures that are logged as they happen; the result lists all of them
@@ -50,6 +52,7 @@ def evaluate(
     temporal_rule: str = "saccade",
     shuffle_frames: bool = False,
     seed: int = 0,
+    controls: Controls | None = None,
     precision: Precision = "float32",
     backend: Backend = "auto",
     frames_fps: float | None = None,
@@ -82,6 +85,8 @@ def evaluate(
         batch_size: maximum number of views per forward pass; None chooses by memory.
         temporal_rule: one of `saccade.sampling.temporal.RULES`, for views without a protocol.
         shuffle_frames: permute the frames of every view with ``seed``, as a control without temporal order.
+        controls: also test the same clips with their frames shuffled, repeated and reversed, for
+            `Result.time_use`. Not made of clips of one frame.
         backend: decoder, see `saccade.open_video`.
         frames_fps: frame rate of folders of frames if the data set has none; None: 30.
         progress: called with (videos done, videos in all) of this rank, at the start and after each video.
@@ -109,13 +114,18 @@ def evaluate(
         if clip is None:
             raise UsageError("clip: a data set of videos needs clip=ClipSpec(...)")
         _check_protocol(dataset, clip, temporal_rule, sets, chosen)
+    elif not hasattr(dataset, "__len__"):
+        raise UsageError("evaluate() needs a map-style data set, with __getitem__ and __len__")
+    control = None
+    if controls and not shuffle_frames and (clip is None or clip.num_frames > 1):
+        control = ControlPass(controls, scorer, sets, len(cast(Any, dataset)))
+    if isinstance(dataset, VideoDataset):
         videos = VideoSource(
             dataset,
             chosen,
-            clip,
-            tuple(sets.values()),
+            cast(ClipSpec, clip),
+            control.decoded_sets if control else tuple(sets.values()),
             temporal_rule,
-            seed if shuffle_frames else None,
             backend=backend,
             frames_fps=frames_fps,
             pin_memory=home.type == "cuda",
@@ -123,12 +133,19 @@ def evaluate(
         source = Videos(videos, home)
     else:
         chosen.items_of(())  # raises if tensors cannot have the labels of the task
-        source = Tensors(dataset, clip, home, sets, shuffle=shuffle_frames)
-    if not hasattr(dataset, "__len__"):
-        raise UsageError("evaluate() needs a map-style data set, with __getitem__ and __len__")
-    positions = range(rank, len(dataset), world)
+        source = Tensors(dataset, clip, home, sets)
+    positions = range(rank, len(cast(Any, dataset)), world)
     with evaluating(model):
-        partial = run_pass(source, positions, scorer, workers, progress)
+        partial = run_pass(
+            source,
+            positions,
+            scorer,
+            workers,
+            progress,
+            sets=tuple(sets.values()),
+            shuffle_seed=seed if shuffle_frames else None,
+            controls=control,
+        )
     whole = _gather(partial, world, group)
     if not whole.scores:
         if not whole.failures:
@@ -147,7 +164,25 @@ def evaluate(
     }
     size = clip or ClipSpec(num_frames=shape[1], stride=1, crop=shape[2], short_side=shape[2])
     outcome = Outcome(whole.scores, whole.videos, sets, common, size, temporal_rule)
-    return {name: with_metrics(result) for name, result in chosen.results(tested, outcome).items()}
+    results = {name: with_metrics(result) for name, result in chosen.results(tested, outcome).items()}
+    if control is None or not whole.controls:
+        return results
+    time_use = _time_use(chosen, tested, control, whole, outcome)
+    return {name: replace(result, time_use=time_use) for name, result in results.items()}
+
+
+def _time_use(
+    task: Task, dataset: VideoDataset, control: ControlPass, whole: PartialScores, outcome: Outcome
+) -> TimeUse:
+    """The results of the controls, compared with those of the ordered frames."""
+    found: dict[str, list[Any]] = {}
+    for (name, _), scores in whole.controls.items():
+        paths = tuple(dataset.items[i].path for i in sorted(scores))
+        common = {**outcome.common, "paths": paths}
+        arranged = replace(outcome, scores=scores, sets=control.wanted, common=common)
+        found.setdefault(name, []).extend(task.results(dataset, arranged).values())
+    (ordered,) = found.pop(ORDERED)
+    return TimeUse.of(ordered, found, num_tested=len(whole.scores))
 
 
 # --- the pass over the items -----------------------------------------------------------------------------
@@ -155,13 +190,14 @@ def evaluate(
 
 @dataclass
 class PartialScores:
-    """The results of one process of a test, by position in the data set."""
+    """The results of one process of a test, by position in the data set. ``controls``: by arrangement."""
 
     scores: dict[int, Any] = field(default_factory=dict)
     videos: dict[int, FrameTimes] = field(default_factory=dict)
     labels: dict[int, Any] = field(default_factory=dict)
     failures: dict[int, Failure] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
+    controls: dict[Arrangement, dict[int, Any]] = field(default_factory=dict)
     num_clips: int = 0
     seconds: float = 0.0
     waited: float = 0.0
@@ -185,21 +221,40 @@ def run_pass(
     scorer: Scorer,
     workers: int,
     progress: Progress = ignore,
+    *,
+    sets: tuple[Any, ...] = (),
+    shuffle_seed: int | None = None,
+    controls: ControlPass | None = None,
 ) -> PartialScores:
-    """Run the items at ``positions`` through the model and merge their views as the task does."""
+    """Run the items at ``positions`` through the model and merge their views as the task does.
+
+    Args:
+        sets: the view sets to merge.
+        shuffle_seed: seed of a permutation of the frames of every view; None keeps their order.
+        controls: also run with the frames rearranged.
+    """
     partial = PartialScores()
     if not positions:
         return partial
     start = time.perf_counter()
     progress(0, len(positions))
-    with closing(source.views(positions, partial, workers, progress)) as views:  # ends the threads on errors
+    with closing(source.views(positions, partial, workers, progress)) as read:  # ends the threads on errors
+        views: Iterable[View] = read
+        if shuffle_seed is not None:
+            views = (arrange(view, ("shuffle", shuffle_seed)) for view in read)
+        if controls is not None:
+            views = controls.watch(read)
         for view, output in scorer.stream(views):
             before = partial.scores.get(view.position)
-            partial.scores[view.position] = scorer.task.merge(before, output, view, source.sets)
+            partial.scores[view.position] = scorer.task.merge(before, output, view, sets)
             partial.num_clips += 1
-    for position in partial.failures:  # a video may fail after some of its views
-        partial.scores.pop(position, None)
     partial.seconds = time.perf_counter() - start
+    if controls is not None:
+        partial.controls = controls.scores
+        partial.seconds -= controls.seconds
+    for position in partial.failures:  # a video may fail after some of its views
+        for scores in (partial.scores, *partial.controls.values()):
+            scores.pop(position, None)
     return partial
 
 
@@ -209,10 +264,6 @@ class Videos:
 
     source: VideoSource
     device: torch.device
-
-    @property
-    def sets(self) -> tuple[Any, ...]:
-        return self.source.sets
 
     def views(
         self, positions: Sequence[int], partial: PartialScores, workers: int, progress: Progress
@@ -248,11 +299,11 @@ class Tensors:
     """The clips of a map-style data set of (clip, label)."""
 
     def __init__(
-        self, dataset: Dataset[Any], clip: ClipSpec | None, device: torch.device, sets: Any, *, shuffle: bool
+        self, dataset: Dataset[Any], clip: ClipSpec | None, device: torch.device, sets: Mapping[str, Any]
     ) -> None:
-        if shuffle or list(sets) != ["1x1"]:
-            raise UsageError("a data set of clips has one view per clip; use views='1x1' without shuffling")
-        self.dataset, self.clip, self.device, self.sets = dataset, clip, device, tuple(sets.values())
+        if list(sets) != ["1x1"]:
+            raise UsageError("a data set of clips has one view per clip; use views='1x1'")
+        self.dataset, self.clip, self.device = dataset, clip, device
 
     def views(
         self, positions: Sequence[int], partial: PartialScores, workers: int, progress: Progress
@@ -304,7 +355,8 @@ class Tensors:
                 f"uint8 clips are frames (T, H, W, 3) and need clip=ClipSpec(...); got {tuple(pixels.shape)}"
             )
         planned = PlannedClip(tuple(range(len(pixels))), self.clip.short_side, "pyslowfast", {1: (1,)})
-        chunk = Chunk(FrameTimes(len(pixels), 30.0), pixels, ((planned, torch.arange(len(pixels)).numpy()),))
+        rows = torch.arange(len(pixels)).numpy()
+        chunk = Chunk(FrameTimes(len(pixels), 30.0), pixels, ((planned, rows),), rows)
         return next(cut_views([chunk], self.clip, self.device, position))
 
     def labelled(self, whole: PartialScores, task: Task) -> VideoDataset:
@@ -365,6 +417,8 @@ def _gather(partial: PartialScores, world: int, group: Any) -> PartialScores:
         whole.videos |= part.videos
         whole.labels |= part.labels
         whole.failures |= part.failures
+        for arrangement, scores in part.controls.items():
+            whole.controls.setdefault(arrangement, {}).update(scores)
         whole.shape = whole.shape or part.shape
         whole.num_clips += part.num_clips
         whole.waited += part.waited

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from queue import Empty, Full, Queue
 from typing import Generic, TypeVar
@@ -49,11 +49,13 @@ class Chunk:
         video: the times of all frames of the video.
         frames: the decoded frames of the clips, uint8 (N, H, W, 3).
         clips: each clip with its rows of ``frames``.
+        indices: index in the video of each decoded frame, (N,).
     """
 
     video: FrameTimes
     frames: Tensor
     clips: tuple[tuple[PlannedClip, NDArray[np.int64]], ...]
+    indices: NDArray[np.int64]
 
 
 def read_chunks(video: VideoReader, plan: VideoPlan, *, max_clips: int | None = None) -> Iterator[Chunk]:
@@ -78,7 +80,8 @@ def read_chunks(video: VideoReader, plan: VideoPlan, *, max_clips: int | None = 
             joined[np.searchsorted(needed, fresh)] = decoded
             decoded = joined
         held, frames = needed, decoded
-        yield Chunk(facts, frames, tuple((clip, np.searchsorted(needed, clip.frames)) for clip in clips))
+        placed = tuple((clip, np.searchsorted(needed, clip.frames)) for clip in clips)
+        yield Chunk(facts, frames, placed, plan.indices[needed])
 
 
 def _groups(
@@ -105,7 +108,7 @@ def cut_views(
     for chunk in chunks:
         frames = chunk.frames.to(device, non_blocking=True)
         for planned, rows in chunk.clips:
-            whole = frames[torch.from_numpy(rows).to(device)]
+            whole, indices = frames[torch.from_numpy(rows).to(device)], tuple(chunk.indices[rows].tolist())
             if WHOLE not in planned.crops:
                 height, width = short_side_size(whole.shape[1], whole.shape[2], planned.short_side)
                 whole = resize_to(whole, height, width)
@@ -114,7 +117,7 @@ def cut_views(
                 if crop != WHOLE:
                     top, left = crop_box(height, width, clip.crop, crop, planned.grid)
                     view = whole[:, top : top + clip.crop, left : left + clip.crop]
-                yield View(position, number, tag, view)
+                yield View(position, number, tag, view, indices)
                 number += 1
 
 
@@ -125,7 +128,6 @@ class VideoSource:
     Attributes:
         sets: the view sets.
         rule: temporal rule of the sets that do not fix one.
-        shuffle_seed: seed of the permutation of each clip's frames; None keeps their order.
     """
 
     dataset: VideoDataset
@@ -133,27 +135,25 @@ class VideoSource:
     clip: ClipSpec
     sets: tuple[Views, ...]
     rule: str = "saccade"
-    shuffle_seed: int | None = None
     backend: Backend = "auto"
     frames_fps: float | None = None
     pin_memory: bool = False
 
     def __call__(self, position: int) -> Iterator[Chunk]:
         """Open and decode one video, once for each decoding size of the view sets."""
-        seed = None if self.shuffle_seed is None else (self.shuffle_seed, position)
         for size in self.task.decode_sizes(self.clip, self.sets):
             with self.dataset.open(
                 position, short_side=size, backend=self.backend, frames_fps=self.frames_fps
             ) as video:
                 plan = self.task.plan(
                     video,
-                    PlanRequest(self.dataset, position, self.clip, self.sets, size, self.rule, seed),
+                    PlanRequest(self.dataset, position, self.clip, self.sets, size, self.rule),
                 )
                 if any(WHOLE not in planned.crops for planned in plan.clips):
                     check_crop(*video.size, self.clip.crop)
                 for chunk in read_chunks(video, plan):
                     pinned = chunk.frames.pin_memory() if self.pin_memory else chunk.frames
-                    yield Chunk(chunk.video, pinned, chunk.clips)
+                    yield replace(chunk, frames=pinned)
 
 
 # --- threads that decode ahead ---------------------------------------------------------------------------

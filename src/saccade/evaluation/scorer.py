@@ -64,7 +64,7 @@ class Scorer:
 
     def __call__(self, views: Sequence[View]) -> list[Any]:
         """The model's outputs for views of one size."""
-        size = self._size_for(views[0].pixels)
+        size = self.size_for(views[0].pixels)
         outputs: list[Any] = []
         while len(outputs) < len(views):
             try:
@@ -85,13 +85,13 @@ class Scorer:
                 yield from zip(waiting, self(waiting), strict=True)
                 waiting = []
             waiting.append(view)
-            if len(waiting) >= self._size_for(view.pixels):
+            if len(waiting) >= self.size_for(view.pixels):
                 yield from zip(waiting, self(waiting), strict=True)
                 waiting = []
         if waiting:
             yield from zip(waiting, self(waiting), strict=True)
 
-    def _size_for(self, pixels: Tensor) -> int:
+    def size_for(self, pixels: Tensor) -> int:
         """Views of this shape per forward pass."""
         if self.batch_size is None:
             need = 4 * pixels.numel() * _ACTIVATIONS_PER_INPUT

@@ -11,7 +11,7 @@ from statistics import fmean, variance
 from saccade.errors import SaccadeError
 from saccade.expansion.candidate import Candidate, Trial
 from saccade.expansion.config import Cost, Criterion
-from saccade.tasks.metrics import proportion_error
+from saccade.tasks.statistics import proportion_error
 
 SIGNIFICANT_ERRORS = 2.0
 """Two accuracies differ significantly if they are more than this many standard errors apart."""

@@ -56,7 +56,6 @@ def plan_video(
     *,
     decode_size: int | None = None,
     rule: str = "saccade",
-    shuffle_seed: tuple[int, ...] | None = None,
     times: NDArray[np.float64] | None = None,
 ) -> VideoPlan:
     """Plan the views of one video that are cut from frames decoded at one size.
@@ -65,8 +64,6 @@ def plan_video(
         decode_size: short side of the decoded frames; sets that decode at another size (`Views.decode_size`)
             are not planned. None: ``clip.short_side``.
         rule: temporal rule of the sets that do not fix one.
-        shuffle_seed: permute the frames of each clip; the permutation depends on this seed and the frames.
-            None keeps the order.
         times: `VideoReader.times`; None: the rate is constant.
     """
     size = clip.short_side if decode_size is None else decode_size
@@ -86,8 +83,7 @@ def plan_video(
         )
         cut_size = views.cut_size(clip.short_side, clip.crop)
         for frames in clips:
-            order = tuple(_shuffled(frames, shuffle_seed).tolist())
-            crops = found.setdefault((order, cut_size, views.grid), {})
+            crops = found.setdefault((tuple(frames.tolist()), cut_size, views.grid), {})
             for crop in range(views.num_crops) if views.num_crops > 1 else (1,):
                 crops.setdefault(crop, [0] * len(view_sets))[position] += 1
     indices = np.unique(np.array([frames for frames, *_ in found], dtype=np.int64))
@@ -122,9 +118,3 @@ def plan_clips(clips: NDArray[np.int64], *, short_side: int, num_crops: int) -> 
 def decode_sizes(clip: ClipSpec, view_sets: Sequence[Views]) -> tuple[int, ...]:
     """The short sides at which ``view_sets`` decode, each once; usually one."""
     return tuple(dict.fromkeys(views.decode_size(clip.short_side, clip.crop) for views in view_sets))
-
-
-def _shuffled(frames: NDArray[np.int64], seed: tuple[int, ...] | None) -> NDArray[np.int64]:
-    if seed is None:
-        return frames
-    return np.random.default_rng([*seed, *frames.tolist()]).permutation(frames)

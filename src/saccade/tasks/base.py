@@ -92,12 +92,17 @@ class View:
         position: index of the item in the data set; ``number``: index of the view in the item.
         tag: from the plan, see `Task.plan`.
         pixels: uint8 (T, H, W, 3), or the model input as floats (3, T, H, W).
+        frames: index in the video of each frame; empty for clips given as tensors.
+        order: how a control permuted the frames, int (T,): ``pixels[i]`` is frame ``order[i]`` of the clip;
+            None if they are in order.
     """
 
     position: int
     number: int
     tag: Any
     pixels: Tensor
+    frames: tuple[int, ...] = ()
+    order: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,6 @@ class PlanRequest:
         clip, sets: the clip of the test, and its view sets.
         size: short side at which the video is decoded.
         rule: temporal rule of the view sets that do not name one.
-        shuffle_seed: seed of the permutation of the frames of every clip; None: no permutation.
     """
 
     dataset: VideoDataset
@@ -118,7 +122,6 @@ class PlanRequest:
     sets: Sequence[Views]
     size: int
     rule: str = "saccade"
-    shuffle_seed: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ class Task(ABC):
         test_options: flags of ``saccade test`` that it supports.
         predict_hint: hint in the error of a `Predictor` that is given a model of this task.
         searchable: whether ``saccade expand`` supports it.
+        tests_time_use: whether tests make the controls of `saccade.evaluation.Controls` by default.
         default_batch: views per forward pass; None: depends on memory.
         channels_last: memory format of the views; None: that of the model's weights.
     """
@@ -202,6 +206,7 @@ class Task(ABC):
     test_options: ClassVar[frozenset[str]] = frozenset({"views", "temporal_rule"})
     predict_hint: ClassVar[str] = ""
     searchable: ClassVar[bool] = True
+    tests_time_use: ClassVar[bool] = False
     default_batch: ClassVar[int | None] = None
     channels_last: ClassVar[bool | None] = None
 
@@ -434,7 +439,6 @@ class Task(ABC):
             wanted.sets,
             decode_size=wanted.size,
             rule=wanted.rule,
-            shuffle_seed=wanted.shuffle_seed,
             times=video.times,
         )
 

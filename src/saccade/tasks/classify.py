@@ -23,6 +23,7 @@ from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, Problems, Task, View
 from saccade.tasks.result import ClassTable, Example, Result
 from saccade.tasks.scores import check_classes, check_labels, softmax, summed
+from saccade.tasks.statistics import Accuracy, paired_error, proportion_error
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,13 +57,33 @@ class TestResult(Result):
         return metrics.top_k(self.scores, self.labels, 1)
 
     @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the class with the highest score is the true one, (num_videos,)."""
+        return self.scores.argmax(axis=1) == self.labels
+
+    @cached_property
+    def accuracy(self) -> Accuracy:
+        """`top1` as a count, with its interval and chance."""
+        return Accuracy.of(self.scores.argmax(axis=1), self.labels, len(self.class_names))
+
+    def score_of(self, selected: NDArray[np.bool_]) -> float:
+        return float(self.right[selected].mean()) if selected.any() else float("nan")
+
+    @cached_property
     def standard_error(self) -> float:
         """Standard error of `top1`."""
-        return metrics.proportion_error(self.top1, self.num_videos)
+        return proportion_error(self.top1, self.num_videos)
 
     @classmethod
     def error_of_mean(cls, results: Sequence[Self]) -> float:
-        return metrics.proportion_error(fmean(result.score for result in results), results[0].num_videos)
+        return proportion_error(fmean(result.score for result in results), results[0].num_videos)
+
+    def minus(self, others: Sequence[Self]) -> tuple[float, float]:
+        each = self.right - np.mean([other.right for other in others], axis=0)
+        return float(each.mean()), paired_error(each)
+
+    def _score_text(self) -> str:
+        return str(self.accuracy)
 
     @cached_property
     def top5(self) -> float:
@@ -149,6 +170,7 @@ class TestResult(Result):
         return {
             "average": self.average,
             "top1": self.top1,
+            **self.accuracy.to_dict(),
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,
             "pair_accuracy": self.pair_accuracy,
@@ -166,6 +188,7 @@ class Classify(Task):
 
     name: ClassVar[str] = "single-label"
     result_type: ClassVar[Any] = TestResult
+    tests_time_use: ClassVar[bool] = True
 
     @classmethod
     def problems(cls, config: Any) -> Problems:

@@ -381,8 +381,6 @@ class Detect(Task):
             stride=wanted.clip.stride,
             times=video.times,
         )
-        if wanted.shuffle_seed is not None:
-            frames = np.random.default_rng(wanted.shuffle_seed).permutation(frames)
         indices, inverse = np.unique(frames, return_inverse=True)
         planned = PlannedClip(tuple(inverse.tolist()), wanted.size, "pyslowfast", {WHOLE: keyframe.boxes})
         return VideoPlan(indices, (planned,))

@@ -161,15 +161,9 @@ class LocalizationResult(Result):
         """The metric ``charades-25``."""
         return metrics.mean_over_classes(self.precisions)
 
-    @cached_property
-    def standard_error(self) -> float:
-        """Jackknife estimate."""
-
-        def figure(selected: NDArray[np.bool_]) -> float:
-            rows = np.repeat(selected, CHARADES_POINTS)
-            return metrics.mean_average_precision(self.points[rows], self.truth[rows])
-
-        return metrics.jackknife_error(figure, self.num_videos)
+    def score_of(self, selected: NDArray[np.bool_]) -> float:
+        rows = np.repeat(selected, CHARADES_POINTS)
+        return metrics.mean_average_precision(self.points[rows], self.truth[rows])
 
     @cached_property
     def per_frame(self) -> float:
@@ -327,11 +321,10 @@ def per_frame_precisions(
 
 @dataclass(frozen=True)
 class WindowTag:
-    """The window of a view. ``order``: the position in the window of each frame of the view."""
+    """The window of a view."""
 
     plan: Windows
     number: int
-    order: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -424,14 +417,10 @@ class Localize(Task):
         return (clip.short_side,)
 
     def plan(self, video: VideoReader, wanted: PlanRequest) -> VideoPlan:
-        return self.plan_windows(video, wanted.clip, wanted.shuffle_seed)
+        return self.plan_windows(video, wanted.clip)
 
-    def plan_windows(
-        self, video: VideoReader, clip: ClipSpec, shuffle_seed: tuple[int, ...] | None = None
-    ) -> VideoPlan:
-        """Windows over every stride-th frame. With a ``shuffle_seed`` the frames of each window are permuted,
-        and `merge` restores the order of their scores.
-        """
+    def plan_windows(self, video: VideoReader, clip: ClipSpec) -> VideoPlan:
+        """Windows over every stride-th frame."""
         grid = frame_grid(
             len(video), video.fps, stride=clip.stride, target_fps=clip.target_fps, times=video.times
         )
@@ -439,11 +428,8 @@ class Localize(Task):
         windows = windows_over(FrameTimes.of(video), clip, len(grid), self.overlap)
         clips = []
         for number in range(len(windows.starts)):
-            order = np.arange(clip.num_frames)
-            if shuffle_seed is not None:
-                order = np.random.default_rng([*shuffle_seed, number]).permutation(order)
-            frames = tuple(rows[windows.frames(number)[order]].tolist())
-            tag = WindowTag(windows, number, order)
+            frames = tuple(rows[windows.frames(number)].tolist())
+            tag = WindowTag(windows, number)
             clips.append(PlannedClip(frames, clip.short_side, "pyslowfast", {1: tag}))
         return VideoPlan(indices, tuple(clips))
 
@@ -457,13 +443,17 @@ class Localize(Task):
         return list(finite(logits))
 
     def merge(self, before: Any, output: Any, view: View, sets: Sequence[Views]) -> Any:
-        """A `Blend` of the windows; after the last one, the logits of all scored frames, float32 (M, K)."""
+        """A `Blend` of the windows; after the last one, the logits of all scored frames, float32 (M, K). The
+        scores of permuted frames return to where the frames belong.
+        """
         tag: WindowTag = view.tag
         rows = output.T
-        if len(rows) != len(tag.order):  # the network has a temporal stride
-            rows = interpolate(rows, len(tag.order)).astype(np.float32)
-        ordered = np.empty_like(rows)
-        ordered[tag.order] = rows
+        if len(rows) != tag.plan.size:  # the network has a temporal stride
+            rows = interpolate(rows, tag.plan.size).astype(np.float32)
+        ordered = rows
+        if view.order is not None:
+            ordered = np.empty_like(rows)
+            ordered[view.order] = rows
         blend = Blend(tag.plan, rows.shape[1]) if before is None else before
         blend.add(tag.number, ordered.T)
         return blend.result() if tag.number == len(tag.plan.starts) - 1 else blend

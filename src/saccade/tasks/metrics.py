@@ -7,8 +7,7 @@ without videos.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -196,35 +195,6 @@ def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[in
         return float("nan")
     true_score, other_score = values[inside, truth[inside]], values[inside, partner[truth[inside]]]
     return float(((true_score > other_score) + 0.5 * (true_score == other_score)).mean())
-
-
-_JACKKNIFE_GROUPS = 20
-
-
-def proportion_error(fraction: float, num: int) -> float:
-    """Standard error of a fraction of ``num`` independent videos."""
-    return math.sqrt(fraction * (1 - fraction) / num) if num else math.nan
-
-
-def jackknife_error(figure: Callable[[NDArray[np.bool_]], float], num_videos: int) -> float:
-    """Standard error of a figure without a closed formula, such as mAP.
-
-    The delete-a-group jackknife (Shao and Wu, 1989) with 20 groups. A group has every 20th video, so that it
-    contains all classes of a sorted list.
-
-    Args:
-        figure: computes the figure of the selected videos, bool (num_videos,); may be ``nan``.
-
-    Returns:
-        The standard error; ``nan`` with fewer than two videos.
-    """
-    groups = min(_JACKKNIFE_GROUPS, num_videos)
-    member = np.arange(num_videos) % groups if groups else np.zeros(0, int)
-    figures = np.array([figure(member != group) for group in range(groups)])
-    figures = figures[np.isfinite(figures)]
-    if len(figures) < 2:
-        return math.nan
-    return float(math.sqrt((len(figures) - 1) * figures.var()))
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Float, NDArray[np.int64]]:

@@ -67,13 +67,8 @@ class MultiLabelResult(Result):
         """Mean average precision over the classes with a positive, as in PySlowFast and scikit-learn."""
         return metrics.mean_over_classes(self.precisions)
 
-    @cached_property
-    def standard_error(self) -> float:
-        """Jackknife estimate."""
-        return metrics.jackknife_error(
-            lambda rows: metrics.mean_average_precision(self.scores[rows], self.positives[rows]),
-            self.num_videos,
-        )
+    def score_of(self, selected: NDArray[np.bool_]) -> float:
+        return metrics.mean_average_precision(self.scores[selected], self.positives[selected])
 
     @cached_property
     def repeated_charades25(self) -> float:

@@ -22,6 +22,8 @@ from saccade.errors import DataError
 from saccade.files import atomic_path
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.views import parse_views
+from saccade.tasks.statistics import jackknife_error
+from saccade.tasks.time_use import TimeUse
 
 _FIGURE_NAMES = {
     "top1": "top-1",
@@ -138,7 +140,10 @@ class Result(ABC):
         seconds: wall time of the test with all its view sets.
         clips_per_second: views per second of that time.
         data_wait: fraction of the time spent waiting for decoded video, 0..1.
+        model_clips_per_second: views per second of the model alone; ``nan`` if not measured.
         metrics: registered metrics, see `saccade.tasks.register_metric`.
+        time_use: the controls of the test: frames shuffled, repeated, reversed; None without controls.
+        num_validations: validations on these videos, of which the best chose the weights; 0: none did.
     """
 
     task: ClassVar[str]
@@ -156,7 +161,10 @@ class Result(ABC):
     seconds: float = float("nan")
     clips_per_second: float = float("nan")
     data_wait: float = float("nan")
+    model_clips_per_second: float = float("nan")
     metrics: Mapping[str, float] = field(default_factory=dict)
+    time_use: TimeUse | None = None
+    num_validations: int = 0
 
     @property
     def num_videos(self) -> int:
@@ -253,10 +261,43 @@ class Result(ABC):
         """The main figure, 0..1."""
         return self.figures[self.score_name]
 
+    def score_of(self, selected: NDArray[np.bool_]) -> float:
+        """The main figure of the selected videos, bool (num_videos,); ``nan`` if the task defines none."""
+        return math.nan
+
     @cached_property
     def standard_error(self) -> float:
-        """Standard error of the main figure over the videos; ``nan`` if the task defines none."""
-        return float("nan")
+        """Standard error of the main figure over the videos, from the jackknife; ``nan`` if the task does not
+        define `score_of`.
+        """
+        return jackknife_error(self.score_of, self.num_videos)
+
+    def minus(self, others: Sequence[Self]) -> tuple[float, float]:
+        """The main figure minus the mean of others on the same videos, and its standard error, paired over
+        the videos.
+        """
+
+        def difference(selected: NDArray[np.bool_]) -> float:
+            return self.score_of(selected) - fmean(other.score_of(selected) for other in others)
+
+        value = self.score - fmean(other.score for other in others)
+        return value, jackknife_error(difference, self.num_videos)
+
+    @property
+    def score_text(self) -> str:
+        """The main figure with its error, and whether these videos chose the weights."""
+        return "; ".join(filter(None, (self._score_text(), self.selection_text)))
+
+    def _score_text(self) -> str:
+        error = f" ± {100 * self.standard_error:.1f}" if math.isfinite(self.standard_error) else ""
+        return f"{figure_name(self.score_name)} {100 * self.score:.1f}{error} %"
+
+    @property
+    def selection_text(self) -> str:
+        """Whether these videos chose the weights; empty if they did not."""
+        if self.num_validations < 2:
+            return ""
+        return f"these clips chose these weights (the best of {self.num_validations} validations)"
 
     @classmethod
     def error_of_mean(cls, results: Sequence[Self]) -> float:
@@ -278,11 +319,14 @@ class Result(ABC):
             "gmacs_per_video": self.gmacs_per_video,
             "num_params": self.num_params,
             "clips_per_second": self.clips_per_second,
+            "model_clips_per_second": self.model_clips_per_second,
             "data_wait": self.data_wait,
             "seconds": self.seconds,
             "clip": asdict(self.clip) if self.clip else None,
             "temporal_rule": self.temporal_rule,
             "shuffled_frames": self.shuffled,
+            "controls": self.time_use.to_dict() if self.time_use else None,
+            "num_validations": self.num_validations,
         }
         return {key: None if _is_nan(value) else value for key, value in values.items()}
 
@@ -352,6 +396,16 @@ def clip_from_dict(fields: Mapping[str, Any]) -> ClipSpec:
         raise DataError(f"the clip in the metadata is invalid in this version: {error}") from error
 
 
+_NUMBERS: tuple[str, ...] = (
+    "gmacs_per_view",
+    "num_params",
+    "seconds",
+    "clips_per_second",
+    "model_clips_per_second",
+)
+_NUMBERS += ("data_wait",)
+
+
 def _fields(info: dict[str, Any]) -> dict[str, Any]:
     clip = info.get("clip")
     return {
@@ -361,11 +415,9 @@ def _fields(info: dict[str, Any]) -> dict[str, Any]:
         "failures": tuple(Failure(**failure) for failure in info.get("failures", ())),
         "pairs": tuple((int(a), int(b)) for a, b in info.get("pairs", ())),
         "metrics": info.get("metrics", {}),
-        **{
-            name: value
-            for name in ("gmacs_per_view", "num_params", "seconds", "clips_per_second", "data_wait")
-            if (value := info.get(name)) is not None
-        },
+        "time_use": TimeUse.from_dict(controls) if (controls := info.get("controls")) else None,
+        "num_validations": info.get("num_validations", 0),
+        **{name: value for name in _NUMBERS if (value := info.get(name)) is not None},
     }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from saccade.data.loader import TrainLoader
 from saccade.data.tensors import ClipTensors
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
-from saccade.evaluation import evaluate
+from saccade.evaluation import Controls, evaluate
 from saccade.models import contract, save_weights
 from saccade.runs import Run
 from saccade.tasks import Result, figure_name, get_task
@@ -447,7 +447,13 @@ def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool 
 
 
 def validate_model(
-    model: nn.Module, dataset: VideoDataset, views: str, *, config: TrainConfig, processes: Processes
+    model: nn.Module,
+    dataset: VideoDataset,
+    views: str,
+    *,
+    config: TrainConfig,
+    processes: Processes,
+    controls: Controls | None = None,
 ) -> Result:
     """Test ``model`` on ``dataset`` with all processes; each of them gets the result."""
     tested, views = (dataset.clips, "1x1") if isinstance(dataset, ClipTensors) else (dataset, views)
@@ -462,6 +468,7 @@ def validate_model(
         batch_size=max(1, config.batch_size // (processes.world_size * config.accumulate)),
         temporal_rule=config.temporal_rule,
         seed=config.seed,
+        controls=controls,
         precision=config.precision,
         backend=config.backend,
         distributed=processes.world_size > 1,

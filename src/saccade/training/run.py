@@ -21,10 +21,12 @@ from saccade.data.sampler import TrainSampler
 from saccade.data.tensors import ClipTensors
 from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError, WeightsError
+from saccade.evaluation import Controls
 from saccade.files import write_json
 from saccade.models import contract, load_weights
 from saccade.runs import Run, damaged_checkpoint
 from saccade.tasks import figures_text, get_task
+from saccade.tasks.statistics import Accuracy
 from saccade.training.checkpoint import check_complete, check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.loop import Trainer, validate_model
@@ -308,7 +310,7 @@ def _finish(trainer: Trainer, start: float) -> Run:
     if group.main and not paused:
         _report(trainer)
     best = progress.best_score if trainer.val_set and isfinite(progress.best_score) else None
-    score = f"best {progress.score_name} {100 * best:.1f} %, " if best is not None else ""
+    score = f"{_best_text(trainer, best)}; " if best is not None and group.main else ""
     end = f"paused at epoch {trainer.epoch:.4g} after" if paused else "done in"
     trainer.reporter.say(
         f"{end} {format_seconds(seconds)}: {score}everything is in {trainer.run_folder.folder}"
@@ -330,6 +332,16 @@ def _finish(trainer: Trainer, start: float) -> Run:
     return run
 
 
+def _best_text(trainer: Trainer, best: float) -> str:
+    """The best validation, with its interval if the task counts right videos."""
+    name, run_folder = trainer.progress.score_name, trainer.run_folder
+    summary = run_folder.best_metrics.get("val", {})
+    text = str(Accuracy.from_dict(summary)) if "num_right" in summary else f"{100 * best:.1f} %"
+    num = run_folder.num_validations
+    chosen = f"; these clips chose these weights (the best of {num} validations)" if num > 1 else ""
+    return f"best validation {name}: {text}{chosen}"
+
+
 def _final_test(trainer: Trainer) -> None:
     """Test the best weights on the validation split with `test_views`; write scores and metrics."""
     config, run_folder = trainer.config, trainer.run_folder
@@ -338,14 +350,24 @@ def _final_test(trainer: Trainer) -> None:
     model = trainer.tested_model
     load_weights(model, run_folder.best)
     result = validate_model(
-        model, trainer.val_set, config.test_views, config=config, processes=trainer.processes
+        model,
+        trainer.val_set,
+        config.test_views,
+        config=config,
+        processes=trainer.processes,
+        controls=Controls(seed=config.seed) if trainer.task.tests_time_use else None,
     )
+    if trainer.processes.main:
+        result = replace(result, num_validations=run_folder.num_validations)
     views = trainer.task.fixed_views or result.views
     kind = trainer.task.fixed_views or f"{views} views"
     trainer.reporter.say(
         f"test of the best weights, {kind} of {result.num_videos} videos: {figures_text(result)}, "
         f"{result.gmacs_per_video:.3g} GMACs per video"
     )
+    trainer.reporter.say(f"{views}: {result.score_text}")
+    if result.time_use:
+        trainer.reporter.say(f"{result.time_use.views}: {result.time_use}")
     if trainer.processes.main:
         result.save(run_folder.test_scores(views))
         write_json(run_folder.test_file, {views: result.summary()})
