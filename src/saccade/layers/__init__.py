@@ -7,6 +7,7 @@ from saccade.layers.batch_norm import SyncBatchNorm3d, convert_sync_batchnorm
 from saccade.layers.checkpointing import checkpoint_activations
 from saccade.layers.depthwise_conv import DepthwiseConv3d
 from saccade.layers.drop_path import DropPath
+from saccade.layers.frame_conv import FrameConv3d
 from saccade.layers.norm_act import norm_act
 from saccade.layers.pointwise_conv import PointwiseConv3d
 from saccade.layers.rounding import round_channels
@@ -18,12 +19,15 @@ from saccade.layers.sub_batch_norm import (
     split_batch_norm,
     split_statistics,
 )
+from saccade.layers.temporal_shift import LearnableTemporalShift, TemporalShift
 
 __all__ = [
     "Attention",
     "AttentionShift",
     "DepthwiseConv3d",
     "DropPath",
+    "FrameConv3d",
+    "LearnableTemporalShift",
     "PointwiseConv3d",
     "RecordableAttention",
     "RubiksShift2d",
@@ -31,6 +35,7 @@ __all__ = [
     "SqueezeExcite",
     "SubBatchNorm3d",
     "SyncBatchNorm3d",
+    "TemporalShift",
     "checkpoint_activations",
     "convert_sync_batchnorm",
     "load_split_statistics",

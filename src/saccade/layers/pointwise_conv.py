@@ -12,7 +12,7 @@ _CLIPS_FOR_ONEDNN = 16
 # With fewer input channels than a vector of AVX2 holds, the backward pass of oneDNN's strided 2-D convolution
 # writes beyond its buffer on processors without AVX-512 (PyTorch 2.13). The 3-D one does not: see
 # tools/scan_convolutions.py.
-_CHANNELS_FOR_STRIDED_IMAGES = 8
+CHANNELS_FOR_STRIDED_IMAGES = 8
 
 
 class PointwiseConv3d(nn.Conv3d):
@@ -34,7 +34,7 @@ class PointwiseConv3d(nn.Conv3d):
         if (
             torch.compiler.is_compiling()
             or torch.jit.is_tracing()
-            or (self.stride[1] > 1 and self.in_channels < _CHANNELS_FOR_STRIDED_IMAGES)
+            or (self.stride[1] > 1 and self.in_channels < CHANNELS_FOR_STRIDED_IMAGES)
             or not _better_as_images(input)
         ):
             return super().forward(input)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # isort: off
 # in the order in which `list_models` gives them
-from saccade.models import x3d, vov3d, rubiksnet, timesformer, vivit, mvit, maskfeat  # noqa: F401
+from saccade.models import x3d, vov3d, rubiksnet, tsm, timesformer, vivit, mvit, maskfeat  # noqa: F401
 
 # isort: on
 from saccade.models.base import VideoModel
@@ -24,9 +24,11 @@ from saccade.models.counts import count_macs, count_params
 from saccade.models.maskfeat import MaskFeat, MaskFeatConfig
 from saccade.models.mvit import MViT
 from saccade.models.mvit_config import MViTConfig
+from saccade.models.pretrained import load_pretrained
 from saccade.models.published import published_results
 from saccade.models.registry import (
     ModelInfo,
+    PretrainedWeights,
     clip_spec,
     create_model,
     create_on_meta,
@@ -36,11 +38,14 @@ from saccade.models.registry import (
 )
 from saccade.models.rubiksnet import RubiksNet, RubiksNetConfig
 from saccade.models.timesformer import TimeSformer, TimeSformerConfig
+from saccade.models.tsm import TSM, TSMMobileNet, TSMResNet
+from saccade.models.tsm_config import TSMMobileNetConfig, TSMResNetConfig
 from saccade.models.vivit import ViViT, ViViTConfig
 from saccade.models.vov3d import VoV3D, VoV3DConfig
 from saccade.models.x3d import X3D, X3DConfig
 
 __all__ = [
+    "TSM",
     "X3D",
     "CheckpointFormat",
     "ImageReport",
@@ -50,8 +55,13 @@ __all__ = [
     "MaskFeat",
     "MaskFeatConfig",
     "ModelInfo",
+    "PretrainedWeights",
     "RubiksNet",
     "RubiksNetConfig",
+    "TSMMobileNet",
+    "TSMMobileNetConfig",
+    "TSMResNet",
+    "TSMResNetConfig",
     "TimeSformer",
     "TimeSformerConfig",
     "ViViT",
@@ -68,6 +78,7 @@ __all__ = [
     "init_from_image",
     "list_models",
     "load_model",
+    "load_pretrained",
     "load_weights",
     "memory_format",
     "model_info",

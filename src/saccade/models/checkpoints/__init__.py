@@ -7,6 +7,7 @@ from __future__ import annotations
 
 # Each of these registers its formats.
 from saccade.models.checkpoints import (  # noqa: F401
+    imagenet,
     maskfeat,
     mmaction2,
     pyslowfast,
