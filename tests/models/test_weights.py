@@ -282,3 +282,54 @@ def test_load_model_of_a_file_that_is_not_ours(tmp_path: Path, metadata: dict | 
         load_model(file)
     assert str(caught.value).startswith(str(file))
     assert words in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------- classes by name
+
+
+def saved_run(path: Path, *class_names: str) -> X3D:
+    model = tiny(len(class_names))
+    save_weights(model, path, {"class_names": list(class_names)})
+    return model
+
+
+def test_rows_of_the_classes_that_stay_are_loaded_by_name(tmp_path: Path, caplog) -> None:
+    before = saved_run(tmp_path / "a.safetensors", "jump", "Throw_ball", "run")
+    after = tiny(4)
+    fresh = after.head.classifier.weight.detach().clone()
+    names = ("crawl", "run", "throw ball", "jump")
+    report = load_weights(after, tmp_path / "a.safetensors", class_names=names)
+    weight, bias = after.head.classifier.weight, after.head.classifier.bias
+    assert torch.equal(weight[1:], before.head.classifier.weight[[2, 1, 0]])
+    assert torch.equal(bias[1:], before.head.classifier.bias[[2, 1, 0]])
+    assert torch.equal(weight[0], fresh[0])
+    assert not report.missing
+    (note,) = report.notes
+    assert "3 of 4" in note
+    assert "crawl" in note
+
+
+def test_the_same_number_of_classes_in_another_order_is_not_mixed_up(tmp_path: Path) -> None:
+    before = saved_run(tmp_path / "a.safetensors", "a", "b", "c")
+    after = tiny(3)
+    load_weights(after, tmp_path / "a.safetensors", class_names=("c", "a", "b"))
+    assert torch.equal(after.head.classifier.weight, before.head.classifier.weight[[2, 0, 1]])
+    same = tiny(3)
+    load_weights(same, tmp_path / "a.safetensors", class_names=("a", "b", "c"))
+    assert torch.equal(same.head.classifier.weight, before.head.classifier.weight)
+
+
+def test_a_classifier_of_other_classes_is_left_out(tmp_path: Path) -> None:
+    saved_run(tmp_path / "a.safetensors", "a", "b", "c")
+    after = tiny(3)
+    fresh = after.head.classifier.weight.detach().clone()
+    report = load_weights(after, tmp_path / "a.safetensors", class_names=("x", "y", "z"))
+    assert torch.equal(after.head.classifier.weight, fresh)
+    assert "head.classifier.weight" in report.left_out
+
+
+def test_numbers_instead_of_names_say_nothing_about_the_classes(tmp_path: Path) -> None:
+    before = saved_run(tmp_path / "a.safetensors", "0", "1", "2")
+    after = tiny(3)
+    load_weights(after, tmp_path / "a.safetensors", class_names=("x", "y", "z"))
+    assert torch.equal(after.head.classifier.weight, before.head.classifier.weight)

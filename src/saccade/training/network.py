@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -89,19 +90,21 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def build_model(
-    config: TrainConfig, num_classes: int, *, start_weights: bool
+    config: TrainConfig, class_names: Sequence[str], *, start_weights: bool
 ) -> tuple[nn.Module, list[str], ImageReport | None]:
     """The model of ``config`` on the CPU, log lines about its weights, and the report on image weights.
 
     Args:
+        class_names: in label order; of a checkpoint that names its classes too, the classifier's rows of
+            those in both are loaded.
         start_weights: load the initial weights; false for a resumed run.
     """
     torch.manual_seed(config.seed)
-    model: nn.Module = create_model(config.model.name, num_classes, **model_options(config))
+    model: nn.Module = create_model(config.model.name, len(class_names), **model_options(config))
     notes, image = [], None
     if config.model.start and start_weights:
         notes += describe_weights(config.model.start)
-        notes.append(load_weights(model, config.model.start).summary())
+        notes.append(load_weights(model, config.model.start, class_names=class_names).summary())
     if config.model.image_weights and start_weights:
         image = init_from_image(
             model,

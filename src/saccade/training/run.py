@@ -241,7 +241,7 @@ def _network(
     notes: list[str] = []
     image = None
     if model is None:
-        model, notes, image = build_model(config, len(dataset.class_names), start_weights=start_weights)
+        model, notes, image = build_model(config, dataset.class_names, start_weights=start_weights)
     return place_model(config, model, group.device), notes, image
 
 

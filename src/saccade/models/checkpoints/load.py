@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from saccade.errors import SaccadeError, WeightsError
 from saccade.models import contract
+from saccade.models.checkpoints.class_rows import saved_class_names, take_rows
 from saccade.models.checkpoints.content import shape_of
 from saccade.models.checkpoints.files import content_of, read_weights
 from saccade.models.checkpoints.formats import Conversion, StateDict, by_reason, convert, native, shorten
@@ -61,7 +62,11 @@ class LoadReport:
 
 
 def load_weights(
-    model: nn.Module, path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any], strict: bool = True
+    model: nn.Module,
+    path_or_state_dict: str | os.PathLike[str] | Mapping[str, Any],
+    strict: bool = True,
+    *,
+    class_names: Sequence[str] = (),
 ) -> LoadReport:
     """Load a checkpoint of ours or of another code base, recognised by its keys, into ``model``.
 
@@ -77,6 +82,9 @@ def load_weights(
             inside the dict a training script saves.
         strict: raise if tensors of the model are missing or of another shape, or if a part of the network
             has tensors that the model's does not. Otherwise load what fits; the report names the rest.
+        class_names: of ``model``, in label order. If the file names its classes too, as the weights of a run
+            do, the classifier's rows of the classes in both are loaded, by name. Empty: all rows as they are,
+            if their number is the same.
 
     Raises:
         WeightsError: the file cannot be read, its format is unknown, it does not fit. The model is unchanged.
@@ -93,6 +101,9 @@ def load_weights(
     try:
         format_name, conversion = convert(content.state, model, source)
         conversion.notes[:0] = content.notes
+        if class_names:
+            saved = saved_class_names(path_or_state_dict)
+            conversion.notes += take_rows(model, conversion, saved, class_names)
         report = fit(model, conversion, format_name, source, strict)
     except (RuntimeError, IndexError, ValueError, TypeError) as error:  # shapes that no such network has
         raise WeightsError(
