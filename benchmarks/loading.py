@@ -35,7 +35,7 @@ from saccade.data.sampler import TrainSampler
 from saccade.data.types import VideoDataset
 from saccade.sampling.temporal import sample_train
 from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig, TrainConfig
-from saccade.training.loop import make_loader
+from saccade.training.loader import make_loader
 from saccade.video import open_video
 
 SIDE, FRAMES = 128, 8

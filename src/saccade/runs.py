@@ -186,7 +186,8 @@ class Run:
         """Best validation metric in [0, 1] (top-1, or the main metric of the task); None without one."""
         progress = self._progress()
         score = progress.get("best_score", -1.0)
-        return float(score) if progress.get("best_step") and math.isfinite(score) else None
+        validated = progress.get("best_step") or progress.get("score_name")
+        return float(score) if validated and math.isfinite(score) else None
 
     @property
     def best_epoch(self) -> float | None:

@@ -23,7 +23,7 @@ from saccade.models import load_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig
 from saccade.training.checkpoint import load_checkpoint
-from saccade.training.loop import validate_model
+from saccade.training.validation import validate_model
 from saccade.video import write_video
 
 TINY = {"gamma_w": 0.3, "head_width": 32}

@@ -10,7 +10,7 @@ from torch import nn
 
 from saccade.data.types import VideoDataset
 from saccade.recipes import get_recipe
-from saccade.training import loop
+from saccade.training import validation
 from saccade.training.processes import Processes
 
 
@@ -22,11 +22,11 @@ def test_several_processes_share_the_videos(world_size: int, monkeypatch: pytest
         asked.update(options)
         return {"1x1": "the result"}
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(validation, "evaluate", evaluate)
     processes = Processes(0, world_size, torch.device("cpu"))
     dataset = VideoDataset((), ("a",), "val", "")
     config = get_recipe("x3d_motion")
-    result = loop.validate_model(nn.Identity(), dataset, "1x1", config=config, processes=processes)
+    result = validation.validate_model(nn.Identity(), dataset, "1x1", config=config, processes=processes)
     assert result == "the result"
     assert asked["distributed"] == (world_size > 1)
     assert asked["batch_size"] == config.batch_size // world_size

@@ -185,6 +185,8 @@ class ProgressBar(Callback):
 
     def on_step(self, record: Mapping[str, Any]) -> None:
         step = record["step"]
+        self._epochs = record.get("epochs", self._epochs)
+        self._total = self._clock.total = record.get("total_steps", self._total)
         figure = "top1" if "top1" in record else "explained"
         text = (
             f"loss {record['loss']:.3f}  {'top-1' if figure == 'top1' else figure} "
@@ -193,10 +195,12 @@ class ProgressBar(Callback):
         )
         if self._bar is None or console().width >= _WIDE:
             text += f"  lr {record['lr']:.2g}"
-        epoch = f"epoch {min(record['epoch'], self._epochs):.2f}/{self._epochs:g}"
+        epoch = f"epoch {min(record['epoch'], self._epochs):.2f}/{self._epochs:.4g}"
         left = self._clock.left(step)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=step, epoch=epoch, text=text, left=left)
+            self._bar.update(
+                self._bar.task_ids[0], total=self._total, completed=step, epoch=epoch, text=text, left=left
+            )
         elif time.perf_counter() - self._last_line > _LINE_SECONDS:
             self._last_line = time.perf_counter()
             console().print(f"{epoch}  step {step}/{self._total}  {text}  {left}", markup=False)

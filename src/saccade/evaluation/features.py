@@ -122,16 +122,27 @@ class _Both(nn.Module):
         classifier = contract.classifier(self.model)
         if classifier is None:
             return mean_features(self.model.forward_features(x))  # type: ignore[operator]
-        seen: list[Tensor] = []
-        handle = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-        try:
-            logits: Tensor = self.model(x)
-        finally:
-            handle.remove()
-        features = seen[-1].flatten(1, -2).mean(1) if seen[-1].ndim > 2 else seen[-1]
+        logits, features = logits_and_features(self.model, classifier, x)
         if not self.num_classes:
             return features
         return torch.cat((logits.mean(-1) if logits.ndim == 3 else logits, features), 1)
+
+
+def logits_and_features(model: nn.Module, classifier: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits of clips (B, 3, T, H, W), and what the classifier was given for them: (B, D), the mean over
+    frames, windows and positions.
+    """
+    seen: list[Tensor] = []
+    handle = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        logits: Tensor = model(x)
+    finally:
+        handle.remove()
+    given = seen[-1]
+    if isinstance(classifier, nn.modules.conv._ConvNd):  # channels come second, not last
+        given = given.movedim(1, -1)
+    given = given.reshape(len(x), -1, given.shape[-1]) if given.ndim > 2 or len(given) != len(x) else given
+    return logits, given.mean(1) if given.ndim == 3 else given
 
 
 def mean_features(features: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -180,6 +181,20 @@ class TestResult(Result):
         return {"scores": self.scores, "labels": self.labels}
 
 
+def class_weights(dataset: VideoDataset, balance: float) -> Tensor | None:
+    """Weights of the classes in the cross entropy, float32 (K,), with a mean of 1 over the videos: each is in
+    proportion to 1 / (number of its videos) ** balance. None: all are 1.
+    """
+    labels = [item.label for item in dataset.items] or dataset.fingerprint()["labels"]
+    if not balance or not labels:
+        return None
+    counts = torch.zeros(len(dataset.class_names), dtype=torch.float64)
+    for label in labels:
+        counts[label] += 1
+    weights = counts.clamp(min=1) ** -balance
+    return (weights * (counts.sum() / (weights * counts).sum())).float()
+
+
 @dataclass(frozen=True)
 class Classify(Task):
     """Single-label classification. Softmax of each view, then the mean over the views, as in PySlowFast; some
@@ -205,6 +220,10 @@ class Classify(Task):
                 "classifier needs two or more (folders of classes directly under the data set or its split)"
             )
 
+    def positive_weights(self, config: Any, dataset: VideoDataset) -> Tensor | None:
+        """The weights of the classes, see `class_weights`."""
+        return class_weights(dataset, config.class_balance)
+
     def loss(
         self,
         logits: Tensor,
@@ -214,8 +233,10 @@ class Classify(Task):
         smoothing: float = 0.0,
         positive_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Cross entropy of logits (B, K) and labels, int64 (B,) or fractions of the classes (B, K)."""
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        """Cross entropy of logits (B, K) and labels, int64 (B,) or fractions of the classes (B, K);
+        ``positive_weight`` (K,) are the weights of the classes.
+        """
+        loss = F.cross_entropy(logits, labels, weight=positive_weight, label_smoothing=smoothing)
         expected_B = (
             labels if labels.ndim == 1 else labels.argmax(dim=1)
         )  # of a mixed clip, the larger fraction

@@ -2,9 +2,10 @@
 
 `TrainConfig` is imported with the package; names that need torch are imported on first use.
 
-Files: `config` and `validate`, `run` (train), `network` (the model), `loop` (Trainer) and `step` (gradients),
-`optim`, `schedule`, `norms` (batch norm), `ema`, `multigrid`, `processes` and `shard` (several processes),
-`checkpoint`, `progress`, `reporting` (log, callbacks), `preview`.
+Files: `config` and `validate`, `run` (train), `network` (the model), `loader` (its clips), `loop` (Trainer),
+`step` (gradients) and `validation`, `head` (the classifier alone), `optim`, `schedule`, `time_limit`, `norms`
+(batch norm), `ema`, `multigrid`, `processes` and `shard` (several processes), `checkpoint`, `progress`,
+`reporting` (log, callbacks), `preview`.
 """
 
 from __future__ import annotations

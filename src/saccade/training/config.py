@@ -39,6 +39,9 @@ class ModelConfig:
     """Stochastic depth rate of the last block."""
     dropout: float = 0.5
     """Dropout before the classifier."""
+    head_clips: int = 0
+    """Before the first step, fit the classifier alone (logistic regression) to the features of about this
+    many augmented training clips, and validate it; needs initial weights. 0: off."""
     freeze: int = 0
     """Freeze the first N stages (the stem counts as one), batch statistics included. -1: all but the
     classifier (linear probe)."""
@@ -255,6 +258,9 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(name="adamw", lr=1e-3))
     epochs: float = 30
     """Passes over the training split; may be a fraction."""
+    minutes: float = 0.0
+    """Time limit: the schedule is shortened as measured, so that the learning rate reaches its end when the
+    minutes do, or after `epochs` if that is earlier. Such runs are not repeatable step for step. 0: off."""
     batch_size: int = 16
     """Clips per optimiser step over all processes."""
     multigrid: Literal["off", "short", "long", "both", "x3d-multigrid"] = "off"
@@ -275,6 +281,9 @@ class TrainConfig:
     positive_weight: float = 1.0
     """Positive weight of the binary cross entropy. 0: negatives / positives of each class in the training
     split."""
+    class_balance: float = 0.0
+    """Exponent of the class weights in the cross entropy, 0 to 1: a class with a tenth of the clips of
+    another has 10**class_balance times its weight. 0: all clips count the same; 1: all classes do."""
     label_smoothing: float = 0.0
     """Label smoothing."""
     ema: float = 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -16,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from saccade.data.loader import TrainLoader
-from saccade.data.tensors import ClipTensors
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
-from saccade.evaluation import Controls, evaluate
 from saccade.models import contract, save_weights
 from saccade.runs import Run
-from saccade.tasks import Result, figure_name, get_task
+from saccade.tasks import figure_name, get_task
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.ema import WeightAverage
+from saccade.training.head import fit_head
+from saccade.training.loader import make_loader
 from saccade.training.multigrid import Phase, base_shape
 from saccade.training.norms import BatchNorms
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
@@ -34,6 +32,8 @@ from saccade.training.progress import FailureLimit, Progress, Stopwatch, Window
 from saccade.training.reporting import MetricsFile, Reporter
 from saccade.training.schedule import Timetable
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
+from saccade.training.time_limit import TimeLimit
+from saccade.training.validation import validate_model, validation_record, validation_text
 
 if TYPE_CHECKING:
     from saccade.training.shard import Shards
@@ -62,9 +62,9 @@ class Trainer:
         self.config, self.model, self.run_folder = config, model, run_folder
         self.train_set, self.val_set = train_set, val_set
         self.processes, self.reporter, self.timetable = processes, reporter, timetable
-        self.total_steps = timetable.total_steps
-        self.end_step = max(1, round(fraction * self.total_steps))
+        self.fraction = fraction
         self.progress = Progress()
+        self.time_limit = TimeLimit(config.minutes) if config.minutes else None
         self.task = get_task(config.task).from_config(config)
         norm_by_plan = config.multigrid != "off" and config.grid.bn_base_size > 0
         self.norms = BatchNorms(model, processes, sync=config.sync_bn and not norm_by_plan)
@@ -98,6 +98,7 @@ class Trainer:
         self._clipped = [p for name, p in model.named_parameters() if name not in shifts]
         self._failure_limit = self._new_failure_limit()
         self._last_save = time.monotonic()
+        self._most_steps = timetable.total_steps
 
     # ------------------------------------------------------------------------------------------- state
 
@@ -109,6 +110,16 @@ class Trainer:
         if self._shards:
             return self._shards.full_model
         return self.average.model if self.average else self.model
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the complete run; with a time limit, as planned so far."""
+        return self.timetable.total_steps
+
+    @property
+    def end_step(self) -> int:
+        """The step at which the run ends or pauses."""
+        return max(1, round(self.fraction * self.total_steps))
 
     @property
     def epoch(self) -> float:
@@ -139,6 +150,9 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.progress = Progress.from_dict(state["progress"])
+        if self.time_limit:
+            self.time_limit = TimeLimit(self.config.minutes, seconds_before=self.progress.seconds)
+            self.timetable.shorten(self.progress.total_steps or self.total_steps)
         if self.metrics:
             self.metrics.cut(step=self.progress.step, validation_due=self.progress.validation_due)
 
@@ -179,6 +193,8 @@ class Trainer:
         with loading as loader, self.interrupts:
             batches = loader.batches(self._requests())
             self.watch.reset()
+            if self._head_due:
+                self._fit_classifier(batches)
             while True:
                 if self.progress.validation_due:
                     self._validate(batches)
@@ -195,7 +211,9 @@ class Trainer:
         that `precise_bn` needs before each validation.
         """
         step, sampler = self.progress.step, self.timetable.sampler
-        if self.progress.validation_due:
+        if self._head_due:
+            yield from sampler.extra_requests(step, self._head_batches, base_shape(self.config))
+        if self.progress.validation_due or (self._head_due and self.val_set):
             yield from self._extra_requests(step)
         for request in sampler.run_requests(step, self.end_step):
             yield request
@@ -208,6 +226,33 @@ class Trainer:
         shape = base_shape(self.config)
         return self.timetable.sampler.extra_requests(step, self.config.precise_bn, shape)
 
+    @property
+    def _head_due(self) -> bool:
+        """Whether the classifier is to be fitted before the first step."""
+        return bool(self.config.model.head_clips) and not (self.progress.step or self.progress.head_fitted)
+
+    @property
+    def _head_batches(self) -> int:
+        return math.ceil(self.config.model.head_clips / self.config.batch_size)
+
+    def _fit_classifier(self, batches: Iterator[ClipBatch]) -> None:
+        """Fit the classifier before the first step, see `saccade.training.head`."""
+
+        def clips() -> Iterator[tuple[Tensor, Tensor, tuple[int, ...]]]:
+            for batch in islice(batches, self._head_batches):
+                self._note_failures(batch)
+                yield self._gradients.prepare(batch), batch.labels, batch.indices
+
+        with self._interruptible(), self._gradients.autocast():
+            self.reporter.say(
+                fit_head(self.config, self.model, self.train_set, clips(), processes=self.processes)
+            )
+        if self.average:
+            self.average = WeightAverage(self.model, self.config.ema)
+        self.progress.head_fitted, self.progress.validation_due = True, self.val_set is not None
+        self.save()
+        set_train_mode(self.model)
+
     def _step(self, batches: Iterator[ClipBatch]) -> None:
         with self.watch.waiting():
             batch = next(batches)
@@ -217,7 +262,7 @@ class Trainer:
         lr = self.timetable.rate(progress.step) * progress.plateau.factor
         set_learning_rate(self.optimizer, lr)
         loss, correct = self._gradients(batch)
-        stop, not_finite, late, failures, loss, correct, clips = self._summed(batch, loss, correct)
+        stop, not_finite, late, failures, loss, correct, clips, planned = self._summed(batch, loss, correct)
         if not_finite:
             raise self._diverged("the loss is not finite")
         if config.optim.clip_grad:
@@ -232,6 +277,7 @@ class Trainer:
         progress.window.add(loss=loss, correct=correct, clips=int(clips), failures=int(failures))
         progress.epoch_failures += int(failures)
         progress.step += 1
+        self._shorten(int(planned))
         self._note_failures(batch)
         self._after_step(lr, late=bool(late))
         if stop:
@@ -239,7 +285,7 @@ class Trainer:
 
     def _summed(self, batch: ClipBatch, loss: float, correct: float) -> list[float]:
         """Sums over the processes: stop requests, losses that are not finite, save requests, unreadable
-        files, loss, correct clips and clips.
+        files, loss, correct clips, clips, and the steps of the run as the first process plans them.
         """
         self._failure_limit.see(batch.failures)
         late = time.monotonic() - self._last_save >= 60 * self.config.save_minutes
@@ -251,8 +297,25 @@ class Trainer:
             loss,
             correct,
             float(len(batch)),
+            float(self._planned_steps() if self.processes.main else 0),
         ]
         return self.processes.sum(local)
+
+    def _planned_steps(self) -> int:
+        """Steps of the run that fit into its time limit, after the current one."""
+        if not self.time_limit:
+            return self.total_steps
+        period = self.config.val_every * self.timetable.clips_per_epoch / self.config.batch_size
+        step = self.progress.step + 1
+        return self.time_limit.plan(step, self.total_steps, steps_between_validations=period or math.inf)
+
+    def _shorten(self, planned: int) -> None:
+        """Plan the rest of a run with a time limit."""
+        if not self.time_limit:
+            return
+        self.timetable.shorten(min(max(planned, self.progress.step), self._most_steps))
+        self.progress.total_steps, self.progress.seconds = self.total_steps, self.time_limit.seconds
+        self.reporter.plan(self.total_steps, self.timetable.epochs)
 
     def _after_step(self, lr: float, *, late: bool) -> None:
         progress = self.progress
@@ -263,7 +326,8 @@ class Trainer:
         epoch_ends = self.timetable.ends_epoch(progress.step)
         ends = epoch_ends or progress.step == self.end_step
         progress.validation_due = self._validates_after(progress.step)
-        self.reporter.step({"step": progress.step, "epoch": self.epoch, **record})
+        totals = {"total_steps": self.total_steps, "epochs": self.timetable.epochs}
+        self.reporter.step({"step": progress.step, "epoch": self.epoch, **totals, **record})
         self._failure_limit.check(progress.epoch_failures)
         if ends or progress.validation_due or progress.step % self.config.log_every == 0:
             self._write(record)
@@ -297,6 +361,8 @@ class Trainer:
         if self._shards:
             self._shards.offload()
         self.progress.validation_due = False
+        if self.time_limit:
+            self.time_limit.after_validation(time.perf_counter() - start)
         self.save()
         set_train_mode(self.model)
         self.watch.reset()
@@ -326,19 +392,9 @@ class Trainer:
             if better:
                 self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})
             result.save(self.run_folder.val_scores)
-        figures = {
-            **{f"val_{name}": value for name, value in result.figures.items()},
-            "val_loss": result.loss,
-            "val_failures": len(result.failures),
-            "val_seconds": round(time.perf_counter() - start, 3),
-        }
-        record = {key: value for key, value in figures.items() if math.isfinite(value)}
+        record = validation_record(result, seconds=time.perf_counter() - start)
         self._write(record)
-        best = "best so far" if better else f"best {100 * progress.best_score:.1f} %"
-        line = f"validation {result.views}: {progress.score_name} {100 * result.score:.1f} % ({best})"
-        if math.isnan(result.score):
-            line = f"validation {result.views}: no {progress.score_name}, no readable video has a label"
-        self.reporter.epoch(progress.step, self.epoch, [line])
+        self.reporter.epoch(progress.step, self.epoch, [validation_text(result, progress, better=better)])
         self.reporter.validation({"step": progress.step, "epoch": self.epoch, **record, "is_best": better})
 
     @contextmanager
@@ -427,52 +483,3 @@ class Trainer:
             f"{self.run_folder.last} keeps the last good state. Try a lower --optim.lr, a longer "
             "--optim.warmup-epochs or --optim.clip-grad 1"
         )
-
-
-def make_loader(config: TrainConfig, dataset: VideoDataset, *, pin_memory: bool = False) -> TrainLoader:
-    """The loader of the training clips of a run."""
-    return TrainLoader(
-        dataset,
-        workers=config.workers,
-        rule=config.temporal_rule,
-        target_fps=config.clip.target_fps,
-        inverse_uniform=config.augment.inverse_uniform,
-        backend=config.backend,
-        frames_fps=config.frames_fps,
-        cache_mb=config.cache_mb // int(os.environ.get("LOCAL_WORLD_SIZE", 1)),
-        cache_short_side=config.train_short_side[1],
-        pin_memory=pin_memory,
-        labels=get_task(config.task).label_kind,
-    )
-
-
-def validate_model(
-    model: nn.Module,
-    dataset: VideoDataset,
-    views: str,
-    *,
-    config: TrainConfig,
-    processes: Processes,
-    controls: Controls | None = None,
-) -> Result:
-    """Test ``model`` on ``dataset`` with all processes; each of them gets the result."""
-    tested, views = (dataset.clips, "1x1") if isinstance(dataset, ClipTensors) else (dataset, views)
-    results = evaluate(
-        model,
-        tested,
-        config.clip,
-        views,
-        task=get_task(config.task).from_config(config).for_test(config, model),
-        device=processes.device,
-        workers=config.workers,
-        batch_size=max(1, config.batch_size // (processes.world_size * config.accumulate)),
-        temporal_rule=config.temporal_rule,
-        seed=config.seed,
-        controls=controls,
-        precision=config.precision,
-        backend=config.backend,
-        distributed=processes.world_size > 1,
-        group=processes.control,
-    )
-    result: Result = next(iter(results.values()))
-    return result

@@ -13,7 +13,7 @@ from saccade.data.types import ClipBatch
 from saccade.errors import UsageError
 from saccade.tasks import get_task
 from saccade.training.config import SCRATCH, TrainConfig
-from saccade.training.loop import make_loader
+from saccade.training.loader import make_loader
 from saccade.training.network import model_options
 from saccade.training.run import load_data, make_timetable
 from saccade.training.step import mixing, split_batch, train_transform

@@ -78,7 +78,9 @@ class Progress:
 
     ``validation_due`` is true from a step with a validation until the validation is done, so a run that was
     stopped during a validation repeats it. ``best_score`` is the best value of the metric ``score_name``.
-    ``best_is_final``: see `VideoModel.in_final_form`. ``best_is_pause``: see `see_score`.
+    ``best_is_final``: see `VideoModel.in_final_form`. ``best_is_pause``: see `see_score`. ``head_fitted``:
+    the classifier was fitted before the first step (`model.head_clips`), so the best step may be 0.
+    ``total_steps``, ``seconds``: steps that a run with a time limit has planned, and its time so far.
     """
 
     step: int = 0
@@ -88,6 +90,9 @@ class Progress:
     best_step: int = 0
     best_is_final: bool = False
     best_is_pause: bool = False
+    head_fitted: bool = False
+    total_steps: int = 0
+    seconds: float = 0.0
     epoch_failures: int = 0
     window: Window = field(default_factory=Window)
     plateau: Plateau = field(default_factory=Plateau)
@@ -106,7 +111,7 @@ class Progress:
         if math.isnan(score):
             score = -math.inf
         if pause:
-            better = self.best_is_pause or not self.best_step
+            better = self.best_is_pause or not (self.best_step or self.score_name)
         else:
             better = self.best_is_pause or score > self.best_score or (final and not self.best_is_final)
         if better:

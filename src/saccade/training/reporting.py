@@ -42,8 +42,9 @@ class Callback:
         """
 
     def on_step(self, record: Mapping[str, Any]) -> None:
-        """After each step: ``step`` (steps done), ``epoch``, ``lr``, ``clips``, and means since the last line
-        of metrics.jsonl: ``loss``, ``top1`` (or the metric of the task), ``clips_per_s``, ``data_wait`` ...
+        """After each step: ``step`` (steps done), ``epoch``, ``total_steps`` and ``epochs`` (of the run, as
+        planned so far), ``lr``, ``clips``, and means since the last line of metrics.jsonl: ``loss``, ``top1``
+        (or the metric of the task), ``clips_per_s``, ``data_wait`` ...
         """
 
     def on_validation(self, record: Mapping[str, Any]) -> None:
@@ -125,6 +126,11 @@ class Reporter:
         for callback in self.callbacks:
             callback.on_start({**record, **totals})
 
+    def plan(self, total_steps: int, epochs: float) -> None:
+        """The run has been given another number of steps."""
+        self._total, self._epochs = total_steps, epochs
+        self._clock.total = total_steps
+
     def say(self, message: str, *, level: int = logging.INFO) -> None:
         """Write a line to the logger and log.txt."""
         if self.active:
@@ -155,7 +161,7 @@ class Reporter:
     def epoch(self, step: int, epoch: float, parts: list[str]) -> None:
         """Write a line after an epoch or a validation."""
         left = f"  {self._clock.left(step)}" if step < self._total else ""
-        self.say(f"epoch {epoch:.4g}/{self._epochs:g}  step {step}  {'  '.join(parts)}{left}")
+        self.say(f"epoch {epoch:.4g}/{self._epochs:.4g}  step {step}  {'  '.join(parts)}{left}")
 
     def validation(self, record: Mapping[str, Any]) -> None:
         """After a validation; see `Callback.on_validation`."""
@@ -172,7 +178,7 @@ class RemainingTime:
     """Estimates the remaining time of a run from the steps so far."""
 
     def __init__(self, total: int) -> None:
-        self._total = total
+        self.total = total
         self.start(0)
 
     def start(self, step: int) -> None:
@@ -182,7 +188,7 @@ class RemainingTime:
         done = step - self._first
         if not done:
             return ""
-        seconds = (time.perf_counter() - self._start) / done * (self._total - step)
+        seconds = (time.perf_counter() - self._start) / done * (self.total - step)
         return f"{format_seconds(seconds)} left"
 
 

@@ -29,7 +29,7 @@ from saccade.tasks import figures_text, get_task
 from saccade.tasks.statistics import Accuracy
 from saccade.training.checkpoint import check_complete, check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
-from saccade.training.loop import Trainer, validate_model
+from saccade.training.loop import Trainer
 from saccade.training.multigrid import MultigridTimetable, make_plan
 from saccade.training.multigrid.show import chart_data, plan_text
 from saccade.training.network import build_model, clip_multiple, has_batch_norm, place_model
@@ -38,6 +38,7 @@ from saccade.training.reporting import Callback, Reporter, format_seconds
 from saccade.training.schedule import PlainTimetable, rate_text
 from saccade.training.step import flip_probability
 from saccade.training.validate import validate
+from saccade.training.validation import validate_model
 
 
 def train(

@@ -130,6 +130,14 @@ class Timetable(ABC):
         """The multigrid phase of ``step``."""
         return None
 
+    def shorten(self, total_steps: int) -> None:
+        """End the run after ``total_steps`` steps, with the rest of the schedule in what is left.
+
+        Raises:
+            ValueError: the timetable cannot be changed.
+        """
+        raise ValueError(f"{type(self).__name__} cannot be shortened")
+
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch ends after ``step`` steps."""
         return math.floor(self.epoch(step) + _EPS) > math.floor(self.epoch(step - 1) + _EPS)
@@ -160,9 +168,11 @@ class PlainTimetable(Timetable):
 
     def rate(self, step: int) -> float:
         config = self.config
-        return learning_rate(
-            self.epoch(step), config.optim, epochs=config.epochs, batch_size=config.batch_size
-        )
+        return learning_rate(self.epoch(step), config.optim, epochs=self.epochs, batch_size=config.batch_size)
+
+    def shorten(self, total_steps: int) -> None:
+        if total_steps != self.total_steps:
+            self.total_steps, self.epochs = total_steps, total_steps / self._per_epoch
 
     def validates(self, step: int) -> bool:
         if not self.config.val_every:

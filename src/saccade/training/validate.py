@@ -26,13 +26,14 @@ Problems = Iterator[tuple[str, str]]
 _RANGES: dict[str, str] = {
     "[1, inf)": "batch_size accumulate log_every optim.reference_batch augment.repeats masked.coarse "
     "clip.num_frames clip.stride clip.crop clip.short_side",
-    "[0, inf)": "augment.crop augment.rand_ops augment.rand_magnitude_std augment.mixup augment.cutmix "
+    "[0, inf)": "model.head_clips minutes augment.crop augment.rand_ops "
+    "augment.rand_magnitude_std augment.mixup augment.cutmix "
     "optim.min_lr optim.weight_decay optim.clip_grad optim.warmup_epochs optim.warmup_lr optim.gamma "
     "optim.patience optim.shift_lr positive_weight precise_bn seed workers cache_mb max_failures "
     "save_minutes val_every threads grid.bn_base_size grid.evals",
     "(0, inf)": "clip.target_fps model.backbone_lr optim.lr epochs frames_fps grid.epoch_factor",
     "[0, 1]": "augment.flip augment.brightness augment.contrast augment.saturation augment.erasing "
-    "augment.mix_switch augment.mix_probability people.min_score",
+    "augment.mix_switch augment.mix_probability people.min_score class_balance",
     "[0, 1)": "model.dropout model.drop_path optim.momentum label_smoothing ema",
     "(0, 1)": "val_fraction masked.ratio",
     "(0, 1]": "model.layer_decay",
@@ -67,6 +68,10 @@ def _problems(config: TrainConfig, world_size: int, model: nn.Module | None, res
     yield from _clip(config)
     yield from _model(config, given=model is not None, resume=resume)
     network = meta_model(config) if model is None else model
+    if config.model.head_clips:
+        yield from _head(config, given=model is not None)
+    if config.minutes:
+        yield from _minutes(config)
     yield from _optim(config)
     yield from _augment(config, world_size)
     yield from _task(config)
@@ -199,6 +204,28 @@ def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
             f"{model.backbone_lr:g} of the learning rate. Give a run folder or checkpoint, or "
             f"--model.weights {SCRATCH} to train from scratch",
         )
+
+
+def _head(config: TrainConfig, *, given: bool) -> Problems:
+    """Of fitting the classifier before the first step."""
+    weights = given or config.model.start or config.model.image_weights
+    if not weights and config.model.weights != SCRATCH:
+        yield "model.head_clips", "the features of an untrained network are useless; also give model.weights"
+    if config.task != "single-label":
+        yield "model.head_clips", f"is not possible for task {config.task}; set it to 0"
+    if config.shard:
+        yield "model.head_clips", "cannot be combined with shard"
+
+
+def _minutes(config: TrainConfig) -> Problems:
+    for name, why in (
+        ("multigrid", "plans its phases before the run"),
+        ("precise_bn", "draws its batches before the run"),
+    ):
+        if getattr(config, name) not in ("off", 0):
+            yield "minutes", f"cannot be combined with {name}, which {why}; give epochs alone"
+    if config.optim.schedule not in ("cosine", "constant"):
+        yield "minutes", f"the schedule {config.optim.schedule} has its own epochs; use cosine"
 
 
 def _optim(config: TrainConfig) -> Problems:
