@@ -12,6 +12,7 @@ A run folder holds
     report.html          written at the end
     plan.png             the multigrid plan, if there is one
     image_weights.json   what came from an image network, if anything did
+    rejection.json       when a video shows none of the classes, if that was calibrated
     test/                output of `saccade test`
     tensorboard/         events, if asked for
 
@@ -43,17 +44,33 @@ if TYPE_CHECKING:
     import torch
 
     from saccade.data.entries import Split
+    from saccade.evaluation.rejection import Rejection
     from saccade.training.config import TrainConfig
 
 FORMAT = 1
 """Version of the folder's format, in config.json. Version 0 (until November 2026, not written down) has the
 same files; fields that `TrainConfig` has gained since take their defaults."""
+REJECTION_FORMAT = 1
+"""Version of rejection.json."""
 
 BEST = "best.safetensors"
 _CONFIG, _LAST, _METRICS, _LOG, _REPORT = "config.json", "last.pt", "metrics.jsonl", "log.txt", "report.html"
 _VAL_SCORES, _TEST, _PLAN, _IMAGE_WEIGHTS = "val_scores.npz", "test.json", "plan.png", "image_weights.json"
+_REJECTION = "rejection.json"
 _STEP = ("step", "epoch")  # in each row of the metrics
-_WRITTEN = (_CONFIG, _LAST, BEST, _METRICS, _LOG, _VAL_SCORES, _TEST, _REPORT, _PLAN, _IMAGE_WEIGHTS)
+_WRITTEN = (
+    _CONFIG,
+    _LAST,
+    BEST,
+    _METRICS,
+    _LOG,
+    _VAL_SCORES,
+    _TEST,
+    _REPORT,
+    _PLAN,
+    _IMAGE_WEIGHTS,
+    _REJECTION,
+)
 
 
 class Run:
@@ -66,8 +83,8 @@ class Run:
 
     Attributes:
         folder, run_dir: the run folder.
-        config_file, last, best, metrics_file, log, val_scores, test_file, report, plan, image_weights: its
-            files, see the head of this module; they need not exist.
+        config_file, last, best, metrics_file, log, val_scores, test_file, report, plan, image_weights,
+            rejection_file: its files, see the head of this module; they need not exist.
         seconds: wall time of the call to `saccade.train` that returned this object; otherwise None.
 
     Example:
@@ -85,6 +102,7 @@ class Run:
         self.metrics_file, self.log, self.report = (self.folder / name for name in (_METRICS, _LOG, _REPORT))
         self.val_scores, self.test_file = self.folder / _VAL_SCORES, self.folder / _TEST
         self.plan, self.image_weights = self.folder / _PLAN, self.folder / _IMAGE_WEIGHTS
+        self.rejection_file = self.folder / _REJECTION
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -222,6 +240,31 @@ class Run:
             ) from error
         return figures
 
+    @property
+    def rejection(self) -> Rejection | None:
+        """When a video shows none of the classes; None if that was not calibrated.
+
+        Raises:
+            DataError: rejection.json is damaged, or a newer version of Saccade wrote it.
+        """
+        from saccade.evaluation.rejection import Rejection
+
+        path = self.rejection_file
+        again = f"remove it, and calibrate again with saccade test {shlex.quote(str(self.folder))} --reject"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            found = values["format"]
+            if isinstance(found, int) and found <= REJECTION_FORMAT:
+                return Rejection.from_dict(values)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError) as error:
+            raise DataError(f"{path}: damaged ({_first_line(error)}); {again}") from error
+        raise DataError(
+            f"{path}: format {found}, and this version of Saccade ({__version__}) reads up to "
+            f"{REJECTION_FORMAT}; {again}"
+        )
+
     def weights_metadata(self) -> dict[str, Any]:
         """Metadata of best.safetensors: class names, clip, task, metrics, build arguments of the model. Empty
         without weights.
@@ -322,6 +365,10 @@ class Run:
                 "num_threads": torch.get_num_threads(),
             },
         )
+
+    def write_rejection(self, rejection: Rejection) -> None:
+        """Write rejection.json."""
+        write_json(self.rejection_file, {"format": REJECTION_FORMAT, **rejection.to_dict()})
 
 
 def damaged_checkpoint(path: str | os.PathLike[str], reason: object) -> str:

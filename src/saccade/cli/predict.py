@@ -132,6 +132,9 @@ def _parser() -> Parser:
         help="CLIPSxCROPS, e.g. 10x3, or auto: consecutive clips of the whole video (default %(default)s)",
     )
     parser.add_argument(
+        "--no-reject", action="store_true", help='never answer "none of these" (saccade test RUN --reject)'
+    )
+    parser.add_argument(
         "--localize",
         action="store_true",
         help="localize actions in time; writes NAME.timeline.png and .json (needs a localization run)",
@@ -191,6 +194,7 @@ def _check(options: Namespace) -> None:
         "--views": options.views != "auto" and bool(mode),
         "--jsonl": options.jsonl is not None and bool(mode),
         "--batch-size": options.batch_size is not None and mode == "--boxes",
+        "--no-reject": options.no_reject and bool(mode),
     }
     for flag, is_set in without_effect.items():
         if is_set:
@@ -215,6 +219,7 @@ def _predictor(options: Namespace) -> Predictor:
             batch_size=options.batch_size,
             frames_fps=options.fps,
             backend=options.backend,
+            reject=not options.no_reject,
         )
     )
 
@@ -344,8 +349,11 @@ def _show_prediction(found: Prediction | Failure, k: int) -> None:
     num = len(found.windows)
     facts = _facts(found, f"{num} clip{'s' * (num > 1)}")
     console.print(f"[bold]{escape(found.path)}[/]  [dim]{facts}[/]", soft_wrap=True)
+    if found.rejection is not None and found.rejected:
+        scores = f"{found.rejection.score} {found.reject_score:.3g}, below {found.rejection.threshold:.3g}"
+        console.print(f"  [yellow]{found.label}[/] ({scores}); it would have been:", soft_wrap=True)
     for rank, (label, value) in enumerate(found.top(k)):
-        style = "green" if rank == 0 else "cyan"
+        style = "green" if rank == 0 and not found.rejected else "cyan"
         console.print(
             f"  {100 * value:5.1f} %  [{style}]{bar(value):<24}[/]  {escape(label)}", soft_wrap=True
         )

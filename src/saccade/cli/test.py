@@ -24,6 +24,7 @@ from saccade.cli.flags import (
     positive,
     run_settings,
 )
+from saccade.cli.rejection import add_rejection, calibrate_run, check_rejection
 from saccade.errors import DataError, UsageError
 from saccade.sampling.views import PROTOCOLS, parse_views
 
@@ -40,6 +41,7 @@ EXAMPLES = """examples:
   saccade test runs/my_run --data clips/ --views 1x1,3x1,10x1,10x3
   saccade test runs/my_run --controls shuffle --control-seeds 10
   saccade test runs/my_run --data clips/ --views 3x1 --shuffle-frames
+  saccade test runs/my_run --reject --background other_clips/
   saccade test runs/my_run --data something-something-v2 --views ssv2-1clip,ssv2-2clip-3crop
   saccade test runs/x3d_m_charades --data Charades --root Charades_v1_rgb --views 10x1,10x3
   saccade test runs/x3d_m_ava --data ava --boxes ava_val_predicted_boxes.csv
@@ -57,7 +59,11 @@ def run(args: list[str]) -> int:
     from saccade.evaluation import evaluate
     from saccade.runs import data_of_run
 
-    options = _parser().parse_args(args)
+    parser = _parser()
+    options = parser.parse_args(args)
+    check_rejection(parser, options)
+    if options.reject:
+        return calibrate_run(options)
     settings = run_settings(options.source)
     if not (options.data or settings.get("data")):
         raise UsageError("give --data: class folders, a list file, Something-Something, Charades or AVA")
@@ -187,6 +193,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder of scores and charts (default: RUN/test)")
     add_json(parser)
+    add_rejection(parser)
     parser.add_argument("--all-classes", action="store_true", help="show all classes in the table")
     add_model(parser)
     return parser

@@ -1,10 +1,16 @@
-"""Data sets laid out as folders: a folder of each class, perhaps under ``train``, ``val`` and ``test``."""
+"""Data sets laid out as folders: a folder of each class, perhaps under ``train``, ``val`` and ``test``.
+
+A folder named ``background`` beside the classes or the splits is none of the classes: its videos show nothing
+that is to be recognised, and calibrate what is rejected (`saccade.inference.calibrate`).
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from saccade.data.datasets import register_dataset
@@ -24,6 +30,9 @@ from saccade.data.something import misplaced
 from saccade.errors import DataError
 from saccade.video.folders import find_videos, is_frame_folder, is_hidden, is_image_name, is_video_name
 
+logger = logging.getLogger(__name__)
+
+BACKGROUND = "background"
 _LAYOUTS = (
     "expected train/ and val/ with a folder of each class, folders of classes, clips.csv (path,label,split), "
     "train.csv and val.csv of 'path label' lines, or the lists of Something-Something or Charades"
@@ -86,6 +95,25 @@ def read_folders(
     return Listing(entries)
 
 
+def background_folder(root: Path) -> Path | None:
+    """The folder of the videos that show none of the classes of the data set at ``root`` (a folder, or a list
+    in it); None if there is none with videos.
+    """
+    home = root if root.is_dir() else root.parent
+    if not home.is_dir():
+        return None
+    for folder in (home, *split_folders(home).values()):
+        for each in _subfolders(folder):
+            if is_background(each) and find_videos(each)[0]:
+                return each
+    return None
+
+
+def is_background(folder: Path) -> bool:
+    """Whether a folder is named for videos that show none of the classes."""
+    return folder.name.lower() == BACKGROUND
+
+
 def has_videos(root: Path) -> bool:
     """Whether a folder under ``root`` has a video directly in it."""
     return any(
@@ -105,6 +133,9 @@ def _class_entries(root: Path, *, split: str | None = None) -> list[Entry]:
     left_out: list[str] = []
     for folder in _subfolders(root):
         videos, rest = find_videos(folder, top=False)
+        if is_background(folder):
+            _log_background(folder, len(videos))
+            continue
         entries += [Entry(path, folder.name, str(folder), split) for path in videos]
         if not videos:
             empty.append(folder.name)
@@ -116,6 +147,14 @@ def _class_entries(root: Path, *, split: str | None = None) -> list[Entry]:
     if entries and left_out:
         warn_once(f"{root}: {left_out_text(left_out)}")
     return entries
+
+
+@cache
+def _log_background(folder: Path, num_videos: int) -> None:
+    """Once for each folder in a process."""
+    logger.info(
+        f"{folder}: not a class: its {num_videos} videos show none of the classes (saccade test RUN --reject)"
+    )
 
 
 def left_out_text(files: Sequence[str]) -> str:
@@ -138,7 +177,7 @@ def _kind(file: str) -> str:
 def _check_siblings(root: Path, by_split: dict[str, Path]) -> None:
     """Refuse, or name in a warning, the folders with videos beside the split folders."""
     for folder in _subfolders(root):
-        if folder in by_split.values():
+        if folder in by_split.values() or is_background(folder):
             continue
         if _class_folders(folder):
             names = ", ".join(each.name + "/" for each in by_split.values())
@@ -153,7 +192,7 @@ def _check_siblings(root: Path, by_split: dict[str, Path]) -> None:
 
 def _class_folders(root: Path) -> bool:
     """Whether there are folders with videos in ``root``."""
-    return any(find_videos(folder, top=False)[0] for folder in _subfolders(root))
+    return any(find_videos(each, top=False)[0] for each in _subfolders(root) if not is_background(each))
 
 
 def _lists_there(path: Path) -> str:

@@ -1,7 +1,8 @@
-"""Inference with a trained model: `Predictor`, `Localizer`, `Detector`, and `load_for_inference`."""
+"""Inference with a trained model: `Predictor`, `Localizer`, `Detector`, `load_for_inference`, `calibrate`."""
 
 from __future__ import annotations
 
+from saccade.inference.calibration import calibrate
 from saccade.inference.detector import Detector, PeopleActions, Person
 from saccade.inference.loading import LoadedModel, load_for_inference
 from saccade.inference.localizer import Localizer
@@ -21,5 +22,6 @@ __all__ = [
     "Segment",
     "Timeline",
     "Window",
+    "calibrate",
     "load_for_inference",
 ]

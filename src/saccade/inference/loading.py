@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from torch import nn
 
 from saccade.clip import ClipSpec
 from saccade.errors import DataError, UsageError, WeightsError
+from saccade.evaluation.rejection import Rejection
 from saccade.evaluation.scorer import model_device, pick_device
 from saccade.models import contract
-from saccade.runs import BEST
+from saccade.runs import BEST, Run
 from saccade.tasks import Task, get_task
 from saccade.tasks.result import clip_from_dict
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class LoadedModel:
         pairs: pairs of classes that differ only in the direction of time.
         name: the architecture.
         origin: the run folder or file of the weights.
+        rejection: when a video shows none of the classes; None if that was not calibrated.
     """
 
     model: nn.Module
@@ -44,6 +49,14 @@ class LoadedModel:
     task: str = "single-label"
     pairs: tuple[tuple[int, int], ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rejection: Rejection | None = None
+
+    @property
+    def step(self) -> int | None:
+        """The optimiser step of the weights, if they state it."""
+        metrics = self.metadata.get("metrics")
+        step = metrics.get("step") if isinstance(metrics, Mapping) else None
+        return step if isinstance(step, int) else None
 
 
 def load_for_inference(
@@ -123,6 +136,7 @@ def load_for_inference(
         task=loaded.task,
         pairs=loaded.pairs,
         metadata=loaded.metadata,
+        rejection=loaded.rejection,
     )
 
 
@@ -220,7 +234,7 @@ def _from_file(path: Path) -> LoadedModel:
         raise WeightsError(f"{file}: its metadata is damaged ({error})") from error
     if names and len(names) != num_classes:
         raise WeightsError(f"{file}: {len(names)} class names for {num_classes} classes")
-    return LoadedModel(
+    loaded = LoadedModel(
         model=model,
         class_names=names or _numbers(num_classes),
         named=bool(names),
@@ -232,6 +246,22 @@ def _from_file(path: Path) -> LoadedModel:
         pairs=pairs,
         metadata=metadata,
     )
+    return replace(loaded, rejection=_rejection(file, loaded.step))
+
+
+def _rejection(file: Path, step: int | None) -> Rejection | None:
+    """The rejection of the run that the weights are the best of; None, with a warning, if it was calibrated
+    for earlier weights.
+    """
+    run = Run(file.parent)
+    found = run.rejection if file.name == BEST else None
+    if found is not None and found.step != step:
+        logger.warning(
+            f"{run.rejection_file}: calibrated for the weights of step {found.step}, those of the run are "
+            f"of step {step}; not used (calibrate again with saccade test --reject)"
+        )
+        return None
+    return found
 
 
 def _from_name(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +15,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from saccade.clip import ClipSpec
-from saccade.errors import UsageError
-from saccade.evaluation.reading import Chunk, cut_views, map_videos, read_chunks
+from saccade.data.types import VideoDataset
+from saccade.errors import UsageError, VideoError
+from saccade.evaluation.reading import Chunk, cut_views, map_videos, prefetch_decode, read_chunks
+from saccade.evaluation.rejection import NONE_OF_THESE, Rejection
 from saccade.evaluation.scorer import Precision, Scorer, evaluating
 from saccade.inference.loading import LoadedModel, load_for_inference, task_of
 from saccade.inference.partial import Damage, read_readable
+from saccade.progress import Progress, ignore
 from saccade.sampling.plan import plan_clips
 from saccade.sampling.segments import SEGMENT_RULES, check_num_clips
 from saccade.sampling.temporal import RULES, sample_covering, sample_test
@@ -28,25 +33,32 @@ from saccade.video import Backend, VideoReader, open_video
 from saccade.video.damage import damage_dict
 from saccade.video.source import VideoInput, source_name
 
+Logits = NDArray[np.float32]
+
 _CHUNK_CLIPS = 8  # clips that are decoded, and in memory, at a time
 
 
 @dataclass(frozen=True)
 class Window:
-    """One clip of the video: ``start`` and ``end`` in seconds, its best label and that label's score."""
+    """One clip of the video: ``start`` and ``end`` in seconds, its best label and that label's score.
+
+    ``rejected``: it shows none of the classes, and ``label`` is only the least unlikely one.
+    """
 
     start: float
     end: float
     label: str
     score: float
+    rejected: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, times in seconds."""
+        """Plain values for JSON, times in seconds; ``rejected`` where it is true."""
         return {
             "start": round(self.start, 3),
             "end": round(self.end, 3),
             "label": self.label,
             "score": round(self.score, 6),
+            **({"rejected": True} if self.rejected else {}),
         }
 
 
@@ -68,6 +80,9 @@ class Prediction:
         damaged: what cannot be decoded: spans with ``start`` and ``end`` in seconds, and the ``cause``. The
             windows lie over the rest.
         clip_seconds: what the clip of the model lasts.
+        rejection: the score and threshold that decide whether the video shows any of the classes; None: it is
+            taken to show one.
+        reject_score: the mean of that score over the windows; NaN without ``rejection``.
     """
 
     path: str
@@ -81,6 +96,13 @@ class Prediction:
     gaps: tuple[tuple[float, float], ...] = ()
     damaged: Damage = ()
     clip_seconds: float = 0.0
+    rejection: Rejection | None = None
+    reject_score: float = math.nan
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the video shows none of the classes."""
+        return self.rejection is not None and self.rejection.rejects(self.reject_score)
 
     @property
     def short(self) -> bool:
@@ -89,7 +111,12 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The best label."""
+        """The best label; ``none of these`` if the video is rejected."""
+        return NONE_OF_THESE if self.rejected else self.best_label
+
+    @property
+    def best_label(self) -> str:
+        """The label with the highest score, of a rejected video too."""
         return self.class_names[int(self.scores.argmax())]
 
     @property
@@ -104,7 +131,7 @@ class Prediction:
 
     def to_dict(self, k: int = 5) -> dict[str, Any]:
         """Plain values for JSON: path, duration, fps, views, the top ``k`` and the windows; gaps, damage and
-        ``short`` where there are any.
+        ``short`` where there are any; with a rejection ``label``, ``rejected`` and its score and threshold.
         """
         return {
             "path": self.path,
@@ -114,8 +141,19 @@ class Prediction:
             **gaps_dict(self.gaps),
             **damage_dict(self.damaged),
             **({"short": True} if self.short else {}),
+            **self._rejection_dict(),
             "top": [{"label": label, "score": round(score, 6)} for label, score in self.top(k)],
             "windows": [window.to_dict() for window in self.windows],
+        }
+
+    def _rejection_dict(self) -> dict[str, Any]:
+        if self.rejection is None:
+            return {}
+        return {
+            "label": self.label,
+            "rejected": self.rejected,
+            "reject_score": round(self.reject_score, 6),
+            "reject_threshold": round(self.rejection.threshold, 6),
         }
 
 
@@ -126,6 +164,16 @@ class _Clips:
     clips: NDArray[np.int64]
     chunk: Chunk
     views: Views
+
+
+@dataclass(frozen=True, eq=False)
+class _Output:
+    """What the model gives for a video: logits (num_clips, num_crops, K), and the last clips decoded."""
+
+    logits: Logits
+    spans: list[tuple[float, float]]
+    damaged: Damage
+    last: _Clips
 
 
 class Predictor:
@@ -155,6 +203,8 @@ class Predictor:
         frames_fps: frames per second of folders of images and of frames in memory, which do not say it; None:
             30.
         backend: what decodes, see `saccade.open_video`.
+        reject: label videos that show none of the classes ``none of these``, if the run was calibrated for it
+            (`saccade.inference.calibrate`).
 
     Raises:
         UsageError, WeightsError: the model, weights, labels, views or device cannot be used; the message
@@ -177,6 +227,7 @@ class Predictor:
         task: str | None = None,
         frames_fps: float | None = None,
         backend: Backend = "auto",
+        reject: bool = True,
     ) -> None:
         self.frames_fps, self.backend = frames_fps, backend
         self.views = None if views == "auto" else parse_views(views)
@@ -200,6 +251,7 @@ class Predictor:
             raise UsageError(f"{self.loaded.origin} was trained for {self.task.name}; {hint}")
         self.class_names = self.loaded.class_names
         self.clip = self.loaded.clip
+        self.rejection = self.loaded.rejection if reject else None
         self.temporal_rule = temporal_rule or rule_to_predict(self.loaded)
         if self.temporal_rule not in RULES:
             raise UsageError(f"temporal rule {self.temporal_rule!r} is unknown; known are {', '.join(RULES)}")
@@ -268,34 +320,67 @@ class Predictor:
             yield _Clips(clips[done : done + len(chunk.clips)], chunk, views)
             done += len(chunk.clips)
 
-    def _predict(self, path: str, parts: Iterator[tuple[Damage, _Clips]]) -> Prediction:
-        scores: list[NDArray[np.float32]] = []
+    def dataset_logits(
+        self, dataset: VideoDataset, *, workers: int = 2, progress: Progress = ignore
+    ) -> list[Logits | Failure]:
+        """The logits (num_clips, num_crops, num_classes) of each video of a data set, cut into clips as for a
+        prediction.
+        """
+
+        def source(position: int) -> Iterator[tuple[Damage, _Clips]]:
+            side, fps = self.clip.short_side, self.frames_fps
+            with dataset.open(position, short_side=side, backend=self.backend, frames_fps=fps) as reader:
+                yield from read_readable(reader, self._read, to_end=self.views is None)
+
+        found: list[Logits | Failure] = []
+        positions = range(len(dataset))
+        with closing(prefetch_decode(positions, source, min(workers, len(dataset)))) as stream:
+            for position, parts in stream:
+                try:
+                    found.append(self._run(parts).logits)
+                except VideoError as error:
+                    found.append(Failure(dataset.items[position].path, error.cause))
+                progress(len(found), len(dataset))
+        return found
+
+    def _run(self, parts: Iterator[tuple[Damage, _Clips]]) -> _Output:
+        logits: list[Logits] = []
         spans: list[tuple[float, float]] = []
         damaged: Damage = ()
         with evaluating(self.loaded.model):
             for damage, part in parts:
                 if damage != damaged:
-                    scores, spans, damaged = [], [], damage
+                    logits, spans, damaged = [], [], damage
                 views = cut_views([part.chunk], self.clip, self._scorer.device)
-                logits = np.stack([row for _, row in self._scorer.stream(views)])
-                each = self.task.activation(logits)
-                scores.extend(self.task.join(each.reshape(len(part.clips), part.views.num_crops, -1), axis=1))
+                rows = np.stack([row for _, row in self._scorer.stream(views)])
+                logits.append(rows.reshape(len(part.clips), part.views.num_crops, -1))
                 spans.extend(self._span(clip, part.chunk.video) for clip in part.clips)
                 last = part
-        table, video = np.stack(scores), last.chunk.video
+        return _Output(np.concatenate(logits), spans, damaged, last)
+
+    def _predict(self, path: str, parts: Iterator[tuple[Damage, _Clips]]) -> Prediction:
+        output = self._run(parts)
+        table, video = self.task.join(self.task.activation(output.logits), axis=1), output.last.chunk.video
         by_segments = self.temporal_rule in SEGMENT_RULES
+        rejection, rejected, reject_score = self.rejection, [False] * len(table), math.nan
+        if rejection is not None:
+            reject_scores = rejection.scores(output.logits)
+            reject_score = float(reject_scores.mean())
+            rejected = [rejection.rejects(each) for each in reject_scores.mean(1)]
         return Prediction(
             path=path,
             class_names=self.class_names,
             scores=self.task.join(table, axis=0),
-            windows=tuple(self._window(span, row) for span, row in zip(spans, table, strict=True)),
+            windows=tuple(map(self._window, output.spans, table, rejected)),
             window_scores=table,
-            duration=max(video.duration, damaged[-1].end if damaged else 0.0),
+            duration=max(video.duration, output.damaged[-1].end if output.damaged else 0.0),
             fps=video.fps,
             gaps=video.gaps,
-            views=str(last.views),
-            damaged=damaged,
+            views=str(output.last.views),
+            damaged=output.damaged,
             clip_seconds=self.clip.num_frames / video.fps if by_segments else self.clip.seconds,
+            rejection=rejection,
+            reject_score=reject_score,
         )
 
     def _span(self, clip: NDArray[np.int64], video: FrameTimes) -> tuple[float, float]:
@@ -304,9 +389,9 @@ class Predictor:
             return 0.0, video.duration
         return float(video.seconds(clip[0])), float(video.ends(clip[-1]))
 
-    def _window(self, span: tuple[float, float], scores: NDArray[np.float32]) -> Window:
+    def _window(self, span: tuple[float, float], scores: NDArray[np.float32], rejected: bool) -> Window:
         best = int(scores.argmax())
-        return Window(float(span[0]), float(span[1]), self.class_names[best], float(scores[best]))
+        return Window(float(span[0]), float(span[1]), self.class_names[best], float(scores[best]), rejected)
 
 
 def rule_to_predict(loaded: LoadedModel) -> str:
