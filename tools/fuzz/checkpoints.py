@@ -228,8 +228,15 @@ def _edit(content: Any, rng: random.Random) -> str:
     return ", ".join(steps)
 
 
+def _is_ordinary(value: Any) -> bool:
+    """A dense tensor with data: what an earlier edit has made of it can neither be reshaped nor converted."""
+    return type(value) in (torch.Tensor, nn.Parameter) and not (
+        value.is_quantized or value.is_sparse or value.is_meta or value.is_nested
+    )
+
+
 def _odd_shape(value: Any, rng: random.Random) -> Any:
-    if not isinstance(value, torch.Tensor):
+    if not _is_ordinary(value):
         return None
     shapes: list[Any] = [
         lambda: value.reshape(-1),
@@ -248,7 +255,7 @@ def _odd_value(value: Any, rng: random.Random) -> Any:
     nested: Any = {"a": 1}
     for _ in range(200):
         nested = {"a": nested}
-    tensor = value if isinstance(value, torch.Tensor) else torch.zeros(2, 2)
+    tensor = value if _is_ordinary(value) else torch.zeros(2, 2)
     values: list[Any] = [
         *(None, "text", 3, 2.5, [], {}, [tensor], {"w": tensor}, nested, True, b"\0\1", 10**30, float("nan")),
         *(
