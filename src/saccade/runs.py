@@ -346,8 +346,15 @@ class Run:
             scores.unlink()
         shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
 
-    def write_config(self, config: TrainConfig, *, device: torch.device, num_processes: int = 1) -> None:
-        """Write config.json: the resolved config, the command, versions and hardware."""
+    def write_config(
+        self,
+        config: TrainConfig,
+        *,
+        device: torch.device,
+        num_processes: int = 1,
+        others: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write config.json: the resolved config, the command, versions, hardware and ``others``."""
         import torch
 
         write_json(
@@ -363,6 +370,7 @@ class Run:
                 "device": device_name(device),
                 "num_processes": num_processes,
                 "num_threads": torch.get_num_threads(),
+                **(others or {}),
             },
         )
 

@@ -132,6 +132,20 @@ def test_waiting_is_measured(small_videos: VideoDataset) -> None:
 # --- files that cannot be read -----------------------------------------------------------------------------
 
 
+def test_an_unreadable_file_is_replaced_by_one_of_its_kind(
+    small_videos: VideoDataset, broken_file: str
+) -> None:
+    half = len(small_videos) // 2
+    broken = [0, 1, *range(half, len(small_videos) - 1)]
+    dataset = replace(
+        with_broken(small_videos, broken_file, *broken), num_unlabelled=len(small_videos) - half
+    )
+    requests = [request for batch in sampler().requests(0) for request in batch]
+    for request in requests:
+        (batch,) = load_batches(dataset, [[request]], workers=0)
+        assert (batch.indices[0] < half) == (request.index < half)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_file_is_replaced_and_reported(
     small_videos: VideoDataset, broken_file: str, workers: int

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from saccade.data.sampler import TrainSampler
+from saccade.data.sampler import TrainSampler, UnlabelledSampler
 from saccade.errors import ConfigError
 
 
@@ -135,3 +135,36 @@ def test_repeats_share_and_resume_as_ever() -> None:
 def test_repeats_that_do_not_fill_a_batch_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"augment.repeats: 3 clips of each video do not fill batches of 8"):
         sampler(repeats=3)
+
+
+def with_unlabelled(num_items: int = 7, ratio: float = 1.0, **changes: Any) -> UnlabelledSampler:
+    labelled = sampler(**changes)
+    return UnlabelledSampler(labelled, num_items, ratio=ratio, num_clips=lambda step: 8 * step)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.5])
+def test_unlabelled_clips_come_on_top_of_the_labelled_ones(ratio: float) -> None:
+    batches = list(with_unlabelled(ratio=ratio).run_requests(0, 10))
+    assert [[r for r in batch if r.index < 50] for batch in batches] == list(sampler().run_requests(0, 10))
+    unlabelled = [r for batch in batches for r in batch if r.index >= 50]
+    assert len(unlabelled) == 80 * ratio
+    assert {r.index for r in unlabelled[:7]} == set(range(50, 57))  # each once in a pass
+    assert len({r.seed for batch in batches for r in batch}) == 80 + len(unlabelled)
+    assert {(r.num_frames, r.crop, r.stride) for r in unlabelled} == {(4, 16, (2, 2))}
+
+
+def test_unlabelled_clips_do_not_depend_on_resuming_or_processes() -> None:
+    whole = list(with_unlabelled().run_requests(0, 9))
+    assert list(with_unlabelled().run_requests(4, 9)) == whole[4:]
+    parts = [list(with_unlabelled(rank=rank, world_size=2).run_requests(0, 9)) for rank in (0, 1)]
+    for step, batch in enumerate(whole):
+        assert sorted(parts[0][step] + parts[1][step], key=str) == sorted(batch, key=str)
+    for batch in whole:  # halves, as of gradient accumulation, have both kinds alike
+        assert [sum(r.index >= 50 for r in half) for half in (batch[:8], batch[8:])] == [4, 4]
+
+
+def test_the_draws_of_unlabelled_clips_stay_what_they_were() -> None:
+    batch = next(with_unlabelled().run_requests(5, 6))
+    unlabelled = [r for r in batch if r.index >= 50]
+    assert [r.index for r in unlabelled] == [51, 54, 54, 55, 50, 51, 52, 56]
+    assert unlabelled[0].seed == 8764390000404339297

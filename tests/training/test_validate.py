@@ -7,7 +7,7 @@ import pytest
 from saccade.errors import ConfigError
 from saccade.recipes import RECIPES, get_recipe
 from saccade.training.config import TrainConfig
-from saccade.training.run import make_timetable
+from saccade.training.timetable import make_timetable
 from saccade.training.validate import validate
 
 

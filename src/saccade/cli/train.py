@@ -13,7 +13,7 @@ from saccade.cli.console import console
 from saccade.cli.fields import parse_fields
 from saccade.cli.flags import PICTURES, Parser, check_file, positive
 from saccade.errors import UsageError
-from saccade.training.reporting import Callback, RemainingTime
+from saccade.training.reporting import Callback, RemainingTime, loss_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -106,8 +106,9 @@ def _show_plan(config: TrainConfig, options: Namespace) -> int:
         flag = "--picture" if options.picture else "--out"
         check_file(path, flag, what="chart", suffixes=PICTURES)
     from saccade.training.multigrid import MultigridTimetable
-    from saccade.training.run import draw_plan, make_timetable
+    from saccade.training.run import draw_plan
     from saccade.training.schedule import rate_text
+    from saccade.training.timetable import make_timetable
     from saccade.training.validate import validate
 
     num_devices = options.devices or 1
@@ -189,7 +190,7 @@ class ProgressBar(Callback):
         self._total = self._clock.total = record.get("total_steps", self._total)
         figure = "top1" if "top1" in record else "explained"
         text = (
-            f"loss {record['loss']:.3f}  {'top-1' if figure == 'top1' else figure} "
+            f"{loss_text(record)}  {'top-1' if figure == 'top1' else figure} "
             f"{100 * record[figure]:.0f} %  "
             f"{record['clips_per_s']:.1f} clips/s  data wait {100 * record['data_wait']:.0f} %"
         )

@@ -68,6 +68,7 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
         self._num_frames = np.array([item.num_frames or 0 for item in dataset.items], dtype=np.int64)
         self._fps = np.array([item.fps or 0.0 for item in dataset.items])
         self._spans = np.array([(item.start, item.end) for item in dataset.items], np.float64).reshape(-1, 2)
+        self._num_labelled = dataset.num_labelled
         self._actions = ActionTable(dataset.items, len(dataset.class_names))
         self.settings = settings
         self.cache = cache
@@ -119,13 +120,18 @@ class TrainClips(Dataset["PackedBatch | SaccadeError"]):
                 clip, label = self._clip(request, index)
             except VideoError as error:
                 broken.append(error)
-                index = int(stream(request.seed, "replacement", attempt).integers(len(self.paths)))
+                index = int(stream(request.seed, "replacement", attempt).integers(*self._alike(index)))
                 continue
             replacement = self.paths[index]
             failures.extend(ReadFailure(error.path, error.cause, replacement) for error in broken)
             return index, clip, label
         listed = "\n".join(f"  {error}" for error in broken)
         raise DataError(f"{len(broken)} videos in a row cannot be read:\n{listed}")
+
+    def _alike(self, index: int) -> tuple[int, int]:
+        """The range of videos that have labels, or of those that have none, as the video ``index``."""
+        num = self._num_labelled
+        return (0, num) if index < num else (num, len(self.paths))
 
     def _clip(self, request: ClipRequest, index: int) -> tuple[Tensor, ClipLabels]:
         """Draw and read one clip: uint8 (T, H, W, 3) with its short side as drawn, and its labels."""

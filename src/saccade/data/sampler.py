@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from saccade.data.seeds import clip_seed, epoch_order
@@ -12,6 +13,7 @@ from saccade.data.types import ClipRequest
 from saccade.errors import ConfigError
 
 _EXTRA = 2**40  # epochs from this number on are only used by `ClipSampler.extra_requests`
+_UNLABELLED = 2**41  # and from this number on by `UnlabelledSampler`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,12 @@ class ClipSampler(ABC):
         rank, world_size: this process and their number.
         repeats: clips of each video in a batch, one after another (Hoffer et al. 2019, "Augment your batch",
             arXiv 1901.09335). An epoch has as many clips as without, of fewer videos.
+
+    Attributes:
+        growth: clips of a batch as a multiple of its labelled ones.
     """
+
+    growth = 1.0
 
     def __init__(self, num_items: int, *, seed: int, rank: int, world_size: int, repeats: int = 1) -> None:
         if not 0 <= rank < world_size:
@@ -177,6 +184,58 @@ class TrainSampler(ClipSampler):
                 left -= 1
                 yield request
             epoch, step = epoch + 1, 0
+
+
+class UnlabelledSampler(ClipSampler):
+    """Adds clips of videos without labels to each batch of another sampler, in the shape of the batch.
+
+    The unlabelled videos form a stream of their own, each drawn once per pass over them, shuffled for each
+    pass. Among the clips of a process they are spread evenly, so that the parts of gradient accumulation have
+    both.
+
+    Args:
+        sampler: draws the labelled clips.
+        num_items: number of unlabelled videos, which come after the labelled ones in the data set.
+        ratio: unlabelled clips for each labelled one, on average over the steps.
+        num_clips: number of step -> labelled clips drawn before it, over all processes.
+    """
+
+    def __init__(
+        self, sampler: ClipSampler, num_items: int, *, ratio: float, num_clips: Callable[[int], int]
+    ) -> None:
+        super().__init__(num_items, seed=sampler.seed, rank=sampler.rank, world_size=sampler.world_size)
+        self.labelled, self.ratio, self._num_clips = sampler, ratio, num_clips
+        self.growth = 1.0 + ratio
+
+    def run_requests(self, start: int, stop: int) -> Iterator[list[ClipRequest]]:
+        """This process's part of each batch: labelled and unlabelled clips."""
+        for step, labelled in enumerate(self.labelled.run_requests(start, stop), start):
+            first, end = (self._num_per_process(number) for number in (step, step + 1))
+            share = end - first
+            begin = self.world_size * first + self.rank * share
+            unlabelled = [self._clip(number, labelled[0]) for number in range(begin, begin + share)]
+            yield _spread(labelled, unlabelled)
+
+    def extra_requests(self, step: int, num_batches: int, shape: BatchShape) -> Iterator[list[ClipRequest]]:
+        """Those of the labelled sampler."""
+        return self.labelled.extra_requests(step, num_batches, shape)
+
+    def _num_per_process(self, step: int) -> int:
+        """Unlabelled clips of each process before ``step``."""
+        return math.floor(self.ratio * self._num_clips(step) / self.world_size + 1e-9)
+
+    def _clip(self, number: int, like: ClipRequest) -> ClipRequest:
+        pass_, position = divmod(number, self.num_items)
+        index = self.labelled.num_items + self.order(_UNLABELLED + pass_)[position]
+        return replace(like, index=index, seed=clip_seed(self.seed, _UNLABELLED + pass_, position))
+
+
+def _spread(first: list[ClipRequest], second: list[ClipRequest]) -> list[ClipRequest]:
+    """Two lists in one, each evenly spread."""
+    places = [
+        ((number + 0.5) / len(each), each[number]) for each in (first, second) for number in range(len(each))
+    ]
+    return [request for _, request in sorted(places, key=lambda place: place[0])]
 
 
 def _range(field: str, value: int | tuple[int, int]) -> tuple[int, int]:

@@ -89,6 +89,8 @@ class VideoDataset:
         multi_label: a video has any number of actions with times instead of one label.
         keyframes: people and what they do at moments of the videos (AVA); ``items[i]`` is then the video of
             ``keyframes[i]``. Empty for other data sets.
+        num_unlabelled: number of videos without a label at the end of a training set, see
+            `saccade.data.unlabelled.with_unlabelled`.
     """
 
     items: tuple[VideoItem, ...]
@@ -98,9 +100,22 @@ class VideoDataset:
     pairs: tuple[tuple[int, int], ...] = ()
     multi_label: bool = False
     keyframes: tuple[Keyframe, ...] = ()
+    num_unlabelled: int = 0
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def num_labelled(self) -> int:
+        """Number of the other videos, which come first."""
+        return len(self) - self.num_unlabelled
+
+    @property
+    def labelled(self) -> VideoDataset:
+        """Those videos as a data set."""
+        if not self.num_unlabelled:
+            return self
+        return replace(self, items=self.items[: self.num_labelled], num_unlabelled=0)
 
     def open(
         self,
@@ -214,6 +229,20 @@ class ClipBatch:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def select(self, positions: Sequence[int]) -> ClipBatch:
+        """Some of the clips, without the failures."""
+        rows = list(positions)
+        return replace(
+            self,
+            clips=[self.clips[row] for row in rows],
+            labels=self.labels[rows],
+            seeds=tuple(self.seeds[row] for row in rows),
+            indices=tuple(self.indices[row] for row in rows),
+            inside=None if self.inside is None else self.inside[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+            failures=(),
+        )
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """The same batch with clips and labels on ``device``."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from saccade.data.datasets import register_dataset
+from saccade.data.datasets import evaluation_split, load_dataset, register_dataset
 from saccade.data.entries import Entry, Split, StrPath, split_of, warn_once
 from saccade.data.folders import left_out_text
-from saccade.data.holdout import hold_out
+from saccade.data.holdout import hold_out, shared_files
 from saccade.data.lists import LIST_SUFFIXES
 from saccade.data.types import VideoDataset, VideoItem
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.video.folders import find_videos, is_video_name
 
 
@@ -59,6 +60,34 @@ def load_videos(
     if not items:
         raise DataError(f"{root}: no videos in split {split}")
     return VideoDataset(items, (), split, str(root))
+
+
+def with_unlabelled(
+    train: VideoDataset, path: StrPath, *, val: VideoDataset | None = None, allow_missing: bool = False
+) -> VideoDataset:
+    """``train`` followed by the videos at ``path`` without their labels, to train on both.
+
+    Args:
+        path: a folder of videos, or any data set: its training split, or all of it if it states no splits.
+        val: videos that must not be among them.
+
+    Raises:
+        UsageError: ``path`` does not exist.
+        DataError: ``train`` holds tensors instead of videos, or validation videos are at ``path``.
+    """
+    if not train.items:
+        raise DataError(
+            f"unlabelled: {train.root} holds tensors; unlabelled videos need videos as training set"
+        )
+    try:
+        split: Split = "all" if evaluation_split(path, labelled=False) == "all" else "train"
+        found = load_dataset(path, split, labelled=False, allow_missing=allow_missing)
+    except (UsageError, DataError) as error:
+        raise type(error)(f"unlabelled: {error}") from error
+    shared, _ = shared_files(found.items, val.items if val else ())
+    if shared:
+        raise DataError(f"unlabelled: {os.fspath(path)}: validation: {shared}; take them out of the folder")
+    return replace(train, items=train.items + found.items, num_unlabelled=len(found))
 
 
 def _split(root: Path, file: str) -> str | None:

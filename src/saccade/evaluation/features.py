@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,16 +128,34 @@ class _Both(nn.Module):
         return torch.cat((logits.mean(-1) if logits.ndim == 3 else logits, features), 1)
 
 
-def logits_and_features(model: nn.Module, classifier: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+def logits_and_features(
+    model: Callable[[Tensor], Tensor],
+    classifier: nn.Module,
+    x: Tensor,
+    *,
+    dropouts: Sequence[nn.Module] = (),
+) -> tuple[Tensor, Tensor]:
     """The logits of clips (B, 3, T, H, W), and what the classifier was given for them: (B, D), the mean over
     frames, windows and positions.
+
+    Args:
+        dropouts: layers of the model; if one of them gives the classifier its input, the features are those
+            before it.
     """
     seen: list[Tensor] = []
-    handle = classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    dropped: list[tuple[Tensor, Tensor]] = []
+    handles = [
+        module.register_forward_hook(lambda _, given, output: dropped.append((given[0], output)))
+        for module in dropouts
+    ]
+    handles.append(classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0])))
     try:
-        logits: Tensor = model(x)
+        logits = model(x)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+    if dropped and dropped[-1][1] is seen[-1]:
+        seen.append(dropped[-1][0])
     given = seen[-1]
     if isinstance(classifier, nn.modules.conv._ConvNd):  # channels come second, not last
         given = given.movedim(1, -1)

@@ -14,7 +14,8 @@ from saccade.expansion.counting import Meter
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.timing import FrameTimes
 from saccade.training.config import TrainConfig
-from saccade.training.run import load_data, make_timetable
+from saccade.training.run import load_data
+from saccade.training.timetable import make_timetable
 from saccade.training.validate import validate
 from saccade.video import open_video
 

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from saccade.errors import DataError, UsageError
 from saccade.plugins import Registry
-from saccade.tasks.base import Objective, Task
+from saccade.tasks.base import Task
 from saccade.tasks.classify import Classify, TestResult
 from saccade.tasks.detect import Detect, DetectionResult
 from saccade.tasks.localize import LocalizationResult, Localize
 from saccade.tasks.masked import Masked, MaskedResult
 from saccade.tasks.multilabel import MultiLabel, MultiLabelResult
+from saccade.tasks.objective import Objective
 from saccade.tasks.result import UNREADABLE, Failure, Result, figure_name, figure_note, is_figure
 
 __all__ = [

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from saccade.errors import ConfigError, DataError, UsageError, WeightsError
 from saccade.sampling.plan import VideoPlan, decode_sizes, plan_video
 from saccade.sampling.timing import FrameTimes
 from saccade.sampling.views import Views, parse_views
+from saccade.tasks.objective import ClipObjective, Objective
 from saccade.tasks.scores import finite
 from saccade.transforms import Mixing, TrainTransform
 from saccade.video import VideoReader
@@ -34,54 +34,6 @@ Problems = Iterator[tuple[str, str]]
 """Pairs (field, problem) of a config."""
 
 _MAX_POSITIVE_WEIGHT = 100.0
-
-
-class Step(Protocol):
-    """The part of a training step (`saccade.training.step.GradientStep`) that an objective may use."""
-
-    config: Any
-    model: nn.Module
-    network: Callable[..., Tensor]
-    transform: TrainTransform
-    processes: Any
-
-    def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """Clips (B, 3, T, H, W) after all transforms, and labels."""
-        ...
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Autocast to the precision of the run."""
-        ...
-
-
-class Objective(ABC):
-    """The loss of a training run."""
-
-    def begin(self, step: Step, batch: ClipBatch) -> None:  # noqa: B027  # optional
-        """Called with each batch before it is split for gradient accumulation."""
-
-    @abstractmethod
-    def __call__(self, step: Step, part: ClipBatch) -> tuple[Tensor, Tensor]:
-        """The mean loss of the clips of a part of the batch, and the number of correct clips."""
-
-
-@dataclass(frozen=True)
-class ClipObjective(Objective):
-    """A loss of the logits of clips.
-
-    Args:
-        loss: (logits, labels, mask of the points inside the video) -> (mean loss over the clips, number of
-            correct clips).
-    """
-
-    loss: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-
-    def __call__(self, step: Step, part: ClipBatch) -> tuple[Tensor, Tensor]:
-        x_BCTHW, labels = step.inputs(part)
-        with step.autocast():
-            logits = step.network(x_BCTHW)
-        inside_BL = None if part.inside is None else part.inside.to(logits.device)
-        return self.loss(logits.float(), labels, inside_BL)
 
 
 @dataclass(frozen=True)
@@ -182,6 +134,8 @@ class Task(ABC):
         label_kind: kind of labels of training clips, see `saccade.data.clips.ClipSettings`.
         multi_label: whether an item may have several labels.
         smooths_labels: whether label smoothing is supported.
+        soft_loss: (logits, logits of a teacher, temperature) -> loss of each clip (B,); None: the task cannot
+            be distilled.
         fixed_views: name of the views of a task without view sets, e.g. ``windows``; empty: CLIPSxCROPS.
         tested_at_end: whether a training run ends with a test even without ``test_views``.
         has_classes: whether it predicts labels and ``saccade test`` supports it.
@@ -200,6 +154,7 @@ class Task(ABC):
     label_kind: ClassVar[LabelKind] = "class"
     multi_label: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = True
+    soft_loss: ClassVar[Callable[[Tensor, Tensor, float], Tensor] | None] = None
     fixed_views: ClassVar[str] = ""
     tested_at_end: ClassVar[bool] = False
     has_classes: ClassVar[bool] = True

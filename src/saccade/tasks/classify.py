@@ -205,6 +205,14 @@ class Classify(Task):
     result_type: ClassVar[Any] = TestResult
     tests_time_use: ClassVar[bool] = True
 
+    @staticmethod
+    def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:  # type: ignore[override]
+        """Kullback-Leibler divergence of the softmax at ``temperature`` from the teacher's, times its square,
+        which keeps the size of the gradients (Hinton et al. 2015, arXiv 1503.02531, section 2).
+        """
+        log_p, log_q = ((values / temperature).log_softmax(1) for values in (logits, teacher))
+        return temperature**2 * F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(1)
+
     @classmethod
     def problems(cls, config: Any) -> Problems:
         yield from super().problems(config)

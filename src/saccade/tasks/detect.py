@@ -25,18 +25,9 @@ from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.sampling.plan import WHOLE, PlannedClip, VideoPlan
 from saccade.sampling.views import Views
-from saccade.tasks.base import (
-    Objective,
-    Outcome,
-    PlanRequest,
-    Preview,
-    Problems,
-    Step,
-    Task,
-    View,
-    option_names,
-)
+from saccade.tasks.base import Outcome, PlanRequest, Preview, Problems, Task, View, option_names
 from saccade.tasks.frame_map import BoxTable, FrameMap, box_iou, frame_map
+from saccade.tasks.objective import Objective, Step
 from saccade.tasks.result import ClassTable, Result
 from saccade.tasks.scores import binary_cross_entropy, check_classes, not_finite, sigmoid
 from saccade.transforms import Mixing, TrainTransform

@@ -23,7 +23,8 @@ from saccade.data.types import ClipBatch, VideoDataset
 from saccade.errors import ConfigError, DataError, UsageError
 from saccade.models import MaskFeat, create_model, list_models
 from saccade.sampling.views import Views
-from saccade.tasks.base import Objective, Outcome, Preview, Problems, Step, Task, View, option_names
+from saccade.tasks.base import Outcome, Preview, Problems, Task, View, option_names
+from saccade.tasks.objective import Objective, Step
 from saccade.tasks.result import Result
 from saccade.tasks.scores import not_finite
 from saccade.transforms import Mixing, TrainTransform

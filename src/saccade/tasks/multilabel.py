@@ -191,6 +191,16 @@ class MultiLabel(Task):
 
     ensemble: Ensemble = "max"
 
+    @staticmethod
+    def soft_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:  # type: ignore[override]
+        """Binary cross entropy with the teacher's sigmoid at ``temperature``, mean over the classes, minus
+        its minimum, times the square of the temperature.
+        """
+        student, soft = logits / temperature, (teacher / temperature).sigmoid()
+        cross = F.binary_cross_entropy_with_logits(student, soft, reduction="none")
+        least = F.binary_cross_entropy_with_logits(teacher / temperature, soft, reduction="none")
+        return temperature**2 * (cross - least).mean(1)
+
     def __post_init__(self) -> None:
         if self.ensemble not in get_args(Ensemble):
             raise UsageError(

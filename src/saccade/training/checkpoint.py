@@ -18,8 +18,10 @@ FORMAT = 1
 # Fields that may change when a run is resumed, because they do not change its result.
 HARMLESS = frozenset(
     {"data", "root", "out", "workers", "threads", "device", "save_minutes", "log_every", "tensorboard"}
-    | {"test_views", "max_failures", "shard", "checkpoint_activations"}
+    | {"test_views", "max_failures", "shard", "checkpoint_activations", "teacher", "unlabelled"}
 )
+MAY_MOVE = frozenset({"teacher", "unlabelled"})
+"""Those of `HARMLESS` that may be elsewhere, but not be given up or added."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
@@ -65,7 +67,8 @@ def check_same_run(saved: dict[str, Any], config: TrainConfig) -> None:
     changed = [
         f"{name} (was {before.get(name)}, now {now.get(name)})"
         for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name not in HARMLESS
+        if before.get(name) != now.get(name)
+        and (name not in HARMLESS or (name in MAY_MOVE and not (before.get(name) and now.get(name))))
     ]
     if not changed:
         return

@@ -209,6 +209,41 @@ class MaskedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillConfig:
+    """Options of `TrainConfig.teacher` and `TrainConfig.unlabelled`; unused without them. See
+    docs/distillation.md.
+    """
+
+    label_weight: float = 1.0
+    """Weight of the loss of the labels, mean over the labelled clips."""
+    soft_weight: float = 1.0
+    """Weight of the divergence from the teacher's scores, mean over all clips. Unused if the teacher has no
+    classes."""
+    temperature: float = 2.0
+    """Temperature of both softmaxes of that divergence, which is multiplied by its square."""
+    feature_weight: float | None = None
+    """Weight of the distance between the teacher's pooled features and a linear projection of the student's,
+    mean over all clips. None: 1 if the teacher has no classes, else 0."""
+    feature_loss: Literal["cosine", "mse"] = "cosine"
+    """That distance: 1 - cosine, or the mean squared error."""
+    unlabelled_ratio: float = 1.0
+    """Unlabelled clips for each labelled clip in a batch; they come on top of batch_size."""
+    pseudo_labels: Literal["auto", "off", "self", "teacher"] = "auto"
+    """Pseudo-labels of unlabelled clips (FixMatch): the class that the network itself or the teacher gives
+    the plain clip is the label of the strongly augmented one. auto: self without a teacher, else off."""
+    pseudo_weight: float = 1.0
+    """Weight of the cross entropy with pseudo-labels, mean over the unlabelled clips."""
+    threshold: float = 0.95
+    """Least score of a pseudo-label; clips below it do not count."""
+    rand_ops: int = 2
+    """Strong augmentation: RandAugment operations per clip."""
+    rand_magnitude: float = 7.0
+    """Strong augmentation: magnitude of RandAugment, 0 to 10."""
+    erasing: float = 0.5
+    """Strong augmentation: probability of random erasing."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """All settings of a training run. Each field is a flag of ``saccade train``.
 
@@ -245,6 +280,13 @@ class TrainConfig:
     mAP. localization: the classes at every time of a video, loss of X3D-Multigrid, charades-25 mAP; needs
     actions with times (Charades). detection: the actions of each person box (AVA), frame-mAP. masked:
     pre-training without labels on any videos, explained variance. The metric selects the best weights."""
+    teacher: str = ""
+    """Trained network that the run learns from: a run folder, a weights file of Saccade, or the name of a
+    model with image weights. Empty: none."""
+    unlabelled: str = ""
+    """Folder or data set of videos whose clips are added to each batch without their labels, to learn from
+    the teacher or from pseudo-labels. Empty: none."""
+    distill: DistillConfig = field(default_factory=DistillConfig)
     people: PeopleConfig = field(default_factory=PeopleConfig)
     masked: MaskedConfig = field(default_factory=MaskedConfig)
     class_names: str = ""
@@ -359,6 +401,14 @@ class TrainConfig:
         """Range of the short side of training clips in pixels."""
         side = self.clip.short_side
         return self.augment.short_side or (side, round(1.25 * side))
+
+    @property
+    def pseudo_labels(self) -> Literal["off", "self", "teacher"]:
+        """The network that gives the pseudo-labels: `distill.pseudo_labels` with ``auto`` resolved."""
+        chosen = self.distill.pseudo_labels
+        if chosen == "auto":
+            return "self" if self.unlabelled and not self.teacher else "off"
+        return chosen
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain values for JSON and `torch.load(weights_only=True)`."""

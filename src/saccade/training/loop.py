@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from saccade.data.types import ClipBatch, ClipRequest, VideoDataset
 from saccade.models import contract, save_weights
 from saccade.runs import Run
-from saccade.tasks import figure_name, get_task
+from saccade.tasks import Objective, figure_name, get_task
 from saccade.training.checkpoint import save_checkpoint
 from saccade.training.config import TrainConfig
 from saccade.training.ema import WeightAverage
@@ -29,7 +29,7 @@ from saccade.training.norms import BatchNorms
 from saccade.training.optim import create_optimizer, set_learning_rate, set_train_mode
 from saccade.training.processes import Interrupts, Processes, RunInterrupted
 from saccade.training.progress import FailureLimit, Progress, Stopwatch, Window
-from saccade.training.reporting import MetricsFile, Reporter
+from saccade.training.reporting import MetricsFile, Reporter, loss_text
 from saccade.training.schedule import Timetable
 from saccade.training.step import GradientStep, TrainingError, checkpoint_blocks, step_seed
 from saccade.training.time_limit import TimeLimit
@@ -56,6 +56,7 @@ class Trainer:
         run_folder: Run,
         timetable: Timetable,
         reporter: Reporter,
+        objective: Objective | None = None,
         transform: Callable[[Tensor], Tensor] | None = None,
         fraction: float = 1.0,
     ) -> None:
@@ -72,11 +73,13 @@ class Trainer:
             checkpoint_blocks(model)
         self.average = WeightAverage(model, config.ema) if config.ema else None
         self._shards = self._shard() if config.shard else None
+        self.objective = objective or self.task.objective(config, model, train_set)
         self.optimizer = create_optimizer(
             model,
             config.optim,
             backbone_lr=config.model.backbone_lr,
             layer_decay=config.model.layer_decay,
+            others=self.objective.module,
         )
         self.watch = Stopwatch()
         self.interrupts = Interrupts()
@@ -90,7 +93,7 @@ class Trainer:
             processes,
             train_set.class_names,
             shards=self._shards,
-            objective=self.task.objective(config, model, train_set),
+            objective=self.objective,
             transform=transform,
         )
         shifts = contract.lr_multipliers(model)
@@ -137,6 +140,7 @@ class Trainer:
             "epoch": self.epoch,
             "config": self.config.to_dict(),
             "data": self.train_set.fingerprint(),
+            "objective": self.objective.state_dict(),
         }
         return self._shards.gathered(state) if self._shards else state
 
@@ -146,6 +150,7 @@ class Trainer:
             state = self._shards.scattered(state, self.optimizer)
         self.model.load_state_dict(state["model"])
         self.norms.load_state(state["splits"])
+        self.objective.load_state_dict(state.get("objective", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
             self.average.load_state_dict(state["average"])
@@ -245,7 +250,7 @@ class Trainer:
 
         with self._interruptible(), self._gradients.autocast():
             self.reporter.say(
-                fit_head(self.config, self.model, self.train_set, clips(), processes=self.processes)
+                fit_head(self.config, self.model, self.train_set.labelled, clips(), processes=self.processes)
             )
         if self.average:
             self.average = WeightAverage(self.model, self.config.ema)
@@ -262,7 +267,8 @@ class Trainer:
         lr = self.timetable.rate(progress.step) * progress.plateau.factor
         set_learning_rate(self.optimizer, lr)
         loss, correct = self._gradients(batch)
-        stop, not_finite, late, failures, loss, correct, clips, planned = self._summed(batch, loss, correct)
+        sums = self._summed(batch, loss, correct)
+        stop, not_finite, late, failures, loss, correct, clips, planned, *terms = sums
         if not_finite:
             raise self._diverged("the loss is not finite")
         if config.optim.clip_grad:
@@ -274,7 +280,8 @@ class Trainer:
             growth = self.timetable.shape(progress.step).batch_size / config.batch_size
             self.average.update(self.model, num_updates=growth)
         self.watch.clips += int(clips)
-        progress.window.add(loss=loss, correct=correct, clips=int(clips), failures=int(failures))
+        parts = dict(zip(self._gradients.terms, terms, strict=True))
+        progress.window.add(loss=loss, correct=correct, clips=int(clips), failures=int(failures), terms=parts)
         progress.epoch_failures += int(failures)
         progress.step += 1
         self._shorten(int(planned))
@@ -285,7 +292,8 @@ class Trainer:
 
     def _summed(self, batch: ClipBatch, loss: float, correct: float) -> list[float]:
         """Sums over the processes: stop requests, losses that are not finite, save requests, unreadable
-        files, loss, correct clips, clips, and the steps of the run as the first process plans them.
+        files, loss, correct clips, clips, the steps of the run as the first process plans them, and parts of
+        the loss.
         """
         self._failure_limit.see(batch.failures)
         late = time.monotonic() - self._last_save >= 60 * self.config.save_minutes
@@ -298,6 +306,7 @@ class Trainer:
             correct,
             float(len(batch)),
             float(self._planned_steps() if self.processes.main else 0),
+            *self._gradients.terms.values(),
         ]
         return self.processes.sum(local)
 
@@ -422,6 +431,7 @@ class Trainer:
                 "ensemble": self.config.ensemble,
                 "temporal_rule": self.config.temporal_rule,
                 "metrics": metrics,
+                **self.objective.record,
             },
         )
 
@@ -444,7 +454,8 @@ class Trainer:
         contract.on_train_progress(self.model, num_steps / self.total_steps)
 
     def _new_failure_limit(self) -> FailureLimit:
-        return FailureLimit(self.config.max_failures, self.timetable.clips_per_epoch, self.processes)
+        clips = round(self.timetable.clips_per_epoch * self.timetable.sampler.growth)
+        return FailureLimit(self.config.max_failures, clips, self.processes)
 
     def _note_failures(self, batch: ClipBatch) -> None:
         for failure in batch.failures:
@@ -456,7 +467,7 @@ class Trainer:
 
     def _report_epoch(self, record: dict[str, Any]) -> None:
         parts = [
-            f"loss {record['loss']:.3f}",
+            loss_text(record),
             f"{figure_name(self.task.train_figure)} {100 * record[self.task.train_figure]:.1f} %",
             f"{record['clips_per_s']:.1f} clips/s",
             f"data wait {100 * record['data_wait']:.0f} %",

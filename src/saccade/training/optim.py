@@ -67,9 +67,18 @@ def parameter_groups(
 
 
 def create_optimizer(
-    model: nn.Module, config: OptimConfig, *, backbone_lr: float = 1.0, layer_decay: float = 1.0
+    model: nn.Module,
+    config: OptimConfig,
+    *,
+    backbone_lr: float = 1.0,
+    layer_decay: float = 1.0,
+    others: nn.Module | None = None,
 ) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, over `parameter_groups`."""
+    """SGD with Nesterov momentum, or AdamW, over `parameter_groups`.
+
+    Args:
+        others: further parameters, which learn at the full rate.
+    """
     groups = parameter_groups(
         model,
         weight_decay=config.weight_decay,
@@ -77,6 +86,9 @@ def create_optimizer(
         shift_lr=config.shift_lr,
         layer_decay=layer_decay,
     )
+    if others is not None:
+        entry = {"name": "of the loss", "params": list(others.parameters()), "lr_scale": 1.0}
+        groups.append({**entry, "weight_decay": config.weight_decay})
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)

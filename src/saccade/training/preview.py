@@ -15,8 +15,9 @@ from saccade.tasks import get_task
 from saccade.training.config import SCRATCH, TrainConfig
 from saccade.training.loader import make_loader
 from saccade.training.network import model_options
-from saccade.training.run import load_data, make_timetable
+from saccade.training.run import load_data
 from saccade.training.step import mixing, split_batch, train_transform
+from saccade.training.timetable import make_timetable
 from saccade.training.validate import validate
 from saccade.transforms import Mixing
 

@@ -55,6 +55,13 @@ class Processes:
         summed: list[float] = total.tolist()
         return summed
 
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace the tensors by their means over the processes."""
+        if self.control is not None:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+                tensor /= self.world_size
+
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes by rank, on every process."""
         if self.control is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from saccade.data.types import ReadFailure
@@ -26,20 +27,32 @@ class Window:
     correct: float = 0.0
     clips: int = 0
     failures: int = 0
+    terms: dict[str, float] = field(default_factory=dict)
 
-    def add(self, *, loss: float, correct: float, clips: int, failures: int) -> None:
-        """Add a step: ``loss`` and ``correct`` are sums over its clips."""
+    def add(
+        self,
+        *,
+        loss: float,
+        correct: float,
+        clips: int,
+        failures: int,
+        terms: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        """Add a step: ``loss``, ``correct`` and the parts of the loss are sums over its clips."""
         self.loss += loss
         self.correct += correct
         self.clips += clips
         self.failures += failures
+        for name, value in terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value
 
     def record(self, figure: str = "top1") -> dict[str, float | int]:
         """Means per clip; ``figure`` is the name of the fraction of correct clips."""
         clips = max(self.clips, 1)
-        return {"loss": self.loss / clips, figure: self.correct / clips, "failures": self.failures}
+        terms = {name: value / clips for name, value in self.terms.items()}
+        return {"loss": self.loss / clips, figure: self.correct / clips, "failures": self.failures, **terms}
 
-    def to_dict(self) -> dict[str, float | int]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for the checkpoint."""
         return asdict(self)
 

@@ -200,3 +200,15 @@ def format_seconds(seconds: float) -> str:
     if total < 3600:
         return f"{total // 60} min {total % 60:02} s"
     return f"{total // 3600} h {total % 3600 // 60:02} min"
+
+
+def loss_text(record: Mapping[str, Any]) -> str:
+    """The loss, with its parts if it has any: ``loss 2.104 (label 1.310, soft 0.794)``."""
+    parts = [
+        f"{name.removeprefix('loss_')} {value:.3f}"
+        for name, value in record.items()
+        if name.startswith("loss_")
+    ]
+    if "pseudo_used" in record:
+        parts.append(f"pseudo-labels {100 * record['pseudo_used']:.0f} %")
+    return f"loss {record['loss']:.3f}" + (f" ({', '.join(parts)})" if parts else "")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from saccade.data.classnames import class_names as read_class_names
 from saccade.data.classnames import mirrored_labels
-from saccade.data.sampler import TrainSampler
 from saccade.data.tensors import ClipTensors
 from saccade.data.types import VideoDataset
+from saccade.data.unlabelled import with_unlabelled
 from saccade.errors import ConfigError, DataError, UsageError, WeightsError
 from saccade.evaluation import Controls
 from saccade.files import write_json
@@ -29,14 +29,16 @@ from saccade.tasks import figures_text, get_task
 from saccade.tasks.statistics import Accuracy
 from saccade.training.checkpoint import check_complete, check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
+from saccade.training.distill import make_objective
 from saccade.training.loop import Trainer
-from saccade.training.multigrid import MultigridTimetable, make_plan
+from saccade.training.multigrid import MultigridTimetable
 from saccade.training.multigrid.show import chart_data, plan_text
-from saccade.training.network import build_model, clip_multiple, has_batch_norm, place_model
+from saccade.training.network import build_model, place_model
 from saccade.training.processes import Processes, keep_freed_memory, processes
 from saccade.training.reporting import Callback, Reporter, format_seconds
-from saccade.training.schedule import PlainTimetable, rate_text
+from saccade.training.schedule import rate_text
 from saccade.training.step import flip_probability
+from saccade.training.timetable import make_timetable
 from saccade.training.validate import validate
 from saccade.training.validation import validate_model
 
@@ -132,13 +134,23 @@ def train(
             check_complete(run_folder.last, state)
             check_same_run(state["config"], config)
         train_clips, val_clips = _datasets(config, train_set, val_set, model)
+        if config.unlabelled:
+            train_clips = with_unlabelled(
+                train_clips, config.unlabelled, val=val_clips, allow_missing=config.allow_missing
+            )
+            train_clips = with_frames_fps(train_clips, config)
         if state and state["data"] != train_clips.fingerprint():
             raise DataError(
                 f"{config.data or train_clips.root}: number of clips, labels or classes differ from those "
                 "that this run was started with"
             )
         timetable = make_timetable(
-            config, len(train_clips), rank=group.rank, world_size=group.world_size, model=model
+            config,
+            train_clips.num_labelled,
+            num_unlabelled=train_clips.num_unlabelled,
+            rank=group.rank,
+            world_size=group.world_size,
+            model=model,
         )
         network, notes, image = _network(config, model, train_clips, group, start_weights=state is None)
         sizes = {(shape.num_frames, shape.crop) for shape in timetable.shapes}
@@ -160,6 +172,7 @@ def train(
                 active=group.main,
                 callbacks=callbacks,
             ),
+            objective=make_objective(config, network, train_clips, group.device),
             transform=transform,
             fraction=fraction,
         )
@@ -168,10 +181,15 @@ def train(
                 run_folder.clear()
             run_folder.folder.mkdir(parents=True, exist_ok=True)
             if not resume:
-                run_folder.write_config(config, device=group.device, num_processes=group.world_size)
+                run_folder.write_config(
+                    config,
+                    device=group.device,
+                    num_processes=group.world_size,
+                    others=trainer.objective.record,
+                )
             if image is not None:
                 write_json(run_folder.image_weights, image.to_dict())
-        for note in [*notes, *_flip_note(config, train_clips)]:
+        for note in [*notes, *trainer.objective.notes(), *_flip_note(config, train_clips)]:
             trainer.reporter.say(note)
         _initialize(trainer, state)
         if isinstance(timetable, MultigridTimetable) and state is None:
@@ -292,7 +310,7 @@ def _initialize(trainer: Trainer, state: dict[str, Any] | None) -> None:
     labels = trainer.task.data_text(num_classes)
     reporter.say(
         f"{config.recipe}: {config.model.name} with {num_params / 1e6:.2f} M parameters on "
-        f"{len(trainer.train_set)} clips ({val}), {labels}; "
+        f"{trainer.train_set.num_labelled} clips ({val}), {labels}; "
         f"{trainer.total_steps} steps of {batch} clips on {group.world_size} x {group.device}; "
         f"{rate_text(config.optim, config.batch_size)}"
     )
@@ -425,46 +443,6 @@ def _flip_note(config: TrainConfig, train_set: VideoDataset) -> list[str]:
     if flip_probability(config, names) == 0:
         return [f"no horizontal flip: {num_mirrored} classes differ in left and right"]
     return [f"horizontal flip swaps the labels of the {num_mirrored} classes that differ in left and right"]
-
-
-def make_timetable(
-    config: TrainConfig,
-    num_clips: int,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
-    model: nn.Module | None = None,
-) -> PlainTimetable | MultigridTimetable:
-    """The steps of a run on ``num_clips`` training clips, and the sampler of their batches.
-
-    Args:
-        model: the network to train instead of the one that ``config.model`` names.
-
-    Raises:
-        ConfigError: there are fewer clips than a batch has.
-    """
-    if config.multigrid != "off":
-        plan = make_plan(
-            config,
-            num_clips,
-            num_devices=world_size,
-            multiple=clip_multiple(config, model),
-            batch_norm=has_batch_norm(config, model),
-        )
-        return MultigridTimetable(plan, rank=rank, world_size=world_size)
-    sampler = TrainSampler(
-        num_clips,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        num_frames=config.clip.num_frames,
-        stride=config.clip.stride,
-        short_side=config.train_short_side,
-        crop=config.train_crop,
-        rank=rank,
-        world_size=world_size,
-        repeats=config.augment.repeats,
-    )
-    return PlainTimetable(config, sampler)
 
 
 @contextmanager

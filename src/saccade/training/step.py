@@ -8,7 +8,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ from saccade.errors import ConfigError, DataError, TrainingError, UsageError, is
 from saccade.layers import checkpoint_activations
 from saccade.models import contract
 from saccade.tasks import Objective, get_task
-from saccade.tasks.base import ClipObjective
 from saccade.training.config import TrainConfig
 from saccade.training.processes import Processes
 from saccade.transforms import Mixing, RandAugment, RandomErasing, TrainTransform, get_transform
@@ -38,6 +36,9 @@ class GradientStep:
     The batch is split into `accumulate` parts. Each part is weighted by its number of clips, so the sum is
     the gradient of the mean over the batch. With several processes DDP or FSDP averages the gradients in the
     last part.
+
+    Attributes:
+        terms: sums over the clips of the last batch of the parts of the loss, see `Objective`.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class GradientStep:
         layout = contract.memory_format(model, config.channels_last)
         self.transform = train_transform(config, class_names, channels_last=layout == torch.channels_last_3d)
         self.objective = objective or default_objective(config, model, class_names)
+        self.terms: dict[str, float] = {}
         self.last_transform = user_transform(config, transform)
-        if self.last_transform and not isinstance(self.objective, ClipObjective):
+        if self.last_transform and not self.objective.takes_clips:
             raise ConfigError(f"augment.transform: not possible for task {config.task}")
         self.mixing = mixing(config, len(class_names))
         self._shards = shards
@@ -76,6 +78,7 @@ class GradientStep:
         self.objective.begin(self, batch)
         parts = split_batch(batch, self.config.accumulate)
         sums = torch.zeros(2, dtype=torch.float64)
+        self.terms = {}
         for number, part in enumerate(parts):
             last = number == len(parts) - 1
             with self._exchange(last), explained_memory(part, self.config):
@@ -84,6 +87,11 @@ class GradientStep:
                 total = loss if extra is None else loss + extra
                 (total * (len(part) / len(batch))).backward()
             sums += torch.stack((loss.detach() * len(part), right)).double().cpu()
+            for name, value in self.objective.terms.items():
+                self.terms[name] = self.terms.get(name, 0.0) + float(value) * len(part)
+        if self.objective.module is not None:
+            gradients = [p.grad for p in self.objective.module.parameters() if p.grad is not None]
+            self.processes.average(gradients)
         return float(sums[0]), float(sums[1])
 
     def inputs(self, batch: ClipBatch) -> tuple[Tensor, Tensor]:
@@ -103,11 +111,14 @@ class GradientStep:
         enabled = self.config.precision == "bfloat16"
         return torch.autocast(self.processes.device.type, torch.bfloat16, enabled=enabled)
 
-    def prepare(self, batch: ClipBatch) -> Tensor:
-        """The network input of a batch without MixUp and CutMix, (B, 3, T, H, W)."""
+    def prepare(self, batch: ClipBatch, transform: TrainTransform | None = None) -> Tensor:
+        """The network input of a batch without MixUp and CutMix, (B, 3, T, H, W); ``transform`` replaces that
+        of the run.
+        """
         with explained_memory(batch, self.config):
             batch = batch.to(self.processes.device)
-            x_BCTHW = stacked(batch) if batch.clips[0].is_floating_point() else self.transform(batch)
+            made = transform or self.transform
+            x_BCTHW = stacked(batch) if batch.clips[0].is_floating_point() else made(batch)
             return self._transformed(x_BCTHW)
 
     def _transformed(self, x_BCTHW: Tensor) -> Tensor:
@@ -255,19 +266,7 @@ def split_batch(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:
         return [batch]
     size, larger = divmod(len(batch), num_parts)
     ends = [number * size + min(number, larger) for number in range(num_parts + 1)]
-    return [
-        replace(
-            batch,
-            clips=batch.clips[start:stop],
-            labels=batch.labels[start:stop],
-            seeds=batch.seeds[start:stop],
-            indices=batch.indices[start:stop],
-            inside=None if batch.inside is None else batch.inside[start:stop],
-            boxes=None if batch.boxes is None else batch.boxes[start:stop],
-            failures=(),
-        )
-        for start, stop in pairwise(ends)
-    ]
+    return [batch.select(range(start, stop)) for start, stop in pairwise(ends)]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
@@ -25,19 +26,22 @@ Problems = Iterator[tuple[str, str]]
 
 _RANGES: dict[str, str] = {
     "[1, inf)": "batch_size accumulate log_every optim.reference_batch augment.repeats masked.coarse "
-    "clip.num_frames clip.stride clip.crop clip.short_side",
+    "clip.num_frames clip.stride clip.crop clip.short_side distill.rand_ops",
     "[0, inf)": "model.head_clips minutes augment.crop augment.rand_ops "
     "augment.rand_magnitude_std augment.mixup augment.cutmix "
     "optim.min_lr optim.weight_decay optim.clip_grad optim.warmup_epochs optim.warmup_lr optim.gamma "
     "optim.patience optim.shift_lr positive_weight precise_bn seed workers cache_mb max_failures "
-    "save_minutes val_every threads grid.bn_base_size grid.evals",
-    "(0, inf)": "clip.target_fps model.backbone_lr optim.lr epochs frames_fps grid.epoch_factor",
+    "save_minutes val_every threads grid.bn_base_size grid.evals distill.label_weight distill.soft_weight "
+    "distill.feature_weight distill.pseudo_weight",
+    "(0, inf)": "clip.target_fps model.backbone_lr optim.lr epochs frames_fps grid.epoch_factor "
+    "distill.temperature distill.unlabelled_ratio",
     "[0, 1]": "augment.flip augment.brightness augment.contrast augment.saturation augment.erasing "
-    "augment.mix_switch augment.mix_probability people.min_score class_balance",
+    "augment.mix_switch augment.mix_probability people.min_score class_balance distill.threshold "
+    "distill.erasing",
     "[0, 1)": "model.dropout model.drop_path optim.momentum label_smoothing ema",
     "(0, 1)": "val_fraction masked.ratio",
     "(0, 1]": "model.layer_decay",
-    "[0, 10]": "augment.rand_magnitude",
+    "[0, 10]": "augment.rand_magnitude distill.rand_magnitude",
     "[-1, inf)": "model.freeze",
 }
 """Valid interval of each number; None is always valid."""
@@ -87,6 +91,8 @@ def _problems(config: TrainConfig, world_size: int, model: nn.Module | None, res
             "checkpoint_activations",
             "cannot be combined with compile, which plans memory itself; turn one off",
         )
+    if config.teacher or config.unlabelled:
+        yield from _distill(config)
     if config.shard:
         yield from _shard(config, world_size)
 
@@ -352,3 +358,36 @@ def _shard(config: TrainConfig, world_size: int) -> Problems:
     ):
         if getattr(config, name) not in (False, 0, "off"):
             yield "shard", f"cannot be combined with {name}: {why}"
+
+
+def _distill(config: TrainConfig) -> Problems:
+    distill, field = config.distill, "teacher" if config.teacher else "unlabelled"
+    task = get_task(config.task)
+    if task.soft_loss is None:
+        yield field, f"is not supported by task {config.task}; set it to empty"
+    if config.teacher and Path(config.teacher).resolve() == Path(config.run_dir).resolve():
+        yield "teacher", f"{config.teacher} is the folder of this run; give it another one with --out"
+    if config.augment.repeats > 1 and config.unlabelled:
+        yield "augment.repeats", "cannot be combined with unlabelled; set it to 1"
+    if config.unlabelled and config.multigrid != "off" and distill.unlabelled_ratio % 1:
+        yield (
+            "distill.unlabelled_ratio",
+            f"must be a whole number with multigrid, for equal splits of the batch norm "
+            f"(is {distill.unlabelled_ratio:g})",
+        )
+    source = config.pseudo_labels
+    if source != "off" and not config.unlabelled:
+        yield "distill.pseudo_labels", "needs unlabelled videos; give --unlabelled FOLDER"
+    if source == "teacher" and not config.teacher:
+        yield "distill.pseudo_labels", "the labels are those of a teacher; give --teacher RUN"
+    if source != "off" and task.multi_label:
+        yield "distill.pseudo_labels", f"are not supported by task {config.task}; set it to off"
+    if config.teacher and config.compile and distill.feature_weight != 0:
+        yield "compile", "cannot be combined with the features of a teacher; give --distill.feature-weight 0"
+    if config.shard and (source == "self" or (config.teacher and distill.feature_weight != 0)):
+        yield (
+            "shard",
+            f"cannot be combined with {'pseudo-labels of the network' if source == 'self' else field}",
+        )
+    if config.unlabelled and not config.teacher and source == "off":
+        yield "unlabelled", "nothing is learned from these videos; give a --teacher, or pseudo-labels"

@@ -22,8 +22,8 @@ from saccade.training import TrainConfig, TrainingError, train
 from saccade.training.checkpoint import load_checkpoint
 from saccade.training.config import ModelConfig
 from saccade.training.loop import Trainer
-from saccade.training.run import make_timetable
 from saccade.training.step import GradientStep
+from saccade.training.timetable import make_timetable
 
 MakeConfig = Callable[..., TrainConfig]
 GRID = (
