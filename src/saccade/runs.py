@@ -135,7 +135,7 @@ class Run:
         """
         path = self.config_file
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = _read_json(path)
             if not isinstance(values["config"], dict):
                 raise TypeError("config is not an object")
         except FileNotFoundError:
@@ -174,11 +174,16 @@ class Run:
         """The rows of metrics.jsonl and the number of damaged lines; ([], 0) without the file.
 
         Each row has ``step`` and ``epoch``; rows of validations have ``val_loss`` and other ``val_*``.
+
+        Raises:
+            DataError: the file cannot be read.
         """
         try:
             lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return [], 0
+        except OSError as error:
+            raise DataError(f"{self.metrics_file}: cannot be read ({error.strerror})") from error
         rows = []
         for line in lines:
             try:
@@ -228,12 +233,12 @@ class Run:
             DataError: test.json is damaged.
         """
         try:
-            figures: dict[str, dict[str, Any]] = json.loads(self.test_file.read_text(encoding="utf-8"))
+            figures: dict[str, dict[str, Any]] = _read_json(self.test_file)
             if not all(isinstance(entry, dict) for entry in figures.values()):
                 raise TypeError("not an object of objects")
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{self.test_file}: damaged ({error}); remove it, and measure again with saccade test "
                 f"{shlex.quote(str(self.folder))}"
@@ -252,13 +257,13 @@ class Run:
         path = self.rejection_file
         again = f"remove it, and calibrate again with saccade test {shlex.quote(str(self.folder))} --reject"
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = _read_json(path)
             found = values["format"]
             if isinstance(found, int) and found <= REJECTION_FORMAT:
                 return Rejection.from_dict(values)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
             raise DataError(f"{path}: damaged ({_first_line(error)}); {again}") from error
         raise DataError(
             f"{path}: format {found}, and this version of Saccade ({__version__}) reads up to "
@@ -386,6 +391,23 @@ def damaged_checkpoint(path: str | os.PathLike[str], reason: object) -> str:
         f"{path}: not readable as a checkpoint, so the run cannot be resumed ({_first_line(reason)}); put it "
         f"back from a copy, or start another run from its best weights: --model.weights {best}"
     )
+
+
+def _read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: it is missing, or its folder is no folder.
+        ValueError: it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(error)) from error
+    except (OSError, RecursionError) as error:
+        raise ValueError(_first_line(error)) from error
 
 
 def _first_line(reason: object) -> str:

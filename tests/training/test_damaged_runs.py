@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def ask_all(run: Run) -> None:
-    run.settings, run.num_steps, run.best_score, run.best_metrics, run.test  # noqa: B018 (each reads a file)
+    run.settings, run.num_steps, run.best_score, run.best_metrics, run.test, run.rejection  # noqa: B018 (each reads a file)
     run.metrics()
     Predictor(run.folder)
 
@@ -44,6 +45,22 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "text": lambda content: b"[1, 2]\n",
     "no text": lambda content: b"\xff\xfe{" + content[3:],
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("config.json", UsageError),
+        ("metrics.jsonl", DataError),
+        ("test.json", DataError),
+        ("rejection.json", DataError),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_named(run: Run, name: str, kind: type[SaccadeError]) -> None:
+    (run.folder / name).unlink(missing_ok=True)
+    (run.folder / name).mkdir()
+    with pytest.raises(kind, match=re.escape(str(run.folder / name))):
+        ask_all(run)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
