@@ -31,6 +31,8 @@ Train, fine-tune or resume a model from a recipe.
   --out DIR     run folder (default runs/RECIPE)
   --resume      continue the run in that folder with its settings
   --overwrite   replace the run in that folder
+  --folds K     cross-validation: K runs in DIR/fold1 ..., each tested on clips of sources that it never saw;
+                --resume continues with the fold that was stopped
   --dry-run     print and draw the plan of the run without reading clips, then exit. Optional: --num-clips N
                 instead of --data, --devices N, --picture FILE.png
 
@@ -57,9 +59,12 @@ def run(args: list[str]) -> int:
         print(f"{about}\n")
     parsed = parse_fields(config, rest, prog=prog)
     if parsed is not None and options.resume:
-        parsed = parse_fields(_settings_of_run(parsed), rest, prog=prog)
+        saved, options.folds = _settings_of_run(parsed, options.folds)
+        parsed = parse_fields(saved, rest, prog=prog)
     if parsed is None:
         return 0
+    if options.dry_run and options.folds:
+        raise UsageError("--folds: has no effect with --dry-run, which shows the plan of one run")
     if options.dry_run:
         return _show_plan(parsed, options)
     for name in ("num_clips", "devices", "picture"):
@@ -68,6 +73,8 @@ def run(args: list[str]) -> int:
     from saccade.runs import Run
     from saccade.training import train
 
+    if options.folds:
+        return _train_folds(parsed, options)
     try:
         with ProgressBar() as bar:
             train(parsed, callbacks=[bar], resume=options.resume, overwrite=options.overwrite)
@@ -85,18 +92,43 @@ def _parser(prog: str) -> Parser:
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--num-clips", type=positive)
     parser.add_argument("--devices", type=positive)
+    parser.add_argument("--folds", type=positive)
     parser.add_argument("--picture", default="")
     return parser
 
 
-def _settings_of_run(config: TrainConfig) -> TrainConfig:
-    """The saved settings of the run to resume."""
+def _settings_of_run(config: TrainConfig, folds: int | None) -> tuple[TrainConfig, int | None]:
+    """The saved settings of the run to resume, and the number of folds if it is a cross-validation."""
     from saccade.runs import Run
+    from saccade.training.folds import stored_folds
 
-    saved = Run(config.run_dir).config
+    stored = stored_folds(config.run_dir)
+    saved = stored[0] if stored else Run(config.run_dir).config
+    folds = folds or (stored[1] if stored else None)
     if saved.recipe != config.recipe:
         raise UsageError(f"{saved.run_dir}: contains a run of {saved.recipe}, not of {config.recipe}")
-    return saved
+    return saved, folds
+
+
+def _train_folds(config: TrainConfig, options: Namespace) -> int:
+    """Cross-validate, and print a table of the folds."""
+    from saccade.cli.tables import aligned, percent
+    from saccade.training.folds import train_folds
+
+    with ProgressBar() as bar:
+        found = train_folds(
+            config, options.folds, callbacks=[bar], resume=options.resume, overwrite=options.overwrite
+        )
+    rows = [("", "right", "of", "top-1")]
+    for number, each in enumerate(found.folds, 1):
+        rows.append(
+            (f"fold {number}", str(each.accuracy.num_right), str(each.num_videos), percent(each.top1))
+        )
+    total = found.accuracy
+    rows.append(("all", str(total.num_right), str(total.num_videos), percent(total.fraction)))
+    print("\n".join(aligned(rows)))
+    print(f"{found}\neverything is in {found.folder}")
+    return 0
 
 
 def _show_plan(config: TrainConfig, options: Namespace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite
@@ -72,6 +73,33 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
     target = Run(records.folder).report
     write_text(target, page)
     return target
+
+
+def write_folds_report(
+    path: Path, pooled: Result, rows: Sequence[tuple[str, str]], *, title: str, summary: str
+) -> None:
+    """Write the report of a cross-validation.
+
+    Args:
+        path: the HTML file.
+        pooled: the results of all folds together.
+        rows: name and figures of each fold.
+        summary: the figures in one line.
+    """
+    records = RunRecords(path.parent, result=pooled, result_name="all folds")
+    page = render_page(
+        "saccade.visualize",
+        "report.html",
+        title=title,
+        headline=_headline(records),
+        facts=[("All folds", summary), *rows],
+        classes=_classes(records),
+        hardest=_examples(records, 8, hardest=True),
+        easiest=_examples(records, 4, hardest=False),
+        failures=_failures(records),
+        written=datetime.now().strftime("%d %B %Y, %H:%M"),
+    )
+    write_text(path, page)
 
 
 def read_run(folder: Path) -> RunRecords:
