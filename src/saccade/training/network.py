@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,7 +19,9 @@ from saccade.models import (
     contract,
     create_model,
     init_from_image,
+    load_pretrained,
     load_weights,
+    model_info,
 )
 from saccade.models.registry import create_on_meta, model_entry, option_names
 from saccade.models.x3d import BASE_CROP
@@ -113,7 +116,22 @@ def build_model(
             time=config.model.image_time,
         )
         notes.append(image.summary())
+    if config.model.package and start_weights:
+        image = load_pretrained(model, config.model.package)
+        notes += [image.summary(), *_normalisation_note(config)]
     return model, notes, image
+
+
+def _normalisation_note(config: TrainConfig) -> list[str]:
+    """A warning if clips are normalised in another way than the images of the weights were."""
+    info, clip = model_info(config.model.name), config.clip
+    if np.allclose((info.mean, info.std), (clip.mean, clip.std), atol=0.02):
+        return []
+    mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (info.mean, info.std))
+    return [
+        f"warning: clip.mean and clip.std are not those that the weights of {info.name} were trained with "
+        f"(--clip.mean {mean} --clip.std {std})"
+    ]
 
 
 def place_model(config: TrainConfig, model: nn.Module, device: torch.device) -> nn.Module:

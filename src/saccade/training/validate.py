@@ -14,6 +14,8 @@ from torch import nn
 
 from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.models import contract
+from saccade.models.pretrained import find_file, pretrained_weights
+from saccade.models.registry import is_registered
 from saccade.sampling.segments import check_num_clips
 from saccade.sampling.temporal import RULES
 from saccade.sampling.views import parse_views
@@ -189,7 +191,7 @@ def _clip(config: TrainConfig) -> Problems:
 
 def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
     model = config.model
-    weights = model.start or model.image_weights
+    weights = model.start or model.image_weights or model.package
     if given:
         if weights:
             yield "model.weights", "load them into the model that you pass; leave this empty"
@@ -201,6 +203,11 @@ def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
         )
     if model.freeze and not weights:
         yield "model.freeze", "freezing untrained stages is useless; also give model.weights"
+    if model.package and is_registered(model.name) and not resume:
+        try:
+            find_file(model.name, pretrained_weights(model.name, model.package))
+        except SaccadeError as error:
+            yield "model.pretrained", f"{error}; --model.weights {SCRATCH} trains from scratch"
     if model.start and model.image_weights:
         yield "model.image_weights", "give either model.weights or model.image_weights"
     if model.backbone_lr < 1 and not weights and model.weights != SCRATCH and not resume:

@@ -14,6 +14,7 @@ from saccade.models.checkpoints import (  # noqa: F401
     pytorchvideo,
     rubiksnet,
     timesformer,
+    tsm,
     videotransformer,
     vit,
     vov3d,

@@ -22,10 +22,12 @@ from saccade.models import contract
 from saccade.models.base import VideoModel
 from saccade.models.checkpoints.files import content_of
 from saccade.models.checkpoints.formats import by_reason, convert, shorten
+from saccade.models.checkpoints.load import fit
 from saccade.models.checkpoints.vit import BLOCK_PARTS, ImageWeights, Piece, read_image_weights
 from saccade.models.checks import check_choice
 from saccade.models.mvit import MViT
 from saccade.models.transformer import ClipTransformer
+from saccade.models.tsm import TSM
 
 Inflate = Literal["temporal_avg", "center_frame"]
 TimeStart = Literal["copy", "zero"]
@@ -50,7 +52,8 @@ class ImageReport:
 
     Attributes:
         source: the file, or "state dict"; format: the code base its names are from.
-        inflate, time: as they were chosen.
+        inflate, time: as they were chosen; "" where there is no such choice.
+        licence: licence of the weights, if known.
         origins: each parameter of the model -> where its value comes from.
         unused: each tensor of the file that went nowhere -> why.
     """
@@ -59,16 +62,20 @@ class ImageReport:
     format: str
     inflate: str
     time: str
+    licence: str = ""
     origins: dict[str, Origin] = field(default_factory=dict, repr=False)
     unused: dict[str, str] = field(default_factory=dict, repr=False)
 
     def summary(self) -> str:
         """A few lines for people."""
         num_set = sum(bool(origin.sources) for origin in self.origins.values())
+        choices = f" (inflate {self.inflate}, time {self.time})" if self.inflate else ""
         lines = [
             f"{self.source}: {self.format}, an image network; {num_set} of {len(self.origins)} parameters "
-            f"from it (inflate {self.inflate}, time {self.time})"
+            f"from it{choices}"
         ]
+        if self.licence:
+            lines.append(f"  licence of the weights: {self.licence}")
         for how, names in by_reason({name: origin.how for name, origin in self.origins.items()}):
             lines.append(f"  {how}: {len(names)}, {shorten(names, 3)}")
         for why, names in by_reason(self.unused):
@@ -82,6 +89,7 @@ class ImageReport:
             "format": self.format,
             "inflate": self.inflate,
             "time": self.time,
+            "licence": self.licence,
             "parameters": {
                 name: {"from": list(origin.sources), "how": origin.how}
                 for name, origin in self.origins.items()
@@ -97,12 +105,14 @@ def init_from_image(
     inflate: Inflate = "temporal_avg",
     time: TimeStart = "copy",
 ) -> ImageReport:
-    """Start a video transformer from a network that was trained on images.
+    """Start a network for clips from one that was trained on images.
 
     TimeSformer and ViViT start from a ViT of their width, depth and patch: of timm, Hugging Face (safetensors
     or PyTorch), MMClassification, VideoTransformer-pytorch, or pre-trained by MAE (facebookresearch/mae,
     MAE-pytorch). The number of heads cannot be seen in weights; it must be the same too. MViT starts from an
-    MViT for images of PySlowFast. Positions are interpolated for other crops. The classifier stays new.
+    MViT for images of PySlowFast. Positions are interpolated for other crops. The classifier stays new. TSM
+    starts from its image network in the names of timm, torchvision, Hugging Face or EfficientNet-PyTorch, and
+    keeps the classifier if the model has the same number of classes.
 
     Args:
         inflate: how a filter for images becomes one of several frames. temporal_avg: in each frame, divided
@@ -126,6 +136,8 @@ def init_from_image(
     model = contract.unwrap(model)
     content = content_of(path_or_state_dict)
     source, state = content.source, content.state
+    if isinstance(model, TSM):
+        return _load_frames(model, source, state)
     if isinstance(model, ClipTransformer):
         image = read_image_weights(state, source)
         _check_same_shape(model, image, source)
@@ -135,8 +147,8 @@ def init_from_image(
         name, parts, unused = _mvit_parts(model, state, source, inflate, time)
     else:
         raise UsageError(
-            f"{contract.model_name(model)} cannot be initialised from an image network; timesformer_*, "
-            "vivit_* and mvit_* can"
+            f"{contract.model_name(model)} cannot be initialised from an image network; tsm_*, "
+            "timesformer_*, vivit_* and mvit_* can"
         )
     report = ImageReport(source, name, inflate, time, unused=unused)
     _copy(model, parts, report)
@@ -169,6 +181,20 @@ def _copy(model: VideoModel, parts: Iterable[_Part], report: ImageReport) -> Non
             if part.value is not None:
                 parameter.copy_(part.value)
             report.origins[name] = part.origin
+
+
+# ------------------------------------------------------------------------------------------------------- TSM
+
+
+def _load_frames(model: TSM, source: str, state: Mapping[str, Any]) -> ImageReport:
+    """Load a network for images into one that runs it on every frame, batch norm statistics included."""
+    name, conversion = convert(state, model, source)
+    loaded = fit(model, conversion, name, source, strict=True)
+    report = ImageReport(source, name, "", "", unused=loaded.left_out)
+    theirs = {ours: key for key, ours in loaded.mapped.items()}
+    for ours, _ in model.named_parameters():
+        report.origins[ours] = Origin((theirs[ours],), "copied") if ours in theirs else Origin((), _FRESH)
+    return report
 
 
 # ------------------------------------------------------------------------------------- TimeSformer and ViViT
