@@ -17,6 +17,9 @@ FOUND = {
     "key frame marks of the container on other packets": [11, 56, 61, 409],
     "frames known by their order alone, of which a strict decoder gives fewer": [1000075, 1000506],
     "Motion JPEG pictures without their tables": [53, 237],
+    "decoders of the MPEG-4 family after damage": [1000166, 1000827, 77000394],
+    "lost reference pictures of H.264, FFV1 slices, key frames that are none": [1000044, 1000480, 1003700],
+    "time stamps in another order than the pictures": [1000379, 1000390, 1002629, 1000172],
 }
 """Cases of ``videos`` that once gave another error than a `VideoError`, or a wrong frame."""
 

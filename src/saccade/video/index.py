@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import av
@@ -19,9 +20,10 @@ import numpy as np
 from saccade.errors import VideoError
 from saccade.video.colour import is_plain
 from saccade.video.container import demux, open_container, stated_rate
-from saccade.video.joins import are_whole, joined_parts, unwrapped
+from saccade.video.joins import are_whole, is_order_doubtful, joined_parts, unwrapped
 from saccade.video.nal import PacketFacts, packet_reader
 from saccade.video.sizes import Turn, display_turn
+from saccade.video.slices import picture_orders
 from saccade.video.source import Source
 from saccade.video.times import mean_rate, presentation_times, usual_rate
 
@@ -44,7 +46,8 @@ class VideoIndex:
         packet_of: (num_frames,) the packet of each frame in order of presentation; empty where ``counted``.
         frame_of: (num_packets,) the frame of each packet, or -1 for one that shows nothing.
         when: (num_packets,) rank of each packet in order of presentation, hidden ones included.
-        entries: packets from which decoding can start.
+        entries: packets from which decoding can start; the first packet always counts as one.
+        begins_with_entry: whether decoding can really start with the first packet.
         num_marked: packets the container marks as key frames, correctly or not.
         droppable: (num_packets,) whether nothing refers to the frame.
         identity: (num_packets, 2) byte position and size, to recognise a packet after seeking.
@@ -56,6 +59,7 @@ class VideoIndex:
         turn: how to show it upright.
         stream: index of the video stream in its container.
         strict: whether decoders report all damage that they can notice, see `open_container`.
+        damaged: whether damage was met when the file was decoded to index it.
         plain_colour: what `saccade.video.colour.is_plain` says of the first frame.
     """
 
@@ -64,6 +68,7 @@ class VideoIndex:
     frame_of: np.ndarray
     when: np.ndarray
     entries: np.ndarray
+    begins_with_entry: bool
     num_marked: int
     droppable: np.ndarray
     identity: np.ndarray
@@ -76,6 +81,7 @@ class VideoIndex:
     turn: Turn
     stream: int
     strict: bool
+    damaged: bool
     plain_colour: bool
 
     @cached_property
@@ -84,6 +90,16 @@ class VideoIndex:
         states none (AVI, raw streams).
         """
         return presentation_times(self.seconds, self.fps)
+
+    def entry_for(self, packet: int) -> int:
+        """The last entry that precedes the packet in both decoding and presentation order.
+
+        A frame shown before a key frame but decoded after it (open GOP) may refer to frames before that.
+        """
+        i = int(np.searchsorted(self.entries, packet, side="right")) - 1
+        while i > 0 and self.when[self.entries[i]] > self.when[packet]:
+            i -= 1
+        return int(self.entries[i])
 
 
 class _Cache:
@@ -140,8 +156,10 @@ def build_index(
     kept, table = _read_packets(source, container, stream)
     first, strict = _first_frame(source, stream, kept)
     index = _index_by_stamps(source, stream, table, first, strict)
-    if index is None:
-        index = _index_by_decoding(source, stream, table, strict)
+    ordered = index is None or _is_order_right(source, stream, table, index, kept)
+    if index is None or not ordered:
+        ordered = ordered and stream.container.format.name in _STAMPED
+        index = _index_by_decoding(source, stream, table, strict, ordered=ordered)
     key = source.key()
     if key is None or _cache.put(key, index):
         _warn_of_varying_rate(source.name, index)
@@ -252,6 +270,31 @@ def _index_by_stamps(
     return _assemble(stream, table, first, strict, "packets", packet_of, frame_of, when, seconds, num_frames)
 
 
+def _is_order_right(
+    source: Source, stream: av.VideoStream, table: _Table, index: VideoIndex, kept: list[av.Packet] | None
+) -> bool:
+    """Whether time stamps order the frames as the decoder does; looked at where that is in doubt."""
+    decoder = stream.codec_context
+    if decoder.name not in ("h264", "hevc"):
+        return True
+    shown = np.argsort(index.when)
+    scale = float(stream.time_base or 0)
+    seconds = np.array(unwrapped(table.pts, table.parts), dtype=np.float64)[shown] * scale
+    if not is_order_doubtful(index.when, seconds, table.parts[shown], table.facts, decoder.has_b_frames):
+        return True
+    parts = table.parts.tolist()
+    if kept is not None:
+        orders = picture_orders(decoder.name, decoder.extradata, map(memoryview, kept), parts)
+    else:
+        container, again = open_container(source)
+        with container:
+            packets = (memoryview(packet) for packet in demux(container, again) if packet.size)
+            orders = picture_orders(decoder.name, decoder.extradata, packets, parts)
+    if orders is None:
+        return True
+    return all(orders[a] < orders[b] for a, b in pairwise(shown.tolist()))
+
+
 def _first_frame(
     source: Source, stream: av.VideoStream, kept: list[av.Packet] | None
 ) -> tuple[av.VideoFrame, bool]:
@@ -283,12 +326,15 @@ def _first_frame(
     raise VideoError(source.name, f"gives no frame when decoded ({failure or 'no error reported'})")
 
 
-def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, strict: bool) -> VideoIndex:
+def _index_by_decoding(
+    source: Source, stream: av.VideoStream, table: _Table, strict: bool, *, ordered: bool
+) -> VideoIndex:
+    """``ordered``: whether time stamps are those of the packets' own frames, whatever their order."""
     tags: list[int | None] = []
     keys: set[int | None] = set()
     first: av.VideoFrame | None = None
     container, again = open_container(source)
-    failure = ""
+    failure, damaged = "", False
     with container:
         decoder = again.codec_context
         decoder.thread_count = 1
@@ -304,6 +350,7 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
                 continue
             for frame in frames:
                 first = first or frame
+                damaged = damaged or frame.is_corrupt
                 tags.append(frame.pts)
                 if frame.key_frame:
                     keys.add(frame.pts)
@@ -320,8 +367,8 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
     scale = float(stream.time_base or 0)
     pts = unwrapped(table.pts, table.parts)
     stamps = [pts[packet] for packet in packet_of] if by_tag else [None] * len(tags)
-    if by_tag and stream.container.format.name not in _STAMPED and None not in stamps:
-        # AVI counts packets in decoding order: the same times, assigned in order of presentation
+    if by_tag and not ordered and None not in stamps:
+        # AVI, and MP4 without ctts, count in decoding order: the same times, in order of presentation
         parts = table.parts[packet_of]
         stamps = [stamps[i] for i in np.lexsort((np.array(stamps, dtype=np.int64), parts))]
     seconds = np.array([np.nan if stamp is None else stamp * scale for stamp in stamps])
@@ -329,7 +376,11 @@ def _index_by_decoding(source: Source, stream: av.VideoStream, table: _Table, st
     if not table.understood:  # what the container marks as key frames need not be any
         table.facts = [fact._replace(entry=fact.entry and i in keys) for i, fact in enumerate(table.facts)]
     strict = strict and by_tag  # a strict decoder gives fewer pictures, and their count is all there is
-    return _assemble(stream, table, first, strict, method, packet_of, frame_of, when, seconds, len(tags))
+    damaged = damaged or bool(failure)
+    num_frames = len(tags)
+    return _assemble(
+        stream, table, first, strict, method, packet_of, frame_of, when, seconds, num_frames, damaged
+    )
 
 
 def _assemble(
@@ -343,6 +394,7 @@ def _assemble(
     when: np.ndarray,
     seconds: np.ndarray,
     num_frames: int,
+    damaged: bool = False,
 ) -> VideoIndex:
     top = max(facts.layer for facts in table.facts)
     entries = [i for i, facts in enumerate(table.facts) if facts.entry and (i == 0 or when[i] >= 0)]
@@ -356,6 +408,7 @@ def _assemble(
         frame_of=frame_of,
         when=when,
         entries=np.array(entries, dtype=np.int32),
+        begins_with_entry=table.facts[0].entry,
         num_marked=sum(table.marked),
         droppable=np.array([facts.droppable and facts.layer == top for facts in table.facts]),
         identity=np.array(table.identity, dtype=np.int64),
@@ -368,6 +421,7 @@ def _assemble(
         turn=display_turn(first),
         stream=stream.index,
         strict=strict,
+        damaged=damaged,
         plain_colour=is_plain(first),
     )
 

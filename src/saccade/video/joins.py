@@ -67,3 +67,39 @@ def are_whole(pts: np.ndarray, parts: np.ndarray, facts: Sequence[PacketFacts]) 
         facts[start].entry and pts[start] == first and facts[start].parameters == parameters
         for start, first in zip(starts.tolist(), earliest.tolist(), strict=True)
     )
+
+
+def is_order_doubtful(
+    when: np.ndarray, seconds: np.ndarray, parts: np.ndarray, facts: Sequence[PacketFacts], delay: int
+) -> bool:
+    """Whether the order of presentation that time stamps give may not be that of the pictures: gaps and
+    leaps in the stamps, more pictures overtaken than the codec's header states, or, where it states that
+    pictures are reordered, a group of pictures that is not.
+
+    Args:
+        when: (num_packets,) rank of each packet in order of presentation.
+        seconds: (num_packets,) time stamps in that order.
+        parts: (num_packets,) of `joined_parts`.
+        facts: of each packet.
+        delay: how many pictures may overtake one, as the codec's header states.
+    """
+    if len(when) < 3:
+        return False
+    if int((np.arange(len(when)) - when).max()) > delay:
+        return True
+    steps = np.diff(seconds)[np.diff(parts) == 0]
+    if len(steps):
+        usual = float(np.median(steps))
+        if (steps > 1.5 * usual).any() or (steps < 0.5 * usual).any():
+            return True
+    if not delay:
+        return False
+    ends = [*np.flatnonzero([fact.entry for fact in facts])[1:].tolist(), len(when)]
+    overtakes = np.flatnonzero(np.diff(when) < 0)
+    start = 0
+    for end in ends:
+        first = np.searchsorted(overtakes, start)
+        if end - start > 2 and not (first < len(overtakes) and overtakes[first] < end - 1):
+            return True
+        start = end
+    return False

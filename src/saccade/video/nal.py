@@ -39,22 +39,19 @@ PacketReader = Callable[[Buffer, bool], PacketFacts]
 
 def packet_reader(codec: str, extradata: bytes | None) -> PacketReader | None:
     """The function that reads packets of ``codec``; None where one packet need not be one frame."""
-    length_size = 0
-    if extradata and extradata[0] == 1:  # avcC, hvcC: units carry their length; otherwise start codes
-        if codec == "h264" and len(extradata) > 4:
-            length_size = (extradata[4] & 3) + 1
-        elif codec == "hevc" and len(extradata) > 21:
-            length_size = (extradata[21] & 3) + 1
+    size = length_size(codec, extradata)
     if codec == "h264":
-        return lambda data, key: _h264(data, key, length_size)
+        return lambda data, key: _h264(data, key, size)
     if codec == "hevc":
-        return lambda data, key: _hevc(data, key, length_size)
+        return lambda data, key: _hevc(data, key, size)
     if codec == "mpeg4":
         return _mpeg4
     if codec == "vp8":
-        return lambda data, key: PacketFacts(key, False, shown=bool(data[0] & 0x10))
+        return lambda data, key: PacketFacts(key and not data[0] & 1, False, shown=bool(data[0] & 0x10))
     if codec == "mjpeg":
         return _mjpeg_reader()
+    if codec == "ffv1":
+        return lambda data, key: PacketFacts(_ffv1_key(data), False)
     if codec in _ONE_FRAME_A_PACKET:
         return lambda data, key: PacketFacts(key, False)
     return None
@@ -68,7 +65,6 @@ _ONE_FRAME_A_PACKET = {
         "bmp",
         "webp",
         "tiff",
-        "ffv1",
         "prores",
         "dnxhd",
         "huffyuv",
@@ -78,13 +74,23 @@ _ONE_FRAME_A_PACKET = {
 }
 
 
-def units(data: Buffer, length_size: int) -> Iterator[Buffer]:
-    """The NAL units of a packet, length-prefixed (``length_size`` 1 to 4) or between start codes (0)."""
-    if length_size:
+def length_size(codec: str, extradata: bytes | None) -> int:
+    """Bytes of the length before each NAL unit (avcC, hvcC); 0: units stand between start codes."""
+    if extradata and extradata[0] == 1:
+        if codec == "h264" and len(extradata) > 4:
+            return (extradata[4] & 3) + 1
+        if codec == "hevc" and len(extradata) > 21:
+            return (extradata[21] & 3) + 1
+    return 0
+
+
+def units(data: Buffer, prefix: int) -> Iterator[Buffer]:
+    """The NAL units of a packet, each after its length of ``prefix`` bytes, or between start codes (0)."""
+    if prefix:
         position, end = 0, len(data)
-        while position + length_size < end:
-            size = int.from_bytes(data[position : position + length_size], "big")
-            position += length_size
+        while position + prefix < end:
+            size = int.from_bytes(data[position : position + prefix], "big")
+            position += prefix
             if size:
                 yield data[position : position + size]
             position += size
@@ -99,10 +105,10 @@ def units(data: Buffer, length_size: int) -> Iterator[Buffer]:
         start = following
 
 
-def _h264(data: Buffer, key: bool, length_size: int) -> PacketFacts:
+def _h264(data: Buffer, key: bool, prefix: int) -> PacketFacts:
     idr = recovery = slices = reference = False
     parameters = 0
-    for unit in units(data, length_size):
+    for unit in units(data, prefix):
         kind = unit[0] & 31
         if 1 <= kind <= 5:
             slices = True
@@ -141,10 +147,10 @@ def _sei_number(payload: bytes, position: int) -> tuple[int, int]:
     return value, position + 1
 
 
-def _hevc(data: Buffer, key: bool, length_size: int) -> PacketFacts:
+def _hevc(data: Buffer, key: bool, prefix: int) -> PacketFacts:
     entry = slices = False
     droppable, layer, parameters = True, 0, 0
-    for unit in units(data, length_size):
+    for unit in units(data, prefix):
         kind = unit[0] >> 1 & 63
         if kind < 32 and len(unit) > 1:
             slices = True
@@ -177,6 +183,11 @@ def _mjpeg_reader() -> PacketReader:
     return read
 
 
+def _ffv1_key(data: Buffer) -> bool:
+    """Whether the first bit that the range coder gives is 1 (RFC 9043 3.8.1, 4.4: keyframe)."""
+    return int.from_bytes(data[:2], "big") >= 0x7F80
+
+
 def _jpeg_tables(data: Buffer) -> set[int]:
     """The kinds of tables in the header of a JPEG picture."""
     found: set[int] = set()
@@ -197,4 +208,5 @@ def _mpeg4(data: Buffer, key: bool) -> PacketFacts:
     bidirectional = raw[start + 4] >> 6 == 2
     # A picture that is not coded takes a few bytes; whether it counts as a frame only the decoder knows.
     shown = not packed and len(raw) > 20
-    return PacketFacts(key, bidirectional and not packed, shown=shown, reordered=packed or bidirectional)
+    entry = key and raw[start + 4] >> 6 == 0
+    return PacketFacts(entry, bidirectional and not packed, shown=shown, reordered=packed or bidirectional)

@@ -33,6 +33,7 @@ class PyAVReader(VideoReader):
         self.path = file.name
         self._container: av.container.InputContainer | None = None
         self._source: PacketSource | None = None
+        self._decoder: FrameDecoder | None = None
         try:
             self._open(file, threads)
         except (av.FFmpegError, OSError, MemoryError) as error:
@@ -51,25 +52,24 @@ class PyAVReader(VideoReader):
     def _open(self, file: Source, threads: int) -> None:
         index = cached_index(file)
         packets, unread = None, index is not None
-        stream = self._open_stream(file, threads, strict=index is None or index.strict)
+        self._container, stream = _open_stream(file, threads, strict=index is None or index.strict)
         if index is None:
             assert self._container is not None
             index, packets = build_index(file, self._container, stream)
             if not index.strict:
                 self._container.close()
-                stream, unread = self._open_stream(file, threads, strict=False), True
+                self._container, stream = _open_stream(file, threads, strict=False)
+                unread = True
         self.index: VideoIndex = index
         self._stream = stream
         assert self._container is not None
         self._source = PacketSource(file, index, self._container, stream, packets, unread=unread)
-        self._decoder = FrameDecoder(index, self._source, stream.codec_context, lambda: open_container(file))
-
-    def _open_stream(self, file: Source, threads: int, *, strict: bool) -> av.VideoStream:
-        self._container, stream = open_container(file, strict=strict)
-        stream.codec_context.thread_count = threads
-        if threads != 1:
-            stream.codec_context.thread_type = "AUTO"
-        return stream
+        self._decoder = FrameDecoder(
+            index,
+            self._source,
+            stream.codec_context,
+            lambda threads: _open_stream(file, threads, strict=self.index.strict),
+        )
 
     @property
     def times(self) -> NDArray[np.float64]:
@@ -103,6 +103,7 @@ class PyAVReader(VideoReader):
         def deliver(frame: int, picture: av.VideoFrame) -> None:
             np.copyto(array[row_of[frame]], self.index.turn(self._to_rgb(picture)))
 
+        assert self._decoder is not None
         try:
             undecodable = self._decoder.decode(unique, deliver)
         except (av.FFmpegError, OSError) as error:
@@ -123,9 +124,21 @@ class PyAVReader(VideoReader):
         """Release the file. May be called twice."""
         if self._source is not None:
             self._source.close()
+        if self._decoder is not None:
+            self._decoder.close()
         if self._container is not None:
             self._container.close()
         self._container = None
+
+
+def _open_stream(
+    file: Source, threads: int, *, strict: bool
+) -> tuple[av.container.InputContainer, av.VideoStream]:
+    container, stream = open_container(file, strict=strict)
+    stream.codec_context.thread_count = threads
+    if threads != 1:
+        stream.codec_context.thread_type = "AUTO"
+    return container, stream
 
 
 def missing_seconds(stream: av.VideoStream, index: VideoIndex) -> float:
