@@ -482,6 +482,14 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({platform.processor() or platform.machine()})"
 
 
+def held_out_by(settings: Mapping[str, Any], data: str | os.PathLike[str]) -> dict[str, Any]:
+    """The options of `saccade.load_dataset` that decide which clips of ``data`` a run held out."""
+    own = settings.get("data") or ""
+    same = own and os.path.realpath(data) == os.path.realpath(own)
+    group = settings.get("group") if same else None
+    return {"val_fraction": settings.get("val_fraction", 0.2), "group": group or None}
+
+
 def data_of_run(settings: Mapping[str, Any], split: Split | None) -> tuple[str, str | None, Split]:
     """The path, root and split of the data set of a run; for the split ``val`` (None) that it was validated
     on. The path is empty without a run.

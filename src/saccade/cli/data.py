@@ -93,6 +93,11 @@ def _add_check(commands: argparse._SubParsersAction[Any]) -> None:
         help="class names in label order: a file, or a list such as kinetics400",
     )
     check.add_argument(
+        "--group",
+        metavar="COLUMN",
+        help="column of the list that names the source of each clip, which is in one split (as for train)",
+    )
+    check.add_argument(
         "--clip-frames", type=positive, default=16, metavar="N", help="frames of a clip (default %(default)s)"
     )
     check.add_argument(
@@ -262,6 +267,7 @@ def _check(options: argparse.Namespace) -> int:
             stride=options.stride,
             class_names=options.class_names,
             root=options.root,
+            group=options.group,
             temporal_rule=options.temporal_rule,
             workers=options.workers,
             backend=options.backend,

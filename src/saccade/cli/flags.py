@@ -328,7 +328,7 @@ def dataset_from_flags(
 ) -> VideoDataset:
     """Load the data set of ``--data``, ``--root`` and ``--split``; default: that of the run."""
     from saccade.data import load_dataset
-    from saccade.runs import data_of_run
+    from saccade.runs import data_of_run, held_out_by
 
     settings = run_settings(options.source)
     data, root, split = data_of_run({} if options.data else settings, options.split)
@@ -339,7 +339,7 @@ def dataset_from_flags(
         split,
         class_names=class_names,
         root=options.root or root,
-        val_fraction=settings.get("val_fraction", 0.2),
+        **held_out_by(settings, data),
         allow_missing=allow_missing,
     )
 

@@ -277,10 +277,12 @@ def _default_split(options: Namespace, settings: Mapping[str, Any]) -> str:
 
 def _data_options(options: Namespace, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Options for loading the data set, from the flags or from the run."""
+    from saccade.runs import held_out_by
+
     people = settings.get("people", {})
     return {
         "root": options.root or None,
-        "val_fraction": settings.get("val_fraction", 0.2),
+        **held_out_by(settings, options.data or settings.get("data") or ""),
         "allow_missing": options.allow_missing,
         "detected": options.boxes or None,
         "min_score": people.get("min_score", 0.9) if options.min_score is None else options.min_score,

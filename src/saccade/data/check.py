@@ -248,6 +248,7 @@ def check_data(
     stride: int = 5,
     class_names: str | os.PathLike[str] | Sequence[str] | None = None,
     root: str | os.PathLike[str] | None = None,
+    group: str | None = None,
     temporal_rule: str = "saccade",
     workers: int | None = None,
     backend: Backend = "auto",
@@ -260,7 +261,7 @@ def check_data(
         num_frames: frames of a training clip.
         stride: its stride at 30 frames per second. Files shorter than the clip are reported.
         class_names: as for `load_dataset`.
-        root: as for `load_dataset`.
+        root, group: as for `load_dataset`.
         temporal_rule: one of `saccade.sampling.temporal.RULES`; with a segment rule a file is short that has
             fewer frames than the clip.
         workers: processes; None takes one per available CPU, 0 reads in this process.
@@ -278,7 +279,7 @@ def check_data(
         raise UsageError(f"temporal_rule: {temporal_rule!r} is unknown; known are {', '.join(RULES)}")
     processes = num_processes(workers)
     with collected_warnings() as warnings:
-        names, wanted = _files(path, class_names, root)
+        names, wanted = _files(path, class_names, root, group)
     order = {(file.path, file.start, file.end): position for position, file in enumerate(wanted)}
     facts: list[FileFacts] = []
     progress = progress or ignore
@@ -304,10 +305,11 @@ def _files(
     path: str | os.PathLike[str],
     class_names: str | os.PathLike[str] | Sequence[str] | None,
     root: str | os.PathLike[str] | None,
+    group: str | None,
 ) -> tuple[tuple[str, ...], list[FileFacts]]:
     """The class names, and each file as listed."""
     try:
-        names, entries = read_entries(path, class_names=class_names, root=root)
+        names, entries = read_entries(path, class_names=class_names, root=root, group=group)
     except DataError:
         found = _loose_videos(Path(path))
         if not found:

@@ -131,6 +131,7 @@ def load_dataset(
     root: StrPath | None = None,
     allow_missing: bool = False,
     labelled: bool = True,
+    group: str | None = None,
     **options: Any,
 ) -> VideoDataset:
     """The videos of one split.
@@ -157,6 +158,8 @@ def load_dataset(
         allow_missing: skip listed files that do not exist, with a warning, instead of failing.
         labelled: False: the videos without labels and classes; a folder of videos alone is then recognised
             too, and read first.
+        group: column of a list with a header that names the source of each clip, whose clips are held out
+            together; default: one that is known to (group, source, person, subject, actor ...).
         options: further options of the reader (`saccade.data.ava.load_ava` has some).
 
     Raises:
@@ -176,13 +179,14 @@ def load_dataset(
     reader, place = find_reader(path, labelled=labelled)
     if reader.lists:
         _check_options(reader, options)
-        listing = _listing(reader, place, split, class_names, root)
+        listing = read_listing(reader, place, split, class_names=class_names, root=root, group=group)
         dataset = _dataset(listing, place, split, class_names, val_fraction, allow_missing)
     else:
         common = {
             "val_fraction": (val_fraction, 0.2),
             "root": (root, None),
             "allow_missing": (allow_missing, False),
+            "group": (group, None),
         }
         given = options | {name: value for name, (value, default) in common.items() if value != default}
         dataset = _load(reader, place, split, class_names, given)
@@ -202,7 +206,7 @@ def stated_splits(path: StrPath, *, root: StrPath | None = None, labelled: bool 
         return frozenset(split for folder in folders if (split := split_of(folder)) is not None)
     if not reader.lists:
         return frozenset(("train", "val", "test"))
-    entries = _listing(reader, place, "all", None, root).entries
+    entries = read_listing(reader, place, "all", root=root).entries
     return frozenset(entry.split for entry in entries if entry.split is not None)
 
 
@@ -218,13 +222,14 @@ def read_entries(
     *,
     class_names: ClassNames | None = None,
     root: StrPath | None = None,
+    group: str | None = None,
 ) -> tuple[tuple[str, ...], list[Entry]]:
     """The class names and the entries of every split, each with a split and its label as a number, or with
     actions instead; `load_dataset` without the check whether the files exist.
     """
     reader, place = find_reader(path)
     if reader.lists:
-        listing = _listing(reader, place, "all", class_names, root)
+        listing = read_listing(reader, place, "all", class_names=class_names, root=root, group=group)
         return labelled(with_splits(listing.entries, place, "train", 0.2), listing, place, class_names)
     found = {}
     for split in ("train", "val", "test"):
@@ -305,16 +310,21 @@ def _check_options(reader: DatasetReader, options: dict[str, Any]) -> None:
         raise UsageError(f"{unknown[0]}: not an option of data sets in the format {reader.name!r}")
 
 
-def _listing(
+def read_listing(
     reader: DatasetReader,
     place: Path,
     split: Split,
-    class_names: ClassNames | None,
-    root: StrPath | None,
+    *,
+    class_names: ClassNames | None = None,
+    root: StrPath | None = None,
+    group: str | None = None,
 ) -> Listing:
+    """All splits of a data set by a reader that lists them; options as of `load_dataset`."""
     if root is not None and not Path(root).is_dir():
         raise UsageError(f"root {os.fspath(root)!r}: no such folder; paths of the list start from it")
-    found: Listing = reader.read(place, split, class_names=class_names, root=root)
+    options = {} if group is None else {"group": group}
+    _check_options(reader, options)
+    found: Listing = reader.read(place, split, class_names=class_names, root=root, **options)
     return found
 
 

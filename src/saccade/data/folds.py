@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from saccade.data.datasets import find_reader
+from saccade.data.datasets import find_reader, read_listing
 from saccade.data.entries import ClassNames, Entry, StrPath, first_few
 from saccade.data.holdout import source_groups
 from saccade.data.labelling import labelled, select_split, without_missing
@@ -74,6 +74,7 @@ def make_folds(
     class_names: ClassNames | None = None,
     root: StrPath | None = None,
     allow_missing: bool = False,
+    group: str | None = None,
 ) -> Folds:
     """Cut the clips of a data set into folds of about the same size with about the same classes.
 
@@ -82,7 +83,7 @@ def make_folds(
 
     Args:
         num_folds: 2 or more.
-        class_names, root, allow_missing: as of `saccade.load_dataset`.
+        class_names, root, allow_missing, group: as of `saccade.load_dataset`.
 
     Raises:
         UsageError: fewer than two folds, or a data set without a label for each clip.
@@ -95,7 +96,7 @@ def make_folds(
         raise UsageError(
             f"{path}: folds need a data set in folders or lists, and this is read by {reader.name!r}"
         )
-    listing = reader.read(place, "all", class_names=class_names, root=root)
+    listing = read_listing(reader, place, "all", class_names=class_names, root=root, group=group)
     entries = without_missing(listing.entries, place, "all") if allow_missing else listing.entries
     names, entries = labelled(entries, listing, place, class_names)
     entries = select_split(entries, place, "all")

@@ -36,6 +36,7 @@ def with_splits(entries: list[Entry], path: Path, split: Split, fraction: float)
     if unsplit and len(unsplit) < len(entries):
         raise DataError(f"{unsplit[0].where}: no split, where others have one; write train, val or test")
     _warn_of_shared_videos(path, entries)
+    _warn_of_shared_groups(path, entries)
     if {entry.split for entry in entries} - {"train", None}:
         train = [entry for entry in entries if entry.split == "train"]
         for name in ("val", "test"):
@@ -132,6 +133,20 @@ def _warn_of_shared_videos(path: Path, entries: Sequence[Entry]) -> None:
     shared = sorted(path for path, found in splits.items() if len(found) > 1)
     if shared:
         warn_once(f"{path}: {len(shared)} videos have segments in more than one split: {first_few(shared)}")
+
+
+def _warn_of_shared_groups(path: Path, entries: Sequence[Entry]) -> None:
+    """Name the groups whose clips are in more than one stated split."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        if entry.group is not None and entry.split is not None:
+            splits[_source(entry, False)[0]].add(entry.split)
+    shared = sorted(group for group, found in splits.items() if len(found) > 1)
+    if shared:
+        warn_once(
+            f"{path}: {len(shared)} of {len(splits)} groups have clips in more than one split: "
+            f"{first_few(shared)}; a test on them measures memory too"
+        )
 
 
 def hold_out(entries: Sequence[Entry], fraction: float) -> tuple[list[int], list[str]]:

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,16 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "first frame": ("startframe", "framestart", "firstframe", "beginframe"),
     "last frame": ("endframe", "stopframe", "frameend", "lastframe"),
 }  # fmt: skip
+# Columns that may name the source of the clips, but need not: to be confirmed with ``group``.
+_SOURCES = frozenset((
+    *("video", "videoid", "videoname", "originalvideo", "sourcevideo", "youtubeid", "vid", "movie", "film"),
+    *("camera", "cameraid", "cam", "camid", "view", "device", "deviceid", "sensor", "channel", "channelid"),
+    *("scene", "sceneid", "session", "sessionid", "recording", "recordingid", "take", "episode", "sequence"),
+    *("site", "siteid", "location", "locationid", "place", "room", "house", "home", "kitchen", "lab"),
+    *("user", "userid", "uploader", "author", "owner", "worker", "workerid", "operator", "player", "athlete"),
+    *("speaker", "performer", "performerid", "individual", "animal", "animalid", "name", "date", "day"),
+    *_COLUMNS["group"],
+))  # fmt: skip
 _KINDS = {name: kind for kind, names in _COLUMNS.items() for name in names}
 _SEVERAL = ("labels", "classes", "categories", "actions", "targets", "tags")
 _SEPARATORS = ("\t", ";", ",", "|", " ")
@@ -93,33 +103,40 @@ def find_header(lines: Sequence[str], base: Path) -> Header | None:
     return None
 
 
-def read_table(path: Path, text: str, base: Path, header: Header) -> list[Entry]:
+def read_table(path: Path, text: str, base: Path, header: Header, group: str | None = None) -> list[Entry]:
     """The entries of a list with a header.
+
+    Args:
+        group: the column that names the source of each clip; default: one that is known to.
 
     Raises:
         DataError: no column of files or of labels, two of them, or a row that does not fit.
     """
-    columns = _find_columns(path, header.names)
-    rows = csv.reader(io.StringIO(text), delimiter=header.separator, skipinitialspace=True)
+    rows = [row for row in _rows(path, text, header) if any(cell.strip() for cell in row[1])]
+    columns = _find_columns(path, header.names, group, rows[1][1] if len(rows) > 1 else ())
     width = len(header.names)
-    found: list[tuple[str, list[str]]] = []
-    try:
-        for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue
-            row = _rejoined(row, columns, width, header.separator)
-            found.append((f"{path}:{rows.line_num}", [cell.strip() for cell in row]))
-    except csv.Error as error:
-        raise DataError(f"{path}:{rows.line_num}: not a row of a table ({error})") from error
-    found = found[1:]
+    found = [
+        (where, [cell.strip() for cell in _rejoined(row, columns, width, header.separator)])
+        for where, row in rows[1:]
+    ]
     for where, cells in found:
         if len(cells) != width:
             names = ", ".join(header.names)
             raise DataError(f"{where}: {len(cells)} columns where the header has {width} ({names})")
     if not found:
         raise DataError(f"{path}: a header and no lines after it")
+    _warn_of_unused(path, header.names, columns, [cells for _, cells in found])
     reader = _RowReader(columns, _splits(found, columns), _locate(path, base, columns, header.names))
     return [reader.entry(where, cells) for where, cells in found]
+
+
+def _rows(path: Path, text: str, header: Header) -> Iterator[tuple[str, list[str]]]:
+    rows = csv.reader(io.StringIO(text), delimiter=header.separator, skipinitialspace=True)
+    try:
+        for row in rows:
+            yield f"{path}:{rows.line_num}", row
+    except csv.Error as error:
+        raise DataError(f"{path}:{rows.line_num}: not a row of a table ({error})") from error
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -130,11 +147,24 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _find_columns(path: Path, names: Sequence[str]) -> dict[str, int]:
-    """The position of each kind of column that the table has."""
+def _find_columns(
+    path: Path, names: Sequence[str], group: str | None, first: Sequence[str]
+) -> dict[str, int]:
+    """The position of each kind of column that the table has.
+
+    Args:
+        group: name of the column of groups, if it is given.
+        first: the cells of the first row.
+    """
     by_kind: dict[str, list[int]] = {}
+    grouped = None if group is None else _named(path, names, group)
     for position, name in enumerate(names):
-        by_kind.setdefault(_KINDS.get(_key(name), ""), []).append(position)
+        kind = "group" if position == grouped else _KINDS.get(_key(name), "")
+        if kind != "group" or grouped in (None, position):
+            by_kind.setdefault(kind, []).append(position)
+    files = [each for each in by_kind.get("path", ()) if each < len(first) and is_video_name(first[each])]
+    if len(files) == 1:  # the other columns that are called so hold no files
+        by_kind["path"] = files
     for kind in ("path", "label", "start", "end", "split"):
         if len(by_kind.get(kind, ())) > 1:
             both = " and ".join(repr(names[position]) for position in by_kind[kind])
@@ -162,14 +192,42 @@ def _find_columns(path: Path, names: Sequence[str]) -> dict[str, int]:
     if "start" not in columns and "end" not in columns:
         columns.pop("duration", None)
     columns["several"] = int(_key(names[columns["label"]]) in _SEVERAL)
+    return columns
+
+
+def _named(path: Path, names: Sequence[str], group: str) -> int:
+    """The position of a column by its name."""
+    found = [position for position, name in enumerate(names) if name == group]
+    found = found or [position for position, name in enumerate(names) if _key(name) == _key(group)]
+    if not found:
+        raise DataError(f"{path}:1: no column {group!r} (group) among {', '.join(names)}")
+    return found[0]
+
+
+def _warn_of_unused(
+    path: Path, names: Sequence[str], columns: dict[str, int], rows: Sequence[Sequence[str]]
+) -> None:
+    """Name the columns that are not used, and those of them that look like the source of the clips."""
     used = {
         position for kind, position in columns.items() if kind not in ("several", "first frame", "last frame")
     }
-    unused = [name for position, name in enumerate(names) if position not in used and name]
-    if unused:
-        plural = len(unused) > 1
-        warn_once(f"{path}: column{'s' * plural} {first_few(unused)} {'are' if plural else 'is'} not used")
-    return columns
+    unused = {name: position for position, name in enumerate(names) if position not in used and name}
+    if not unused:
+        return
+    plural = len(unused) > 1
+    text = f"{path}: column{'s' * plural} {first_few(list(unused))} {'are' if plural else 'is'} not used"
+    sources = {
+        name: len({row[position] for row in rows})
+        for name, position in unused.items()
+        if _key(name) in _SOURCES and "group" not in columns
+    }
+    offered = next((name for name, count in sources.items() if 1 < count < len(rows)), None)
+    if offered is not None:
+        text += (
+            f"; {offered!r} looks like the source of the clips ({sources[offered]} different in {len(rows)} "
+            f"clips): --group {offered} keeps the clips of one source out of each other's test"
+        )
+    warn_once(text)
 
 
 def _rejoined(row: list[str], columns: dict[str, int], width: int, separator: str) -> list[str]:

@@ -33,7 +33,9 @@ _MMACTION_LIST = re.compile(r".+_list_(videos|rawframes)")  # kinetics400_train_
 _UCF_LIST = re.compile(r"(?:train|test)list\d+")
 
 
-def read_list(path: str | os.PathLike[str], *, root: StrPath | None = None) -> list[Entry]:
+def read_list(
+    path: str | os.PathLike[str], *, root: StrPath | None = None, group: str | None = None
+) -> list[Entry]:
     """The entries of a list file.
 
     Without a header each line is a path, a separator (tab, semicolon, comma or spaces) and a label, which is
@@ -51,16 +53,17 @@ def read_list(path: str | os.PathLike[str], *, root: StrPath | None = None) -> l
         root: folder that relative paths start from; None takes the list's own. Where it has none of the
             files, they may be in a folder in it for the split of the list (``videos_train``,
             ``rawframes_val``), or in ``videos`` or ``rawframes``, as MMAction2 has them.
+        group: column of the sources of the clips, see `saccade.load_dataset`.
 
     Raises:
         DataError: the file cannot be read or a line makes no sense; the message has its number.
     """
     file = Path(path)
     base = Path(root) if root is not None else file.parent
-    entries = _read_entries(file, base)
+    entries = _read_entries(file, base, group)
     if not _some_exist(entries):
         for folder in _video_folders(file, base):
-            moved = _read_entries(file, folder)
+            moved = _read_entries(file, folder, group)
             if _some_exist(moved):
                 return moved
     return entries
@@ -78,7 +81,7 @@ def _video_folders(file: Path, base: Path) -> list[Path]:
     return own + [each for each in folders if each.name in ("videos", "rawframes")]
 
 
-def _read_entries(file: Path, base: Path) -> list[Entry]:
+def _read_entries(file: Path, base: Path, group: str | None) -> list[Entry]:
     text = "\n".join(read_text(file).splitlines()) + "\n"
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line and not _is_comment(line)]
@@ -86,7 +89,9 @@ def _read_entries(file: Path, base: Path) -> list[Entry]:
         raise DataError(f"{file}: empty; expected lines of 'path label'")
     header = find_header([line for _, line in lines[:2]], base)
     if header is not None:
-        return read_table(file, text, base, header)
+        return read_table(file, text, base, header, group)
+    if group is not None:
+        raise DataError(f"{file}: has no header, so no column {group!r} that names the source of each clip")
     if _UCF_LIST.fullmatch(file.stem):
         return [_ucf_entry(file, number, line, base) for number, line in lines]
     return read_lines(file, lines, base)
@@ -106,33 +111,38 @@ def _is_listed(path: Path) -> bool:
 
 @register_dataset("lists", recognises=_is_listed)
 def read_lists(
-    path: Path, split: Split, *, class_names: ClassNames | None = None, root: StrPath | None = None
+    path: Path,
+    split: Split,
+    *,
+    class_names: ClassNames | None = None,
+    root: StrPath | None = None,
+    group: str | None = None,
 ) -> Listing:
     """A list file with those of the other splits beside it, ``clips.csv`` in a folder, or the lists in a
     folder that are named for the splits.
     """
     if path.is_file():
-        return Listing(_read_list_and_siblings(path, split, root))
+        return Listing(_read_list_and_siblings(path, split, root, group))
     if has_own_list(path):
-        return Listing(read_list(path / "clips.csv", root=root))
-    return Listing(_read_splits(_split_lists(path), root))
+        return Listing(read_list(path / "clips.csv", root=root, group=group))
+    return Listing(_read_splits(_split_lists(path), root, group))
 
 
-def _read_list_and_siblings(path: Path, split: Split, root: StrPath | None) -> list[Entry]:
+def _read_list_and_siblings(path: Path, split: Split, root: StrPath | None, group: str | None) -> list[Entry]:
     named = split_in_name(path)
     if named is None:
-        return read_list(path, root=root)
+        return read_list(path, root=root, group=group)
     lists = _split_lists(path.parent, like=path)
     if named != "train" and split in ("val", "test"):
         named = split  # the file that was given is the one to evaluate on, whatever the split is called
-    return _read_splits({**lists, named: path}, root)
+    return _read_splits({**lists, named: path}, root, group)
 
 
-def _read_splits(lists: dict[str, Path], root: StrPath | None) -> list[Entry]:
+def _read_splits(lists: dict[str, Path], root: StrPath | None, group: str | None) -> list[Entry]:
     return [
         replace(entry, split=entry.split or name)
         for name, path in sorted(lists.items())
-        for entry in read_list(path, root=root)
+        for entry in read_list(path, root=root, group=group)
     ]
 
 

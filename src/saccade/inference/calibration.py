@@ -18,7 +18,7 @@ from saccade.errors import UsageError
 from saccade.evaluation.rejection import ACCEPT, Rejection, choose_rejection
 from saccade.inference.predictor import Logits, Predictor
 from saccade.progress import Progress, ignore
-from saccade.runs import Run, data_of_run
+from saccade.runs import Run, data_of_run, held_out_by
 from saccade.tasks import Classify, Failure
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _validation(
         data,
         split,
         class_names=predictor.class_names if predictor.loaded.named else None,
-        val_fraction=settings.get("val_fraction", 0.2),
+        **held_out_by(settings, data),
         root=root,
         allow_missing=settings.get("allow_missing", False),
     )

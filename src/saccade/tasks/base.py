@@ -214,6 +214,7 @@ class Task(ABC):
             "allow_missing": config.allow_missing,
             "root": config.root or None,
             "class_names": config.class_names or None,
+            **({"group": config.group} if config.group else {}),
         }
 
     def load_split(self, path: str, split: str, **options: Any) -> VideoDataset:
@@ -228,10 +229,11 @@ class Task(ABC):
         """Load the split for ``saccade test``.
 
         Args:
-            given: ``root``, ``val_fraction``, ``allow_missing``, and for detection ``detected``,
+            given: ``root``, ``val_fraction``, ``group``, ``allow_missing``, and for detection ``detected``,
                 ``min_score``.
         """
         options = {name: given[name] for name in ("root", "val_fraction", "allow_missing")}
+        options |= {"group": given["group"]} if given.get("group") else {}
         return self.load_split(path, split, class_names=class_names, **options)
 
     def load_data(self, config: Any) -> tuple[VideoDataset, VideoDataset | None]:

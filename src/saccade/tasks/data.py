@@ -41,6 +41,7 @@ def _load_validation(task: Task, config: Any, class_names: tuple[str, ...]) -> V
         return task.load_split(config.data, "val", **task.data_options(config, "val"))
     root = config.val_root or config.root
     options = task.data_options(config.replace(root=root), "val")
+    options.pop("group", None)  # nothing is held out
     if class_names and "class_names" in options:
         options["class_names"] = class_names
     split = "val" if task.states_validation(config.val_data, root) else "all"

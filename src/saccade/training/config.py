@@ -374,6 +374,9 @@ class TrainConfig:
     """Skip missing files with a warning (common for Kinetics)."""
     val_fraction: float = 0.2
     """Fraction of the videos to hold out for validation if the data set has no validation split."""
+    group: str = ""
+    """Column of the list that names the source of each clip (person, camera, recording ...): the clips of one
+    source are held out together. Empty: a column that is known to (group, source, person, subject ...)."""
     val_views: str = "1x1"
     """Views per video in validation: CLIPSxCROPS, or a protocol such as ssv2-1clip."""
     val_every: float = 1

@@ -149,6 +149,7 @@ def train_folds(
         class_names=read_class_names(config.class_names) if config.class_names else None,
         root=config.root or None,
         allow_missing=config.allow_missing,
+        group=config.group or None,
     )
     _prepare(folder, config, cut, resume=resume, overwrite=overwrite)
     logger.info(
@@ -263,6 +264,7 @@ def _tested(folder: Path, number: int, config: TrainConfig, callbacks: Sequence[
         data=str(folder / f"fold{number}.csv"),
         class_names=str(folder / _CLASSES),
         root="",
+        group="",
         out=str(run.folder),
         val_every=0,
         test_views="",
