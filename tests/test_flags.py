@@ -33,6 +33,12 @@ def parse(*args: str) -> TrainConfig:
     return config
 
 
+def test_causal_is_an_override():
+    rest, found = take_overrides(["--causal", "--epochs", "3", "--model.overrides", "se=frame"])
+    assert found == {"causal": True, "se": "frame"}
+    assert rest == ["--epochs", "3"]
+
+
 @pytest.mark.parametrize(
     "args",
     [

@@ -123,6 +123,16 @@ def test_trained_taps_are_not_zeroed(parent: X3D) -> None:
     assert torch.equal(child.res2[0].conv_b.weight, two.res2[0].conv_b.weight)
 
 
+def test_a_causal_child_has_the_outputs_of_its_causal_parent() -> None:
+    parent = trained(replace(BASE, causal=True))
+    child = grown(GROWTH["all"], parent.config)
+    clips = torch.randn(2, 3, 3, 48, 48, dtype=torch.float64)
+    assert warm_start(child, parent).zeroed_taps == (3, 4)
+    assert not child.stem.conv_t.weight[:, :, :2].any()
+    with torch.no_grad():
+        torch.testing.assert_close(child(clips), parent(clips), rtol=0, atol=1e-10)
+
+
 def test_report_names_the_origin_of_each_part(parent: X3D) -> None:
     report = warm_start(grown({"gamma_d": 1.4, "gamma_w": 0.8}), parent)
     sources = report.parts

@@ -46,18 +46,19 @@ class Case:
     stride: Sizes = ONE
     padding: Sizes = (1, 1, 1)
     layout: torch.memory_format = ROWS
+    causal: bool = False
 
     def inputs(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
         """x, weight and the gradient that comes in."""
         generator = torch.Generator().manual_seed(11)
         channels = self.shape[1]
-        size = output_size(self.shape[2:], self.kernel, self.stride, self.padding)
+        size = output_size(self.shape[2:], self.kernel, self.stride, self.padding, self.causal)
         shapes = (self.shape, (channels, 1, *self.kernel), (*self.shape[:2], *size))
         x, weight, grad = (torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes)
         return x.contiguous(memory_format=self.layout), weight, grad.contiguous(memory_format=self.layout)
 
     def options(self) -> dict[str, Any]:
-        return {"stride": self.stride, "padding": self.padding}
+        return {"stride": self.stride, "padding": self.padding, "causal": self.causal}
 
 
 CASES = {
@@ -77,6 +78,10 @@ CASES = {
     "width_stride_3": Case((1, 17, 3, 5, 20), stride=(1, 1, 3)),
     "stride_above_kernel": Case((1, 4, 3, 9, 9), (1, 1, 1), (2, 3, 4), (0, 0, 0)),
     "stride_above_kernel_2": Case((1, 4, 3, 9, 9), (3, 1, 1), (2, 2, 2), (1, 0, 0)),
+    "causal": Case((2, 17, 4, 5, 9), padding=(2, 1, 1), causal=True),
+    "causal_halved": Case((1, 54, 3, 8, 7), stride=HALVED, padding=(2, 1, 1), causal=True),
+    "causal_one_frame": Case((2, 3, 1, 5, 6), padding=(2, 1, 1), causal=True),
+    "causal_time_5": Case((2, 24, 6, 6, 6), (5, 1, 1), padding=(4, 0, 0), causal=True),
     "time_5": Case((2, 24, 13, 6, 6), (5, 1, 1), padding=(2, 0, 0)),
     "time_5_of_3_frames": Case((1, 24, 3, 4, 4), (5, 1, 1), padding=(2, 0, 0)),
     "time_3": Case((1, 17, 5, 6, 7), (3, 1, 1), padding=(1, 0, 0)),
@@ -374,7 +379,9 @@ def test_registered_as_an_operator(stride: Sizes, dtype: torch.dtype):
     case = Case((1, 3, 2, 6, 6), stride=stride)
     x, weight, grad = case.inputs(dtype)
     options = (stride, case.padding)
-    opcheck(forward_op, (x.clone().requires_grad_(), weight.clone().requires_grad_(), *options, "native"))
+    opcheck(
+        forward_op, (x.clone().requires_grad_(), weight.clone().requires_grad_(), *options, False, "native")
+    )
     for needs in ((True, True), (True, False), (False, True)):
         opcheck(backward_op, (grad, x, weight, *options, *needs, "native"))
 

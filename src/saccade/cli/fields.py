@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from saccade.training.config import TrainConfig
 
 OVERRIDES = "--model.overrides"
+CAUSAL = "--causal"  # a switch: a network that streams, see docs/streaming.md
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -66,6 +67,8 @@ def take_overrides(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         --model.overrides localization=true gamma_d=2
         --model.overrides '{"localization": true, "gamma_d": 2}'
         --model.overrides.localization true --model.overrides.gamma-d=2
+
+    ``--causal`` is short for ``--model.overrides causal=true``.
     """
     from saccade.training.config import parse_override
 
@@ -74,6 +77,9 @@ def take_overrides(args: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     words = list(args)
     while words:
         flag, equals, value = words.pop(0).partition("=")
+        if flag == CAUSAL and not equals:
+            changes["causal"] = True
+            continue
         if flag != OVERRIDES and not dashed(flag).startswith(f"{OVERRIDES}."):
             rest.append(flag + equals + value)
             continue

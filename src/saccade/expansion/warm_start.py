@@ -79,7 +79,7 @@ def warm_start(child: X3D, parent: X3D, *, seed: int = 0) -> WarmStart:
         if name in source:
             wide = expand_tensor(source[name], tensor.shape, generator=generator)
             if name.endswith(("conv_b.weight", "conv_t.weight")):
-                _zero_taps(wide, taps)
+                _zero_taps(wide, taps, causal=child.is_causal)
             tensor.copy_(wide)
         elif ".norm_c." in name and name.endswith(("weight", "bias")):
             tensor.zero_()
@@ -153,18 +153,22 @@ def _source_channels(old: int, new: int) -> Tensor:
 
 
 def _unseen_taps(child: X3DConfig, parent: X3DConfig) -> tuple[int, ...]:
-    """Distances from the centre of temporal taps that saw only padding in the parent's clips."""
+    """Distances in frames of temporal taps that saw only padding in the parent's clips."""
     if child.num_frames <= parent.num_frames:
         return ()
-    return tuple(range(parent.num_frames, 3))  # the stem has 5 taps, the blocks 3
+    # the stem has 5 taps, the blocks 3; those of a causal network all look back
+    return tuple(range(parent.num_frames, 5 if child.causal else 3))
 
 
-def _zero_taps(weight: Tensor, distances: tuple[int, ...]) -> None:
-    """Zero the taps at these distances from the centre of a depthwise weight (C, 1, kt, kh, kw), in place."""
-    middle = weight.shape[2] // 2
+def _zero_taps(weight: Tensor, distances: tuple[int, ...], *, causal: bool) -> None:
+    """Zero the taps at these distances from the present frame of a depthwise weight (C, 1, kt, kh, kw), in
+    place.
+    """
+    size = weight.shape[2]
+    present = size - 1 if causal else size // 2
     for distance in distances:
-        if distance <= middle:
-            weight[:, :, [middle - distance, middle + distance]] = 0
+        taps = [tap for tap in (present - distance, present + distance) if 0 <= tap < size]
+        weight[:, :, taps] = 0
 
 
 def _parts(source: dict[str, Tensor], target: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
@@ -189,5 +193,5 @@ def _parts(source: dict[str, Tensor], target: dict[str, Tensor]) -> Iterator[tup
 
 def _part_name(key: str) -> str:
     """``res3.4.conv_a.weight`` -> ``res3.4``; ``stem.norm.weight`` -> ``stem``."""
-    first, second, *_ = key.split(".")
+    first, second, *_ = (*key.split("."), "")
     return f"{first}.{second}" if second.isdigit() else first

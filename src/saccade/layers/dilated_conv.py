@@ -18,8 +18,8 @@ class DilatedDepthwiseConv3d(DepthwiseConv3d):
     Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
     """
 
-    def __init__(self, channels: int, *, spatial_dilation: int) -> None:
-        super().__init__(channels, 3, padding=1)
+    def __init__(self, channels: int, *, spatial_dilation: int, causal: bool = False) -> None:
+        super().__init__(channels, 3, padding=1, causal=causal)
         self.spatial_dilation = spatial_dilation
 
     def forward(self, input: Tensor) -> Tensor:

@@ -32,9 +32,12 @@ def norm_act(
     Args:
         squeeze_excite, drop_path: skipped if None or `nn.Identity`.
 
-    Shapes: x and residual (B, C, T, H, W) -> (B, C, T, H, W).
+    Shapes: x and residual (B, C, T, H, W) -> (B, C, T, H, W), or frames of streams (B, C, H, W) -> same.
     """
     squeeze_excite, drop_path = _none_if_identity(squeeze_excite), _none_if_identity(drop_path)
+    if x.ndim == 4 and isinstance(squeeze_excite, SqueezeExcite) and squeeze_excite.window > 1:
+        x = squeeze_excite(norm_act(x, norm, "none"))
+        return F.silu(x) if activation == "silu" else F.relu(x) if activation == "relu" else x
     if not _can_be_fused(x, norm, squeeze_excite, drop_path, residual):
         return _one_after_the_other(x, norm, activation, squeeze_excite, drop_path, residual)
     assert isinstance(norm, nn.BatchNorm3d)
@@ -60,7 +63,7 @@ def _one_after_the_other(
     drop_path: nn.Module | None,
     residual: Tensor | None,
 ) -> Tensor:
-    x = norm(x)
+    x = norm(x) if x.ndim == 5 else norm(x.unsqueeze(2)).squeeze(2)
     for module in (squeeze_excite, drop_path):
         if module is not None:
             x = module(x)
@@ -83,7 +86,7 @@ def _can_be_fused(
             return False
     elif type(norm) is not nn.BatchNorm3d or norm.weight is None or norm.running_mean is None:
         return False
-    if squeeze_excite is not None and not _is_plain(squeeze_excite):
+    if squeeze_excite is not None and not _is_plain(squeeze_excite, x):
         return False
     if drop_path is not None and type(drop_path) is not DropPath:
         return False
@@ -93,9 +96,9 @@ def _can_be_fused(
     return not any(_has_hooks(module) for module in modules if module is not None)
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether it is a `SqueezeExcite` over whole clips whose convolutions have biases."""
-    if type(module) is not SqueezeExcite or module.pooled != (2, 3, 4):
+def _is_plain(module: nn.Module, x: Tensor) -> bool:
+    """Whether it is a `SqueezeExcite` over all of x, a clip or a frame, whose convolutions have biases."""
+    if type(module) is not SqueezeExcite or module.window != (1 if x.ndim == 4 else 0):
         return False
     return all(type(fc) is nn.Conv3d and fc.bias is not None for fc in (module.fc1, module.fc2))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from saccade.layers.streaming import FrameConv3d
 
 # From this batch size on, PyTorch uses oneDNN for 3-D convolutions with any number of threads.
 _CLIPS_FOR_ONEDNN = 16
@@ -15,14 +17,14 @@ _CLIPS_FOR_ONEDNN = 16
 CHANNELS_FOR_STRIDED_IMAGES = 8
 
 
-class PointwiseConv3d(nn.Conv3d):
+class PointwiseConv3d(FrameConv3d):
     """`nn.Conv3d` with a 1x1x1 kernel; parameter names, initialisation and outputs are the same.
 
     For few clips on one thread PyTorch does not use oneDNN, and is about three times slower on the layers of
     X3D-S. The frames of a channels-last clip have the memory layout of a batch of images, and for a batch of
     that many images PyTorch uses oneDNN.
 
-    Shapes: (B, C, T, H, W) -> (B, C', T, H', W').
+    Shapes: (B, C, T, H, W) -> (B, C', T, H', W'), or for one frame (B, C, H, W) -> (B, C', H', W').
     """
 
     def __init__(
@@ -32,7 +34,8 @@ class PointwiseConv3d(nn.Conv3d):
 
     def forward(self, input: Tensor) -> Tensor:
         if (
-            torch.compiler.is_compiling()
+            input.ndim == 4
+            or torch.compiler.is_compiling()
             or torch.jit.is_tracing()
             or (self.stride[1] > 1 and self.in_channels < CHANNELS_FOR_STRIDED_IMAGES)
             or not _better_as_images(input)

@@ -6,7 +6,9 @@ Shape letters: B clips, C channels, T frames, H and W pixels.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,10 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError
-from saccade.ops import depthwise_conv3d, shift3d
+from saccade.layers import streaming
+from saccade.ops import depthwise_conv3d, shift2d, shift3d
 
 TIME_INITS = "uniform, uniform<size>, tsm, tsm-g<std>, none"
 SPACE_INITS = "uniform, group<K>"
+
+# The largest causal shift in time. At 0 itself the gradient is that of a step towards the next frame.
+PRESENT = -(2.0**-20)
 
 
 class RubiksShift3d(nn.Module):
@@ -32,8 +38,10 @@ class RubiksShift3d(nn.Module):
             the step size.
         normalize_t_factor: factor on the gradient's T row before that; "auto" is T / H of the input.
         space_init, time_init: see `init_space_` and `init_time_`.
+        causal_span: clamp the shifts in time to this many frames back and none ahead; 0: they are free.
 
-    Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)).
+    Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)); with ``causal_span`` also the
+    next frame of a stream, (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)).
     """
 
     def __init__(
@@ -46,23 +54,73 @@ class RubiksShift3d(nn.Module):
         normalize_t_factor: float | Literal["auto"] = 1.0,
         space_init: str = "uniform",
         time_init: str = "uniform",
+        causal_span: int = 0,
     ) -> None:
         super().__init__()
-        self.stride, self.quantize = stride, quantize
+        self.stride, self.quantize, self.causal_span = stride, quantize, causal_span
         self.normalize_grad, self.normalize_t_factor = normalize_grad, normalize_t_factor
         self.shift = nn.Parameter(torch.empty(3, channels))
         init_space_(self.shift[1:], space_init)
         init_time_(self.shift[0], time_init)
+        self.clamp_()
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Clamp the parameter to the causal span, so that no shift has far to go back."""
+        if self.causal_span:
+            self.shift[0].clamp_(-self.causal_span, PRESENT)
+
+    def clamped(self) -> Tensor:
+        """``shift`` within the causal span. The gradient passes as if nothing were clamped: a shift that is
+        at its end can leave it.
+        """
+        if not self.causal_span:
+            return self.shift
+        time = self.shift[:1]
+        return torch.cat((time + (time.clamp(-self.causal_span, PRESENT) - time).detach(), self.shift[1:]))
+
+    @property
+    def temporal_reach(self) -> tuple[int, int]:
+        """How many frames before and after its own a frame of the output sees."""
+        if self.causal_span:
+            return self.causal_span, 0
+        if self.shift.is_meta:
+            return 1, 1  # at most, at the start
+        low, high = self.shift[0].min().item(), self.shift[0].max().item()
+        return max(0, -math.floor(low)), max(0, math.ceil(high))
+
+    def causal_tensors(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """How to change tensors of a layer that is not causal."""
+        return {"shift": self._clamp_tensor} if self.causal_span else {}
+
+    def _clamp_tensor(self, shift: Tensor) -> Tensor:
+        return torch.cat((shift[:1].clamp(-self.causal_span, PRESENT), shift[1:]))
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 4:
+            return self._forward_frame(x)
         return shift3d(
             x,
-            self.shift,
+            self.clamped(),
             stride=(1, self.stride, self.stride),
             quantize=self.quantize,
             normalize_grad=self.normalize_grad,
             normalize_t_factor=self.normalize_t_factor,
         )
+
+    def _forward_frame(self, x: Tensor) -> Tensor:
+        """Blends the frames in time, then shifts the blend in space: the order makes no difference."""
+        past = streaming.memory().past(x, self.causal_span)
+        shift = self.clamped().to(torch.float64 if x.dtype == torch.float64 else torch.float32)
+        time = shift[0]
+        if self.quantize:  # halves up
+            time = time.floor() + (time - time.floor() >= 0.5)
+        blend: Tensor | None = None
+        for lag, frame in zip(range(self.causal_span, -1, -1), [*past, x], strict=True):
+            part = (1 - (time + lag).abs()).clamp(min=0).view(-1, 1, 1) * frame
+            blend = part if blend is None else blend + part
+        assert blend is not None
+        return shift2d(blend.to(x.dtype), shift[1:], stride=(self.stride,) * 2, quantize=self.quantize)
 
     def extra_repr(self) -> str:
         return f"channels={self.shift.shape[1]}, stride={self.stride}"
@@ -71,7 +129,7 @@ class RubiksShift3d(nn.Module):
 class RubiksShift2d(nn.Module):
     """`RubiksShift3d` in space only: ``shift`` (2, C) has the rows H and W, the same for all frames.
 
-    Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)).
+    Shapes: (B, C, T, H, W) -> (B, C, T, ceil(H / stride), ceil(W / stride)), or for one frame without T.
     """
 
     def __init__(
@@ -89,6 +147,8 @@ class RubiksShift2d(nn.Module):
         init_space_(self.shift, space_init)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 4:
+            return shift2d(x, self.shift, stride=(self.stride,) * 2, quantize=self.quantize)
         still = self.shift.new_zeros(1, self.shift.shape[1])
         return shift3d(
             x,
@@ -112,13 +172,14 @@ class AttentionShift(nn.Module):
     as zero.
 
     Temperature (0 when hard) and offset are part of the state dict, so that a loaded model is in the same
-    state.
+    state. With ``causal`` no channel can select the next frame.
 
-    Shapes: (B, C, T, H, W) -> (B, C, T, H, W).
+    Shapes: (B, C, T, H, W) -> (B, C, T, H, W); causal, also the next frame of a stream, (B, C, H, W) -> same.
     """
 
-    def __init__(self, channels: int, *, temperature: float = 2.0) -> None:
+    def __init__(self, channels: int, *, temperature: float = 2.0, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         self.weight = nn.Parameter(torch.rand(channels, 3))
         self.temperature: Tensor
         self.offset: Tensor
@@ -127,7 +188,10 @@ class AttentionShift(nn.Module):
 
     def logits(self) -> Tensor:
         """(C, 3): the weights divided by their standard deviation, before the temperature."""
-        return self.weight / (self.weight.std(dim=1, keepdim=True) + 1e-6)
+        logits = self.weight / (self.weight.std(dim=1, keepdim=True) + 1e-6)
+        if not self.causal:
+            return logits
+        return torch.cat((logits[:, :2], torch.full_like(logits[:, 2:], -torch.inf)), 1)
 
     def taps(self) -> Tensor:
         """(C, 3): weights of the previous, the current and the next frame; each row sums to 1."""
@@ -156,7 +220,20 @@ class AttentionShift(nn.Module):
         self.offset.copy_(best.where(may_move, torch.zeros_like(best)))
         self.temperature.zero_()
 
+    @property
+    def temporal_reach(self) -> tuple[int, int]:
+        """How many frames before and after its own a frame of the output sees."""
+        return (1, 0) if self.causal else (1, 1)
+
+    def causal_tensors(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """How to change tensors of a layer that is not causal."""
+        return {"offset": lambda offset: offset.clamp(max=0)} if self.causal else {}
+
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 4:
+            (before,) = streaming.memory().past(x, 1)
+            taps = self.taps().to(x.dtype).view(-1, 3, 1, 1)
+            return taps[:, 0:1].squeeze(1) * before + taps[:, 1:2].squeeze(1) * x
         kernel = self.taps().view(-1, 1, 3, 1, 1)
         return depthwise_conv3d(x, kernel, padding=(1, 0, 0))
 

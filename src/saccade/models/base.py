@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError, UsageError
-from saccade.models import contract
+from saccade.layers.streaming import State
+from saccade.models import causal, contract
 from saccade.models.checks import checked_num_classes
 from saccade.models.registry import model_entry
 
@@ -42,6 +44,8 @@ class VideoModel(nn.Module, ABC):
         self.model_name = model_name
         self.num_classes = checked_num_classes(num_classes)
         self.num_features = num_features
+        if self.is_causal:
+            self.register_buffer(causal.MARK, torch.ones((), dtype=torch.bool))
 
     @property
     def build_args(self) -> dict[str, Any]:
@@ -113,9 +117,55 @@ class VideoModel(nn.Module, ABC):
 
     def resize_positions(self, tensors: dict[str, Tensor]) -> list[str]:
         """Bring what is learned for every position to this model's clip: weights about to be loaded, by name,
-        changed in place. Returns what was done, in words.
+        changed in place. Returns what was done, in words. Here, those of a plain network to a causal one.
         """
-        return []
+        return causal.adapt_plain_weights(self, tensors) if self.is_causal else []
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether no frame sees a later one, so that the network has a `step`."""
+        return bool(getattr(self.config, "causal", False))
+
+    @property
+    def receptive_field(self) -> int:
+        """Frames that a feature of the last stage depends on by convolutions and shifts. Squeeze-excitation
+        over a clip or a window, and the mean of the head, see further.
+        """
+        return 1 + sum(causal.reach(self))
+
+    @property
+    def delay(self) -> int:
+        """Frames after its own that a feature of the last stage depends on: 0 if causal."""
+        return causal.reach(self)[1]
+
+    def step(self, frame: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Logits after the next frame of a stream, and the state for the frame after it; causal models only.
+
+        The logits after t frames are those of the first t frames as a clip, in eval mode, up to rounding.
+        Nothing is changed in place, and no gradient is computed.
+
+        Args:
+            frame: (B, 3, H, W), normalised; B streams, one frame of each.
+            state: what the step before returned; None at the beginning. See `saccade.layers.streaming.State`.
+
+        Returns:
+            Logits (B, K), and the state, tensors whose first axis is B. Their number and size stay the same
+            however long the stream is.
+
+        Raises:
+            UsageError: the model is not causal or in training mode, or the state is of another size.
+
+        Example:
+            >>> import torch
+            >>> from saccade.models import create_model
+            >>> model = create_model("x3d_xs", 5, causal=True, gamma_w=0.3, gamma_d=1).eval()
+            >>> clip, state = torch.rand(2, 3, 6, 32, 32), None
+            >>> for frame in clip.unbind(2):
+            ...     logits, state = model.step(frame, state)
+            >>> torch.allclose(logits, model(clip), atol=1e-5)
+            True
+        """
+        return causal.step(self, frame, state)
 
     def regularization(self) -> Tensor | None:
         """What training adds to the loss, a scalar with its gradient; None for nothing."""

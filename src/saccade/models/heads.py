@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from saccade.layers import PointwiseConv3d, norm_act
+from saccade.layers import PointwiseConv3d, norm_act, streaming
 from saccade.layers.roi_align import RoIPool
 from saccade.models.base import NormLayer
 
@@ -33,7 +33,10 @@ class X3DHead(nn.Module):
     * ``pytorchvideo``: the same windows; their logits are averaged.
     * ``global``: the whole map is pooled, whatever its size (X3D-Multigrid, MMAction2).
 
-    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``. Without a classifier
+    With ``causal`` the mean over time is that of the last frames, as many as the window has.
+
+    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``; causal, also the next frame of a
+    stream, (B, C, H, W) -> (B, K). Without a classifier
     (``num_classes`` 0), the features (B, hidden) or (B, hidden, T), averaged over windows.
     """
 
@@ -50,9 +53,11 @@ class X3DHead(nn.Module):
         localization: bool,
         dropout: float,
         norm_layer: NormLayer,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.window, self.pool, self.scores, self.localization = window, pool, scores, localization
+        self.causal = causal
         self.conv = PointwiseConv3d(in_channels, inner)
         self.norm = norm_layer(inner)
         self.hidden = nn.Linear(inner, hidden, bias=False)
@@ -62,7 +67,7 @@ class X3DHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits = self.window_logits(x)
         if self.localization:
-            return logits[:, :, 0, 0].transpose(1, 2)
+            return logits[:, 0, 0, 0] if x.ndim == 4 else logits[:, :, 0, 0].transpose(1, 2)
         logits = logits.flatten(1, 3)
         num_windows = logits.shape[1]
         if num_windows == 1:
@@ -75,8 +80,8 @@ class X3DHead(nn.Module):
 
     def window_logits(self, x: Tensor) -> Tensor:
         """Logits of every window: (B, C, T, H, W) -> (B, windows in T, in H, in W, K)."""
-        x = norm_act(self.conv(x), self.norm, "relu")
-        x = self._pool(x).permute(0, 2, 3, 4, 1)
+        x = norm_act(self.conv(self._last_frames(x)), self.norm, "relu")
+        x = (self._pool_frame(x) if x.ndim == 4 else self._pool(x)).permute(0, 2, 3, 4, 1)
         x = self.dropout(F.relu(self.hidden(x), inplace=True))
         logits: Tensor = self.classifier(x)
         return logits
@@ -88,6 +93,22 @@ class X3DHead(nn.Module):
         if self.pool == "global" or kernel == list(x.shape[2:]):
             return x.mean((2, 3, 4), keepdim=True)
         return F.avg_pool3d(x, kernel, stride=1)
+
+    def _last_frames(self, x: Tensor) -> Tensor:
+        """Those of a clip that count, if causal."""
+        return x[:, :, -self.window[0] :] if self.causal and x.ndim == 5 and not self.localization else x
+
+    def _pool_frame(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 1, windows in H, in W)."""
+        if self.localization:
+            return x.mean((2, 3), keepdim=True).unsqueeze(2)
+        kernel = [min(window, size) for window, size in zip(self.window[1:], x.shape[2:], strict=True)]
+        whole = self.pool == "global" or kernel == list(x.shape[2:])
+        means = x.mean((2, 3), keepdim=True) if whole else F.avg_pool2d(x, kernel, stride=1)
+        if self.window[0] > 1:
+            mean = streaming.memory().window_mean(means.flatten(1), self.window[0])
+            means = mean.view(means.shape)
+        return means.unsqueeze(2)
 
 
 class X3DRoIHead(X3DHead):
@@ -106,6 +127,6 @@ class X3DRoIHead(X3DHead):
         self.people = RoIPool(roi_stride)
 
     def forward(self, x: Tensor, boxes: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
-        x = self.people(norm_act(self.conv(x), self.norm, "relu"), boxes)
+        x = self.people(norm_act(self.conv(self._last_frames(x)), self.norm, "relu"), boxes)
         logits: Tensor = self.classifier(self.dropout(F.relu(self.hidden(x), inplace=True)))
         return logits

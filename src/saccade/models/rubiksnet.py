@@ -20,9 +20,19 @@ from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
 from saccade.errors import ConfigError
-from saccade.layers import AttentionShift, DropPath, RubiksShift2d, RubiksShift3d, SqueezeExcite, norm_act
+from saccade.layers import (
+    AttentionShift,
+    DropPath,
+    RubiksShift2d,
+    RubiksShift3d,
+    SqueezeExcite,
+    norm_act,
+    streaming,
+)
 from saccade.layers.shift import parse_space_init, parse_time_init
+from saccade.layers.streaming import FrameConv3d
 from saccade.models.base import NormLayer, VideoModel, batch_norm
+from saccade.models.causal import CausalOptions
 from saccade.models.checks import check_count, check_flag, check_number, checked_depths
 from saccade.models.registry import config_of, register_model
 
@@ -33,7 +43,7 @@ SHIFT_LR = 0.01  # the original's get_optim_policy: how much slower shifts learn
 
 
 @dataclass(frozen=True, kw_only=True)
-class RubiksNetConfig:
+class RubiksNetConfig(CausalOptions):
     """Config of a RubiksNet. An invalid field raises `ConfigError` with its name."""
 
     width: int = 54
@@ -64,6 +74,8 @@ class RubiksNetConfig:
     """-AQ: maximum fraction of all channels that may read another frame."""
     budget_weight: float = 0.1
     """-AQ: weight of the penalty on channels beyond the budget before the choices are hard."""
+    causal_span: int = 1
+    """Causal: the most frames that a shift may reach back."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
     dropout: float = 0.0
@@ -91,6 +103,8 @@ class RubiksNetConfig:
             check_number('normalize_t_factor, if not "auto",', self.normalize_t_factor)
         if type(self.se_reduction) is not int or not 0 <= self.se_reduction <= self.width:
             raise ConfigError(f"se_reduction must be an integer of 0 to width, got {self.se_reduction!r}")
+        self.check_causal()
+        check_count("causal_span", self.causal_span)
         parse_space_init(str(self.space_init))
         parse_time_init(str(self.time_init))
 
@@ -127,18 +141,18 @@ class RubiksBlock(nn.Module):
         self.norm_a = norm_layer(in_channels)
         self.time: nn.Module = nn.Identity()
         if config.attention:
-            self.time = AttentionShift(in_channels, temperature=config.temperature)
-        self.conv_a = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+            self.time = AttentionShift(in_channels, temperature=config.temperature, causal=config.causal)
+        self.conv_a = FrameConv3d(in_channels, out_channels, 1, bias=False)
         self.norm_b = norm_layer(out_channels)
         self.shift = _shift(out_channels, stride, config)
         self.se: nn.Module = nn.Identity()
         if config.se_reduction:
             hidden = out_channels // config.se_reduction
             self.se = SqueezeExcite(out_channels, hidden, bias=False, per_frame=True)
-        self.conv_b = nn.Conv3d(out_channels, out_channels, 1, bias=False)
+        self.conv_b = FrameConv3d(out_channels, out_channels, 1, bias=False)
         self.has_shortcut = stride != 1 or in_channels != out_channels
         if self.has_shortcut:
-            self.shortcut_conv = nn.Conv3d(
+            self.shortcut_conv = FrameConv3d(
                 in_channels, out_channels, 1, stride=(1, stride, stride), bias=False
             )
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -162,22 +176,34 @@ def _shift(channels: int, stride: int, config: RubiksNetConfig) -> nn.Module:
     if config.attention:
         return RubiksShift2d(channels, **options)
     return RubiksShift3d(
-        channels, normalize_t_factor=config.normalize_t_factor, time_init=config.time_init, **options
+        channels,
+        normalize_t_factor=config.normalize_t_factor,
+        time_init=config.time_init,
+        causal_span=config.causal_span if config.causal else 0,
+        **options,
     )
 
 
 class RubiksHead(nn.Module):
-    """Norm, ReLU, mean over space, dropout and classifier for every frame; the mean over frames.
+    """Norm, ReLU, mean over space, dropout and classifier for every frame; the mean over frames, or over the
+    last ``last_frames`` if that is not 0.
 
-    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``; without a classifier, C features
-    instead of K logits.
+    Shapes: (B, C, T, H, W) -> (B, K), or (B, K, T) with ``localization``; with ``last_frames`` also the next
+    frame of a stream, (B, C, H, W) -> (B, K). Without a classifier, C features instead of K logits.
     """
 
     def __init__(
-        self, channels: int, num_classes: int, *, localization: bool, dropout: float, norm_layer: NormLayer
+        self,
+        channels: int,
+        num_classes: int,
+        *,
+        localization: bool,
+        dropout: float,
+        norm_layer: NormLayer,
+        last_frames: int = 0,
     ) -> None:
         super().__init__()
-        self.localization = localization
+        self.localization, self.last_frames = localization, last_frames
         self.norm = norm_layer(channels)
         self.dropout = nn.Dropout(dropout)
         self.classifier: nn.Module = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
@@ -191,8 +217,15 @@ class RubiksHead(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """The head after `activate`."""
+        if x.ndim == 4:
+            frame_logits: Tensor = self.classifier(x.mean((2, 3)))
+            if self.localization or self.last_frames == 1:
+                return frame_logits
+            return streaming.memory().window_mean(frame_logits, self.last_frames)
         logits: Tensor = self.classifier(self.dropout(x.mean((3, 4)).transpose(1, 2)))
-        return logits.transpose(1, 2) if self.localization else logits.mean(1)
+        if self.localization:
+            return logits.transpose(1, 2)
+        return (logits[:, -self.last_frames :] if self.last_frames else logits).mean(1)
 
 
 # ----------------------------------------------------------------------------------------------------- model
@@ -221,7 +254,7 @@ class RubiksNet(VideoModel):
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.widths[-1])
         norm = batch_norm(config, norm_layer)
-        self.stem = nn.Conv3d(3, config.width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
+        self.stem = FrameConv3d(3, config.width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
         self.res1, self.res2, self.res3, self.res4, self.res5 = _stages(config, norm)
         self.head: RubiksHead = RubiksHead(
             config.widths[-1],
@@ -229,6 +262,7 @@ class RubiksNet(VideoModel):
             localization=config.localization,
             dropout=config.dropout,
             norm_layer=norm,
+            last_frames=config.mean_frames if config.causal else 0,
         )
         self._allowed_fraction = 1.0  # of moving channels at the present stage of training
         init_weights(self)
@@ -259,11 +293,15 @@ class RubiksNet(VideoModel):
         return {f"{name}.temperature" for name, _ in self._choices()}
 
     def on_train_progress(self, fraction: float) -> None:
-        """-AQ: lower the temperature and the budget of moving channels; `harden` from `harden_at` on.
+        """-AQ: lower the temperature and the budget of moving channels; `harden` from `harden_at` on. Causal:
+        clamp the shifts.
 
         Frozen layers and a hard model do not change.
         """
         config = self.config
+        for module in self.modules():
+            if isinstance(module, RubiksShift3d) and module.shift.requires_grad:
+                module.clamp_()
         choices = self._learning_choices()
         if not choices or config.harden_at == 0 or _all_hard(choices):
             return

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from saccade.errors import ConfigError
 from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
 from saccade.models.base import NormLayer
+from saccade.models.causal import CausalExciteOptions
 from saccade.models.checks import check_choice, check_count, check_flag, check_number, checked_depths
 from saccade.models.heads import HeadPool, HeadScores
 from saccade.models.registry import config_of, register_model
@@ -32,7 +33,7 @@ NUM_STAGES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class VoV3DConfig:
+class VoV3DConfig(CausalExciteOptions):
     """Config of a VoV3D; the default is VoV3D-M. An invalid field raises `ConfigError` with its name."""
 
     num_frames: int = 16
@@ -79,6 +80,7 @@ class VoV3DConfig:
         check_flag("localization", self.localization)
         check_choice("head_pool", self.head_pool, get_args(HeadPool))
         check_choice("head_scores", self.head_scores, get_args(HeadScores))
+        self.check_causal()
 
     @property
     def inner_widths(self) -> tuple[int, ...]:
@@ -92,9 +94,9 @@ class VoV3DConfig:
 
     @property
     def window(self) -> tuple[int, int, int]:
-        """Size (T, H, W) of the head's input in training."""
+        """Size (T, H, W) of the head's input in training; causal: the frames of its mean."""
         side = math.ceil(self.train_crop / TOTAL_STRIDE)
-        return self.num_frames, side, side
+        return self.mean_frames if self.causal else self.num_frames, side, side
 
 
 # ---------------------------------------------------------------------------------------------------- blocks
@@ -111,16 +113,24 @@ class D2Plus1D(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, inner: int, *, stride: int, se_hidden: int, norm_layer: NormLayer
+        self,
+        in_channels: int,
+        inner: int,
+        *,
+        stride: int,
+        se_hidden: int,
+        se_frames: int = 0,
+        norm_layer: NormLayer,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         out_channels = inner // 2
         self.conv_a = PointwiseConv3d(in_channels, inner)
         self.norm_a = norm_layer(inner)
         self.conv_s = DepthwiseConv3d(inner, (1, 3, 3), stride=(1, stride, stride), padding=(0, 1, 1))
-        self.conv_t = DepthwiseConv3d(inner, (3, 1, 1), padding=(1, 0, 0))
+        self.conv_t = DepthwiseConv3d(inner, (3, 1, 1), padding=(1, 0, 0), causal=causal)
         self.norm_b = norm_layer(inner)
-        self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
+        self.se = SqueezeExcite(inner, se_hidden, window=se_frames) if se_hidden else nn.Identity()
         self.conv_c = PointwiseConv3d(inner, out_channels)
         self.norm_c = norm_layer(out_channels)
         self.is_residual = stride == 1 and in_channels == out_channels
@@ -150,8 +160,10 @@ class TOSABlock(nn.Module):
         num_conv: int,
         stride: int,
         se_hidden: int,
+        se_frames: int = 0,
         drop_path: float,
         norm_layer: NormLayer,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         out_channels = inner // 2
@@ -161,7 +173,9 @@ class TOSABlock(nn.Module):
                 inner,
                 stride=stride if i == 0 else 1,
                 se_hidden=se_hidden if i % 2 == 0 else 0,
+                se_frames=se_frames,
                 norm_layer=norm_layer,
+                causal=causal,
             )
             for i in range(num_conv)
         )
@@ -212,8 +226,10 @@ class VoV3D(X3DTrunk):
             num_conv=config.num_conv,
             stride=2 if index == 0 else 1,
             se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio else 0,
+            se_frames=config.se_frames,
             drop_path=config.drop_path * (stage + 2) / 5,
             norm_layer=norm_layer,
+            causal=config.causal,
         )
 
     def init_classifier(self, linear: nn.Linear) -> None:

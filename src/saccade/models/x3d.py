@@ -23,7 +23,9 @@ from saccade.errors import ConfigError, UsageError
 from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
 from saccade.layers.dilated_conv import DilatedDepthwiseConv3d
 from saccade.layers.roi_align import whole_frames
+from saccade.layers.streaming import FrameConv3d
 from saccade.models.base import NormLayer, VideoModel, batch_norm
+from saccade.models.causal import CausalExciteOptions
 from saccade.models.checks import check_choice, check_count, check_flag, check_number
 from saccade.models.heads import HeadPool, HeadScores, X3DHead, X3DRoIHead
 from saccade.models.registry import config_of, register_model
@@ -42,7 +44,7 @@ TOTAL_STRIDE = 32  # of height and width, from the input to the last stage; time
 
 
 @dataclass(frozen=True, kw_only=True)
-class X3DConfig:
+class X3DConfig(CausalExciteOptions):
     """Config of an X3D by its six expansion factors; with all at 1 it is X2D.
 
     An invalid field raises `ConfigError` with its name.
@@ -107,6 +109,7 @@ class X3DConfig:
         check_choice("head_pool", self.head_pool, get_args(HeadPool))
         check_choice("head_scores", self.head_scores, get_args(HeadScores))
         check_choice("init", self.init, get_args(Init))
+        self.check_causal()
         if self.train_crop < 2:
             raise ConfigError(f"gamma_s={self.gamma_s:g} gives a crop of {self.train_crop} pixels")
 
@@ -149,9 +152,9 @@ class X3DConfig:
 
     @property
     def window(self) -> tuple[int, int, int]:
-        """Size (T, H, W) of the head's input in training."""
+        """Size (T, H, W) of the head's input in training; causal: the frames of its mean."""
         side = math.ceil(self.train_crop / TOTAL_STRIDE)
-        return self.num_frames, side, side
+        return self.mean_frames if self.causal else self.num_frames, side, side
 
 
 # ---------------------------------------------------------------------------------------------------- blocks
@@ -163,10 +166,10 @@ class X3DStem(nn.Module):
     Shapes: (B, 3, T, H, W) -> (B, C, T, H/2, W/2).
     """
 
-    def __init__(self, channels: int, norm_layer: NormLayer) -> None:
+    def __init__(self, channels: int, norm_layer: NormLayer, *, causal: bool = False) -> None:
         super().__init__()
-        self.conv_s = nn.Conv3d(3, channels, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
-        self.conv_t = DepthwiseConv3d(channels, (5, 1, 1), padding=(2, 0, 0))
+        self.conv_s = FrameConv3d(3, channels, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
+        self.conv_t = DepthwiseConv3d(channels, (5, 1, 1), padding=(2, 0, 0), causal=causal)
         self.norm = norm_layer(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,20 +193,22 @@ class X3DBlock(nn.Module):
         stride: int,
         dilation: int = 1,
         se_hidden: int,
+        se_frames: int = 0,
         drop_path: float,
         norm_layer: NormLayer,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         strides = (1, stride, stride)
         self.conv_a = PointwiseConv3d(in_channels, inner)
         self.norm_a = norm_layer(inner)
         self.conv_b = (
-            DepthwiseConv3d(inner, 3, stride=strides, padding=1)
+            DepthwiseConv3d(inner, 3, stride=strides, padding=1, causal=causal)
             if dilation == 1
-            else DilatedDepthwiseConv3d(inner, spatial_dilation=dilation)
+            else DilatedDepthwiseConv3d(inner, spatial_dilation=dilation, causal=causal)
         )
         self.norm_b = norm_layer(inner)
-        self.se = SqueezeExcite(inner, se_hidden) if se_hidden else nn.Identity()
+        self.se = SqueezeExcite(inner, se_hidden, window=se_frames) if se_hidden else nn.Identity()
         self.conv_c = PointwiseConv3d(inner, out_channels)
         self.norm_c = norm_layer(out_channels)
         self.has_shortcut = stride != 1 or in_channels != out_channels
@@ -238,7 +243,7 @@ class X3DTrunk(VideoModel):
         super().__init__(config, num_classes, model_name=model_name, num_features=config.head_width)
         norm = batch_norm(config, norm_layer)
         widths = config.widths
-        self.stem = X3DStem(widths[0], norm)
+        self.stem = X3DStem(widths[0], norm, causal=config.causal)
         self.res2, self.res3, self.res4, self.res5 = (
             nn.Sequential(
                 *(
@@ -259,6 +264,7 @@ class X3DTrunk(VideoModel):
             localization=config.localization,
             dropout=config.dropout,
             norm_layer=norm,
+            causal=config.causal,
         )
 
     @abstractmethod
@@ -308,8 +314,10 @@ class X3D(X3DTrunk):
             stride=2 if index == 0 and not dilated else 1,
             dilation=2 if dilated else 1,
             se_hidden=round_channels(inner * config.se_ratio) if config.se_ratio and index % 2 == 0 else 0,
+            se_frames=config.se_frames,
             drop_path=config.drop_path * (stage + 2) / 5,
             norm_layer=norm_layer,
+            causal=config.causal,
         )
 
     def forward(self, x: Tensor, boxes: Sequence[Tensor] | None = None) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +42,9 @@ def batch_norm_act(
     sigmoid(fc2(relu(fc1(mean of norm(x) over T, H, W)))), one number per clip and channel.
 
     Args:
-        x: (B, C, T, H, W), float32, bfloat16, float16 or float64. The output has its data type, and its
-            layout if that is channels-last-3d or contiguous. Computed in float32, or float64 if x has it.
+        x: (B, C, T, H, W), or the frames of streams (B, C, H, W); float32, bfloat16, float16 or float64. The
+            output has its data type, and its layout if that is channels-last or contiguous. Computed in
+            float32, or float64 if x has it.
         weight, bias: (C,).
         running_mean, running_var: (C,). In training they are updated in place, by ``momentum`` times the
             difference to the mean and unbiased variance of x; else x is normalised by them. An empty x
@@ -55,7 +57,7 @@ def batch_norm_act(
             and the running statistics are (S, C), a row for each. S divides the number of clips.
 
     Returns:
-        (B, C, T, H, W).
+        Like x.
 
     Raises:
         UsageError: an argument has the wrong shape, data type, device or value.
@@ -66,10 +68,12 @@ def batch_norm_act(
     if training and x.numel() == num_splits * x.shape[1] > 0:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.shape}")
     backend = choose_backend("batch_norm_act", x)
-    if backend in ("naive", "torch"):
-        run = naive.batch_norm_act if backend == "naive" else _pytorch
+    if backend == "torch":
+        run = _pytorch
     else:
-        run = partial(_run_kernels, backend=backend)
+        run = naive.batch_norm_act if backend == "naive" else partial(_run_kernels, backend=backend)
+        if x.dim() == 4:
+            run = _as_clips(run)
     return run(
         x,
         weight,
@@ -85,6 +89,16 @@ def batch_norm_act(
         residual=residual,
         num_splits=num_splits,
     )
+
+
+def _as_clips(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``run`` for frames, as clips of one frame."""
+
+    def run_frames(x: Tensor, *args: Any, residual: Tensor | None, **options: Any) -> Tensor:
+        residual = None if residual is None else residual.unsqueeze(2)
+        return run(x.unsqueeze(2), *args, residual=residual, **options).squeeze(2)
+
+    return run_frames
 
 
 def _run_kernels(
@@ -165,11 +179,13 @@ def _pytorch(
     if squeeze_excite is not None:
         compute = torch.float64 if z.dtype == torch.float64 else torch.float32
         fc1_weight, fc1_bias, fc2_weight, fc2_bias = (tensor.to(compute) for tensor in squeeze_excite)
-        hidden = F.relu(F.linear(z.mean((2, 3, 4), dtype=compute), fc1_weight.flatten(1), fc1_bias))
+        hidden = F.relu(
+            F.linear(z.mean(tuple(range(2, z.dim())), dtype=compute), fc1_weight.flatten(1), fc1_bias)
+        )
         gate = F.linear(hidden, fc2_weight.flatten(1), fc2_bias).sigmoid()
-        z = z * gate.to(z.dtype)[:, :, None, None, None]
+        z = z * gate.to(z.dtype).view(*gate.shape, *(1,) * (z.dim() - 2))
     if clip_scale is not None:
-        z = z * clip_scale.to(z.dtype).view(-1, 1, 1, 1, 1)
+        z = z * clip_scale.to(z.dtype).view(-1, *(1,) * (z.dim() - 1))
     if residual is not None:
         z = z + residual
     if activation == "relu":
@@ -185,8 +201,8 @@ def _check(
     clip_scale: Tensor | None,
     residual: Tensor | None,
 ) -> None:
-    if x.dim() != 5:
-        raise UsageError(f"x has shape {tuple(x.shape)}: 5 axes BCTHW are needed")
+    if x.dim() not in (4, 5):
+        raise UsageError(f"x has shape {tuple(x.shape)}: 5 axes BCTHW are needed (or 4, BCHW)")
     if x.dtype not in DTYPES:
         raise UsageError(f"x is {x.dtype}: one of {', '.join(map(str, DTYPES))} is needed")
     if activation not in get_args(Activation):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from saccade.ops.depthwise_conv3d.op import depthwise_conv3d
+from saccade.ops.depthwise_conv3d.op import depthwise_conv3d, depthwise_conv3d_frame
 
-__all__ = ["depthwise_conv3d"]
+__all__ = ["depthwise_conv3d", "depthwise_conv3d_frame"]

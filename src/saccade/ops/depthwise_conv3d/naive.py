@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+def depthwise_conv3d(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], causal: bool = False
+) -> Tensor:
     """y[b, c, o] = sum over taps k of weight[c, 0, k] * x[b, c, o * stride - padding + k]; zeros outside.
 
     16-bit types are summed in float32.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    size = output_size(x.shape[2:], weight.shape[2:], stride, padding)
-    padded = F.pad(x.to(dtype), [p for pad in reversed(padding) for p in (pad, pad)])
+    size = output_size(x.shape[2:], weight.shape[2:], stride, padding, causal)
+    padded = F.pad(x.to(dtype), both_ends(padding, causal))
     y = padded.new_zeros((*x.shape[:2], *size))
     for tap in itertools.product(*map(range, weight.shape[2:])):
         window = padded
@@ -31,7 +33,20 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, stride: Sequence[int], padding: 
 
 
 def output_size(
-    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    causal: bool = False,
 ) -> tuple[int, ...]:
     """Positions of the output on T, H and W."""
-    return tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
+    after = (0 if causal else padding[0], *padding[1:])
+    return tuple(
+        (n + p + q - k) // s + 1 for n, k, s, p, q in zip(size, kernel, stride, padding, after, strict=True)
+    )
+
+
+def both_ends(padding: Sequence[int], causal: bool) -> list[int]:
+    """The padding as `torch.nn.functional.pad` takes it: last axis first, before and after."""
+    t, h, w = padding
+    return [w, w, h, h, t, 0 if causal else t]

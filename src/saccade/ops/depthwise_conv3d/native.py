@@ -22,16 +22,26 @@ def runs(kernel: Sequence[int]) -> bool:
     return all(k in KERNEL_SIZES for k in kernel)
 
 
-def forward(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+def forward(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], causal: bool = False
+) -> Tensor:
     """x (B, C, T, H, W), weight (C, 1, KT, KH, KW); the output is channels-last-3d."""
     x, weight = dense(x), weight.contiguous()
     kernel = weight.shape[2:]
-    size = output_size(x.shape[2:], kernel, stride, padding)
+    size = output_size(x.shape[2:], kernel, stride, padding, causal)
     y = allocate(x, (*x.shape[:2], *size), torch.channels_last_3d)
     if y.numel():
         numbers = (*x.shape, *size, *kernel, *stride, *padding)
         _call("depthwise_conv3d", DTYPE_CODES[x.dtype], x, weight, y, *numbers)
     return y
+
+
+def forward_frame(
+    frames: Sequence[Tensor], weight: Tensor, stride: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    """KT frames (B, C, H, W) -> one frame, channels-last."""
+    clip = torch.stack([frame.permute(0, 2, 3, 1) for frame in frames], 1).permute(0, 4, 1, 2, 3)
+    return forward(clip, weight, (1, *stride), (0, *padding)).squeeze(2)
 
 
 def backward(

@@ -26,7 +26,12 @@ AXES = ("T", "H", "W")
 
 
 def depthwise_conv3d(
-    x: Tensor, weight: Tensor, *, stride: Sequence[int] = (1, 1, 1), padding: Sequence[int] = (0, 0, 0)
+    x: Tensor,
+    weight: Tensor,
+    *,
+    stride: Sequence[int] = (1, 1, 1),
+    padding: Sequence[int] = (0, 0, 0),
+    causal: bool = False,
 ) -> Tensor:
     """Depthwise 3-D convolution with zero padding and without bias.
 
@@ -38,16 +43,18 @@ def depthwise_conv3d(
         weight: (C, 1, KT, KH, KW), like x. Native and Triton kernels are for sizes of 1, 3 and 5 on each
             axis; other sizes run on PyTorch's convolution.
         stride, padding: on T, H and W.
+        causal: pad T before the first frame alone, not after the last.
 
     Returns:
-        (B, C, T', H', W') with L' = floor((L + 2 * padding - K) / stride) + 1, the data type of x;
+        (B, C, T', H', W') with L' = floor((L + 2 * padding - K) / stride) + 1 (T of a causal convolution:
+        padding once), the data type of x;
         channels-last-3d from the native and Triton kernels.
 
     Raises:
         UsageError: an argument has the wrong shape, data type, device or value.
     """
     x, weight = _autocast(x, weight)
-    stride, padding = _check(x, weight, stride, padding)
+    stride, padding = _check(x, weight, stride, padding, causal)
     backend = choose_backend("depthwise_conv3d", x)
     if backend in ("native", "triton") and not _has_kernel(backend, weight.shape[2:]):
         if forced_backend() is not None:
@@ -57,10 +64,43 @@ def depthwise_conv3d(
             )
         backend = "torch"
     if backend == "naive":
-        return naive.depthwise_conv3d(x, weight, stride, padding)
+        return naive.depthwise_conv3d(x, weight, stride, padding, causal)
     if backend == "torch":
-        return _pytorch(x, weight, stride, padding)
-    return (_Eager.apply if plain(x) else forward_op)(x, weight, stride, padding, backend)
+        return _pytorch(x, weight, stride, padding, causal)
+    return (_Eager.apply if plain(x) else forward_op)(x, weight, stride, padding, causal, backend)
+
+
+def depthwise_conv3d_frame(
+    frames: Sequence[Tensor],
+    weight: Tensor,
+    *,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+) -> Tensor:
+    """The frame of a depthwise convolution whose window over time is ``frames``. Without a gradient on the
+    native backend; others use 2-D operators alone.
+
+    Args:
+        frames: KT frames (B, C, H, W), the first for the first tap; fastest in channels-last memory.
+        weight: (C, 1, KT, KH, KW).
+        stride, padding: on H and W.
+
+    Returns:
+        (B, C, H', W').
+    """
+    last = frames[-1]
+    backend = choose_backend("depthwise_conv3d", last)
+    if backend == "native" and native.runs(weight.shape[2:]):
+        return native.forward_frame(frames, weight, stride, padding)
+    taps = weight.unbind(2)
+    parts = [
+        F.conv2d(frame, tap, None, tuple(stride), tuple(padding), groups=max(last.shape[1], 1))
+        for frame, tap in zip(frames, taps, strict=True)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +114,9 @@ def _autocast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _pytorch(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+def _pytorch(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], causal: bool
+) -> Tensor:
     """PyTorch's convolution. Its bfloat16 backward on a CPU, channels-last-3d, reads uninitialised memory.
 
     Gradients are then sometimes not finite (seen with torch 2.13 on an AVX-512 CPU), so 16-bit types train
@@ -83,6 +125,8 @@ def _pytorch(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence
     wanted = x.dtype
     if x.device.type == "cpu" and x.element_size() == 2 and torch.is_grad_enabled():
         x, weight = x.float(), weight.float()
+    if causal and padding[0]:
+        x, padding = F.pad(x, (0, 0, 0, 0, padding[0], 0)), (0, *padding[1:])
     kind = "cpu" if x.is_meta else x.device.type  # autocast knows no meta device
     with torch.autocast(kind, enabled=False):
         y = F.conv3d(x, weight, None, tuple(stride), tuple(padding), groups=max(x.shape[1], 1))
@@ -93,18 +137,20 @@ def _pytorch(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence
 
 
 def _forward(
-    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], backend: str
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], causal: bool, backend: str
 ) -> Tensor:
     """The output is channels-last-3d."""
-    return _kernels(backend).forward(x, weight, stride, padding)
+    return _kernels(backend).forward(x, weight, stride, padding, causal)
 
 
 forward_op = torch.library.custom_op("saccade::depthwise_conv3d", _forward, mutates_args=())
 
 
 @forward_op.register_fake
-def _(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], backend: str) -> Tensor:
-    size = naive.output_size(x.shape[2:], weight.shape[2:], stride, padding)
+def _(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], causal: bool, backend: str
+) -> Tensor:
+    size = naive.output_size(x.shape[2:], weight.shape[2:], stride, padding, causal)
     return _channels_last(x, (*x.shape[:2], *size))
 
 
@@ -155,7 +201,7 @@ def _channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, *ctx.options, ctx.backend = inputs
+    x, weight, *ctx.options, _, ctx.backend = inputs  # the backward pass needs the sizes alone
     ctx.save_for_backward(x, weight)
 
 
@@ -165,7 +211,7 @@ def _gradients(
     x, weight = ctx.saved_tensors
     need_input, need_weight = ctx.needs_input_grad[:2]
     grad_x, grad_weight = backward(grad, x, weight, *ctx.options, need_input, need_weight, ctx.backend)
-    return grad_x if need_input else None, grad_weight if need_weight else None, None, None, None
+    return grad_x if need_input else None, grad_weight if need_weight else None, *(None,) * 4
 
 
 forward_op.register_autograd(
@@ -224,7 +270,7 @@ def _kernels(backend: str) -> ModuleType:
 
 
 def _check(
-    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], causal: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if x.dim() != 5:
         raise UsageError(f"x has shape {tuple(x.shape)}: 5 axes BCTHW are needed")
@@ -242,10 +288,11 @@ def _check(
     for name, values, least in (("stride", stride, 1), ("padding", padding, 0)):
         if not _whole_numbers(values) or len(values) != 3 or min(values) < least:
             raise UsageError(f"{name} is {values}: 3 whole numbers of at least {least} are needed")
-    for axis, n, k, p in zip(AXES, x.shape[2:], weight.shape[2:], padding, strict=True):
+    padded = (padding[0] if causal else 2 * padding[0], 2 * padding[1], 2 * padding[2])
+    for axis, n, k, p, total in zip(AXES, x.shape[2:], weight.shape[2:], padding, padded, strict=True):
         if k < 1:
             raise UsageError(f"weight has shape {tuple(weight.shape)}: at least one tap on {axis} is needed")
-        if n < 1 or n + 2 * p < k:
+        if n < 1 or n + total < k:
             raise UsageError(
                 f"x has {n} on {axis} and padding {p} there: too few for a kernel of {k} "
                 f"(x {tuple(x.shape)}, weight {tuple(weight.shape)})"

@@ -37,11 +37,13 @@ _tune = triton.autotune(
 _jit = triton.jit(do_not_specialize=["T", "H", "W", "OT", "OH", "OW", "size_class"])
 
 
-def forward(x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+def forward(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], causal: bool = False
+) -> Tensor:
     """x (B, C, T, H, W), weight (C, 1, KT, KH, KW); the output is channels-last-3d."""
     x = x.contiguous(memory_format=torch.channels_last_3d)
     kernel = weight.shape[2:]
-    size = output_size(x.shape[2:], kernel, stride, padding)
+    size = output_size(x.shape[2:], kernel, stride, padding, causal)
     y = allocate(x, (*x.shape[:2], *size))
     if y.numel():
         with torch.cuda.device_of(x):

@@ -83,7 +83,7 @@ def shift2d(
 ) -> Tensor:
     """`shift3d` without time: x (B, C, H, W) and shift (2, C), the rows H and W in pixels.
 
-    It runs as the 3-D operator on a clip of one frame that moves by zero frames.
+    Kernels run the 3-D operator on a clip of one frame that moves by zero frames.
 
     Raises:
         UsageError: an argument has the wrong shape, data type or value.
@@ -91,6 +91,8 @@ def shift2d(
     stride, padding = _check(x, shift, 2, stride, padding)
     if normalize_grad:
         shift = _NormalizeGrad.apply(shift, None)
+    if choose_backend("shift2d", x) == "torch":
+        return pytorch.shift(x, shift, stride, padding, quantize)
     shift = torch.cat([shift.new_zeros(1, shift.shape[1]), shift])
     return _run("shift2d", x.unsqueeze(2), shift, (1, *stride), (0, *padding), quantize).squeeze(2)
 
@@ -107,7 +109,7 @@ def _run(
     if backend == "naive":
         return naive.shift3d(x, shift, stride, padding, quantize)
     if backend == "torch":
-        return pytorch.shift3d(x, shift, stride, padding, quantize)
+        return pytorch.shift(x, shift, stride, padding, quantize)
     shift = shift.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     run = _Eager.apply if plain(x) else forward_op
     return run(x, shift, stride, padding, quantize, backend)

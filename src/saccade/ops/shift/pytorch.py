@@ -14,10 +14,10 @@ from torch import Tensor
 from saccade.ops.shift.naive import output_size
 
 
-def shift3d(
-    x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool
-) -> Tensor:
-    """What `saccade.ops.shift.naive.shift3d` defines, in another order of summation."""
+def shift(x: Tensor, shift: Tensor, stride: Sequence[int], padding: Sequence[int], quantize: bool) -> Tensor:
+    """What `saccade.ops.shift.naive.shift3d` defines, in another order of summation; also in two dimensions,
+    with x (B, C, H, W) and shift (2, C).
+    """
     compute = torch.float64 if x.dtype == torch.float64 else torch.float32
     values, shift = x.to(compute), shift.to(compute)
     whole = shift.detach().floor()
@@ -37,7 +37,7 @@ def _blend(
 ) -> Tensor:
     sizes = output_size(x.shape[2:], stride, padding)
     # strided axes first: what follows is smaller
-    for axis in sorted(range(3), key=lambda a: -stride[a]):
+    for axis in sorted(range(len(sizes)), key=lambda a: -stride[a]):
         x = _blend_axis(x, axis, whole[axis], fraction[axis], sizes[axis], stride[axis], padding[axis])
     return x
 
@@ -56,13 +56,13 @@ def _blend_axis(
         near, next_ = near.narrow(dim, 0, size), near.narrow(dim, 1, size)
     else:
         next_ = _read(x, dim, first + reads + 1)
-    weight = fraction.view(-1, 1, 1, 1)
+    weight = fraction.view(-1, *(1,) * (x.dim() - 2))
     return near * (1 - weight) + next_ * weight
 
 
 def _read(x: Tensor, dim: int, position: Tensor) -> Tensor:
     """x at ``position`` (C, N) of axis ``dim``, zero outside."""
-    shape = [1, x.shape[1], 1, 1, 1]
+    shape = [1, x.shape[1], *(1,) * (x.dim() - 2)]
     shape[dim] = position.shape[1]
     length = x.shape[dim]
     inside = ((position >= 0) & (position < length)).view(shape)
