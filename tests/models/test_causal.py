@@ -44,6 +44,7 @@ class Net:
 
 X3D = {"gamma_w": 0.4, "gamma_d": 0.4, "gamma_b": 2.25}
 VOV3D = {"inner_channels": 8, "depths": (1, 1, 1, 1), "num_conv": 2}
+TSM = {"width": 0.25, "depth": 0.3, "causal_frames": 3}
 RUBIKS = {"width": 8, "depths": (1, 1, 1, 1), "causal_frames": 3}
 NETS = {
     "x3d": Net("x3d_xs", X3D),
@@ -61,8 +62,14 @@ NETS = {
     "rubiksnet_localization": Net("rubiksnet_tiny", {**RUBIKS, "localization": True}),
     "rubiksnet_se": Net("rubiksnet_small", {**RUBIKS, "width": 24}),
     "rubiksnet_aq": Net("rubiksnet_tiny_aq", RUBIKS),
+    "tsm_lite": Net("tsm_efficientnet_lite0", TSM),
+    "tsm_lite_blended": Net("tsm_efficientnet_lite0", {**TSM, "shift_warmup": 0.5}),
+    "tsm_mobilenetv2_localization": Net("tsm_mobilenetv2", {**TSM, "localization": True}),
+    "tsm_resnet_learnable_3d": Net(
+        "tsm_resnet50", {"width": 8, "depths": (1, 1, 1, 1), "causal_frames": 2, "shift": "learnable_3d"}
+    ),
 }
-FAMILIES = ("x3d", "vov3d", "rubiksnet")
+FAMILIES = ("x3d", "vov3d", "rubiksnet", "tsm_lite")
 families = pytest.mark.parametrize("net", [NETS[name] for name in FAMILIES], ids=FAMILIES)
 PLAIN_BACKENDS = ["torch", pytest.param("native", marks=needs_native)]
 
@@ -237,7 +244,7 @@ def test_plain_weights_are_told_from_causal_ones(tmp_path: Path):
     save_weights(model, tmp_path / "causal.safetensors")
     load_weights(other, tmp_path / "causal.safetensors")
     assert torch.equal(other.state_dict()["res2.0.conv_b.weight"], moved)
-    with pytest.raises(WeightsError, match="causal"):
+    with pytest.raises(WeightsError, match="is_causal"):
         load_weights(plain, model.state_dict())
 
 

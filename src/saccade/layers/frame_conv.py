@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from saccade.layers.pointwise_conv import CHANNELS_FOR_STRIDED_IMAGES
+from saccade.layers.streaming import convolve_frame
 
 PaddingRule = Literal["symmetric", "same"]
 
@@ -22,7 +23,7 @@ class FrameConv3d(nn.Conv3d):
         padding_rule: symmetric: half the kernel on all sides. same: TensorFlow's "same": the total follows
             from the size of the input, and the larger half of an odd one is below and on the right.
 
-    Shapes: (B, C, T, H, W) -> (B, C', T, ceil(H / stride), ceil(W / stride)).
+    Shapes: (B, C, T, H, W) -> (B, C', T, ceil(H / stride), ceil(W / stride)), or for one frame without T.
     """
 
     def __init__(
@@ -48,15 +49,20 @@ class FrameConv3d(nn.Conv3d):
         )
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.ndim == 4:
+            return convolve_frame(self, self._padded(input))
         if self.kernel_size[1] == 1 < self.stride[1] and self.in_channels < CHANNELS_FOR_STRIDED_IMAGES:
             return super().forward(input)
-        images = input.transpose(1, 2).flatten(0, 1)
-        if self.follows_size:
-            (top, bottom), (left, right) = (self._padding_of(size) for size in images.shape[2:])
-            images = F.pad(images, (left, right, top, bottom))
+        images = self._padded(input.transpose(1, 2).flatten(0, 1))
         assert not isinstance(self.padding, str)
         y = F.conv2d(images, self.weight[:, :, 0], None, self.stride[1:], self.padding[1:], 1, self.groups)
         return y.unflatten(0, (input.shape[0], -1)).transpose(1, 2)
+
+    def _padded(self, images: Tensor) -> Tensor:
+        if not self.follows_size:
+            return images
+        (top, bottom), (left, right) = (self._padding_of(size) for size in images.shape[2:])
+        return F.pad(images, (left, right, top, bottom))
 
     def _padding_of(self, size: int) -> tuple[int, int]:
         """Pixels before and after an axis of that size."""

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from saccade.layers.streaming import FrameConv3d
+from saccade.layers.streaming import SpatialConv3d
 
 # From this batch size on, PyTorch uses oneDNN for 3-D convolutions with any number of threads.
 _CLIPS_FOR_ONEDNN = 16
@@ -17,7 +17,7 @@ _CLIPS_FOR_ONEDNN = 16
 CHANNELS_FOR_STRIDED_IMAGES = 8
 
 
-class PointwiseConv3d(FrameConv3d):
+class PointwiseConv3d(SpatialConv3d):
     """`nn.Conv3d` with a 1x1x1 kernel; parameter names, initialisation and outputs are the same.
 
     For few clips on one thread PyTorch does not use oneDNN, and is about three times slower on the layers of

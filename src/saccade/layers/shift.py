@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -115,15 +115,20 @@ class RubiksShift3d(nn.Module):
         time = shift[0]
         if self.quantize:  # halves up
             time = time.floor() + (time - time.floor() >= 0.5)
-        blend: Tensor | None = None
-        for lag, frame in zip(range(self.causal_span, -1, -1), [*past, x], strict=True):
-            part = (1 - (time + lag).abs()).clamp(min=0).view(-1, 1, 1) * frame
-            blend = part if blend is None else blend + part
-        assert blend is not None
-        return shift2d(blend.to(x.dtype), shift[1:], stride=(self.stride,) * 2, quantize=self.quantize)
+        blend = blend_frames([*past, x], time)
+        return shift2d(blend, shift[1:], stride=(self.stride,) * 2, quantize=self.quantize)
 
     def extra_repr(self) -> str:
         return f"channels={self.shift.shape[1]}, stride={self.stride}"
+
+
+def blend_frames(frames: Sequence[Tensor], time: Tensor) -> Tensor:
+    """The last of ``frames`` (B, C, H, W), oldest first, after a causal shift in time by ``time`` (C,)."""
+    last = frames[-1]
+    blend = (1 - time.abs()).clamp(min=0).view(-1, 1, 1) * last
+    for lag, frame in enumerate(reversed(frames[:-1]), start=1):
+        blend = blend + (1 - (time + lag).abs()).clamp(min=0).view(-1, 1, 1) * frame
+    return blend.to(last.dtype)
 
 
 class RubiksShift2d(nn.Module):

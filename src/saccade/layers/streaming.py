@@ -177,21 +177,22 @@ def sliding_mean(x: Tensor, num_frames: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- convolutions
 
 
-class FrameConv3d(nn.Conv3d):
+class SpatialConv3d(nn.Conv3d):
     """`nn.Conv3d` with a kernel of one frame, which also takes one frame.
 
     Shapes: (B, C, T, H, W) -> (B, C', T, H', W'), or (B, C, H, W) -> (B, C', H', W').
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.forward_frame(input) if input.ndim == 4 else super().forward(input)
+        return convolve_frame(self, input) if input.ndim == 4 else super().forward(input)
 
-    def forward_frame(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H', W')."""
-        assert not isinstance(self.padding, str)
-        weight = self.weight[:, :, 0]
-        if self.kernel_size == (1, 1, 1) and x.device.type == "cpu" and not is_exporting():
-            # a matrix product over the pixels: PyTorch's 1x1 convolution of one image is slow on one thread
-            x = x[:, :, :: self.stride[1], :: self.stride[2]].permute(0, 2, 3, 1)
-            return F.linear(x, weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
-        return F.conv2d(x, weight, self.bias, self.stride[1:], self.padding[1:])
+
+def convolve_frame(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """A convolution whose kernel has one frame, on one frame (B, C, H, W) -> (B, C', H', W')."""
+    assert not isinstance(conv.padding, str)
+    weight = conv.weight[:, :, 0]
+    if conv.kernel_size == (1, 1, 1) and conv.groups == 1 and x.device.type == "cpu" and not is_exporting():
+        # a matrix product over the pixels: PyTorch's 1x1 convolution of one image is slow on one thread
+        x = x[:, :, :: conv.stride[1], :: conv.stride[2]].permute(0, 2, 3, 1)
+        return F.linear(x, weight[:, :, 0, 0], conv.bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, conv.bias, conv.stride[1:], conv.padding[1:], groups=conv.groups)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from saccade.errors import ConfigError, UsageError
@@ -44,8 +43,6 @@ class VideoModel(nn.Module, ABC):
         self.model_name = model_name
         self.num_classes = checked_num_classes(num_classes)
         self.num_features = num_features
-        if self.is_causal:
-            self.register_buffer(causal.MARK, torch.ones((), dtype=torch.bool))
 
     @property
     def build_args(self) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from saccade.models.checks import check_choice, check_flag
 
 SqueezeExciteMean = Literal["auto", "clip", "frame", "window"]
 
-MARK = "causal"
-"""Buffer of causal networks: a state dict without it is that of a plain network."""
+MARK = "head.is_causal"
+"""Buffer of causal networks whose weights have to differ from those of plain ones, which lack it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def adapt_plain_weights(model: nn.Module, tensors: dict[str, Tensor]) -> list[st
     """Change weights of the plain network, about to be loaded into a causal one, in place; returns what was
     done. Weights of a causal network stay as they are.
     """
-    if MARK in tensors:
+    if MARK in tensors or MARK not in model.state_dict():
         return []
     tensors[MARK] = torch.ones((), dtype=torch.bool)
     changed = 0
@@ -116,4 +116,4 @@ def adapt_plain_weights(model: nn.Module, tensors: dict[str, Tensor]) -> list[st
             if key in tensors:
                 tensors[key] = change(tensors[key])
                 changed += 1
-    return [f"weights of a plain network: {changed} layers look back alone now, see docs/streaming.md"]
+    return [f"weights of a plain network: {changed} layers changed to look back alone, see docs/streaming.md"]

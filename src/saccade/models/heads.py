@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -58,6 +59,8 @@ class X3DHead(nn.Module):
         super().__init__()
         self.window, self.pool, self.scores, self.localization = window, pool, scores, localization
         self.causal = causal
+        if causal:
+            self.register_buffer("is_causal", torch.ones((), dtype=torch.bool))
         self.conv = PointwiseConv3d(in_channels, inner)
         self.norm = norm_layer(inner)
         self.hidden = nn.Linear(inner, hidden, bias=False)

@@ -30,7 +30,7 @@ from saccade.layers import (
     streaming,
 )
 from saccade.layers.shift import parse_space_init, parse_time_init
-from saccade.layers.streaming import FrameConv3d
+from saccade.layers.streaming import SpatialConv3d
 from saccade.models.base import NormLayer, VideoModel, batch_norm
 from saccade.models.causal import CausalOptions
 from saccade.models.checks import check_count, check_flag, check_number, checked_depths
@@ -142,17 +142,17 @@ class RubiksBlock(nn.Module):
         self.time: nn.Module = nn.Identity()
         if config.attention:
             self.time = AttentionShift(in_channels, temperature=config.temperature, causal=config.causal)
-        self.conv_a = FrameConv3d(in_channels, out_channels, 1, bias=False)
+        self.conv_a = SpatialConv3d(in_channels, out_channels, 1, bias=False)
         self.norm_b = norm_layer(out_channels)
         self.shift = _shift(out_channels, stride, config)
         self.se: nn.Module = nn.Identity()
         if config.se_reduction:
             hidden = out_channels // config.se_reduction
             self.se = SqueezeExcite(out_channels, hidden, bias=False, per_frame=True)
-        self.conv_b = FrameConv3d(out_channels, out_channels, 1, bias=False)
+        self.conv_b = SpatialConv3d(out_channels, out_channels, 1, bias=False)
         self.has_shortcut = stride != 1 or in_channels != out_channels
         if self.has_shortcut:
-            self.shortcut_conv = FrameConv3d(
+            self.shortcut_conv = SpatialConv3d(
                 in_channels, out_channels, 1, stride=(1, stride, stride), bias=False
             )
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -204,6 +204,8 @@ class RubiksHead(nn.Module):
     ) -> None:
         super().__init__()
         self.localization, self.last_frames = localization, last_frames
+        if last_frames:
+            self.register_buffer("is_causal", torch.ones((), dtype=torch.bool))
         self.norm = norm_layer(channels)
         self.dropout = nn.Dropout(dropout)
         self.classifier: nn.Module = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
@@ -254,7 +256,7 @@ class RubiksNet(VideoModel):
         """
         super().__init__(config, num_classes, model_name=model_name, num_features=config.widths[-1])
         norm = batch_norm(config, norm_layer)
-        self.stem = FrameConv3d(3, config.width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
+        self.stem = SpatialConv3d(3, config.width, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
         self.res1, self.res2, self.res3, self.res4, self.res5 = _stages(config, norm)
         self.head: RubiksHead = RubiksHead(
             config.widths[-1],

@@ -27,6 +27,7 @@ from saccade.layers import (
     TemporalShift,
     norm_act,
     round_channels,
+    streaming,
 )
 from saccade.layers.frame_conv import PaddingRule
 from saccade.models.base import NormLayer, VideoModel, batch_norm
@@ -176,12 +177,15 @@ class TSMStem(nn.Module):
         x = self.conv(x)
         if not self.pool:
             return _norm_relu6(x, self.norm)
-        return F.max_pool3d(norm_act(x, self.norm, "relu"), (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        x = norm_act(x, self.norm, "relu")
+        if x.ndim == 4:
+            return F.max_pool2d(x, 3, 2, 1)
+        return F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
 
 
 class TSMHead(nn.Module):
     """For every frame a 1x1 convolution, norm and ReLU6 (MobileNet) and the mean over space; then the mean
-    over frames, dropout and classifier.
+    over frames (causal: the last `causal_frames`), dropout and classifier.
 
     The classifier is linear, so that its logits are the mean of the frames' logits, TSN's consensus.
 
@@ -203,6 +207,7 @@ class TSMHead(nn.Module):
         """
         super().__init__()
         self.localization, self.widens = config.localization, hidden > 0
+        self.last_frames = config.mean_frames if config.causal else 0
         if self.widens:
             self.conv = FrameConv3d(channels, hidden, 1)
             self.norm = norm_layer(hidden)
@@ -220,7 +225,15 @@ class TSMHead(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """The head after `activate`."""
+        if x.ndim == 4:
+            features = x.mean((2, 3))
+            if not self.localization and self.last_frames > 1:
+                features = streaming.memory().window_mean(features, self.last_frames)
+            frame_logits: Tensor = self.classifier(features)
+            return frame_logits
         frames = x.mean((3, 4))
+        if self.last_frames and not self.localization:
+            frames = frames[:, :, -self.last_frames :]
         if self.localization:
             logits: Tensor = self.classifier(self.dropout(frames.transpose(1, 2)))
             return logits.transpose(1, 2)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from saccade.errors import ConfigError
 from saccade.layers.frame_conv import PaddingRule
+from saccade.models.causal import CausalOptions
 from saccade.models.checks import check_choice, check_count, check_flag, check_number, checked_depths
 
 ShiftKind = Literal["fixed", "learnable", "learnable_3d"]
@@ -14,7 +15,7 @@ ShiftPlace = Literal["residual", "inplace", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TSMConfig:
+class TSMConfig(CausalOptions):
     """What the networks have in common: the shift and the head. An invalid field raises `ConfigError`."""
 
     shift: ShiftKind = "fixed"
@@ -32,8 +33,6 @@ class TSMConfig:
     shift_warmup: float = 0.0
     """Fraction of the training in which a fixed shift is blended in from nothing, linearly; 0: it is there
     from the start. A model that is built with it has no shift until it is trained or loaded."""
-    causal: bool = False
-    """Shift from the previous frame only, so that no frame depends on a later one."""
     localization: bool = False
     """Logits per frame, (B, K, T), instead of per clip."""
     dropout: float = 0.0
@@ -46,8 +45,8 @@ class TSMConfig:
     def __post_init__(self) -> None:
         check_choice("shift", self.shift, get_args(ShiftKind))
         check_choice("shift_place", self.shift_place, get_args(ShiftPlace))
-        for name in ("causal", "localization"):
-            check_flag(name, getattr(self, name))
+        self.check_causal()
+        check_flag("localization", self.localization)
         check_number("shift_fraction", self.shift_fraction, at_least=0.0)
         if self.shift_fraction > 0.5:
             raise ConfigError(

@@ -23,7 +23,7 @@ from saccade.errors import ConfigError, UsageError
 from saccade.layers import DepthwiseConv3d, DropPath, PointwiseConv3d, SqueezeExcite, norm_act, round_channels
 from saccade.layers.dilated_conv import DilatedDepthwiseConv3d
 from saccade.layers.roi_align import whole_frames
-from saccade.layers.streaming import FrameConv3d
+from saccade.layers.streaming import SpatialConv3d
 from saccade.models.base import NormLayer, VideoModel, batch_norm
 from saccade.models.causal import CausalExciteOptions
 from saccade.models.checks import check_choice, check_count, check_flag, check_number
@@ -168,7 +168,7 @@ class X3DStem(nn.Module):
 
     def __init__(self, channels: int, norm_layer: NormLayer, *, causal: bool = False) -> None:
         super().__init__()
-        self.conv_s = FrameConv3d(3, channels, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
+        self.conv_s = SpatialConv3d(3, channels, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1), bias=False)
         self.conv_t = DepthwiseConv3d(channels, (5, 1, 1), padding=(2, 0, 0), causal=causal)
         self.norm = norm_layer(channels)
 

@@ -87,6 +87,8 @@ def model_options(config: TrainConfig) -> dict[str, Any]:
         "train_crop": config.train_crop,
         **get_task(config.task).model_overrides(config.model.name),
     }
+    if config.model.overrides.get("causal") and "num_frames" not in known:
+        options["causal_frames"] = config.clip.num_frames
     if config.model.drop_path and "drop_path" not in known:
         raise ConfigError(f"model.drop_path: {config.model.name} has no drop path; set it to 0")
     return {name: value for name, value in options.items() if name in known} | config.model.overrides
