@@ -7,6 +7,7 @@ A run folder holds
     best.safetensors     the best weights with class names and clip, see `saccade.load_weights`
     metrics.jsonl        a JSON object a line: what was measured after which step
     val_scores.npz       scores of the last validation (`saccade.evaluation.load_result`)
+    best_val_scores.npz  scores of the validation whose weights are in best.safetensors
     test.json            figures of the final test by views, and test_scores_VIEWS.npz
     log.txt              what happened, with times
     report.html          written at the end
@@ -56,7 +57,7 @@ REJECTION_FORMAT = 1
 BEST = "best.safetensors"
 _CONFIG, _LAST, _METRICS, _LOG, _REPORT = "config.json", "last.pt", "metrics.jsonl", "log.txt", "report.html"
 _VAL_SCORES, _TEST, _PLAN, _IMAGE_WEIGHTS = "val_scores.npz", "test.json", "plan.png", "image_weights.json"
-_REJECTION = "rejection.json"
+_REJECTION, _BEST_VAL_SCORES = "rejection.json", "best_val_scores.npz"
 _STEP = ("step", "epoch")  # in each row of the metrics
 _WRITTEN = (
     _CONFIG,
@@ -65,6 +66,7 @@ _WRITTEN = (
     _METRICS,
     _LOG,
     _VAL_SCORES,
+    _BEST_VAL_SCORES,
     _TEST,
     _REPORT,
     _PLAN,
@@ -83,8 +85,8 @@ class Run:
 
     Attributes:
         folder, run_dir: the run folder.
-        config_file, last, best, metrics_file, log, val_scores, test_file, report, plan, image_weights,
-            rejection_file: its files, see the head of this module; they need not exist.
+        config_file, last, best, metrics_file, log, val_scores, best_val_scores, test_file, report, plan,
+            image_weights, rejection_file: its files, see the head of this module; they need not exist.
         seconds: wall time of the call to `saccade.train` that returned this object; otherwise None.
 
     Example:
@@ -101,6 +103,7 @@ class Run:
         self.config_file, self.last, self.best = (self.folder / name for name in (_CONFIG, _LAST, BEST))
         self.metrics_file, self.log, self.report = (self.folder / name for name in (_METRICS, _LOG, _REPORT))
         self.val_scores, self.test_file = self.folder / _VAL_SCORES, self.folder / _TEST
+        self.best_val_scores = self.folder / _BEST_VAL_SCORES
         self.plan, self.image_weights = self.folder / _PLAN, self.folder / _IMAGE_WEIGHTS
         self.rejection_file = self.folder / _REJECTION
 

@@ -53,7 +53,8 @@ def test_several_view_sets_give_tables_scores_and_the_sparse_view_curve(
         "protocol: clips of 4 frames x stride 3 at 30 fps, short side 32, crop 32, temporal rule pyslowfast",
         "6 videos, 3 classes",
         "GMACs x views",
-        "clips/s with decoding on cpu in float32",
+        "clips/s with decoding",
+        "clips/s the model alone, on cpu in float32",
         "95 % interval",
         "time is worth",
         "class (worst first)",
@@ -97,6 +98,67 @@ def test_controls_are_chosen_by_flags(capsys: pytest.CaptureFixture[str]):
     assert json.loads(capsys.readouterr().out)["results"][0]["controls"] is None
 
 
+@pytest.fixture(scope="module")
+def two_class_run(place: Path) -> Path:
+    """A run of two of the classes, and a data set of them."""
+    for split in ("train", "val"):
+        (place / "two" / split).mkdir(parents=True)
+        for name in NAMES[:2]:
+            (place / "two" / split / name).symlink_to(place / "clips" / split / name)
+    torch.manual_seed(1)
+    model = create_model("x2d", num_classes=2, gamma_w=0.25, head_width=32)
+    clip = ClipSpec(num_frames=4, stride=3, crop=32, short_side=32)
+    (place / "two_run").mkdir()
+    metadata = {"class_names": NAMES[:2], "clip": asdict(clip)}
+    save_weights(model, place / "two_run" / "best.safetensors", metadata)
+    (place / "two_run" / "config.json").write_text(json.dumps({"config": {"data": "two"}}))
+    return place / "two_run"
+
+
+def test_two_classes_have_auc_f1_and_a_threshold(two_class_run: Path, capsys: pytest.CaptureFixture[str]):
+    flags = ["test", str(two_class_run), "--workers", "0", "--out", "elsewhere", "--no-controls"]
+    assert main([*flags, "--json", "--positive", NAMES[0], "--false-alarms", "0.5"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    scores = TestResult.load("elsewhere/val_scores_1x1.npz")
+    expected = scores.two_class(positive=0, false_alarms=0.5)
+    assert record["results"][0]["two_class"] == expected
+    assert (expected["positive"], expected["operating_point"]["false_alarms"] <= 0.5) == (NAMES[0], True)
+    assert record["results"][0]["model_clips_per_second"] > 0
+    assert record["suspects"] == []
+    assert Path("elsewhere/val_reliability_1x1.png").is_file()
+    assert main([*flags, "--false-alarms", "0.01"]) == 0
+    out = capsys.readouterr().out
+    assert f"the positive class is {NAMES[1]}" in out
+    assert "2 clips of the other class cannot show a rate of 1.0 %" in out
+    assert "the model alone" in out
+
+
+def test_two_models_are_compared_on_the_same_videos(
+    two_class_run: Path, place: Path, capsys: pytest.CaptureFixture[str]
+):
+    torch.manual_seed(2)
+    other = create_model("x2d", num_classes=3, gamma_w=0.25, head_width=32)
+    clip = ClipSpec(num_frames=2, stride=2, crop=32, short_side=32)
+    names = NAMES[::-1]  # in another order
+    save_weights(other, place / "other.safetensors", {"class_names": names, "clip": asdict(clip)})
+    flags = ["test", "run", "--json", "--workers", "0", "--out", "elsewhere", "--no-controls"]
+    assert main([*flags, "--views", "1x1,2x1", "--against", "other.safetensors"]) == 0
+    found = json.loads(capsys.readouterr().out)["against"]
+    assert [entry["views"] for entry in found] == ["1x1", "2x1"]
+    assert main(["test", "other.safetensors", "--data", "clips", "--out", "others", "--workers", "0"]) == 0
+    capsys.readouterr()
+    assert main([*flags, "--against", "others/val_scores_1x1.npz"]) == 0
+    (saved,) = json.loads(capsys.readouterr().out)["against"]
+    assert saved == found[0] | {"other": "others/val_scores_1x1.npz"}
+    first, second = (TestResult.load(f"{name}/val_scores_1x1.npz") for name in ("elsewhere", "others"))
+    assert saved["num_videos"] == 6
+    assert saved["difference"] == pytest.approx(first.top1 - second.top1)
+    assert main([*flags, "--views", "2x1", "--against", "others/val_scores_1x1.npz"]) == 2
+    assert "--views 1x1" in capsys.readouterr().err
+    assert main([*flags, "--against", str(two_class_run)]) == 2
+    assert "classes" in capsys.readouterr().err
+
+
 def test_an_unreadable_video_is_named_and_the_exit_code_is_1(place: Path, capsys: pytest.CaptureFixture[str]):
     bad = place / "clips" / "val" / NAMES[0] / "bad.mp4"
     bad.write_bytes(b"no video")
@@ -122,6 +184,8 @@ def test_a_foreign_checkpoint_is_tested_with_its_model_named(capsys: pytest.Capt
         (["run", "--views", "3"], 2, "CLIPSxCROPS"),
         (["run", "--temporal-rule", "middle"], 2, "known are saccade"),
         (["run", "--controls", "mirror"], 2, "mirror"),
+        (["run", "--false-alarms", "0.1"], 2, "two classes"),
+        (["run", "--against", "absent"], 2, "absent"),
         (["run", "--no-controls", "--control-seeds", "2"], 2, "--no-controls"),
         (["run/best.safetensors"], 2, "give --data"),
         (["run", "--data", "absent"], 2, "absent"),

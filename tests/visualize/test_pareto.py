@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from saccade.cli import main
 from saccade.errors import DataError, UsageError
@@ -86,6 +87,50 @@ def test_seeds_of_one_network_are_one_entry(make_run: Callable[..., Path]) -> No
     assert first.accuracy == pytest.approx(13 / 20)
     assert first.spread == pytest.approx((0.05**2 / 3 + 0.65 * 0.35 / NUM) ** 0.5)
     assert first.folders == tuple(runs)
+
+
+def test_networks_are_compared_with_the_best_on_the_same_videos(
+    make_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [make_run(name, result(right)) for name, right in (("a", 19), ("bb", 15), ("ccc", 11))]
+    found = {entry.name: entry for entry in compare_runs(runs).entries}
+    assert [found[name].best_p_value for name in ("a", "bb", "ccc")] == [None, 0.125, 2 / 2**8]
+    assert [found[name].like_best for name in ("a", "bb", "ccc")] == [False, True, False]
+    assert [found[name].at_chance for name in ("a", "bb", "ccc")] == [False, False, True]
+    assert main(["pareto", *map(str, runs), "--out", str(tmp_path / "p.png")]) == 0
+    words = capsys.readouterr().out
+    for expected in ("ccc (at chance)", "0.12  same", "0.0078", "best", "McNemar"):
+        assert expected in words, expected
+    dots = {dot.name: dot.ringed for dot in compare_runs(runs).dots("gmacs")}
+    assert dots == {"a": False, "bb": True, "ccc (chance)": False}
+
+
+def test_seeds_are_compared_by_the_videos_that_they_are_right_about(make_run: Callable[..., Path]) -> None:
+    runs = [make_run(f"x-s{seed}", result(14 + seed), seed=seed, lr=1, out=f"x{seed}") for seed in range(3)]
+    runs.append(make_run("other", result(11)))
+    best, other = compare_runs(runs).entries
+    each = np.array([0] * 11 + [1, 1, 1] + [2 / 3, 1 / 3] + [0] * 4)
+    z = each.mean() / (each.std(ddof=1) / NUM**0.5)
+    assert best.best_p_value is None
+    assert other.best_p_value == pytest.approx(2 * norm.sf(z))
+
+
+def test_the_validation_is_that_of_the_weights_that_are_kept(
+    make_run: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"step": step, "epoch": step, "val_loss": 1.0} for step in (1, 2, 3)]
+    kept = make_run("kept", val=result(9))
+    (kept / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result(16).save(kept / "best_val_scores.npz")
+    comparison = compare_runs([kept])
+    assert comparison.entries[0].accuracy == 0.8
+    assert comparison.selected == (kept,)
+    assert not caplog.records
+    (kept / "best_val_scores.npz").unlink()  # as older versions left it
+    model = create_model("x2d", num_classes=2, gamma_w=0.25, head_width=32)
+    save_weights(model, kept / "best.safetensors", {"class_names": ["a", "b"], "metrics": {"step": 2}})
+    assert compare_runs([kept]).entries[0].accuracy == 0.45
+    assert "last validation" in caplog.text
 
 
 def test_the_same_seed_twice_counts_once(

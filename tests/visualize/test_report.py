@@ -11,6 +11,7 @@ import pytest
 from saccade.clip import ClipSpec
 from saccade.errors import UsageError
 from saccade.tasks import Failure, TestResult
+from saccade.tasks.time_use import ControlFigure, TimeUse
 from saccade.video import write_video
 from saccade.visualize import write_report
 
@@ -49,6 +50,7 @@ def write_run(folder: Path) -> None:
         write_video(paths[-1], rng.integers(0, 255, (8, 32, 48, 3)).astype(np.uint8), fps=30)
     Path(paths[5]).write_bytes(b"broken since")
     scores = rng.dirichlet([1, 1, 1], 6).astype(np.float32)
+    scores[0] = (0.02, 0.03, 0.95)  # a label that may be wrong
     TestResult(
         scores=scores,
         labels=np.array([0, 0, 1, 1, 2, 2]),
@@ -58,6 +60,13 @@ def write_run(folder: Path) -> None:
         clip=ClipSpec(num_frames=4, stride=3, crop=16, short_side=16),
         failures=(Failure("gone.mp4", "no such file"),),
         pairs=((0, 1),),
+        clips_per_second=12.0,
+        model_clips_per_second=34.0,
+        time_use=TimeUse(
+            *("top1", "1x1", 6, 6, 0.5),
+            (ControlFigure("shuffle", 3, 0.25, 0.25, 0.125, 0.5), ControlFigure("reverse", 1, 0.5, 0.0, 0.1)),
+            pair_accuracy=0.75,
+        ),
         gmacs_per_view=0.25,
         num_params=1_500_000,
     ).save(folder / "val_scores.npz")
@@ -110,6 +119,16 @@ def test_report_is_one_complete_file(tmp_path: Path):
         "60.0 %",  # the best top-1 in training
         "within pairs",
         "Hardest clips",
+        "of 6 right",
+        "these clips chose these weights (the best of 3 validations)",
+        "Time is worth 25.0 ± 12.5 points here (50.0 % in order, 25.0 % with frames shuffled)",
+        "frames shuffled, mean of 3 25.0 % 50.0 % 25.0 ± 12.5 points",
+        "frames reversed 50.0 %",
+        "12 clips/s with decoding, 34 clips/s the model alone",
+        "Labels that may be wrong",
+        "labelled jump (2.0 %), looks like run (95.0 %)",
+        "Errors by class",
+        "jump: ",
         "gone.mp4: no such file",
         "were replaced (named in the log): 1",
         "saccade train my_recipe --data clips",
@@ -117,7 +136,7 @@ def test_report_is_one_complete_file(tmp_path: Path):
         "torch 2.13",
     ):
         assert expected in words, expected
-    assert text.count("<svg") == 6  # loss, top-1, learning rate, clips/s, waiting, confusion
+    assert text.count("<svg") == 7  # loss, top-1, learning rate, clips/s, waiting, confusion, calibration
     assert "no frames: " in words  # the clip that was damaged after the test
     assert text.count("data:image/jpeg") >= 5
 

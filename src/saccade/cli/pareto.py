@@ -22,6 +22,9 @@ drawn as one model, with the standard error of their mean.
 """
 
 
+RING_NOTE = "ring: no evidence that it differs from the most accurate (McNemar's test on the same videos)"
+
+
 def run(args: list[str]) -> int:
     """Print the table and write the chart."""
     options = _parser().parse_args(args)
@@ -39,9 +42,11 @@ def run(args: list[str]) -> int:
         measured["runs"] = options.runs_timed
     name = figure_name(comparison.figure)
     title = options.title or f"{name}, {comparison.protocol}, {comparison.entries[0].num_videos} videos"
-    save_figure(pareto_chart(comparison.panels(), figure_name=name, title=title), out)
+    note = RING_NOTE if any(entry.like_best for entry in comparison.entries) else ""
+    save_figure(pareto_chart(comparison.panels(), figure_name=name, title=title, note=note), out)
     if options.json:
-        about = {"protocol": comparison.protocol, "figure": comparison.figure, "latency": measured or None}
+        about: dict[str, Any] = {"protocol": comparison.protocol, "figure": comparison.figure}
+        about |= {"latency": measured or None, "selected": [str(run) for run in comparison.selected]}
         print_json({**about, "models": to_rows(comparison)})
     else:
         _show(comparison, name, measured)
@@ -65,8 +70,8 @@ def _parser() -> Parser:
     parser.add_argument(
         "--views",
         default="",
-        help="view set to compare by, or validation for the last one in training (default: the largest that "
-        "all runs were tested with, else validation)",
+        help="view set to compare by, or validation for that of the weights that are kept (default: the "
+        "largest that all runs were tested with, else validation)",
     )
     parser.add_argument(
         "--latency", action="store_true", help="measure the latency of one clip on this machine"
@@ -124,6 +129,9 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
     table.add_column("model", overflow="fold")
     for title in (f"{figure_name} %", "±", "GMACs", "params M", *(["ms"] if measured else [])):
         table.add_column(title, justify="right", no_wrap=True)
+    with_tests = any(entry.best_p_value is not None for entry in comparison.entries)
+    if with_tests:
+        table.add_column("p against best", justify="right")
     table.add_column("Pareto-optimal in")
     fronts = {cost: comparison.front(cost) for cost in COSTS}
     for entry in sorted(comparison.entries, key=lambda entry: (-entry.accuracy, entry.gmacs)):
@@ -132,10 +140,25 @@ def _show(comparison: Comparison, figure_name: str, measured: dict[str, Any]) ->
         for cost in COSTS if measured else COSTS[:2]:
             value = entry.cost(cost)
             cells.append("-" if value is None else plain_number(value))
+        if with_tests:
+            p_value = entry.best_p_value
+            cells.append("best" if p_value is None else f"{p_value:.2g}{'  same' * entry.like_best}")
+        if entry.at_chance:
+            cells[0] += " (at chance)"
         table.add_row(*cells, ", ".join(cost_names[cost] for cost in COSTS if entry in fronts[cost]))
     console = output()
     console.print(table)
     notes = [f"{comparison.protocol}, {comparison.entries[0].num_videos} videos; ± is one standard error."]
+    if with_tests:
+        notes.append(
+            "p: that it is right as often as the most accurate, on the same videos (McNemar, exact); "
+            "same: p of 0.05 or more, no evidence that they differ."
+        )
+    if any(entry.at_chance for entry in comparison.entries):
+        notes.append("at chance: the 95 % interval reaches the accuracy of naming the most frequent class.")
+    if comparison.selected:
+        names = ", ".join(map(str, comparison.selected))
+        notes.append(f"these videos chose the weights, so the figures are too high: {names}")
     if measured:
         notes.append(
             f"ms: one clip, median of {measured['runs']} passes, float32, {measured['device']}, "

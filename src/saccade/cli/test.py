@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,13 @@ from saccade.cli.flags import (
     load_from_flags,
     positive,
     run_settings,
+    score,
 )
 from saccade.cli.rejection import add_rejection, calibrate_run, check_rejection
 from saccade.errors import DataError, UsageError
 from saccade.sampling.views import PROTOCOLS, parse_views
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from saccade.data.types import VideoDataset
     from saccade.evaluation import Controls
     from saccade.inference import LoadedModel
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   saccade test runs/my_run --views 10x1
   saccade test runs/my_run --data clips/ --views 1x1,3x1,10x1,10x3
+  saccade test runs/my_run --against runs/other_run
+  saccade test runs/my_run --positive fall --false-alarms 0.01
   saccade test runs/my_run --controls shuffle --control-seeds 10
   saccade test runs/my_run --data clips/ --views 3x1 --shuffle-frames
   saccade test runs/my_run --reject --background other_clips/
@@ -50,13 +51,11 @@ EXAMPLES = """examples:
 Exit code 1 if a video could not be read; the results are those of the other videos.
 """
 _ROWS = 15  # classes in the table without --all-classes
-_BARS = 40  # classes in the chart
 
 
 def run(args: list[str]) -> int:
     """Test; 1 if a video could not be read."""
-    from saccade.cli.console import show_progress
-    from saccade.evaluation import evaluate
+    from saccade.evaluation.speed import model_speed
     from saccade.runs import data_of_run
 
     parser = _parser()
@@ -82,25 +81,15 @@ def run(args: list[str]) -> int:
     if not options.data and split == "all" and options.split != "all":
         dataset = replace(dataset, split="val")
     controls = _controls(task, options)
-    with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
-        results = evaluate(
-            loaded.model,
-            dataset,
-            loaded.clip,
-            options.views or "1x1",
-            task=task,
-            workers=options.workers,
-            batch_size=options.batch_size,
-            shuffle_frames=options.shuffle_frames,
-            temporal_rule=options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade",
-            seed=options.seed,
-            controls=controls,
-            precision=options.precision,
-            backend=options.backend,
-            frames_fps=settings.get("frames_fps") if options.fps is None else options.fps,
-            progress=progress,
-        )
+    two_class = _two_class_options(dataset, task, options)
+    against = _read_against(options)
+    fps = settings.get("frames_fps") if options.fps is None else options.fps
+    results = _evaluate(loaded, task, dataset, options, fps, controls=controls)
     results = _with_selection(results, options.source)
+    speed = model_speed(loaded.model, loaded.clip, options.precision)
+    results = {name: replace(result, model_clips_per_second=speed) for name, result in results.items()}
+    from saccade.cli.test_output import save_results, show_results
+
     record: dict[str, Any] = {
         "model": loaded.name,
         "weights": loaded.origin,
@@ -111,12 +100,18 @@ def run(args: list[str]) -> int:
         "precision": options.precision,
         "results": [result.summary() for result in results.values()],
     }
-    saved = _save(results, record, folder, shuffled=options.shuffle_frames)
+    if two_class:
+        for entry, result in zip(record["results"], results.values(), strict=True):
+            entry["two_class"] = result.two_class(**two_class)
+    if dataset.split != "train" and not _was_trained_on(dataset, data, settings):
+        record["suspects"] = [asdict(each) for each in _largest(results).suspects()]
+    if options.against:
+        others = against or _test_other(options, data, split, data_options, fps)
+        record["against"] = _compare(results, others, options.against)
+    saved = save_results(results, record, folder, shuffled=options.shuffle_frames)
     if options.json:
         print_json(record)
     else:
-        from saccade.cli.test_tables import show_results
-
         show_results(list(results.values()), record, num_rows=None if options.all_classes else _ROWS)
         print(f"saved to {folder}: {', '.join(saved)}")
     return _report_failures(next(iter(results.values())), len(dataset))
@@ -190,6 +185,21 @@ def _parser() -> Parser:
         default="float32",
         choices=("float32", "bfloat16"),
         help="autocast precision (default %(default)s)",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="compare with another model on the same videos, paired: a run or weights, which are tested too, "
+        "or scores that a test has saved (.npz)",
+    )
+    parser.add_argument(
+        "--positive", metavar="CLASS", help="two classes: the one to detect (default: the second)"
+    )
+    parser.add_argument(
+        "--false-alarms",
+        type=score,
+        metavar="RATE",
+        help="two classes: find the threshold with at most this fraction of false alarms, e.g. 0.01",
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder of scores and charts (default: RUN/test)")
     add_json(parser)
@@ -312,6 +322,108 @@ def load_test_set(
     return dataset
 
 
+def _evaluate(
+    loaded: LoadedModel,
+    task: Task,
+    dataset: VideoDataset,
+    options: Namespace,
+    frames_fps: float | None,
+    *,
+    controls: Controls | None = None,
+) -> dict[str, Any]:
+    from saccade.cli.console import show_progress
+    from saccade.evaluation import evaluate
+
+    with show_progress("testing", unit="videos", stopped="no figures were written") as progress:
+        return evaluate(
+            loaded.model,
+            dataset,
+            loaded.clip,
+            options.views or "1x1",
+            task=task,
+            workers=options.workers,
+            batch_size=options.batch_size,
+            shuffle_frames=options.shuffle_frames,
+            temporal_rule=options.temporal_rule or loaded.metadata.get("temporal_rule") or "saccade",
+            seed=options.seed,
+            controls=controls,
+            precision=options.precision,
+            backend=options.backend,
+            frames_fps=frames_fps,
+            progress=progress,
+        )
+
+
+def _two_class_options(dataset: VideoDataset, task: Task, options: Namespace) -> dict[str, Any]:
+    """The arguments of `TestResult.two_class`; empty without two classes.
+
+    Raises:
+        UsageError: the flags need two classes, or the positive class is none of them.
+    """
+    names = dataset.class_names
+    flags = [flag for flag in ("positive", "false_alarms") if getattr(options, flag) is not None]
+    if task.multi_label or task.fixed_views or len(names) != 2:
+        if flags:
+            flag = f"--{flags[0].replace('_', '-')}"
+            raise UsageError(f"{flag}: is for a single-label model of two classes, not of {len(names)}")
+        return {}
+    name = options.positive if options.positive is not None else names[1]
+    if name not in names:
+        raise UsageError(f"--positive {name}: the classes are {', '.join(names)}")
+    return {"positive": names.index(name), "false_alarms": options.false_alarms}
+
+
+def _was_trained_on(dataset: VideoDataset, data: str, settings: Mapping[str, Any]) -> bool:
+    """Whether clips of the training may be among those tested: their scores say nothing of their labels."""
+    trained_on = str(settings.get("data") or "")
+    return (
+        dataset.split == "all" and bool(trained_on) and os.path.realpath(data) == os.path.realpath(trained_on)
+    )
+
+
+def _largest(results: Mapping[str, Any]) -> Any:
+    return max(results.values(), key=lambda result: result.num_views)
+
+
+def _read_against(options: Namespace) -> dict[str, Any]:
+    """The saved scores that ``--against`` names, by views; empty if it names a model."""
+    from saccade.tasks import load_result
+
+    if not options.against or Path(options.against).suffix != ".npz":
+        return {}
+    other = load_result(options.against)
+    wanted = [str(parse_views(text)) for text in (options.views or "1x1").split(",")]
+    if other.views not in wanted:
+        raise UsageError(
+            f"--against {options.against}: scores of {other.views} views; give --views {other.views}"
+        )
+    if other.shuffled != options.shuffle_frames:
+        raise UsageError(f"--against {options.against}: only one of the tests is with shuffled frames")
+    return {other.views: other}
+
+
+def _test_other(
+    options: Namespace, data: str, split: str, data_options: dict[str, Any], frames_fps: float | None
+) -> dict[str, Any]:
+    """The results of the model that ``--against`` names, on the same videos."""
+    from saccade.inference.loading import load_for_inference, task_of
+
+    loaded = load_for_inference(options.against, device=options.device)
+    dataset = load_test_set(task_of(loaded), loaded, data, split, data_options)
+    changed = Namespace(**{**vars(options), "temporal_rule": None})
+    return _evaluate(loaded, task_of(loaded), dataset, changed, frames_fps)
+
+
+def _compare(results: Mapping[str, Any], others: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    from saccade.evaluation.paired import compare_results
+
+    return [
+        {"other": name, "views": views, "other_score": other.score}
+        | compare_results(results[views], other).to_dict()
+        for views, other in others.items()
+    ]
+
+
 def _with_selection(results: dict[str, Any], source: str) -> dict[str, Any]:
     """The results with the number of validations whose best chose the weights, if it was on these videos."""
     from saccade.runs import Run
@@ -344,50 +456,3 @@ def _folder(options: Namespace) -> Path:
         return Path(options.out)
     source = Path(options.source)
     return source / "test" if source.is_dir() else Path(f"{source.stem}-test")
-
-
-def _save(
-    results: Mapping[str, Result], record: dict[str, Any], folder: Path, *, shuffled: bool
-) -> list[str]:
-    """Write scores, summary and charts; return the names of the files."""
-    from saccade.files import write_json
-    from saccade.visualize.charts import save_figure
-
-    prefix = f"{record['split']}{'_shuffled' if shuffled else ''}"
-    saved = []
-    for views, result in results.items():
-        saved.append(f"{prefix}_scores_{views}.npz")
-        result.save(folder / saved[-1])
-        if result.submission_name:
-            saved.append(f"{prefix}_{result.submission_name}")
-            result.write_submission(folder / saved[-1])
-    saved.append(f"{prefix}_result.json")
-    write_json(folder / saved[-1], record)
-    for name, figure in _charts(list(results.values()), record["model"]).items():
-        for suffix in ("svg", "png"):
-            save_figure(figure, folder / f"{prefix}_{name}.{suffix}")
-        saved.append(f"{prefix}_{name}.svg (.png)")
-    return saved
-
-
-def _charts(results: Sequence[Result], model: str) -> dict[str, Figure]:
-    """Charts of the classes for the largest view set, and of accuracy against cost for several view sets."""
-    from saccade.tasks import figure_name
-    from saccade.visualize.charts import confusion_chart, per_class_chart, sparse_view_chart
-
-    largest = max(results, key=lambda result: result.num_views)
-    table, charts = largest.class_table(), {}
-    if table is not None and table.confusion is not None:
-        title = f"{model}, {largest.views} views"
-        charts[f"confusion_{largest.views}"] = confusion_chart(
-            table.confusion, largest.class_names, title=title
-        )
-    elif table is not None:
-        names, values = [row[0] for row in table.rows[:_BARS]], [row[1] for row in table.rows[:_BARS]]
-        title = f"{table.value}: {model}, {largest.views}"
-        charts[f"classes_{largest.views}"] = per_class_chart(names, values, title=title)
-    if len(results) > 1:
-        points = [(result.views, result.gmacs_per_video, result.score) for result in results]
-        name = figure_name(largest.score_name)
-        charts["sparse_views"] = sparse_view_chart(points, label=model, figure_name=name)
-    return charts

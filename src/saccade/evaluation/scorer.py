@@ -57,7 +57,7 @@ class Scorer:
         self.device = torch.device(device) if device is not None else model_device(model)
         self.batch_size = batch_size or task.default_batch
         self.precision = precision
-        self.channels_last = _is_channels_last(model) if task.channels_last is None else task.channels_last
+        self.channels_last = is_channels_last(model) if task.channels_last is None else task.channels_last
         if clip is not None:
             mean, std = (torch.tensor(value, dtype=torch.float64) for value in (clip.mean, clip.std))
             self._scale, self._offset = batch_layout(1.0 / (255.0 * std)), batch_layout(-mean / std)
@@ -138,7 +138,7 @@ def model_device(model: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def _is_channels_last(model: nn.Module) -> bool:
+def is_channels_last(model: nn.Module) -> bool:
     """Whether the model's convolutions are stored channels-last."""
     for weight in model.parameters():
         if weight.ndim == 5 and not weight.is_contiguous():

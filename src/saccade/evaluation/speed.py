@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -11,7 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from saccade.clip import ClipSpec
+from saccade.evaluation.scorer import Precision, evaluating, is_channels_last, model_device
+
 Mode = Literal["forward", "train"]
+
+_SPEED_SECONDS, _SPEED_PASSES, _SPEED_BATCH = 1.0, 3, 16  # of `model_speed`
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,33 @@ class Stopwatch:
             loss = nn.functional.cross_entropy(self.model(self.clips).float(), self.labels)
         loss.backward()
         self.model.zero_grad(set_to_none=True)
+
+
+def model_speed(model: nn.Module, clip: ClipSpec, precision: Precision = "float32") -> float:
+    """Clips per second of a model alone, on clips in memory, in a second or two (a large model: two passes).
+
+    ``nan`` for a model that needs more than clips (of person boxes).
+    """
+    layout = torch.channels_last_3d if is_channels_last(model) else torch.contiguous_format
+    autocast = torch.bfloat16 if precision == "bfloat16" else None
+    device = model_device(model)
+    with evaluating(model):
+        try:
+            one = Stopwatch(
+                model,
+                random_clips(1, clip.num_frames, clip.crop, device, layout),
+                "forward",
+                autocast=autocast,
+            )
+        except TypeError:
+            return math.nan
+        seconds = one.time()
+        batch = min(int(_SPEED_SECONDS / seconds / _SPEED_PASSES), _SPEED_BATCH)
+        if batch < 2:
+            return one.speed.clips_per_second
+        clips = random_clips(batch, clip.num_frames, clip.crop, device, layout)
+        (speed,) = take_turns([Stopwatch(model, clips, "forward", autocast=autocast)], _SPEED_PASSES)
+    return speed.clips_per_second
 
 
 def random_clips(

@@ -6,7 +6,7 @@ Shape letters: B clips, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from statistics import fmean
 from typing import Any, ClassVar, Self
@@ -22,9 +22,11 @@ from saccade.errors import DataError
 from saccade.sampling.views import Average, Views, parse_views
 from saccade.tasks import metrics
 from saccade.tasks.base import Outcome, Problems, Task, View
-from saccade.tasks.result import ClassTable, Example, Result
+from saccade.tasks.result import ClassErrors, ClassTable, Example, Result, Suspect
 from saccade.tasks.scores import check_classes, check_labels, softmax, summed
 from saccade.tasks.statistics import Accuracy, paired_error, proportion_error
+
+_UNLIKELY, _LIKELY = 0.1, 0.9  # scores of the label and of another class that make the label suspect
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,6 +68,55 @@ class TestResult(Result):
     def accuracy(self) -> Accuracy:
         """`top1` as a count, with its interval and chance."""
         return Accuracy.of(self.scores.argmax(axis=1), self.labels, len(self.class_names))
+
+    @cached_property
+    def confidence_bins(self) -> list[metrics.ConfidenceBin]:
+        """See `saccade.tasks.metrics.confidence_bins`."""
+        return metrics.confidence_bins(self.scores, self.labels)
+
+    def two_class(self, positive: int = 1, false_alarms: float | None = None) -> dict[str, Any]:
+        """Metrics of two classes: the name of the ``positive`` one, ``auc``, ``f1`` where the class with the
+        higher score is predicted, and with a rate of ``false_alarms`` in 0..1 the
+        `saccade.tasks.metrics.OperatingPoint` for it.
+        """
+        scores, positives = self.scores[:, positive], self.labels == positive
+        return {
+            "positive": self.class_names[positive],
+            "num_positives": int(positives.sum()),
+            "num_negatives": int((~positives).sum()),
+            "auc": metrics.roc_auc(scores, positives),
+            "f1": metrics.OperatingPoint.at(0.5, scores, positives).f1,
+            "wanted_false_alarms": false_alarms,
+            "operating_point": None
+            if false_alarms is None
+            else asdict(metrics.OperatingPoint.for_false_alarms(false_alarms, scores, positives)),
+        }
+
+    def class_errors(self, num: int) -> list[ClassErrors]:
+        found = []
+        for row in sorted(self.per_class, key=lambda row: row.num_correct - row.num_clips):
+            wrong = np.flatnonzero((self.labels == row.label) & ~self.right)
+            worst = wrong[np.argsort(-self.losses[wrong], kind="stable")][:num].tolist()
+            if worst:
+                name = self.class_names[row.label]
+                examples = tuple(self._example(index) for index in worst)
+                found.append(ClassErrors(name, len(wrong), row.num_clips, examples))
+        return found
+
+    def suspects(self) -> list[Suspect]:
+        own, best = self.scores[np.arange(self.num_videos), self.labels], self.scores.max(axis=1)
+        rows = np.flatnonzero((own <= _UNLIKELY) & (best >= _LIKELY))
+        names, order = self.class_names, rows[np.argsort(own[rows] - best[rows], kind="stable")]
+        return [
+            Suspect(
+                self.paths[row],
+                names[self.labels[row]],
+                names[self.scores[row].argmax()],
+                float(own[row]),
+                float(best[row]),
+            )
+            for row in order.tolist()
+        ]
 
     def score_of(self, selected: NDArray[np.bool_]) -> float:
         return float(self.right[selected].mean()) if selected.any() else float("nan")
@@ -172,6 +223,8 @@ class TestResult(Result):
             "average": self.average,
             "top1": self.top1,
             **self.accuracy.to_dict(),
+            "calibration_error": self.calibration_error,
+            "two_class": self.two_class() if len(self.class_names) == 2 else None,
             "top5": self.top5,
             "mean_class_accuracy": self.mean_class_accuracy,
             "pair_accuracy": self.pair_accuracy,

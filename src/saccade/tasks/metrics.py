@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -195,6 +195,104 @@ def pair_accuracy(scores: ArrayLike, labels: ArrayLike, pairs: Sequence[tuple[in
         return float("nan")
     true_score, other_score = values[inside, truth[inside]], values[inside, partner[truth[inside]]]
     return float(((true_score > other_score) + 0.5 * (true_score == other_score)).mean())
+
+
+def roc_auc(scores: ArrayLike, positives: ArrayLike) -> float:
+    """Area under the ROC curve: how often a positive has a higher score than a negative; equal scores count
+    half. Both arguments have shape (num_videos,). ``nan`` without a positive or a negative.
+    """
+    values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
+    num_positives, num_negatives = int(truth.sum()), int((~truth).sum())
+    if not num_positives or not num_negatives:
+        return float("nan")
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # mean rank of each value, from 1
+    wins = ranks[inverse][truth].sum() - num_positives * (num_positives + 1) / 2
+    return float(wins / (num_positives * num_negatives))
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold on the score of one class does to the tested videos.
+
+    Attributes:
+        threshold: a video is of the class if its score is at least this.
+        false_alarms: fraction of the other videos that the threshold takes for the class.
+        recall, precision, f1: of the class; ``nan`` if undefined.
+    """
+
+    threshold: float
+    false_alarms: float
+    recall: float
+    precision: float
+    f1: float
+
+    @classmethod
+    def at(cls, threshold: float, scores: ArrayLike, positives: ArrayLike) -> Self:
+        """The operating point of a threshold. Scores and positives have shape (num_videos,)."""
+        found, truth = np.asarray(scores, np.float64) >= threshold, np.asarray(positives, bool)
+        hits, alarms, missed = (int(x.sum()) for x in (found & truth, found & ~truth, ~found & truth))
+        num_negatives = int((~truth).sum())
+
+        def fraction(part: float, whole: float) -> float:
+            return part / whole if whole else float("nan")
+
+        return cls(
+            float(threshold),
+            fraction(alarms, num_negatives),
+            fraction(hits, hits + missed),
+            fraction(hits, hits + alarms),
+            fraction(2 * hits, 2 * hits + alarms + missed),
+        )
+
+    @classmethod
+    def for_false_alarms(cls, rate: float, scores: ArrayLike, positives: ArrayLike) -> Self:
+        """The lowest threshold with at most this fraction of false alarms, 0..1, on the tested videos."""
+        values, truth = np.asarray(scores, np.float64), np.asarray(positives, bool)
+        negatives = np.sort(values[~truth])[::-1]
+        allowed = int(rate * len(negatives) + 1e-9)
+        if allowed >= len(negatives):
+            return cls.at(values.min(initial=np.inf), values, truth)
+        above = values[values > negatives[allowed]]
+        lowest = above.min() if len(above) else np.nextafter(negatives[allowed], np.inf)
+        return cls.at(float(lowest), values, truth)
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """The videos whose highest score lies in one range.
+
+    Attributes:
+        confidence: their mean highest score.
+        accuracy: the fraction of them that the model is right about.
+    """
+
+    num_videos: int
+    confidence: float
+    accuracy: float
+
+
+def confidence_bins(scores: ArrayLike, labels: ArrayLike, *, num_bins: int = 15) -> list[ConfidenceBin]:
+    """The videos in bins of equal width by their highest score, lowest first, without empty bins."""
+    values, truth = _checked(scores, labels)
+    confidence, right = values.max(axis=1), values.argmax(axis=1) == truth
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    members = (bins == number for number in range(num_bins))
+    return [
+        ConfidenceBin(int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean()))
+        for rows in members
+        if rows.any()
+    ]
+
+
+def calibration_error(bins: Sequence[ConfidenceBin]) -> float:
+    """Expected calibration error (ECE; Guo et al., ICML 2017): the mean difference of confidence and accuracy
+    of the bins, weighted by their videos; ``nan`` without videos.
+    """
+    total = sum(each.num_videos for each in bins)
+    if not total:
+        return float("nan")
+    return sum(each.num_videos * abs(each.confidence - each.accuracy) for each in bins) / total
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[Float, NDArray[np.int64]]:

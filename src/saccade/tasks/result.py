@@ -22,7 +22,8 @@ from saccade.errors import DataError
 from saccade.files import atomic_path
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.views import parse_views
-from saccade.tasks.statistics import jackknife_error
+from saccade.tasks.metrics import ConfidenceBin, calibration_error
+from saccade.tasks.statistics import Accuracy, jackknife_error
 from saccade.tasks.time_use import TimeUse
 
 _FIGURE_NAMES = {
@@ -109,6 +110,27 @@ class Example:
     true_score: float | None = None
     timeline: Any = None
     actions: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassErrors:
+    """The videos of a class that the model is wrong about: how many of how many, and the worst of them."""
+
+    name: str
+    num_wrong: int
+    num_videos: int
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A video whose label may be wrong: the scores of its label, and of the class that the model says."""
+
+    path: str
+    label: str
+    predicted: str
+    label_score: float
+    predicted_score: float
 
 
 @dataclass(frozen=True)
@@ -235,6 +257,36 @@ class Result(ABC):
 
     def examples(self, num: int, *, hardest: bool) -> list[Example]:
         """The videos with the highest or lowest loss; empty if the task has no examples."""
+        return []
+
+    @property
+    def right(self) -> NDArray[np.bool_] | None:
+        """Whether the model is right about each video, (num_videos,); None of multi-label tasks."""
+        return None
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """The number of right videos with its interval and chance; None if videos are not right or wrong."""
+        return None
+
+    @property
+    def confidence_bins(self) -> list[ConfidenceBin]:
+        """See `saccade.tasks.metrics.confidence_bins`; empty if videos are not right or wrong."""
+        return []
+
+    @property
+    def calibration_error(self) -> float:
+        """See `saccade.tasks.metrics.calibration_error`; ``nan`` if videos are not right or wrong."""
+        return calibration_error(self.confidence_bins)
+
+    def class_errors(self, num: int) -> list[ClassErrors]:
+        """The classes with errors, most errors first, with up to ``num`` examples of the highest loss."""
+        return []
+
+    def suspects(self) -> list[Suspect]:
+        """Videos whose label may be wrong: its score is at most 0.1, and that of another class at least 0.9.
+        The surest first. Only the scores of held-out videos say anything.
+        """
         return []
 
     def _rows_by_loss(self, losses: NDArray[np.float64], num: int, hardest: bool) -> list[int]:

@@ -74,6 +74,16 @@ def mcnemar(num_first: int, num_second: int) -> float:
     return min(1.0, 2 * tail / 2**num)  # whole numbers until the division: exact for any number of videos
 
 
+def normal_p_value(differences: ArrayLike) -> float:
+    """The two-sided p-value that differences of each video, (num_videos,), have a mean of 0, by the normal
+    distribution.
+    """
+    values, error = np.asarray(differences, np.float64), paired_error(differences)
+    if not error > 0:
+        return 0.0 if error == 0 and values.any() else 1.0
+    return math.erfc(abs(float(values.mean())) / error / math.sqrt(2))
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """The number of videos a model is right about, and that which it would be right about without looking.
@@ -140,7 +150,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two models on the same videos.
 
     Attributes:

@@ -400,6 +400,7 @@ class Trainer:
         if self.processes.main:
             if better:
                 self.save_best({"val": result.summary(), "epoch": self.epoch, "step": progress.step})
+                result.save(self.run_folder.best_val_scores)
             result.save(self.run_folder.val_scores)
         record = validation_record(result, seconds=time.perf_counter() - start)
         self._write(record)

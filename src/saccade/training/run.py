@@ -22,6 +22,7 @@ from saccade.data.types import VideoDataset
 from saccade.data.unlabelled import with_unlabelled
 from saccade.errors import ConfigError, DataError, UsageError, WeightsError
 from saccade.evaluation import Controls
+from saccade.evaluation.speed import model_speed
 from saccade.files import write_json
 from saccade.models import contract, load_weights
 from saccade.runs import Run, damaged_checkpoint
@@ -378,6 +379,9 @@ def _final_test(trainer: Trainer) -> None:
     )
     if trainer.processes.main:
         result = replace(result, num_validations=run_folder.num_validations)
+        if not isinstance(trainer.val_set, ClipTensors):  # whose clips may have another shape
+            speed = model_speed(model, config.clip, config.precision)
+            result = replace(result, model_clips_per_second=speed)
     views = trainer.task.fixed_views or result.views
     kind = trainer.task.fixed_views or f"{views} views"
     trainer.reporter.say(

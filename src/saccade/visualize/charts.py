@@ -27,6 +27,8 @@ from saccade.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from saccade.tasks.metrics import ConfidenceBin
+
 
 INK, LINE = "#1c2430", "#dfe3e8"  # `inline_svg` replaces them by the page's colours
 BLUE, ORANGE, TEAL, GREY = "#2f6fde", "#e8762d", "#149b84", "#8a94a3"
@@ -145,6 +147,30 @@ def confusion_chart(
                 axes.text(
                     column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8
                 )
+        return figure
+
+
+def reliability_chart(bins: Sequence[ConfidenceBin], *, error: float, title: str = "Reliability") -> Figure:
+    """Accuracy against confidence in bins, with the number of videos of each; on the diagonal a model is as
+    often right as it is sure.
+    """
+    with styled():
+        figure = Figure(figsize=(4.2, 3.8), layout="constrained")
+        axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle="--", label="calibrated")
+        confidence, accuracy = [b.confidence for b in bins], [b.accuracy for b in bins]
+        for each in bins:
+            axes.plot([each.confidence] * 2, [each.confidence, each.accuracy], color=ORANGE, linewidth=1.2)
+        label = f"ECE {100 * error:.1f} %, {sum(b.num_videos for b in bins)} videos"
+        axes.plot(confidence, accuracy, color=BLUE, marker="o", markersize=4, label=label)
+        axes.set(title=title, ylabel="accuracy", xlim=(0, 1.02), ylim=(-0.02, 1.02))
+        axes.legend(loc="upper left")
+        counts.bar(confidence, [b.num_videos for b in bins], width=0.03, color=BLUE)
+        counts.set(xlabel="score of the predicted class", ylabel="videos")
+        counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        percent = FuncFormatter(lambda value, _: f"{100 * value:g} %")
+        axes.yaxis.set_major_formatter(percent)
+        counts.xaxis.set_major_formatter(percent)
         return figure
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,6 +53,7 @@ class Dot:
         accuracy: 0..1.
         spread: standard error of the accuracy, 0..1; 0 draws no error bar.
         group: expansion axis or model family, which selects the colour.
+        ringed: draw a ring around it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dot:
     accuracy: float
     spread: float = 0.0
     group: str = ""
+    ringed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ def pareto_chart(
     title: str = "Accuracy against cost",
     named: Collection[str] | None = None,
     styles: Mapping[str, tuple[str, str]] | None = None,
+    note: str = "",
 ) -> Figure:
     """A panel for each cost with the networks and their Pareto front.
 
@@ -152,6 +155,7 @@ def pareto_chart(
         named: names of the networks to label; default: all, or only those on the front if there are more than
             `MAX_LABELS`.
         styles: (colour, marker) of each group; default: `GROUP_STYLES` in turn.
+        note: text below the chart.
     """
     groups = list(dict.fromkeys(dot.group for _, dots in panels for dot in dots))
     if styles is None:
@@ -164,6 +168,8 @@ def pareto_chart(
         if len(groups) > 1:
             handles = [_handle(name or "other", *styles[name]) for name in groups]
             figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
+        if note:
+            figure.supxlabel(note, fontsize=8, color=GREY)
         figure.suptitle(title, fontweight="bold", fontsize=11, x=0.012, ha="left")
         for axes, (_, dots) in zip(figure.axes, panels, strict=True):
             front = pareto_front([d.cost for d in dots], [d.accuracy for d in dots])
@@ -182,6 +188,9 @@ def pareto_chart(
 
 def _draw_dot(axes: Axes, dot: Dot, style: tuple[str, str], *, size: float, alpha: float = 1.0) -> None:
     colour, marker = style
+    if dot.ringed:
+        ring: dict[str, Any] = {"marker": "o", "markersize": size + 6, "markerfacecolor": "none"}
+        axes.plot([dot.cost], [100 * dot.accuracy], linestyle="none", markeredgecolor=INK, zorder=3, **ring)
     if dot.spread:
         axes.errorbar(
             [dot.cost], [100 * dot.accuracy], yerr=[100 * dot.spread], color=colour, alpha=0.55 * alpha,

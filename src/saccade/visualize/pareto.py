@@ -14,9 +14,11 @@ from typing import Any
 
 from saccade.errors import DataError, UsageError
 from saccade.evaluation import load_result
+from saccade.evaluation.paired import compare_results, rows_by_video
 from saccade.evaluation.pareto import pareto_front
 from saccade.runs import Run
 from saccade.tasks import Result
+from saccade.tasks.statistics import normal_p_value
 from saccade.visualize.frontier import Dot
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 COSTS = ("gmacs", "params", "latency_ms")
 VALIDATION = "validation"
 _BEST_RUN = "best_run"  # in the folder of a search
+_SIGNIFICANT = 0.05
 # Settings in which runs of the same network may differ.
 _IGNORED_SETTINGS = frozenset(
     {
@@ -65,6 +68,10 @@ class Entry:
         gmacs: GMACs per clip; nan if unknown.
         params: number of parameters.
         latency_ms: latency of one clip, if measured.
+        at_chance: whether the 95 % interval of each run reaches down to chance (single-label).
+        best_p_value: p-value that it is right as often as the most accurate network, on the same videos: by
+            McNemar's exact test, of several seeds by the normal distribution of the paired difference; None
+            for the most accurate one, and for other tasks.
     """
 
     name: str
@@ -76,6 +83,13 @@ class Entry:
     gmacs: float
     params: int
     latency_ms: float | None = None
+    at_chance: bool = False
+    best_p_value: float | None = None
+
+    @property
+    def like_best(self) -> bool:
+        """Whether there is no evidence that it differs from the most accurate network."""
+        return self.best_p_value is not None and self.best_p_value >= _SIGNIFICANT
 
     @property
     def family(self) -> str:
@@ -95,17 +109,26 @@ class Comparison:
     Attributes:
         protocol: views of the test, or ``validation`` and its views.
         figure: key of the main metric in `FIGURE_NAMES`.
+        selected: runs whose weights were chosen by the best of several validations on the tested videos.
     """
 
     protocol: str
     figure: str
     entries: tuple[Entry, ...]
+    selected: tuple[Path, ...] = ()
 
     def dots(self, cost: str) -> list[Dot]:
         """A dot for each network whose ``cost`` is known."""
         values = [(entry, entry.cost(cost)) for entry in self.entries]
         return [
-            Dot(name=e.name, cost=value, accuracy=e.accuracy, spread=e.spread, group=e.family)
+            Dot(
+                name=f"{e.name} (chance)" if e.at_chance else e.name,
+                cost=value,
+                accuracy=e.accuracy,
+                spread=e.spread,
+                group=e.family,
+                ringed=e.like_best,
+            )
             for e, value in values
             if value is not None
         ]
@@ -159,7 +182,7 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") 
 
     Args:
         views: the view set to compare by, or ``validation``. Default: the largest that all runs were tested
-            with, otherwise the last validation in training.
+            with, otherwise the validation of the weights that are kept.
 
     Raises:
         UsageError: not a run folder, a run without accuracy, or no common protocol.
@@ -186,7 +209,14 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], *, views: str = "") 
         _entry(name, [runs[i] for i in members], [results[i] for i in members])
         for name, members in zip(names, groups.values(), strict=True)
     ]
-    return Comparison(protocol=protocol, figure=results[0].score_name, entries=tuple(entries))
+    entries = _against_best(entries, [[results[i] for i in members] for members in groups.values()])
+    selected = [run.folder for run, result in zip(runs, results, strict=True) if result.num_validations > 1]
+    return Comparison(
+        protocol=protocol,
+        figure=results[0].score_name,
+        entries=tuple(entries),
+        selected=tuple(selected),
+    )
 
 
 def with_latency(comparison: Comparison, *, device: str = "cpu", runs: int = 10) -> Comparison:
@@ -236,14 +266,31 @@ def to_rows(comparison: Comparison) -> list[dict[str, Any]]:
 def _read(folder: Path) -> _Run:
     config = _config(folder)
     results = _tests(folder)
-    if Run(folder).val_scores.is_file():
-        result = load_result(Run(folder).val_scores)
-        results[f"{VALIDATION} {result.views}"] = result
+    validation = _validation(Run(folder))
+    if validation is not None:
+        results[f"{VALIDATION} {validation.views}"] = validation
     if not results:
         raise UsageError(
             f"{folder}: was neither validated nor tested; try saccade test {folder} --views 10x1"
         )
     return _Run(folder, config, results)
+
+
+def _validation(run: Run) -> Result | None:
+    """The validation of the weights that are kept. Of a run of an older version only the last one is left."""
+    if not run.val_scores.is_file():
+        return None
+    if run.best_val_scores.is_file():
+        return replace(load_result(run.best_val_scores), num_validations=run.num_validations)
+    steps = [row["step"] for row in run.metrics()[0] if "val_loss" in row]
+    if steps and run.best_metrics.get("step", steps[-1]) != steps[-1]:
+        logger.warning(
+            "%s: its figure is that of the last validation, not of the weights that are kept; test it: "
+            "saccade test %s",
+            run.folder,
+            run.folder,
+        )
+    return replace(load_result(run.val_scores), num_validations=run.num_validations)
 
 
 def _tests(folder: Path) -> dict[str, Result]:
@@ -342,6 +389,38 @@ def _entry(name: str, runs: Sequence[_Run], results: Sequence[Result]) -> Entry:
         gmacs=results[0].gmacs_per_view,
         params=results[0].num_params,
     )
+
+
+def _against_best(entries: Sequence[Entry], results: Sequence[Sequence[Result]]) -> list[Entry]:
+    """The entries with what can be said of right videos: chance, and the difference from the best."""
+    if any(each.right is None for group in results for each in group):
+        return list(entries)
+    best = max(range(len(entries)), key=lambda i: entries[i].accuracy)
+    return [
+        replace(
+            entry,
+            at_chance=all(each.accuracy is not None and each.accuracy.is_chance for each in group),
+            best_p_value=None if entry is entries[best] else _p_value(results[best], group),
+        )
+        for entry, group in zip(entries, results, strict=True)
+    ]
+
+
+def _p_value(first: Sequence[Any], second: Sequence[Any]) -> float:
+    """The p-value that two networks are right equally often, on the same videos."""
+    if len(first) == len(second) == 1:
+        return compare_results(first[0], second[0]).p_value
+    a, b = (_right_by_video(results) for results in (first, second))
+    return normal_p_value([a[video] - b[video] for video in a.keys() & b.keys()])
+
+
+def _right_by_video(results: Sequence[Any]) -> dict[tuple[Any, ...], float]:
+    """The fraction of the seeds that is right about each video."""
+    each = [rows_by_video(result) for result in results]
+    return {
+        video: fmean(float(result.right[rows[video]]) for result, rows in zip(results, each, strict=True))
+        for video in each[0]
+    }
 
 
 def _error_over_videos(results: Sequence[Result]) -> float:

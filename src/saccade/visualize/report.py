@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -18,6 +18,7 @@ from saccade.runs import Run
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.tasks import Result, figure_name, figure_note, get_task, list_tasks
 from saccade.tasks.result import Example
+from saccade.visualize import evidence
 from saccade.visualize.charts import confusion_chart, inline_svg, line_chart, shorten
 from saccade.visualize.pages import render_page
 from saccade.visualize.sheets import data_uri, frame_strip
@@ -52,11 +53,17 @@ def write_report(run_dir: str | os.PathLike[str], *, num_examples: int = 8) -> P
         UsageError: the folder does not exist, or contains no run.
     """
     records = read_run(Path(run_dir))
+    result = records.result if records.result is not None and records.result.num_videos else None
     page = render_page(
         "saccade.visualize",
         "report.html",
         title=records.config.get("recipe") or records.folder.resolve().name,
         headline=_headline(records),
+        sentences=evidence.sentences(result) if result else [],
+        time=evidence.time_table(result) if result else None,
+        calibration=evidence.calibration(result) if result else "",
+        class_errors=evidence.class_errors(result) if result else [],
+        suspects=evidence.suspects(result) if result else None,
         facts=_facts(records),
         charts=_charts(records),
         classes=_classes(records),
@@ -142,19 +149,23 @@ def _read_metrics(records: RunRecords) -> None:
 
 
 def _read_scores(records: RunRecords) -> None:
-    """Read the scores of the latest final test, otherwise of the last validation."""
+    """Read the scores of the latest final test, otherwise of the best validation, or the last one."""
     run = Run(records.folder)
     tests = sorted(run.all_test_scores(), key=lambda path: path.stat().st_mtime)
     candidates = [(path, "final test") for path in reversed(tests)]
-    candidates.append((run.val_scores, "last validation"))
+    candidates += [(run.best_val_scores, "best validation"), (run.val_scores, "last validation")]
     for path, name in candidates:
         if not path.is_file():
             continue
         try:
-            records.result, records.result_name = load_result(path), name
-            return
+            result = load_result(path)
         except SaccadeError as error:
             records.missing.append(str(error))
+            continue
+        if "validation" in name:
+            result = replace(result, num_validations=run.num_validations)
+        records.result, records.result_name = result, name
+        return
     records.missing.append("val_scores.npz: no confusion matrix and no example clips are shown")
 
 
@@ -214,6 +225,7 @@ def _facts(records: RunRecords) -> list[tuple[str, str]]:
         cost = f"{result.gmacs_per_view:.3g} per view"
         facts.append(("GMACs", f"{cost} x {result.num_views:.4g} = {result.gmacs_per_video:.3g} per video"))
     facts += _protocol_facts(records)
+    facts.append(("Speed of the test", _speed(result)))
     facts.append(("Data", str(config.get("data", ""))))
     if config.get("epochs"):
         facts.append(("Training", f"{config['epochs']:g} epochs, batch size {config.get('batch_size', '?')}"))
@@ -241,6 +253,13 @@ def _protocol_facts(records: RunRecords) -> list[tuple[str, str]]:
         text += f" x stride {clip.get('stride')} at {clip.get('target_fps', 30):g} fps"
     facts = [("Clip", text), ("Size", f"short side {clip.get('short_side')}, crop {clip.get('crop')} px")]
     return [*facts, ("Temporal rule", str(rule or ""))]
+
+
+def _speed(result: Result | None) -> str:
+    if result is None:
+        return ""
+    rates = {"with decoding": result.clips_per_second, "the model alone": result.model_clips_per_second}
+    return ", ".join(f"{rate:.3g} clips/s {name}" for name, rate in rates.items() if isfinite(rate))
 
 
 def _device(record: Row) -> str:

@@ -1,19 +1,32 @@
-"""The output of ``saccade test``: protocol, figures, controls, speed, classes."""
+"""The output of ``saccade test``: tables and sentences, and the files of scores and charts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
 from saccade.cli.console import output
 from saccade.cli.tables import bar, percent
+from saccade.files import write_json
 from saccade.tasks import Result, figure_name, figure_note
 from saccade.tasks.metrics import most_confused
 from saccade.tasks.time_use import CONTROLS, points
+from saccade.visualize.charts import (
+    confusion_chart,
+    per_class_chart,
+    reliability_chart,
+    save_figure,
+    sparse_view_chart,
+)
+
+_SUSPECTS = 10  # shown
+_BARS = 40  # classes in the chart
 
 
 def show_results(results: Sequence[Result], record: dict[str, Any], *, num_rows: int | None) -> None:
@@ -44,16 +57,19 @@ def show_results(results: Sequence[Result], record: dict[str, Any], *, num_rows:
     for result in results:
         console.print(f"{result.views}: {result.score_text}", soft_wrap=True, markup=False)
     _show_time_use(first)
+    for line in _sentences(record, results):
+        console.print(line, soft_wrap=True, markup=False)
     alone = first.model_clips_per_second
     console.print(
         f"{first.num_params / 1e6:.2f} M parameters; {first.clips_per_second:.1f} clips/s with decoding"
-        f"{f', {alone:.1f} clips/s the model alone,' if isfinite(alone) else ''} "
+        f"{f', {alone:.1f} clips/s the model alone' if isfinite(alone) else ''}, "
         f"on {record['device']} in {record['precision']}; {first.seconds:.1f} s, "
         f"{100 * first.data_wait:.0f} % of it waiting for video\n",
         style="dim",
         soft_wrap=True,
     )
     _show_classes(max(results, key=lambda result: result.num_views), num_rows)
+    _show_suspects(record.get("suspects", ()))
 
 
 def _shown_figures(result: Result) -> list[str]:
@@ -112,6 +128,59 @@ def _show_time_use(result: Result) -> None:
     console.print(str(found), soft_wrap=True, markup=False)
 
 
+def _sentences(record: dict[str, Any], results: Sequence[Result]) -> list[str]:
+    """Two classes, calibration, and the comparison with another model."""
+    lines = []
+    for result, entry in zip(results, record["results"], strict=True):
+        if entry.get("two_class"):
+            lines += _two_class_lines(entry["two_class"], result.views)
+        if entry.get("calibration_error") is not None:
+            error = percent(entry["calibration_error"])
+            lines.append(f"{result.views}: calibration error (ECE) {error}")
+    for entry in record.get("against", ()):
+        low, high = (f"{100 * end:.1f}" for end in entry["interval"])
+        verdict = "they differ" if entry["differs"] else "no evidence that they differ"
+        lines.append(
+            f"{entry['views']} against {entry['other']}, {entry['num_videos']} videos: right are both "
+            f"{entry['num_both']}, only this one {entry['num_first']}, only the other {entry['num_second']}, "
+            f"neither {entry['num_neither']}; difference {100 * entry['difference']:+.1f} points, "
+            f"95 % interval {low} to {high}; McNemar p = {entry['p_value']:.2g}: {verdict}"
+        )
+    return lines
+
+
+def _two_class_lines(found: dict[str, Any], views: str) -> list[str]:
+    """AUC, F1 and the operating point of two classes."""
+    name, point = found["positive"], found["operating_point"]
+    lines = [f"{views}: AUC {percent(found['auc'])}, F1 {percent(found['f1'])}; the positive class is {name}"]
+    if point is not None:
+        wanted, num = found["wanted_false_alarms"], found["num_negatives"]
+        lines.append(
+            f"{views}: at most {percent(wanted)} false alarms: {name} from a score of "
+            f"{point['threshold']:.4g}; finds {percent(point['recall'])} of them, precision "
+            f"{percent(point['precision'])}, {percent(point['false_alarms'])} false alarms"
+        )
+        if num * wanted < 1:
+            lines.append(f"{num} clips of the other class cannot show a rate of {percent(wanted)}")
+    return lines
+
+
+def _show_suspects(suspects: Sequence[dict[str, Any]]) -> None:
+    console = output()
+    if not suspects:
+        return
+    console.print("\n[bold]labels that may be wrong[/] (held-out clips)")
+    for each in suspects[:_SUSPECTS]:
+        console.print(
+            f"  {each['path']}: labelled {each['label']} ({percent(each['label_score'])}), looks like "
+            f"{each['predicted']} ({percent(each['predicted_score'])})",
+            soft_wrap=True,
+            markup=False,
+        )
+    if len(suspects) > _SUSPECTS:
+        console.print(f"  and {len(suspects) - _SUSPECTS} more in the JSON file", style="dim")
+
+
 def _show_classes(result: Result, num_rows: int | None) -> None:
     classes, console = result.class_table(), output()
     if classes is None:
@@ -135,3 +204,51 @@ def _show_classes(result: Result, num_rows: int | None) -> None:
         for true, predicted, count in confused:
             console.print(f"  {count:>4} x {escape(names[true])} predicted as {escape(names[predicted])}")
     console.print()
+
+
+# --------------------------------------------------------------------------------------------------- files
+
+
+def save_results(
+    results: Mapping[str, Result], record: dict[str, Any], folder: Path, *, shuffled: bool
+) -> list[str]:
+    """Write scores, summary and charts; return the names of the files."""
+    prefix = f"{record['split']}{'_shuffled' if shuffled else ''}"
+    saved = []
+    for views, result in results.items():
+        saved.append(f"{prefix}_scores_{views}.npz")
+        result.save(folder / saved[-1])
+        if result.submission_name:
+            saved.append(f"{prefix}_{result.submission_name}")
+            result.write_submission(folder / saved[-1])
+    saved.append(f"{prefix}_result.json")
+    write_json(folder / saved[-1], record)
+    for name, figure in _charts(list(results.values()), record["model"]).items():
+        for suffix in ("svg", "png"):
+            save_figure(figure, folder / f"{prefix}_{name}.{suffix}")
+        saved.append(f"{prefix}_{name}.svg (.png)")
+    return saved
+
+
+def _charts(results: Sequence[Result], model: str) -> dict[str, Figure]:
+    """Charts of the classes for the largest view set, and of accuracy against cost for several view sets."""
+    largest = max(results, key=lambda result: result.num_views)
+    table, charts = largest.class_table(), {}
+    if table is not None and table.confusion is not None:
+        title = f"{model}, {largest.views} views"
+        charts[f"confusion_{largest.views}"] = confusion_chart(
+            table.confusion, largest.class_names, title=title
+        )
+    elif table is not None:
+        names, values = [row[0] for row in table.rows[:_BARS]], [row[1] for row in table.rows[:_BARS]]
+        title = f"{table.value}: {model}, {largest.views}"
+        charts[f"classes_{largest.views}"] = per_class_chart(names, values, title=title)
+    if largest.confidence_bins:
+        charts[f"reliability_{largest.views}"] = reliability_chart(
+            largest.confidence_bins, error=largest.calibration_error, title=f"{model}, {largest.views} views"
+        )
+    if len(results) > 1:
+        curve = [(result.views, result.gmacs_per_video, result.score) for result in results]
+        name = figure_name(largest.score_name)
+        charts["sparse_views"] = sparse_view_chart(curve, label=model, figure_name=name)
+    return charts
