@@ -50,7 +50,7 @@ def test_a_run_leaves_a_complete_folder(
     assert result.num_steps == 4 * 5
     assert {path.name for path in folder.iterdir()} >= {
         "config.json", "metrics.jsonl", "last.pt", "best.safetensors", "log.txt", "val_scores.npz",
-        "test.json", "test_scores_3x1.npz", "report.html",
+        "test.json", "test_scores_3x1.npz", "report.html", "best_val_scores.npz",
     }  # fmt: skip
     recorded = json.loads((folder / "config.json").read_text())
     assert TrainConfig.from_dict(recorded["config"]) == config
@@ -79,6 +79,16 @@ def test_a_run_leaves_a_complete_folder(
     told = capfd.readouterr().err
     assert "epoch 4/4  step 20" in told
     assert "validation 1x1: top-1" in told
+    kept = TestResult.load(folder / "best_val_scores.npz")
+    assert kept.top1 == result.best_score
+    test = result.test["3x1"]
+    assert test["num_validations"] == result.num_validations == 4
+    assert test["model_clips_per_second"] > 0
+    assert test["controls"]["num_videos"] == test["num_videos"]
+    assert [each["name"] for each in test["controls"]["controls"]] == ["shuffle", "repeat", "reverse"]
+    assert f"{test['num_right']} of {test['num_videos']} right" in told.splitlines()[-1]
+    assert "the best of 4 validations" in told
+    assert "Does it use time?" in (folder / "report.html").read_text()
 
 
 def test_the_best_weights_are_a_model_on_their_own(tiny_config: MakeConfig):

@@ -55,7 +55,9 @@ _ROWS = 15  # classes in the table without --all-classes
 
 def run(args: list[str]) -> int:
     """Test; 1 if a video could not be read."""
+    from saccade.cli.test_output import save_results, show_results
     from saccade.evaluation.speed import model_speed
+    from saccade.inference.loading import task_of
     from saccade.runs import data_of_run
 
     parser = _parser()
@@ -82,14 +84,12 @@ def run(args: list[str]) -> int:
         dataset = replace(dataset, split="val")
     controls = _controls(task, options)
     two_class = _two_class_options(dataset, task, options)
-    against = _read_against(options)
+    against = _read_against(options)  # before the test, which may take hours
     fps = settings.get("frames_fps") if options.fps is None else options.fps
     results = _evaluate(loaded, task, dataset, options, fps, controls=controls)
     results = _with_selection(results, options.source)
     speed = model_speed(loaded.model, loaded.clip, options.precision)
     results = {name: replace(result, model_clips_per_second=speed) for name, result in results.items()}
-    from saccade.cli.test_output import save_results, show_results
-
     record: dict[str, Any] = {
         "model": loaded.name,
         "weights": loaded.origin,
@@ -100,14 +100,18 @@ def run(args: list[str]) -> int:
         "precision": options.precision,
         "results": [result.summary() for result in results.values()],
     }
-    if two_class:
-        for entry, result in zip(record["results"], results.values(), strict=True):
+    for entry, result in zip(record["results"], results.values(), strict=True):
+        if two_class:
             entry["two_class"] = result.two_class(**two_class)
     if dataset.split != "train" and not _was_trained_on(dataset, data, settings):
-        record["suspects"] = [asdict(each) for each in _largest(results).suspects()]
-    if options.against:
-        others = against or _test_other(options, data, split, data_options, fps)
-        record["against"] = _compare(results, others, options.against)
+        largest = max(results.values(), key=lambda result: result.num_views)
+        record["suspects"] = [asdict(each) for each in largest.suspects()]
+    if against is not None:
+        if not isinstance(against, dict):
+            others = load_test_set(task_of(against), against, data, split, data_options)
+            changed = Namespace(**{**vars(options), "temporal_rule": None})  # that of its own training
+            against = _evaluate(against, task_of(against), others, changed, fps)
+        record["against"] = _compare(results, against, options.against)
     saved = save_results(results, record, folder, shuffled=options.shuffle_frames)
     if options.json:
         print_json(record)
@@ -381,16 +385,15 @@ def _was_trained_on(dataset: VideoDataset, data: str, settings: Mapping[str, Any
     )
 
 
-def _largest(results: Mapping[str, Any]) -> Any:
-    return max(results.values(), key=lambda result: result.num_views)
-
-
-def _read_against(options: Namespace) -> dict[str, Any]:
-    """The saved scores that ``--against`` names, by views; empty if it names a model."""
+def _read_against(options: Namespace) -> dict[str, Any] | LoadedModel | None:
+    """The saved scores that ``--against`` names, by views, or the model; None without the flag."""
+    from saccade.inference.loading import load_for_inference
     from saccade.tasks import load_result
 
-    if not options.against or Path(options.against).suffix != ".npz":
-        return {}
+    if not options.against:
+        return None
+    if Path(options.against).suffix != ".npz":
+        return load_for_inference(options.against, device=options.device)
     other = load_result(options.against)
     wanted = [str(parse_views(text)) for text in (options.views or "1x1").split(",")]
     if other.views not in wanted:
@@ -400,18 +403,6 @@ def _read_against(options: Namespace) -> dict[str, Any]:
     if other.shuffled != options.shuffle_frames:
         raise UsageError(f"--against {options.against}: only one of the tests is with shuffled frames")
     return {other.views: other}
-
-
-def _test_other(
-    options: Namespace, data: str, split: str, data_options: dict[str, Any], frames_fps: float | None
-) -> dict[str, Any]:
-    """The results of the model that ``--against`` names, on the same videos."""
-    from saccade.inference.loading import load_for_inference, task_of
-
-    loaded = load_for_inference(options.against, device=options.device)
-    dataset = load_test_set(task_of(loaded), loaded, data, split, data_options)
-    changed = Namespace(**{**vars(options), "temporal_rule": None})
-    return _evaluate(loaded, task_of(loaded), dataset, changed, frames_fps)
 
 
 def _compare(results: Mapping[str, Any], others: Mapping[str, Any], name: str) -> list[dict[str, Any]]:

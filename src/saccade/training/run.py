@@ -26,7 +26,7 @@ from saccade.evaluation.speed import model_speed
 from saccade.files import write_json
 from saccade.models import contract, load_weights
 from saccade.runs import Run, damaged_checkpoint
-from saccade.tasks import figures_text, get_task
+from saccade.tasks import Result, figures_text, get_task
 from saccade.tasks.statistics import Accuracy
 from saccade.training.checkpoint import check_complete, check_same_run, load_checkpoint
 from saccade.training.config import TrainConfig
@@ -324,13 +324,14 @@ def _finish(trainer: Trainer, start: float) -> Run:
         trainer.save_best({"epoch": trainer.epoch, "step": progress.step})
     paused = trainer.end_step < trainer.total_steps
     tests = (bool(config.test_views) or trainer.task.tested_at_end) and not paused
-    if tests and trainer.val_set:
-        _final_test(trainer)
+    tested = _final_test(trainer) if tests and trainer.val_set else None
     seconds = time.perf_counter() - start
     if group.main and not paused:
         _report(trainer)
     best = progress.best_score if trainer.val_set and isfinite(progress.best_score) else None
-    score = f"{_best_text(trainer, best)}; " if best is not None and group.main else ""
+    score = ""
+    if group.main and best is not None:
+        score = f"{tested.views}: {tested.score_text}; " if tested else f"{_best_text(trainer, best)}; "
     end = f"paused at epoch {trainer.epoch:.4g} after" if paused else "done in"
     trainer.reporter.say(
         f"{end} {format_seconds(seconds)}: {score}everything is in {trainer.run_folder.folder}"
@@ -362,8 +363,8 @@ def _best_text(trainer: Trainer, best: float) -> str:
     return f"best validation {name}: {text}{chosen}"
 
 
-def _final_test(trainer: Trainer) -> None:
-    """Test the best weights on the validation split with `test_views`; write scores and metrics."""
+def _final_test(trainer: Trainer) -> Result:
+    """Test the best weights on the validation split with `test_views`; write and return the result."""
     config, run_folder = trainer.config, trainer.run_folder
     assert trainer.val_set is not None
     trainer.processes.barrier()  # rank 0 has written best.safetensors
@@ -388,12 +389,12 @@ def _final_test(trainer: Trainer) -> None:
         f"test of the best weights, {kind} of {result.num_videos} videos: {figures_text(result)}, "
         f"{result.gmacs_per_video:.3g} GMACs per video"
     )
-    trainer.reporter.say(f"{views}: {result.score_text}")
     if result.time_use:
         trainer.reporter.say(f"{result.time_use.views}: {result.time_use}")
     if trainer.processes.main:
         result.save(run_folder.test_scores(views))
         write_json(run_folder.test_file, {views: result.summary()})
+    return result
 
 
 def _report(trainer: Trainer) -> None:
