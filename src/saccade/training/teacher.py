@@ -59,7 +59,7 @@ class Teacher:
 
     def __init__(self, config: TrainConfig, class_names: Sequence[str], device: torch.device) -> None:
         try:
-            self.loaded = _load(config.teacher, device)
+            self.loaded = _load(config, device)
         except SaccadeError as error:
             raise type(error)(f"teacher: {error}") from error
         self.model = self.loaded.model.eval().requires_grad_(False)
@@ -127,7 +127,9 @@ def as_seen_by(clip: ClipSpec, x_BCTHW: Tensor, given: ClipSpec) -> Tensor:
     return resized.unflatten(0, (num_clips, -1)).transpose(1, 2)
 
 
-def _load(source: str, device: torch.device) -> LoadedModel:
+def _load(config: TrainConfig, device: torch.device) -> LoadedModel:
+    """A run or weights; or an image network by name, which takes frames of any number and size."""
+    source = config.teacher
     if Path(source).exists() or source not in list_models():
         return load_for_inference(source, device=device)
     model = create_model(source, 0, pretrained=IMAGENET, **IMAGES)
@@ -136,7 +138,7 @@ def _load(source: str, device: torch.device) -> LoadedModel:
         model=model.to(device).to(memory_format=contract.memory_format(model)),
         class_names=(),
         named=False,
-        clip=info.clip_spec(),
+        clip=info.clip_spec().replace(num_frames=config.clip.num_frames, crop=config.train_crop),
         name=source,
         origin=source,
         device=device,
