@@ -43,7 +43,6 @@ from saccade.data.types import VideoDataset, VideoItem
 from saccade.files import write_json, write_text
 from saccade.inference.loading import load_for_inference
 from saccade.models import model_info
-from saccade.models.pretrained import find_file, pretrained_weights
 from saccade.recipes import get_recipe
 from saccade.training.config import AugmentConfig, ModelConfig, OptimConfig
 from saccade.visualize.charts import BLUE, GREY, ORANGE, TEAL, save_figure, styled
@@ -202,13 +201,12 @@ def chosen_clips(dataset: VideoDataset, number: int, seed: int) -> list[VideoIte
 
 def _image_weights() -> TrainConfig:
     """TSM on EfficientNet-Lite0 of 160 pixels; the classifier is fitted first, the shift is blended in."""
-    weights = find_file(IMAGE_NET, pretrained_weights(IMAGE_NET, "imagenet"))
     clip: ClipSpec = model_info(IMAGE_NET).clip_spec().replace(crop=160, short_side=160)
     return TrainConfig(
         recipe="tsm_image_weights",
         model=ModelConfig(
             name=IMAGE_NET,
-            weights=str(weights),
+            pretrained="imagenet",
             overrides={"shift_warmup": 0.3},
             dropout=0.3,
             backbone_lr=0.3,

@@ -310,6 +310,25 @@ def test_labels_of_the_network_itself(tiny_config: MakeConfig):
     assert step.terms["pseudo_used"] == step.terms["loss_pseudo"] == 0
 
 
+def test_the_licence_of_a_run_is_that_of_what_it_started_from(tiny_config: MakeConfig, tmp_path: Path):
+    data, run = dataset(4, 0), tmp_path / "run"
+    run.mkdir()
+    model, metadata = load_model(write_teacher(run / "best.safetensors", NAMES))
+    for stated, image, expected in (
+        ({}, None, "not stated"),
+        ({}, {"licence": "Apache-2.0"}, "Apache-2.0"),
+        ({"teacher": {"licence": "MIT"}}, None, "MIT"),
+        ({"licence": "CC-BY-4.0"}, {"licence": "Apache-2.0"}, "CC-BY-4.0"),
+    ):
+        others = {key: metadata[key] for key in ("class_names", "clip", "task")}
+        save_weights(model, run / "best.safetensors", {**others, **stated})
+        (run / "image_weights.json").unlink(missing_ok=True)
+        if image:
+            (run / "image_weights.json").write_text(json.dumps(image), encoding="utf-8")
+        step = step_of(tiny_config("student", "--teacher", str(run)), Net(), data)
+        assert step.objective.record["teacher"]["licence"] == expected
+
+
 def test_an_image_network_by_name(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch):
     """Its features alone, of the frames of the student at their size, without shifts."""
     name = "tsm_efficientnet_lite0"

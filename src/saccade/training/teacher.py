@@ -6,7 +6,8 @@ Shape letters: B clips, T frames, H and W pixels, K classes, D features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from saccade.evaluation.features import logits_and_features
 from saccade.inference.loading import LoadedModel, load_for_inference
 from saccade.models import contract, create_model, list_models, model_info
 from saccade.models.pretrained import pretrained_weights
-from saccade.runs import BEST
+from saccade.runs import BEST, Run
 from saccade.training.config import TrainConfig
 
 
@@ -87,8 +88,12 @@ class Teacher:
     @property
     def record(self) -> dict[str, Any]:
         """Plain values for the run folder: where the teacher is from."""
-        licence = self.loaded.metadata.get("licence") or "not stated"
-        return {"path": self.source, "model": self.loaded.name, "sha256": self.digest, "licence": licence}
+        return {
+            "path": self.source,
+            "model": self.loaded.name,
+            "sha256": self.digest,
+            "licence": _licence(self.source, self.loaded.metadata) or "not stated",
+        }
 
     @torch.no_grad()
     def __call__(
@@ -144,6 +149,18 @@ def _load(config: TrainConfig, device: torch.device) -> LoadedModel:
         device=device,
         metadata={"licence": pretrained_weights(source, IMAGENET).licence},
     )
+
+
+def _licence(source: str, metadata: Mapping[str, Any]) -> str:
+    """The licence that weights state, or the image weights or the teacher that their run started from; empty
+    if none does.
+    """
+    found = metadata.get("licence") or metadata.get("teacher", {}).get("licence", "")
+    try:
+        image = json.loads(Run(source).image_weights.read_text(encoding="utf-8"))
+        return str(found or image.get("licence", ""))
+    except (OSError, ValueError, AttributeError):  # it did not start from an image network
+        return str(found)
 
 
 def _digest(path: Path, model: nn.Module) -> str:
