@@ -55,6 +55,12 @@ def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_training_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens every video of these small sets."""
+    monkeypatch.setattr("saccade.training.run.training_warnings", lambda *args: [])
+
+
+@pytest.fixture(autouse=True)
 def _logs_on_stderr() -> Iterator[None]:
     """As on the command line."""
     with logs_on_console():

@@ -18,6 +18,7 @@ from saccade.cli.flags import (
     set_threads,
 )
 from saccade.cli.tables import bar, gaps_text
+from saccade.clip import ClipSpec
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,20 +99,22 @@ def _add_check(commands: argparse._SubParsersAction[Any]) -> None:
         help="column of the list that names the source of each clip, which is in one split (as for train)",
     )
     check.add_argument(
-        "--clip-frames", type=positive, default=16, metavar="N", help="frames of a clip (default %(default)s)"
+        "--recipe", metavar="RECIPE", help="recipe whose clip the videos should be long enough for"
+    )
+    check.add_argument(
+        "--clip-frames", type=positive, metavar="N", help="frames of a clip (default 16, or the recipe's)"
     )
     check.add_argument(
         "--stride",
         type=positive,
-        default=5,
         metavar="N",
-        help="distance between frames of a clip, in frames at 30 fps (default %(default)s)",
+        help="distance between frames of a clip, in frames at 30 fps (default 5, or the recipe's)",
     )
     check.add_argument(
         "--temporal-rule",
-        default="saccade",
         metavar="RULE",
-        help="how the frames of a clip are sampled; segment rules ignore the stride (default %(default)s)",
+        help="how the frames of a clip are sampled; segment rules ignore the stride (default saccade, or the "
+        "recipe's)",
     )
     check.add_argument(
         "--workers", type=not_negative, metavar="N", help="decoding workers (default: one per CPU)"
@@ -260,15 +263,21 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.json:
         check_file(options.json, "--json")
+    clip, rule = ClipSpec(num_frames=16, stride=5, crop=224, short_side=256), "saccade"
+    if options.recipe:
+        from saccade.recipes import get_recipe
+
+        config = get_recipe(options.recipe)
+        clip, rule = config.clip, config.temporal_rule
     with show_progress("reading", unit="files", stopped="there is no report") as progress:
         report = check_data(
             options.path,
-            num_frames=options.clip_frames,
-            stride=options.stride,
+            num_frames=options.clip_frames or clip.num_frames,
+            stride=options.stride or max(1, round(clip.stride * 30 / clip.target_fps)),
             class_names=options.class_names,
             root=options.root,
             group=options.group,
-            temporal_rule=options.temporal_rule,
+            temporal_rule=options.temporal_rule or rule,
             workers=options.workers,
             backend=options.backend,
             progress=progress,
@@ -356,7 +365,8 @@ def _print_findings(report: CheckReport) -> None:
     )
     _list(
         [f"{file.name}: {file.num_frames} frames at {file.fps:.4g} fps" for file in report.short],
-        f"shorter than a clip of {clip}: frames repeat",
+        f"shorter than a clip of {clip}: frames repeat"
+        + (f"; {report.fitting_clip}" if report.short else ""),
         "yellow",
     )
     _list(
@@ -381,9 +391,22 @@ def _print_findings(report: CheckReport) -> None:
         "similar pairs across splits (encoded twice, or from the same source?)",
         "yellow",
     )
+    _list(
+        [
+            f"{_labelled(report, one)}  ~  {_labelled(report, other)}"
+            for one, other in report.look_alikes_of_two_classes()
+        ],
+        "similar pairs of two classes (a wrong label, or several classes in one place?)",
+        "yellow",
+    )
+    _list([file.name for file in report.few_frames], "with fewer than 4 frames: no motion to see", "yellow")
     for split, names in report.missing_classes.items():
         _list(names, f"classes without a readable video in {split}", "yellow")
     _print_verdict(report)
+
+
+def _labelled(report: CheckReport, file: FileFacts) -> str:
+    return f"{file.name} ({', '.join(report.class_names[label] for label in file.labels)})"
 
 
 def _joined(group: Sequence[FileFacts]) -> str:

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from saccade.clip import ClipSpec
 from saccade.data.datasets import read_entries
 from saccade.data.entries import Entry, collected_warnings
+from saccade.data.training_check import MIN_FRAMES, fitting_clip
 from saccade.data.workers import num_processes, process_pool
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.progress import Progress, ignore
@@ -147,6 +149,24 @@ class CheckReport:
         return [file for file in readable if file.longest_section < span - 1e-6]
 
     @property
+    def few_frames(self) -> list[FileFacts]:
+        """Readable files with so few frames that they show no motion."""
+        return [file for file in self.files if file.cause is None and file.num_frames < MIN_FRAMES]
+
+    @property
+    def fitting_clip(self) -> str:
+        """The clip that would fit into nearly all files, in words; empty if none is short."""
+        readable = [file for file in self.files if file.cause is None]
+        if not self.short:
+            return ""
+        clip = ClipSpec(num_frames=self.num_frames, stride=self.stride, crop=1, short_side=1)
+        seconds, num_frames = (
+            [file.longest_section for file in readable],
+            [file.num_frames for file in readable],
+        )
+        return fitting_clip(clip, seconds, num_frames, self.by_segments)
+
+    @property
     def varying(self) -> list[FileFacts]:
         """Files whose frame rate varies."""
         return [file for file in self.files if file.varying]
@@ -201,6 +221,16 @@ class CheckReport:
         """Pairs of files in two splits, of other bytes, whose frames look the same: encoded twice, or cut
         from one video. A hint, not a proof.
         """
+        return [(one, other) for one, other in self._similar() if one.split != other.split]
+
+    def look_alikes_of_two_classes(self) -> list[tuple[FileFacts, FileFacts]]:
+        """Pairs of files with different labels, of other bytes, whose frames look the same: one of the labels
+        is wrong, or several classes happen in one place. A hint, not a proof.
+        """
+        return [(one, other) for one, other in self._similar() if one.labels != other.labels]
+
+    def _similar(self) -> list[tuple[FileFacts, FileFacts]]:
+        """Pairs of files of other bytes whose frames look the same."""
         files = [file for file in self.files if file.look]
         if not files:
             return []
@@ -211,7 +241,7 @@ class CheckReport:
             differing = (signs.shape[1] - signs[start : start + 1024] @ signs.T) / 2
             for row, column in np.argwhere(differing <= _ALIKE_BITS):
                 one, other = files[start + row], files[column]
-                if start + row < column and one.split != other.split and one.sha256 != other.sha256:
+                if start + row < column and one.sha256 != other.sha256:
                     found.append((one, other))
         return found
 
@@ -231,6 +261,11 @@ class CheckReport:
             "duplicates_across_splits": [[f.path for f in group] for group in self.duplicates_across_splits],
             "duplicates": [[file.path for file in group] for group in self.duplicates],
             "look_alikes": [[one.path, other.path] for one, other in self.look_alikes()],
+            "look_alikes_of_two_classes": [
+                [one.path, other.path] for one, other in self.look_alikes_of_two_classes()
+            ],
+            "fewer_than_4_frames": [file.path for file in self.few_frames],
+            "fitting_clip": self.fitting_clip,
             "clip": {
                 "num_frames": self.num_frames,
                 "stride": self.stride,

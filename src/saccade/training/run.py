@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from saccade.data.classnames import class_names as read_class_names
 from saccade.data.classnames import mirrored_labels
 from saccade.data.tensors import ClipTensors
+from saccade.data.training_check import training_warnings
 from saccade.data.types import VideoDataset
 from saccade.data.unlabelled import with_unlabelled
 from saccade.errors import ConfigError, DataError, UsageError, WeightsError
@@ -190,6 +191,9 @@ def train(
                 )
             if image is not None:
                 write_json(run_folder.image_weights, image.to_dict())
+        if group.main and state is None:
+            for text in training_warnings(train_clips, val_clips, config.clip, config.temporal_rule):
+                trainer.reporter.say(text, level=logging.WARNING)
         for note in [*notes, *trainer.objective.notes(), *_flip_note(config, train_clips)]:
             trainer.reporter.say(note)
         _initialize(trainer, state)
