@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of the folder's format, in config.json. Version 0 (until November 2026, not written down) has the
 same files; fields that `TrainConfig` has gained since take their defaults."""
-REJECTION_FORMAT = 1
-"""Version of rejection.json."""
-
 BEST = "best.safetensors"
 _CONFIG, _LAST, _METRICS, _LOG, _REPORT = "config.json", "last.pt", "metrics.jsonl", "log.txt", "report.html"
 _VAL_SCORES, _TEST, _PLAN, _IMAGE_WEIGHTS = "val_scores.npz", "test.json", "plan.png", "image_weights.json"
@@ -257,21 +254,15 @@ class Run:
         """
         from saccade.evaluation.rejection import Rejection
 
-        path = self.rejection_file
-        again = f"remove it, and calibrate again with saccade test {shlex.quote(str(self.folder))} --reject"
         try:
-            values = _read_json(path)
-            found = values["format"]
-            if isinstance(found, int) and found <= REJECTION_FORMAT:
-                return Rejection.from_dict(values)
+            return Rejection.from_dict(_read_json(self.rejection_file))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
-            raise DataError(f"{path}: damaged ({_first_line(error)}); {again}") from error
-        raise DataError(
-            f"{path}: format {found}, and this version of Saccade ({__version__}) reads up to "
-            f"{REJECTION_FORMAT}; {again}"
-        )
+        except (ValueError, TypeError, AttributeError, DataError) as error:
+            raise DataError(
+                f"{self.rejection_file}: {_first_line(error)}; remove it and calibrate again: saccade test "
+                f"{shlex.quote(str(self.folder))} --reject"
+            ) from error
 
     def weights_metadata(self) -> dict[str, Any]:
         """Metadata of best.safetensors: class names, clip, task, metrics, build arguments of the model. Empty
@@ -384,7 +375,7 @@ class Run:
 
     def write_rejection(self, rejection: Rejection) -> None:
         """Write rejection.json."""
-        write_json(self.rejection_file, {"format": REJECTION_FORMAT, **rejection.to_dict()})
+        write_json(self.rejection_file, rejection.to_dict())
 
 
 def damaged_checkpoint(path: str | os.PathLike[str], reason: object) -> str:

@@ -74,9 +74,27 @@ def test_the_score_of_a_video_is_the_mean_over_its_clips():
 def test_a_rejection_is_plain_data():
     found = choose_rejection(clips((1.0, 0.0), (2.0, 0.0)), clips((0.0, 0.0)), negatives="films", step=7)
     assert Rejection.from_dict(found.to_dict() | {"a later field": 1}) == found
-    for damage in ({"score": "entropy"}, {"threshold": float("nan")}, {"temperature": 0}, {"threshold": "x"}):
+    assert found.to_dict()["format"] == 1
+    for damage in (
+        {"score": "entropy"},
+        {"threshold": float("nan")},
+        {"temperature": 0},
+        {"threshold": "x"},
+        {"format": 2},
+    ):
         with pytest.raises(DataError, match="rejection"):
             Rejection.from_dict(found.to_dict() | damage)
+
+
+def test_the_sentence_has_counts_and_the_interval():
+    found = Rejection(
+        score="energy", threshold=0, num_val=87, num_accepted=83, num_negatives=20, num_rejected=17,
+        negatives="films", auroc=0.98765,
+    )  # fmt: skip
+    assert str(found) == (
+        "accepts 83 of 87 (95 %) validation clips, rejects 17 of 20 (85 %) clips without any class "
+        "(films; 95 % interval 64 to 95 %), AUROC 0.988"
+    )
 
 
 def test_bad_arguments_are_named():

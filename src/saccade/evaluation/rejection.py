@@ -17,9 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from saccade.errors import DataError, UsageError
+from saccade.tasks.statistics import wilson_interval
 
 Score = Literal["energy", "max-logit", "softmax"]
 
+FORMAT = 1
+"""Version of the plain values of a `Rejection`."""
 NONE_OF_THESE = "none of these"
 """The label of a rejected video."""
 ACCEPT = 0.95
@@ -75,12 +78,19 @@ class Rejection:
         return not score >= self.threshold
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON, with the version of their format."""
+        return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The rejection that `to_dict` gave. Raises DataError if it is damaged."""
+        """The rejection that `to_dict` gave.
+
+        Raises:
+            DataError: it is damaged, or a newer version of Saccade wrote it.
+        """
+        found_format = values.get("format")
+        if not isinstance(found_format, int) or found_format > FORMAT:
+            raise DataError(f"not a rejection of format {FORMAT} or before (is {found_format!r})")
         known = {entry.name for entry in fields(cls)}
         try:
             found = cls(**{name: value for name, value in values.items() if name in known})
@@ -96,9 +106,15 @@ class Rejection:
         """What was measured, in one sentence."""
         text = f"accepts {_part(self.num_accepted, self.num_val)} validation clips"
         if self.num_negatives:
-            text += f", rejects {_part(self.num_rejected, self.num_negatives)} clips without any class"
-            text += f" ({self.negatives}), AUROC {self.auroc:.3f}"
+            low, high = (f"{100 * end:.0f}" for end in self.rejected_interval)
+            text += f", rejects {_part(self.num_rejected, self.num_negatives)} clips without any class "
+            text += f"({self.negatives}; 95 % interval {low} to {high} %), AUROC {self.auroc:.3f}"
         return text
+
+    @property
+    def rejected_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the fraction of clips without any class that are rejected."""
+        return wilson_interval(self.num_rejected, self.num_negatives)
 
 
 def _part(count: int, total: int) -> str:
