@@ -57,18 +57,8 @@ _VAL_SCORES, _TEST, _PLAN, _IMAGE_WEIGHTS = "val_scores.npz", "test.json", "plan
 _REJECTION, _BEST_VAL_SCORES = "rejection.json", "best_val_scores.npz"
 _STEP = ("step", "epoch")  # in each row of the metrics
 _WRITTEN = (
-    _CONFIG,
-    _LAST,
-    BEST,
-    _METRICS,
-    _LOG,
-    _VAL_SCORES,
-    _BEST_VAL_SCORES,
-    _TEST,
-    _REPORT,
-    _PLAN,
-    _IMAGE_WEIGHTS,
-    _REJECTION,
+    *(_CONFIG, _LAST, BEST, _METRICS, _LOG, _REPORT, _PLAN),
+    *(_VAL_SCORES, _BEST_VAL_SCORES, _TEST, _IMAGE_WEIGHTS, _REJECTION),
 )
 
 
