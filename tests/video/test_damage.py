@@ -9,9 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from painted_files import MadeFile, painted, sequential
 from PIL import Image
 
-from conftest import MadeFile, painted, sequential
 from saccade.data import check_data
 from saccade.errors import VideoError
 from saccade.video import open_video, write_video

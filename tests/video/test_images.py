@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from painted_files import painted
 from PIL import Image
 
-from conftest import painted
 from saccade.errors import VideoError
 from saccade.video import open_video
 

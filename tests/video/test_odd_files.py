@@ -10,9 +10,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from painted_files import as_rgb, sequential
 from test_readers import BACKENDS
 
-from conftest import as_rgb, sequential
 from saccade.errors import VideoError
 from saccade.video import Backend, open_video
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from painted_files import RECIPES, MadeFile, number_of
 from PIL import Image
 
-from conftest import RECIPES, MadeFile, number_of
 from saccade.video import Backend, index, open_video, reader
 
 BACKENDS: list[Backend] = ["pyav"]

@@ -14,9 +14,9 @@ import av
 import numpy as np
 import pytest
 import torch
+from painted_files import MadeFile, painted
 from PIL import Image
 
-from conftest import MadeFile, painted
 from saccade.errors import UsageError, VideoError
 from saccade.video import VideoReader, index, open_video, pyav, write_video
 

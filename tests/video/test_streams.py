@@ -9,10 +9,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from painted_files import number_of, painted, sequential
 from PIL import Image
 from test_readers import BACKENDS
 
-from conftest import number_of, painted, sequential
 from saccade.errors import VideoError
 from saccade.video import Backend, index, open_video, write_video
 

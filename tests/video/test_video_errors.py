@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from painted_files import MadeFile, painted
 from PIL import Image
 
-from conftest import MadeFile, painted
 from saccade.errors import UsageError, VideoError
 from saccade.video import index, open_video, write_video
 from saccade.video.source import Source
