@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from test_detection import TINY, tiny
-from test_processes import start, vector
+from test_processes import in_two_processes, vector
 from test_train import assert_same, lines, untimed, weights
 
 from data.ava_miniature import make_ava
@@ -19,11 +17,6 @@ from saccade.models import create_model
 from saccade.training import TrainConfig, train
 from saccade.training.checkpoint import load_checkpoint
 from saccade.training.step import GradientStep
-
-TWO = (
-    "import json, sys\nfrom saccade.training import TrainConfig, train\n"
-    "if __name__ == '__main__':\n    train(TrainConfig.from_dict(json.loads(sys.argv[1])))\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +64,7 @@ def test_two_processes_train_as_one(ava: Path, tmp_path: Path):
     options: dict[str, Any] = {"batch_size": 4, "sync_bn": True, "val_every": 1.0}
     one, two = (config(ava, tmp_path / name, **options) for name in ("one", "two"))
     train(one)
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    process = start(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *(str(script), json.dumps(two.to_dict())),
-        ]
-    )
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    in_two_processes(tmp_path, [(two, {}, 0)])
     single, double = lines(Path(one.out)), lines(Path(two.out))
     assert [line["step"] for line in single] == [line["step"] for line in double]
     for a, b in zip(single, double, strict=True):

@@ -94,12 +94,24 @@ def fill_up(monkeypatch: pytest.MonkeyPatch, after: int) -> list[int]:
     return calls
 
 
+FLAGS = ("--epochs", "2", "--test-views", "1x1", "--save-minutes", "0")
+_whole: list[Run] = []
+
+
+@pytest.fixture
+def whole(tiny_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that no disk stopped, trained once."""
+    if not _whole:
+        out = tmp_path_factory.mktemp("whole")
+        _whole.append(train(tiny_config("whole", *FLAGS).replace(out=str(out / "run"))))
+    return _whole[0]
+
+
 @pytest.mark.parametrize("after", range(0, 8))
 def test_whatever_file_is_the_first_that_fails(
-    tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, after: int
+    tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, whole: Run, after: int
 ) -> None:
-    flags = ("--epochs", "2", "--test-views", "1x1", "--save-minutes", "0")
-    config = tiny_config("run", *flags)
+    config = tiny_config("run", *FLAGS)
     with monkeypatch.context() as patch:
         fill_up(patch, after)
         with pytest.raises(OSError, match="No space left on device") as caught:
@@ -113,7 +125,6 @@ def test_whatever_file_is_the_first_that_fails(
     if run.best.is_file():
         load_model(run.best)
     train(config, resume=run.last.is_file(), overwrite=not run.last.is_file())
-    whole = train(tiny_config("whole", *flags))
     assert_same(load_checkpoint(run.last)["model"], load_checkpoint(whole.last)["model"])
     assert run.metrics()[1] == 0
     assert [row["step"] for row in run.metrics()[0]] == [row["step"] for row in whole.metrics()[0]]

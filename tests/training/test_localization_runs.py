@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from test_charades_commands import TINY
-from test_processes import start, vector
+from test_processes import in_two_processes, vector
 from test_train import lines, weights
 
 from data.charades_files import make_official, make_source
@@ -18,11 +16,6 @@ from saccade.cli.fields import parse_fields
 from saccade.models import create_model
 from saccade.recipes import get_recipe
 from saccade.training import TrainConfig, train
-
-TWO = (
-    "import json, sys\nfrom saccade.training import TrainConfig, train\n"
-    "if __name__ == '__main__':\n    train(TrainConfig.from_dict(json.loads(sys.argv[1])))\n"
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +36,7 @@ def test_two_processes_localise_as_one(charades: Path, tmp_path: Path):
     flags = ("--model.dropout", "0", "--optim.lr", "0.005")
     one, two = (config(charades, tmp_path / name, *flags) for name in ("one", "two"))
     train(one)
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    process = start(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *(str(script), json.dumps(two.to_dict())),
-        ]
-    )
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    in_two_processes(tmp_path, [(two, {}, 0)])
     single, double = lines(Path(one.out)), lines(Path(two.out))
     assert [line["step"] for line in single] == [line["step"] for line in double]
     for a, b in zip(single, double, strict=True):

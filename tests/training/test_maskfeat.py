@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_processes import start, vector
+from test_processes import in_two_processes, vector
 from test_train import assert_same, lines, untimed, weights
 from torch import Tensor
 
@@ -237,19 +235,7 @@ def test_two_runs_are_alike_and_one_that_was_stopped_too(
 def test_two_processes_train_as_one(pretraining: Make, tmp_path: Path):
     one, two = pretraining("one"), pretraining("two")
     train(one)
-    code = tmp_path / "two.py"
-    code.write_text(
-        "import json, sys\nfrom saccade.training import TrainConfig, train\n"
-        "if __name__ == '__main__':\n    train(TrainConfig.from_dict(json.loads(sys.argv[1])))\n"
-    )
-    process = start(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *(str(code), json.dumps(two.to_dict())),
-        ]
-    )
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    in_two_processes(tmp_path, [(two, {}, 0)])
     for a, b in zip(lines(Path(one.out)), lines(Path(two.out)), strict=True):
         for name in ("loss", "lr", "val_explained", "val_loss"):
             if name in a:

@@ -36,22 +36,32 @@ def aq_config(tiny_config: MakeConfig) -> MakeConfig:
     return make
 
 
-def test_a_run_ends_in_a_hard_choice_within_the_budget(aq_config: MakeConfig) -> None:
-    folder = train(aq_config("run")).run_dir
-    model, _ = load_model(folder / "best.safetensors")
+_whole: list[Path] = []
+
+
+@pytest.fixture
+def whole(aq_config: MakeConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped, trained once."""
+    if not _whole:
+        out = tmp_path_factory.mktemp("whole") / "run"
+        _whole.append(train(aq_config("whole").replace(out=str(out))).run_dir)
+    return _whole[0]
+
+
+def test_a_run_ends_in_a_hard_choice_within_the_budget(whole: Path) -> None:
+    model, _ = load_model(whole / "best.safetensors")
     assert isinstance(model, RubiksNet)
     assert model.is_hard()  # though the average lags behind the weights, and an earlier one may score better
     offsets = torch.cat([m.offset for m in model.modules() if hasattr(m, "offset")])
     assert 0 < int((offsets != 0).sum()) <= 0.25 * len(offsets)
-    last = load_checkpoint(folder / "last.pt")["model"]
+    last = load_checkpoint(whole / "last.pt")["model"]
     assert torch.equal(torch.cat([v for k, v in last.items() if k.endswith(".offset")]), offsets)
 
 
 @pytest.mark.parametrize("stop", [5, 15], ids=["while annealing", "when hard"])
 def test_resume_goes_on_bit_for_bit(
-    aq_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, stop: int
+    aq_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, whole: Path, stop: int
 ) -> None:
-    whole = train(aq_config("whole")).run_dir
     step = Trainer._step
 
     def stopping(trainer: Trainer, batches: object) -> None:

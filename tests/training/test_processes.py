@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +58,63 @@ def start(args: list[str], **environment: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "", **environment},
     )
+
+
+# Several configs in turn, each with a port to meet at: what takes long is to import torch. A run ends after
+# step "stop", as if told to by a signal.
+IN_TURN = """
+import json, os, sys
+from saccade.training import RunInterrupted, TrainConfig, train
+from saccade.training.loop import Trainer
+
+if __name__ == "__main__":
+    step = Trainer._step
+    for values, options, stop, port in json.loads(sys.argv[1]):
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            os.environ["MASTER_PORT"] = str(port)
+        def until(self, batches, stop=stop):
+            step(self, batches)
+            if self.progress.step == stop:
+                self._stop()
+        Trainer._step = until
+        try:
+            train(TrainConfig.from_dict(values), **options)
+        except RunInterrupted:
+            assert stop
+"""
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def in_two_processes(
+    folder: Path, runs: list[tuple[TrainConfig, dict[str, Any], int]], *, torchrun: bool = False
+) -> None:
+    """Train configs with these options of `train`; the number is the step to stop after, or 0."""
+    script = folder / "runs.py"
+    script.write_text(IN_TURN)
+    told = json.dumps([(config.to_dict(), options, stop, free_port()) for config, options, stop in runs])
+    if torchrun:
+        started = [start([*TORCHRUN, str(script), told])]
+    else:
+        environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        started = [
+            start([sys.executable, str(script), told], RANK=rank, LOCAL_RANK=rank, **environment)
+            for rank in ("0", "1")
+        ]
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 def test_a_killed_run_resumes_bit_for_bit(tiny_config: MakeConfig, tmp_path: Path):
@@ -118,19 +177,7 @@ def test_two_processes_train_as_one(tiny_config: MakeConfig, tmp_path: Path):
     flags += ("--optim.lr", "0.02", "--ema", "0.9")
     one, two = tiny_config("one", *flags), tiny_config("two", *flags)
     train(one)
-    code = tmp_path / "two.py"
-    code.write_text(
-        "import json, sys\nfrom saccade.training import TrainConfig, train\n"
-        "if __name__ == '__main__':\n    train(TrainConfig.from_dict(json.loads(sys.argv[1])))\n"
-    )
-    process = start(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *(str(code), json.dumps(two.to_dict())),
-        ]
-    )
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors
+    in_two_processes(tmp_path, [(two, {}, 0)], torchrun=True)
     single, double = lines(Path(one.out)), lines(Path(two.out))
     assert [line["step"] for line in single] == [line["step"] for line in double]
     for a, b in zip(single, double, strict=True):
@@ -151,39 +198,20 @@ def test_two_processes_train_as_one(tiny_config: MakeConfig, tmp_path: Path):
     assert json.loads((Path(two.out) / "config.json").read_text())["num_processes"] == 2
 
 
-TWICE = """
-import json, sys
-from saccade.training import TrainConfig, train
-
-if __name__ == "__main__":
-    config = TrainConfig.from_dict(json.loads(sys.argv[1]))
-    if sys.argv[2] == "paused":
-        train(config, fraction=0.5)
-        train(config, resume=True)
-    else:
-        train(config)
-"""
-
-
 def test_synchronised_batch_norm_survives_its_measurement(tiny_config: MakeConfig, tmp_path: Path):
     """The batch norms stay as they were built, so one process trains the same, and a resumed run too."""
     flags = ("--model.dropout", "0", "--model.drop-path", "0", "--epochs", "2", "--sync-bn")
     flags += ("--precise-bn", "2", "--optim.lr", "0.02", "--log-every", "1")
     single = tiny_config("single", *flags)
     train(single)
-    script = tmp_path / "twice.py"
-    script.write_text(TWICE)
-    for name in ("whole", "paused"):
-        process = start(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-                *(str(script), json.dumps(tiny_config(name, *flags).to_dict()), name),
-            ]
-        )
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-    whole, paused = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "paused"))
-    assert_same(whole["model"], paused["model"])
+    whole, paused = (tiny_config(name, *flags) for name in ("whole", "paused"))
+    in_two_processes(
+        tmp_path,
+        [(whole, {}, 0), (paused, {"fraction": 0.5}, 0), (paused, {"resume": True}, 0)],
+        torchrun=True,
+    )
+    both, again = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "paused"))
+    assert_same(both["model"], again["model"])
     one = load_checkpoint(tmp_path / "single" / "last.pt")
-    mine, theirs = vector(one["model"]), vector(whole["model"])
+    mine, theirs = vector(one["model"]), vector(both["model"])
     assert (theirs - mine).norm() < 1e-4 * mine.norm()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from test_processes import start, vector
+from test_processes import in_two_processes, vector
 from test_train import assert_same, lines, untimed, weights
 
 from saccade.errors import ConfigError
@@ -25,52 +22,6 @@ FLAGS = (
     *("--optim.name", "adamw", "--optim.lr", "0.001", "--optim.clip-grad", "1", "--ema", "0.9"),
     *("--model.layer-decay", "0.8", "--checkpoint-activations", "--no-channels-last", "--log-every", "1"),
 )
-# Two processes train several configs in turn, each with a port of its own to meet at: what takes long is to
-# import torch. "stop" makes the run end after that step, as if told to by a signal.
-SCRIPT = """
-import json, os, sys
-from saccade.training import RunInterrupted, TrainConfig, train
-from saccade.training.loop import Trainer
-
-if __name__ == "__main__":
-    step = Trainer._step
-    for values, resume, stop, port in json.loads(sys.argv[1]):
-        os.environ["MASTER_PORT"] = str(port)
-        def until(self, batches, stop=stop):
-            step(self, batches)
-            if self.progress.step == stop:
-                self._stop()
-        Trainer._step = until
-        try:
-            train(TrainConfig.from_dict(values), resume=resume)
-        except RunInterrupted:
-            assert stop
-"""
-
-
-def in_two_processes(folder: Path, runs: list[tuple[TrainConfig, bool, int]]) -> None:
-    script = folder / "runs.py"
-    script.write_text(SCRIPT)
-    told = json.dumps([(c.to_dict(), resume, stop, free_port()) for c, resume, stop in runs])
-    environment = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    pair = [
-        start([sys.executable, str(script), told], RANK=rank, LOCAL_RANK=rank, **environment)
-        for rank in ("0", "1")
-    ]
-    try:
-        for process in pair:
-            _, errors = process.communicate(timeout=180)
-            assert process.returncode == 0, errors
-    finally:
-        for process in pair:
-            process.kill()
-            process.communicate()
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.slow
@@ -79,7 +30,7 @@ def test_shards_train_save_and_resume_as_whole_weights_do(tiny_config: MakeConfi
     sharded = shared.replace(shard=True)
     stopped = parts.replace(shard=True)
     in_two_processes(
-        tmp_path, [(whole, False, 0), (sharded, False, 0), (stopped, False, 2), (stopped, True, 0)]
+        tmp_path, [(whole, {}, 0), (sharded, {}, 0), (stopped, {}, 2), (stopped, {"resume": True}, 0)]
     )
     one, other, again = (load_checkpoint(Path(c.out) / "last.pt") for c in (whole, shared, parts))
     assert one["progress"]["step"] == 6
@@ -110,7 +61,7 @@ def test_shards_train_save_and_resume_as_whole_weights_do(tiny_config: MakeConfi
 
 def test_a_run_of_shards_goes_on_without_them(tiny_config: MakeConfig, tmp_path: Path):
     config = tiny_config("run", "--epochs", "2", "--val-every", "0").replace(shard=True)
-    in_two_processes(tmp_path, [(config, False, 4)])
+    in_two_processes(tmp_path, [(config, {}, 4)])
     assert load_checkpoint(Path(config.out) / "last.pt")["progress"]["step"] == 4
     result = train(config.replace(shard=False), resume=True)
     assert result.num_steps == 10

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_processes import start, vector
+from test_processes import in_two_processes, vector
 from test_train import assert_same, lines, untimed, weights
 
 from saccade.data.types import ClipBatch
@@ -178,19 +176,7 @@ def test_two_processes_take_the_same_steps(tiny_config: MakeConfig, tmp_path: Pa
     flags += ("--grid.bn-base-size", "64", "--model.dropout", "0", "--model.drop-path", "0")
     one, two = tiny_config("one", *flags), tiny_config("two", *flags)
     train(one)
-    code = tmp_path / "two.py"
-    code.write_text(
-        "import json, sys\nfrom saccade.training import TrainConfig, train\n"
-        "if __name__ == '__main__':\n    train(TrainConfig.from_dict(json.loads(sys.argv[1])))\n"
-    )
-    process = start(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
-            *(str(code), json.dumps(two.to_dict())),
-        ]
-    )
-    _, errors = process.communicate(timeout=180)
-    assert process.returncode == 0, errors
+    in_two_processes(tmp_path, [(two, {}, 0)])
     assert "sync-BN, 2 devices" in (Path(two.out) / "log.txt").read_text()
     single, double = lines(Path(one.out)), lines(Path(two.out))
     assert [line["step"] for line in single] == [line["step"] for line in double]
