@@ -20,9 +20,10 @@ TRITON = $(BIN)/pip install -q --disable-pip-version-check --no-deps triton==3.6
 quickstart: $(VENV)/.base
 	$(RUN) quickstart
 
-# Two processes of one thread each: files of tests are shared out between them. One that dies is not replaced, so
-# that the run ends, with the name of the test; a test that hangs dies by faulthandler_timeout (pyproject.toml).
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --max-worker-restart=0 -m "not slow and not gpu"
+# Two processes of one thread each: each has half of the tests, and the first to end takes over some of the other's.
+# One that dies is not replaced, so that the run ends, with the name of the test; a test that hangs dies by
+# faulthandler_timeout (pyproject.toml).
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --max-worker-restart=0 -m "not slow and not gpu"
 
 test: $(VENV)/.dev
 	$(PYTEST) $(PYTEST_ARGS)
@@ -33,9 +34,11 @@ test-avx2: $(VENV)/.dev
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 SACCADE_ISA=avx2 MALLOC_PERTURB_=85 \
 		$(PYTEST) $(or $(TESTS),tests/ops tests/layers tests/models tests/training) $(PYTEST_ARGS)
 
+# Without what is the same on every processor: Triton's interpreter, and compiled networks in PyTorch's own code.
 test-baseline: $(VENV)/.dev
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default SACCADE_ISA=baseline MALLOC_PERTURB_=85 \
-		$(PYTEST) $(or $(TESTS),tests/ops tests/layers tests/models/test_x3d.py tests/models/test_vov3d.py) $(PYTEST_ARGS)
+		$(PYTEST) $(or $(TESTS),tests/ops tests/layers tests/models/test_x3d.py tests/models/test_vov3d.py) \
+		-k "not triton and not compile" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow and not gpu" -o faulthandler_timeout=3600 $(PYTEST_ARGS)
@@ -46,18 +49,21 @@ test-gpu: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tools.fuzz $(FUZZ_PART) $(FUZZ_CASES:%=--cases %) $(FUZZ_MINUTES:%=--minutes %)
 
-# Every instruction set that this processor has, in one process: the sanitizers end it at the first finding.
+# Every instruction set that this processor has, side by side, one process each: the sanitizers end it at the first
+# finding.
 SANITIZED = build/sanitize/saccade/ops/_native.so
 PRELOAD   = $(shell for f in libasan.so libubsan.so libstdc++.so; do gcc -print-file-name=$$f; done)
-$(SANITIZED): setup.py $(NATIVE)
+$(SANITIZED): setup.py $(NATIVE) | $(VENV)/.dev
 	SACCADE_SANITIZE=1 $(BIN)/python setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize/o
 
 sanitize: $(VENV)/.dev $(SANITIZED)
 	for isa in $$(nm -D $(SANITIZED) | sed -n 's/.* saccade_\(.*\)_shift3d_forward$$/\1/p'); do \
 		LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 SACCADE_NATIVE_LIBRARY=$(CURDIR)/$(SANITIZED) SACCADE_ISA=$$isa \
 		OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow and not gpu" -k "native and not compile and not export" \
-		tests/ops/test_batch_norm_act.py tests/ops/test_depthwise_conv3d.py tests/ops/test_shift.py || exit 1; \
-	done
+		tests/ops/test_batch_norm_act.py tests/ops/test_depthwise_conv3d.py tests/ops/test_shift.py & \
+		started="$$started $$!"; \
+	done; \
+	for process in $$started; do wait $$process || failed=1; done; exit $${failed:-0}
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
