@@ -58,6 +58,7 @@ RECIPES: dict[str, Recipe] = {
     "h264_mov": Recipe(".mov", bframes=3, options=_FAST),
     "h264_ts": Recipe(".ts", bframes=3, options=_FAST),
     "h264_avi": Recipe(".avi", bframes=3, options=_FAST),
+    "h264_flv": Recipe(".flv", bframes=3, options=_FAST),
     "h264_444_mp4": Recipe(".mp4", bframes=2, pix_fmt="yuv444p", options=_FAST),
     "hevc_mp4": Recipe(".mp4", "libx265", bframes=3, options={"x265-params": "log-level=none:pools=1"}),
     "hevc_10bit_mkv": Recipe(
@@ -67,6 +68,7 @@ RECIPES: dict[str, Recipe] = {
         ".mp4", "libx265", options={"x265-params": "log-level=none:pools=1:temporal-layers=2"}
     ),
     "vp9_webm": Recipe(".webm", "libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime"}),
+    "vp9_ivf": Recipe(".ivf", "libvpx-vp9", options={"cpu-used": "8", "deadline": "realtime"}),
     "vp9_alt_ref_webm": Recipe(
         ".webm",
         "libvpx-vp9",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import av
@@ -15,13 +14,11 @@ from saccade.video.colour import RgbConverter
 from saccade.video.container import open_container
 from saccade.video.decode import FrameDecoder
 from saccade.video.index import VideoIndex, build_index, cached_index
+from saccade.video.missing import missing_seconds
 from saccade.video.packets import PacketSource
 from saccade.video.reader import VideoReader
 from saccade.video.sizes import check_indices, resized
 from saccade.video.source import Source
-from saccade.video.times import is_steady
-
-_SLACK = 0.1  # seconds that a header may state too much
 
 av.logging.set_level(None)  # no messages from FFmpeg; the VideoError has the cause
 
@@ -44,7 +41,7 @@ class PyAVReader(VideoReader):
             raise
         index = self.index
         self.fps = index.fps
-        self.missing_seconds = missing_seconds(self._stream, index)
+        self.missing_seconds = missing_seconds(file, self._stream, index)
         shown = (index.width, index.height) if index.turn.transposed else (index.height, index.width)
         self.size = resized(*shown, short_side)
         self._to_rgb = RgbConverter(*(self.size[::-1] if index.turn.transposed else self.size))
@@ -139,23 +136,6 @@ def _open_stream(
     if threads != 1:
         stream.codec_context.thread_type = "AUTO"
     return container, stream
-
-
-def missing_seconds(stream: av.VideoStream, index: VideoIndex) -> float:
-    """What the header of a file states beyond its last frame; 0 if nothing, or if it cannot be known.
-
-    MP4 lists all samples. Matroska states when each stream ends, which is compared where the frame rate is
-    constant only, because a last frame may be shown for long.
-    """
-    missing = 0.0
-    if "mp4" in stream.container.format.name:
-        missing = (len(stream.index_entries) - len(index.when)) / index.fps
-    elif "matroska" in stream.container.format.name and is_steady(index.times):
-        match = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
-        if match:
-            hours, minutes, seconds = map(float, match.groups())
-            missing = 3600 * hours + 60 * minutes + seconds - float(index.times[-1]) - 1 / index.fps
-    return missing if missing > max(_SLACK, 2.5 / index.fps) else 0.0
 
 
 def _reason(error: BaseException) -> str:
