@@ -75,6 +75,10 @@ class Cases:
                     reader.try_frames([len(reader) - 1, 0])
             except VideoError:
                 pass
+            if (
+                number % 500 == 0
+            ):  # the cache grows up to its bound, about 5 kB a file, and leaves holes behind
+                clear_index_cache()
             if number == self._num_opens // 10:
                 first = _used()
         return first, _used(), self._num_opens
@@ -93,7 +97,7 @@ class Cases:
 
 
 def _used() -> dict[str, int]:
-    clear_index_cache()  # it keeps the indexes of 20,000 files
+    clear_index_cache()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
     with open("/proc/self/statm") as file:
