@@ -97,6 +97,8 @@ def test_json_is_escaped_only_where_it_must_be():
     ["visualize", "embedding", "w.safetensors", "--data", "nowhere"],
     ["bench", "--info"],
     ["pareto", "nowhere"],
+    ["convert", "nowhere", "out.safetensors"],
+    ["visualize", "shifts", "nowhere"],
 ], ids=lambda args: args[0])  # fmt: skip
 def test_threads_mean_the_same_in_every_command(
     place: Path, args: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

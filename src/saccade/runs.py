@@ -479,9 +479,13 @@ def data_of_run(settings: Mapping[str, Any], split: Split | None) -> tuple[str, 
     on. The path is empty without a run.
     """
     from saccade.data.datasets import evaluation_split
+    from saccade.data.lists import is_training_list
 
     data, root = settings.get("data") or "", settings.get("root") or None
     if split not in (None, "val") or not settings.get("val_data"):
         return data, root, split or "val"
     data, root = settings["val_data"], settings.get("val_root") or root
-    return data, root, "val" if settings.get("task") == "detection" else evaluation_split(data, root=root)
+    if settings.get("task") == "detection":
+        return data, root, "val"
+    named = evaluation_split(data, root=root)
+    return data, root, "train" if named == "val" and is_training_list(data, root=root) else named

@@ -508,6 +508,18 @@ def test_lists_beside_a_folder_for_each_split(tmp_path: Path, by_file: bool) -> 
     }
 
 
+def test_lists_of_videos_are_preferred_to_those_of_frame_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "videos/hop/0.mp4", "videos/run/1.mp4", "rawframes/hop/0/img_00001.jpg")
+    listed(tmp_path, "hop/0.mp4 0\nrun/1.mp4 1\n", "ucf101_train_list_videos.txt")
+    frames = listed(tmp_path, "hop/0 1 0\n", "ucf101_train_list_rawframes.txt")
+    items = load_dataset(tmp_path, "all").items
+    assert [Path(item.path).name for item in items] == ["0.mp4", "1.mp4"]
+    assert f"{frames}: not read" in caplog.text
+    assert [item.num_frames for item in load_dataset(frames, "all").items] == [1]  # where it is named
+
+
 def test_list_of_frame_folders_in_rawframes(tmp_path: Path) -> None:
     touch(tmp_path, *(f"rawframes/{name}/img_00001.jpg" for name in ("hop/0", "run/1")))
     path = listed(tmp_path, "hop/0 1 0\nrun/1 1 1\n", "ucf101_train_list_rawframes.txt")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from saccade.data.workers import loader_options, lost_worker, worker_died
+from saccade.data.workers import end_processes, loader_options, lost_worker, process_pool, worker_died
 from saccade.errors import DataError, TrainingError, UsageError
 
 GUARDED = 'def main(): ...\n\nif __name__ == "__main__":\n    main()\n'
@@ -77,3 +79,14 @@ def test_a_lost_worker(text: str, kind: type[Exception], words: str) -> None:
 def test_an_error_of_the_data_set_is_none() -> None:
     assert not lost_worker(RuntimeError("Caught ValueError in DataLoader worker process 0.\nValueError: bad"))
     assert not lost_worker(RuntimeError("size mismatch"))
+
+
+def test_processes_end_in_the_middle_of_what_they_do() -> None:
+    pool = process_pool(1)
+    future = pool.submit(time.sleep, 600)
+    while not future.running():
+        time.sleep(0.02)
+    (process,) = pool._processes.values()
+    end_processes(pool)
+    process.join(60)
+    assert process.exitcode == -signal.SIGTERM

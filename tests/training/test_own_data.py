@@ -15,7 +15,7 @@ from saccade.data.datasets import load_dataset
 from saccade.data.holdout import check_separate
 from saccade.data.types import VideoItem
 from saccade.errors import ConfigError, DataError
-from saccade.runs import Run
+from saccade.runs import Run, data_of_run
 from saccade.tasks import MultiLabelResult, TestResult, load_result
 from saccade.training import TrainConfig, train
 from saccade.training.run import load_data
@@ -104,6 +104,23 @@ def test_validation_data_of_its_own(tiny_config: MakeConfig, tiny_clips: Path, t
     assert main(["test", str(run), "--views", "1x1", "--workers", "0", "--out", str(tmp_path / "t")]) == 0
     result = load_result(tmp_path / "t" / "val_scores_1x1.npz")
     assert [Path(path).parent.parent.name for path in result.paths] == ["val", "val"]
+
+
+def test_a_list_named_for_training_validates_where_it_is_given(
+    tiny_config: MakeConfig, tiny_clips: Path, tmp_path: Path
+) -> None:
+    """The lists of other splits beside it are not read; nor are they by ``saccade test RUN``."""
+    rows = {"train": range(2), "val": range(2, 4)}
+    for split, numbers in rows.items():
+        lines = [f"{name}/{i}.mp4,{name}\n" for name in ("brightening", "darkening") for i in numbers]
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
+    own = ("--val-data", str(tmp_path / "train.csv"), "--val-root", str(tiny_clips / "val"))
+    config = tiny_config("run", *own)
+    _, val_set = load_data(config)
+    assert val_set is not None
+    assert [Path(item.path).stem for item in val_set.items] == ["0", "1"] * 2
+    settings = {"val_data": config.val_data, "val_root": config.val_root}
+    assert data_of_run(settings, None) == (*own[1::2], "train")
 
 
 def test_validation_data_with_splits_and_other_classes(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.cli.fields import OVERRIDES, parse_overrides
-from saccade.cli.flags import Parser, add_overrides, check_file
+from saccade.cli.flags import Parser, add_overrides, add_threads, check_file
 from saccade.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def _parser() -> Parser:
         default=[],
         help=f"the same as {OVERRIDES}, e.g. head_pool=pytorchvideo",
     )
+    add_threads(parser)
     parser.add_argument(
         "--from-image",
         action="store_true",

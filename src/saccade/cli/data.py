@@ -162,6 +162,7 @@ def _add_motion(commands: argparse._SubParsersAction[Any]) -> None:
         help="height and width in pixels (default 96x112)",
     )
     motion.add_argument("--workers", type=not_negative, metavar="N", help="processes (default: one per CPU)")
+    add_threads(motion)
     motion.add_argument("--force", action="store_true", help="replace a motion set made with other settings")
     motion.set_defaults(command=_motion)
 

@@ -20,6 +20,7 @@ from saccade.cli.flags import (
     add_model,
     add_run,
     add_source,
+    add_threads,
     check_file,
     check_folder,
     dataset_from_flags,
@@ -180,6 +181,7 @@ def _add_shifts(kinds: Any) -> None:
     parser.add_argument(
         "--out", default="", help=f"chart, {', '.join(PICTURES)} (default: shifts.png in the run folder)"
     )
+    add_threads(parser)
     add_json(parser)
 
 

@@ -18,7 +18,7 @@ from saccade.clip import ClipSpec
 from saccade.data.datasets import read_entries
 from saccade.data.entries import Entry, collected_warnings
 from saccade.data.training_check import MIN_FRAMES, fitting_clip
-from saccade.data.workers import num_processes, process_pool
+from saccade.data.workers import end_processes, num_processes, process_pool
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
@@ -391,8 +391,9 @@ def _examine_all(files: list[FileFacts], workers: int, backend: Backend = "auto"
                     yield future.result()
                 except BrokenProcessPool:
                     broken.append(futures[future])
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # a signal ends it: what waits is not started
+        except BaseException:  # a signal: wait for no file that is being decoded
+            end_processes(pool)
+            raise
     yield from _examine_one_by_one(broken, backend)
 
 

@@ -20,6 +20,7 @@ from saccade.data.entries import (
     settled_splits,
     shorten,
     split_in_name,
+    warn_once,
 )
 from saccade.data.folders import has_videos, split_folders
 from saccade.data.list_lines import read_lines
@@ -67,6 +68,16 @@ def read_list(
             if _some_exist(moved):
                 return moved
     return entries
+
+
+def is_training_list(path: StrPath, *, root: StrPath | None = None) -> bool:
+    """Whether ``path`` is a list file that is named for training and says of none of its own lines that they
+    are of another split: the lists of other splits beside it are then not what was asked for.
+    """
+    place = Path(path)
+    if not place.is_file() or split_in_name(place) != "train" or place.suffix.lower() not in LIST_SUFFIXES:
+        return False
+    return not any(entry.split in ("val", "test") for entry in read_list(place, root=root))
 
 
 def _some_exist(entries: list[Entry]) -> bool:
@@ -155,6 +166,11 @@ def _split_lists(folder: Path, *, like: Path | None = None) -> dict[str, Path]:
         if (split := split_in_name(path)) is not None
         if like is None or same_but_for_split(path, like)
     }
+    for path in [path for path in named if like is None and path.stem.endswith("_list_rawframes")]:
+        videos = path.with_stem(path.stem.removesuffix("rawframes") + "videos")
+        if videos in named:  # MMAction2 has both
+            warn_once(f"{path}: not read; {videos.name} beside it lists the same videos as files")
+            del named[path]
     found: dict[str, Path] = {}
     for path, split in settled_splits(named, [path for path in named if "eval" in path.stem.lower()]).items():
         if like is None and split in found:

@@ -53,6 +53,14 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
 
 
+def end_processes(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool at once, in the middle of what they do: for a command that is stopped."""
+    processes = list((pool._processes or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+
+
 def workers_for(source: Any, workers: int) -> int:
     """``workers``, or 0 with a warning if a data set of the user's cannot be handed to worker processes.
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from saccade.data.datasets import find_reader
+from saccade.data.entries import Split
 from saccade.data.holdout import check_separate
+from saccade.data.lists import is_training_list
 from saccade.data.types import VideoDataset
 from saccade.errors import ConfigError, DataError
 
@@ -44,7 +46,9 @@ def _load_validation(task: Task, config: Any, class_names: tuple[str, ...]) -> V
     options.pop("group", None)  # nothing is held out
     if class_names and "class_names" in options:
         options["class_names"] = class_names
-    split = "val" if task.states_validation(config.val_data, root) else "all"
+    split: Split = "all"
+    if task.states_validation(config.val_data, root):
+        split = "train" if is_training_list(config.val_data, root=root or None) else "val"
     val_set = replace(task.load_split(config.val_data, split, **options), split="val")
     task.check_dataset(val_set, source=config.val_data)
     if val_set.class_names != class_names:
