@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import doctest
+import gc
 import importlib.util
 import random
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -239,3 +241,16 @@ def test_a_reader_is_indexed_and_iterated_over(backend: Backend, make_file: Make
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert doctest.testmod(reader).failed == 0
+
+
+def test_a_reader_that_is_dropped_is_freed_at_once(make_file: MakeFile) -> None:
+    """Its decoder has threads, of which many readers would have too many."""
+    reader = open_video(make_file("h264_bframes_mp4").path, threads=0)
+    reader.frames([3])
+    alive = weakref.ref(reader)
+    gc.disable()
+    try:
+        del reader
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from painted_files import MadeFile, painted, sequential
 
-from conftest import MadeFile, painted, sequential
 from saccade.errors import VideoError
 from saccade.video import open_video, write_video
 from saccade.video.checks import packet_check

@@ -61,11 +61,12 @@ class PyAVReader(VideoReader):
         self._stream = stream
         assert self._container is not None
         self._source = PacketSource(file, index, self._container, stream, packets, unread=unread)
+        strict = index.strict  # not by self: a cycle would keep decoders and their threads until it is found
         self._decoder = FrameDecoder(
             index,
             self._source,
             stream.codec_context,
-            lambda threads: _open_stream(file, threads, strict=self.index.strict),
+            lambda threads: _open_stream(file, threads, strict=strict),
         )
 
     @property
