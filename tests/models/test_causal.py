@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from saccade.errors import ConfigError, UsageError, WeightsError
 from saccade.layers import AttentionShift, RubiksShift3d
-from saccade.models import VideoModel, create_model, load_weights, model_info, save_weights
+from saccade.models import VideoModel, create_model, load_weights, model_info, save_weights, stream_facts
 from saccade.ops import use_backend
 from saccade.ops._library import native_library
 
@@ -319,6 +319,29 @@ def test_receptive_field_and_delay(name: str, field: int):
         plain, model = create_model(name), create_model(name, causal=True)
     assert (plain.receptive_field, plain.delay) == (field, field // 2)
     assert (model.receptive_field, model.delay) == (field, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "mib", "gmacs"),
+    [
+        ("x3d_s", 12.24, 0.15170),
+        ("vov3d_m", 0, 0),
+        ("rubiksnet_tiny", 0, 0),
+        ("tsm_efficientnet_lite0", 0, 0),
+    ],
+)
+def test_facts_of_streams(name: str, mib: float, gmacs: float):
+    facts = stream_facts(name)
+    assert facts is not None
+    assert facts.delay == 0
+    assert facts.state_mib == pytest.approx(mib, abs=0.01)
+    assert facts.gmacs_step == pytest.approx(gmacs, abs=1e-5)
+    # of a clip's arithmetic: the head has two layers more for every frame of X3D, and VoV3D's too
+    assert facts.gmacs_step == pytest.approx(model_info(name).gmacs / model_info(name).frames, rel=0.02)
+
+
+def test_a_model_without_a_causal_form_has_no_stream():
+    assert stream_facts("timesformer_base") is None
 
 
 def test_options_that_do_not_go_together():

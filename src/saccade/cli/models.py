@@ -14,25 +14,41 @@ from saccade.cli.tables import aligned
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
-    from saccade.models import ModelInfo
+    from saccade.models import ModelInfo, StreamFacts
 
 
 def run(args: list[str]) -> int:
     """Print the table."""
     options = _parser().parse_args(args)
     from saccade.models import list_models, model_info
+    from saccade.models.registry import option_names
 
     names = list_models(options.pattern)
     if not names:
         raise UsageError(f"no model matches {options.pattern!r}; models are: {', '.join(list_models())}")
     overrides = options.overrides
+    if overrides.get("causal"):
+        names = [name for name in names if "causal" in option_names(name)]
+        if not names:
+            raise UsageError(f"no model that matches {options.pattern!r} can be causal")
     infos = [_counted_anew(model_info(name), overrides, options) for name in names]
     latencies = _latencies(infos, overrides, options) if options.latency else {}
+    streams = _streams(names, overrides)
     if options.json:
-        print_json([_record(info, latencies) for info in infos])
+        print_json([_record(info, latencies, streams) for info in infos])
     else:
-        _print_table(infos, latencies)
+        _print_table(infos, latencies, streams)
     return 0
+
+
+def _streams(names: list[str], overrides: dict[str, Any]) -> dict[str, StreamFacts]:
+    """The facts of streams by model, with ``--causal``."""
+    from saccade.models import stream_facts
+
+    if not overrides.get("causal"):
+        return {}
+    facts = {name: stream_facts(name, **overrides) for name in names}
+    return {name: found for name, found in facts.items() if found is not None}
 
 
 def _parser() -> Parser:
@@ -103,15 +119,17 @@ def _build(info: ModelInfo, overrides: dict[str, Any], options: Namespace) -> An
     return create_model(info.name, options.num_classes, **for_clip | overrides)
 
 
-def _record(info: ModelInfo, latencies: dict[str, Any]) -> dict[str, Any]:
+def _record(info: ModelInfo, latencies: dict[str, Any], streams: dict[str, StreamFacts]) -> dict[str, Any]:
     record = asdict(info) | {"top1": dict(info.top1)}
     record |= {name: None for name in ("gmacs", "gmacs_test") if math.isnan(record[name])}
-    return record | latencies.get(info.name, {})
+    stream = asdict(streams[info.name]) if info.name in streams else {}
+    return record | latencies.get(info.name, {}) | stream
 
 
-def _print_table(infos: list[ModelInfo], latencies: dict[str, Any]) -> None:
+def _print_table(infos: list[ModelInfo], latencies: dict[str, Any], streams: dict[str, StreamFacts]) -> None:
     titles = ["model", "clip", "params M", "GMACs (train)", "GMACs (test)", "top-1 % (views)"]
-    rows = [titles + (["ms"] if latencies else [])]
+    of_streams = ["field", "delay", "state MiB", "GMACs (step)"] if streams else []
+    rows = [titles + of_streams + (["ms"] if latencies else [])]
     for info in infos:
         cells = [
             info.name,
@@ -121,14 +139,20 @@ def _print_table(infos: list[ModelInfo], latencies: dict[str, Any]) -> None:
             f"{_figure(info.gmacs_test)} ({info.test_crop})",
             " ".join(f"{top1} ({views})" for views, top1 in info.top1) or "—",
         ]
+        if info.name in streams:
+            facts = streams[info.name]
+            cells += [f"{facts.receptive_field}", f"{facts.delay}"]
+            cells += [f"{facts.state_mib:.1f}", _figure(facts.gmacs_step)]
+        elif streams:
+            cells += ["—"] * 4
         if latencies:
             cells.append(f"{latencies[info.name]['latency_ms']:.0f}")
         rows.append(cells)
     print("\n".join(aligned(rows)))
-    print(_footnote(infos, latencies))
+    print(_footnote(infos, latencies, streams))
 
 
-def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
+def _footnote(infos: list[ModelInfo], latencies: dict[str, Any], streams: dict[str, StreamFacts]) -> str:
     sources: dict[tuple[str, str], list[str]] = {}
     for info in infos:
         if info.top1:
@@ -143,6 +167,11 @@ def _footnote(infos: list[ModelInfo], latencies: dict[str, Any]) -> str:
             for (data, source), names in sources.items()
         ),
     ]
+    if streams:
+        lines += [
+            "Field: frames that a feature depends on; delay: how many of them are later ones. State of one",
+            "stream (float32) and multiply-adds of one step, at the training crop.",
+        ]
     if latencies:
         first = next(iter(latencies.values()))
         lines.append(

@@ -29,12 +29,14 @@ from saccade.models.published import published_results
 from saccade.models.registry import (
     ModelInfo,
     PretrainedWeights,
+    StreamFacts,
     clip_spec,
     create_model,
     create_on_meta,
     list_models,
     model_info,
     register_model,
+    stream_facts,
 )
 from saccade.models.rubiksnet import RubiksNet, RubiksNetConfig
 from saccade.models.timesformer import TimeSformer, TimeSformerConfig
@@ -58,6 +60,7 @@ __all__ = [
     "PretrainedWeights",
     "RubiksNet",
     "RubiksNetConfig",
+    "StreamFacts",
     "TSMMobileNet",
     "TSMMobileNetConfig",
     "TSMResNet",
@@ -87,4 +90,5 @@ __all__ = [
     "register_checkpoint_format",
     "register_model",
     "save_weights",
+    "stream_facts",
 ]

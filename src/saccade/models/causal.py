@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from saccade.errors import ConfigError, UsageError
 from saccade.layers.streaming import FrameMemory, State, remembering
@@ -87,6 +88,44 @@ def step(model: Any, frame: Tensor, state: State | None) -> tuple[Tensor, State]
             x = stage(x)
         logits = model.head(x)
     return logits, memory.state()
+
+
+@dataclass(frozen=True)
+class StreamFacts:
+    """What a stream of one video costs, with frames of the training crop.
+
+    Attributes:
+        receptive_field, delay: as of `VideoModel`; seconds follow from the rate of the frames.
+        state_mib: size of the state in MiB, float32.
+        gmacs_step: multiply-adds of a step / 10⁹, as `count_macs` counts them.
+    """
+
+    receptive_field: int
+    delay: int
+    state_mib: float
+    gmacs_step: float
+
+
+def stream_facts(model: Any, crop: int) -> StreamFacts:
+    """The facts of a causal model on the meta device (`create_on_meta`), where nothing is computed.
+
+    Args:
+        crop: side of the frames in pixels.
+
+    Raises:
+        UsageError: the model has no step.
+    """
+    modes = {module: module.training for module in model.modules()}
+    frame = torch.empty(1, 3, crop, crop, device="meta", dtype=next(model.parameters()).dtype)
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            _, state = model.step(frame)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state) / 2**20
+    return StreamFacts(model.receptive_field, model.delay, size, counter.get_total_flops() / 2e9)
 
 
 def reach(model: nn.Module) -> tuple[int, int]:

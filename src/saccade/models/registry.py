@@ -20,6 +20,8 @@ from torch import nn
 
 from saccade.clip import ClipSpec
 from saccade.errors import SaccadeError, UsageError
+from saccade.models import causal
+from saccade.models.causal import StreamFacts
 from saccade.models.counts import count_macs, count_params
 from saccade.plugins import Registry
 
@@ -283,6 +285,27 @@ def model_info(name: str) -> ModelInfo:
     if not entry.is_counted:
         entry.info, entry.is_counted = _counted(entry), True
     return entry.info
+
+
+def stream_facts(name: str, **overrides: Any) -> StreamFacts | None:
+    """What a stream of the causal network of this name costs, at its training crop; None if the model has no
+    causal form.
+
+    Args:
+        overrides: as of `create_model`.
+
+    Raises:
+        UsageError: unknown name.
+
+    Example:
+        >>> facts = stream_facts("x3d_s")
+        >>> facts.receptive_field, facts.delay, round(facts.gmacs_step, 3)
+        (57, 0, 0.153)
+    """
+    if "causal" not in option_names(name):
+        return None
+    model = create_on_meta(name, **{**overrides, "causal": True})
+    return causal.stream_facts(model, getattr(model.config, "train_crop", model_info(name).train_crop))
 
 
 def _counted(entry: ModelEntry) -> ModelInfo:

@@ -246,7 +246,8 @@ class _Eager(torch.autograd.Function):
 
 def run_forward(x: Tensor, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     """y, mean and variance of `_forward`, with gradients: by the registered operator, or the short way."""
-    y, mean, var, *_ = (_Eager.apply if plain(x) else forward_op)(x, *args)
+    run = forward_op if not plain(x) else _Eager.apply if torch.is_grad_enabled() else _forward
+    y, mean, var, *_ = run(x, *args)
     return y, mean, var
 
 

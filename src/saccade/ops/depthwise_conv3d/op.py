@@ -67,7 +67,8 @@ def depthwise_conv3d(
         return naive.depthwise_conv3d(x, weight, stride, padding, causal)
     if backend == "torch":
         return _pytorch(x, weight, stride, padding, causal)
-    return (_Eager.apply if plain(x) else forward_op)(x, weight, stride, padding, causal, backend)
+    run = forward_op if not plain(x) else _Eager.apply if torch.is_grad_enabled() else _forward
+    return run(x, weight, stride, padding, causal, backend)
 
 
 def depthwise_conv3d_frame(
