@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from saccade.runs import Run
 from saccade.tasks.classify import Classify, class_weights
 from saccade.training import train
 from saccade.training.head import fit_classifier
+from saccade.training.validate import validate
 
 RUN = ("--model.drop-path", "0", "--model.dropout", "0", "--optim.lr", "1e-3", "--optim.clip-grad", "1")
 
@@ -106,6 +108,13 @@ def test_fields_that_do_not_fit_are_named(tiny_config, flags, field):
     with pytest.raises(ConfigError, match=field):
         train(tiny_config("refused", *flags))
     assert not Run(tiny_config("refused").out).exists()
+
+
+def test_image_weights_are_initial_weights(tiny_config, monkeypatch):
+    monkeypatch.setattr("saccade.training.validate.find_file", lambda *_: None)
+    config = tiny_config("run", "--model.head-clips", "20", "--model.drop-path", "0")
+    model = replace(config.model, name="tsm_efficientnet_lite0", overrides={}, pretrained="imagenet")
+    validate(config.replace(model=model))
 
 
 def dataset(*labels: int) -> VideoDataset:

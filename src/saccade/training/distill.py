@@ -124,10 +124,10 @@ class Distillation(Objective):
         if self.teacher:
             lines.append(self._teacher_note(self.teacher))
         if self._num_unlabelled:
+            ratio = self.options.unlabelled_ratio
             line = (
-                f"unlabelled: {self._num_unlabelled} videos, {self.options.unlabelled_ratio:g} clips for each"
+                f"unlabelled: {self._num_unlabelled} videos, {ratio:g} of their clips for each labelled one"
             )
-            line += " labelled clip"
             if self._pseudo != "off":
                 giver = "the network itself" if self._pseudo == "self" else "the teacher"
                 line += f"; pseudo-labels of {giver} with scores from {self.options.threshold:g}"

@@ -221,7 +221,7 @@ def _model(config: TrainConfig, *, given: bool, resume: bool) -> Problems:
 
 def _head(config: TrainConfig, *, given: bool) -> Problems:
     """Of fitting the classifier before the first step."""
-    weights = given or config.model.start or config.model.image_weights
+    weights = given or config.model.start or config.model.image_weights or config.model.package
     if not weights and config.model.weights != SCRATCH:
         yield "model.head_clips", "the features of an untrained network are useless; also give model.weights"
     if config.task != "single-label":
