@@ -113,7 +113,7 @@ class Benchmark:
         config = {"image": _image_weights, "maskfeat": self._maskfeat}.get(cell.method, self._student)()
         num_labelled = len(chosen_clips(self.videos, cell.clips, cell.seed))
         config = config.replace(data=str(labelled), batch_size=min(config.batch_size, num_labelled))
-        config = config.replace(**self._common(cell))
+        config = self._limited(config, cell, seed=cell.seed, minutes=self.options.minutes)
         if cell.method == "image":
             return config.replace(model=replace(config.model, head_clips=min(200, 4 * num_labelled)))
         if cell.method == "features":
@@ -134,22 +134,24 @@ class Benchmark:
     def pretraining(self) -> TrainConfig:
         """MaskFeat on all training clips."""
         every, _ = self.lists(Cell("maskfeat", len(self.videos), 0))
-        config = get_recipe("maskfeat_ucf10_pretrain").replace(data=str(every))
-        return config.replace(
-            **self._common("maskfeat-pretrain") | {"minutes": self.options.pretrain_minutes}
-        )
+        config = get_recipe("maskfeat_ucf10_pretrain")
+        config = config.replace(data=str(every), batch_size=min(config.batch_size, len(self.videos)))
+        return self._limited(config, "maskfeat-pretrain", seed=0, minutes=self.options.pretrain_minutes)
 
-    def _common(self, cell: Cell | str) -> dict[str, object]:
-        options = self.options
-        return {
-            "out": str(self.folder(cell)),
-            "epochs": options.epochs,
-            "minutes": options.minutes,
-            "workers": options.workers,
-            "seed": cell.seed if isinstance(cell, Cell) else 0,
-            "val_every": 0,
-            "test_views": "",
-        }
+    def _limited(self, config: TrainConfig, name: object, *, seed: int, minutes: float) -> TrainConfig:
+        """The config with the run folder and the limits of this benchmark."""
+        options, optim = self.options, config.optim
+        warmup = min(optim.warmup_epochs, options.epochs / 10)
+        return config.replace(
+            out=str(self.folder(name)),
+            epochs=options.epochs,
+            minutes=minutes,
+            optim=replace(optim, warmup_epochs=warmup),
+            workers=options.workers,
+            seed=seed,
+            val_every=0,
+            test_views="",
+        )
 
     def run(self, cell: Cell) -> dict[str, object]:
         """The row of a cell, trained if it is not there."""
