@@ -22,9 +22,6 @@ drawn as one model, with the standard error of their mean.
 """
 
 
-RING_NOTE = "ring: no evidence that it differs from the most accurate (McNemar's test on the same videos)"
-
-
 def run(args: list[str]) -> int:
     """Print the table and write the chart."""
     options = _parser().parse_args(args)
@@ -42,8 +39,7 @@ def run(args: list[str]) -> int:
         measured["runs"] = options.runs_timed
     name = figure_name(comparison.figure)
     title = options.title or f"{name}, {comparison.protocol}, {comparison.entries[0].num_videos} videos"
-    note = RING_NOTE if any(entry.like_best for entry in comparison.entries) else ""
-    save_figure(pareto_chart(comparison.panels(), figure_name=name, title=title, note=note), out)
+    save_figure(pareto_chart(comparison.panels(), figure_name=name, title=title), out)
     if options.json:
         about: dict[str, Any] = {"protocol": comparison.protocol, "figure": comparison.figure}
         about |= {"latency": measured or None, "selected": [str(run) for run in comparison.selected]}

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from saccade.cli.console import print_json
 from saccade.cli.flags import (
@@ -57,7 +57,7 @@ def run(args: list[str]) -> int:
     """Test; 1 if a video could not be read."""
     from saccade.cli.test_output import save_results, show_results
     from saccade.evaluation.speed import model_speed
-    from saccade.inference.loading import task_of
+    from saccade.inference.loading import LoadedModel, task_of
     from saccade.runs import data_of_run
 
     parser = _parser()
@@ -84,7 +84,9 @@ def run(args: list[str]) -> int:
         dataset = replace(dataset, split="val")
     controls = _controls(task, options)
     two_class = _two_class_options(dataset, task, options)
-    against = _read_against(options)  # before the test, which may take hours
+    against, other_set = _read_against(options), None  # before the test, which may take hours
+    if isinstance(against, LoadedModel):
+        other_set = load_test_set(task_of(against), against, data, split, data_options)
     fps = settings.get("frames_fps") if options.fps is None else options.fps
     results = _evaluate(loaded, task, dataset, options, fps, controls=controls)
     results = _with_selection(results, options.source)
@@ -107,10 +109,9 @@ def run(args: list[str]) -> int:
         largest = max(results.values(), key=lambda result: result.num_views)
         record["suspects"] = [asdict(each) for each in largest.suspects()]
     if against is not None:
-        if not isinstance(against, dict):
-            others = load_test_set(task_of(against), against, data, split, data_options)
+        if isinstance(against, LoadedModel):
             changed = Namespace(**{**vars(options), "temporal_rule": None})  # that of its own training
-            against = _evaluate(against, task_of(against), others, changed, fps)
+            against = _evaluate(against, task_of(against), cast(Any, other_set), changed, fps)
         record["against"] = _compare(results, against, options.against)
     saved = save_results(results, record, folder, shuffled=options.shuffle_frames)
     if options.json:

@@ -35,6 +35,7 @@ AXIS_STYLES: dict[str, tuple[str, str]] = {
 }
 GROUP_STYLES = ((BLUE, "o"), (ORANGE, "s"), (TEAL, "D"), ("#7b57c8", "^"), ("#b5477c", "v"), (GREY, "P"))
 MAX_LABELS = 24
+RING = "no evidence that it differs from the best"
 COST_LABELS = {
     "gmacs": "GMACs per clip",
     "gmacs_per_video": "GMACs per video",
@@ -53,7 +54,7 @@ class Dot:
         accuracy: 0..1.
         spread: standard error of the accuracy, 0..1; 0 draws no error bar.
         group: expansion axis or model family, which selects the colour.
-        ringed: draw a ring around it.
+        ringed: draw a ring around it: it may be as accurate as the best (`RING`).
     """
 
     name: str
@@ -146,7 +147,6 @@ def pareto_chart(
     title: str = "Accuracy against cost",
     named: Collection[str] | None = None,
     styles: Mapping[str, tuple[str, str]] | None = None,
-    note: str = "",
 ) -> Figure:
     """A panel for each cost with the networks and their Pareto front.
 
@@ -155,7 +155,6 @@ def pareto_chart(
         named: names of the networks to label; default: all, or only those on the front if there are more than
             `MAX_LABELS`.
         styles: (colour, marker) of each group; default: `GROUP_STYLES` in turn.
-        note: text below the chart.
     """
     groups = list(dict.fromkeys(dot.group for _, dots in panels for dot in dots))
     if styles is None:
@@ -165,11 +164,13 @@ def pareto_chart(
         for number, (cost, dots) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), number + 1)
             _draw_panel(axes, cost, dots, styles, figure_name if number == 0 else "")
-        if len(groups) > 1:
-            handles = [_handle(name or "other", *styles[name]) for name in groups]
+        handles = [_handle(name or "other", *styles[name]) for name in groups if len(groups) > 1]
+        if any(dot.ringed for _, dots in panels for dot in dots):
+            handles.append(
+                _handle(RING, INK, "o", markersize=10, markerfacecolor="none", markeredgecolor=INK)
+            )
+        if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
-        if note:
-            figure.supxlabel(note, fontsize=8, color=GREY)
         figure.suptitle(title, fontweight="bold", fontsize=11, x=0.012, ha="left")
         for axes, (_, dots) in zip(figure.axes, panels, strict=True):
             front = pareto_front([d.cost for d in dots], [d.accuracy for d in dots])
@@ -329,17 +330,9 @@ def _axis_legend(axes: Axes, dots: Sequence[Dot], *, in_noise: bool) -> None:
     )
 
 
-def _handle(label: str, colour: str, marker: str) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        color=colour,
-        marker=marker,
-        linestyle="none",
-        markersize=6.5,
-        markeredgecolor="white",
-        label=label,
-    )
+def _handle(label: str, colour: str, marker: str, **style: Any) -> Line2D:
+    filled = {"markersize": 6.5, "markeredgecolor": "white"}
+    return Line2D([], [], color=colour, marker=marker, linestyle="none", label=label, **(style or filled))
 
 
 def _label(

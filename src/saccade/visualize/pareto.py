@@ -54,6 +54,7 @@ _FAMILIES = {
     "mvit": "MViT",
     "mvitv2": "MViT",
     "maskfeat": "MaskFeat",
+    "tsm": "TSM",
 }
 
 
