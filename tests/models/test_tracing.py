@@ -14,6 +14,7 @@ from saccade.models import create_model
 MODELS: dict[str, dict[str, Any]] = {
     "x3d_xs": {"gamma_w": 0.5, "gamma_d": 1},
     "vov3d_m": {"inner_channels": 16, "depths": (1, 1, 1, 1), "num_conv": 2},
+    "tsm_efficientnet_lite0": {"width": 0.25},
     "rubiksnet_tiny": {"depths": (1, 1, 1, 1), "width": 24},
 }
 

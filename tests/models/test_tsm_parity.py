@@ -19,6 +19,8 @@ from saccade.errors import WeightsError
 from saccade.models import create_model
 from saccade.models.pretrained import find_file, pretrained_weights
 
+slow = pytest.mark.slow
+
 LITE_ENDS = {0: "stage1", 2: "stage2", 4: "stage3", 7: "stage4", 10: "stage5", 14: "stage6", 15: "stage7"}
 LITE = Case(
     "efficientnet_lite0",
@@ -32,35 +34,72 @@ LITE = Case(
 )
 
 
-@pytest.mark.parametrize("run", ["small", "train_small"])
-@pytest.mark.parametrize("case", [LITE], ids=str)
+MOBILE_ENDS = {1: 1, 3: 2, 6: 3, 10: 4, 13: 5, 16: 6, 17: 7}
+MOBILE = Case(
+    "mobilenetv2",
+    "tsm_mobilenetv2",
+    20,
+    modules={
+        "features.0.0": "stem.conv",
+        **{f"features.{index}": f"stage{stage}" for index, stage in MOBILE_ENDS.items()},
+        "features.18.0": "head.conv",
+    },
+)
+RESNET = Case(
+    "tsm_resnet50",
+    "tsm_resnet50",
+    20,
+    modules={
+        "base_model.conv1": "stem.conv",
+        **{f"base_model.layer{stage}": f"res{stage + 1}" for stage in (1, 2, 3, 4)},
+    },
+)
+RUNS = [
+    (LITE, "small"),
+    (MOBILE, "small"),
+    (RESNET, "small"),
+    pytest.param(LITE, "train_small", marks=slow),
+    pytest.param(MOBILE, "train_small", marks=slow),
+    pytest.param(RESNET, "train_small", marks=slow),
+]
+
+
+@pytest.mark.parametrize(("case", "run"), RUNS, ids=str)
 def test_run(case: Case, run: str) -> None:
     """Logits to 1e-9; statistics of the stages; the gradient of every parameter and of the input to 1e-8;
     in the training run also the running statistics after one step.
 
-    A clip of one frame: an image, on which no shift has an effect but of zeros, so there is none.
+    EfficientNet-Lite (EfficientNet-Lite-PyTorch) and MobileNetV2 (torchvision) are recorded on images, clips
+    of one frame without a shift; TSM-ResNet50 (torchvision and TSM's wrapper) on clips (B, T, 3, H, W).
     """
-    model, report = Case(case.recording, case.model, case.num_classes, {"shift_place": "none"}).build()
+    recorded = case.run(run)
+    images = len(recorded["input_shape"]) == 4
+    plain = {"shift_place": "none"} if images else {}
+    model, report = Case(case.recording, case.model, case.num_classes, plain).build()
     model.train(run.startswith("train"))
-    recorded, before = case.run(run), {k: v.clone() for k, v in model.state_dict().items()}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     outputs = record_outputs(model, list(case.modules.values()))
     x = torch.from_numpy(rule.input_clip(case.recording, recorded["input_shape"])).requires_grad_()
-    logits = model(x.unsqueeze(2))
+    logits = model(x.unsqueeze(2) if images else x.transpose(1, 2))
     assert_close(logits, recorded["logits"], rtol=1e-9, atol=1e-11)
     stages = {stage["module"]: stage for stage in recorded["stages"]}
     for theirs, ours in case.modules.items():
-        assert_statistics(outputs[ours].squeeze(2), stages[theirs], rtol=1e-9)
+        assert_statistics(outputs[ours].transpose(1, 2).flatten(0, 1), stages[theirs], rtol=1e-9)
     check_gradients(case, model, report.mapped, x, logits, recorded)
     if run.startswith("train"):
         check_running_statistics(report.mapped, before, model.state_dict(), recorded)
 
 
-@pytest.mark.parametrize("case", [LITE], ids=str)
-def test_every_tensor_is_mapped(case: Case) -> None:
+@pytest.mark.parametrize(
+    ("case", "name"), [(LITE, "EfficientNet-PyTorch"), (MOBILE, "torchvision"), (RESNET, "TSM")], ids=str
+)
+def test_every_tensor_is_mapped(case: Case, name: str) -> None:
     model, report = case.build()
-    assert sorted(report.mapped) == sorted(name for name, _ in rule.load(case.recording)["state_dict"])
+    assert report.format == name
+    assert sorted(report.mapped) == sorted(theirs for theirs, _ in rule.load(case.recording)["state_dict"])
     assert set(report.mapped.values()) == set(model.state_dict())
     assert not report.left_out
+    assert not report.notes
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -240,6 +240,8 @@ TINY: dict[str, tuple[str, dict[str, int | float | str]]] = {
     "x3d": ("x2d", {"gamma_w": 0.3, "head_width": 16}),
     "vov3d": ("vov3d_m", {"inner_channels": 4, "depths": "1,1,1,1", "num_conv": 1, "head_width": 16}),
     "rubiksnet": ("rubiksnet_tiny", {"width": 8, "depths": "1,1,1,1"}),
+    "tsm_efficientnet_lite0": ("tsm_efficientnet_lite0", {"width": 0.25}),
+    "tsm_resnet50": ("tsm_resnet50", {"width": 8, "depths": "1,1,1,1"}),
     "rubiksnet_aq": ("rubiksnet_tiny_aq", {"width": 8, "depths": "1,1,1,1"}),
 }
 
@@ -266,7 +268,8 @@ def shrunk(config: TrainConfig, tmp_path: Path) -> TrainConfig:
     """The recipe with a tiny model and tiny clips, for a single step."""
     tiny, overrides = tiny_model(config.model.name)
     model = replace(config.model, name=tiny, overrides=overrides)
-    if config.recipe.endswith(("_finetune", "_linear_probe")) or config.model.freeze:
+    from_weights = config.model.freeze or config.model.backbone_lr < 1
+    if config.recipe.endswith(("_finetune", "_linear_probe")) or from_weights:
         save_weights(create_model(tiny, 400, **overrides), tmp_path / "start.safetensors")
         model = replace(model, weights=str(tmp_path / "start.safetensors"))
     if "--model.image-weights" in (RECIPES[config.recipe].__doc__ or ""):

@@ -22,6 +22,7 @@ TINY = {
     "vov3d_m": {"inner_channels": 8, "depths": (1, 1, 1, 1), "num_conv": 2, "head_width": 16},
     "rubiksnet_tiny": {"width": 8, "depths": (1, 1, 1, 1)},
     "rubiksnet_tiny_aq": {"width": 8, "depths": (1, 1, 1, 1)},
+    "tsm_efficientnet_lite0": {"width": 0.25},
 }
 
 
@@ -104,9 +105,9 @@ def test_maps_match_the_naive_formula(name: str, stage: int):
     handle.remove()
     np.testing.assert_allclose(found.logits, logits.detach().numpy(), rtol=1e-6)
     for label, maps in enumerate(found.maps):
-        if stage == -1 and name.startswith("rubiks"):  # after norm and ReLU the head is linear
+        if stage == -1 and name.startswith(("rubiks", "tsm")):  # then the head is linear
             head: Any = model.head
-            features = head.norm(outputs[0])[0].relu()
+            features = head.activate(outputs[0])[0]
             gradient = head.classifier.weight[label][:, None, None, None] / features[0].numel()
             gradient = gradient.expand_as(features)
         else:

@@ -76,8 +76,8 @@ def _parser() -> Parser:
     parser = Parser(
         prog="saccade convert",
         description="Convert a checkpoint of another code base to safetensors.\n"
-        "Reads PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, VoV3D, RubiksNet and\n"
-        "VideoTransformer-pytorch; with --from-image also image models (timm, Hugging Face, MAE).",
+        "Reads PySlowFast, PyTorchVideo, X3D-Multigrid, MMAction2, VoV3D, RubiksNet, TSM\n"
+        "and VideoTransformer-pytorch; with --from-image also image models (timm, Hugging Face, MAE).",
     )
     parser.add_argument("checkpoint", help="file to read")
     parser.add_argument("out", help="file to write, .safetensors")

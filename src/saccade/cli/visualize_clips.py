@@ -143,7 +143,7 @@ def add_gradcam(kinds: Any) -> None:
         "gradcam",
         _gradcam,
         "Grad-CAM of a convolutional model",
-        "Draw Grad-CAM of X3D, VoV3D or RubiksNet over the frames of a clip, as a sheet\n"
+        "Draw Grad-CAM of X3D, VoV3D, RubiksNet or TSM over the frames of a clip, as a sheet\n"
         "(NAME.gradcam.png) and a video (NAME.gradcam.mp4).",
     )
     _add_clip_flags(parser)

@@ -8,7 +8,7 @@ entry point of the group ``saccade.recipes`` makes known by name.
 
 from __future__ import annotations
 
-from saccade.recipes import distill, kinetics, maskfeat, mvit, rubiksnet, timesformer, vivit, vov3d
+from saccade.recipes import distill, kinetics, maskfeat, mvit, rubiksnet, timesformer, tsm, vivit, vov3d
 from saccade.recipes._registry import (
     RECIPES,
     Recipe,
@@ -46,11 +46,13 @@ _SMALL = (
     rubiksnet.rubiksnet_tiny_motion,
     rubiksnet.rubiksnet_tiny_aq_motion,
     rubiksnet.rubiksnet_tiny_ucf10,
+    tsm.tsm_motion,
     timesformer.timesformer_motion,
     timesformer.timesformer_ucf10,
     *maskfeat.SMALL,
 )
 _OWN_CLIPS = (
+    tsm.tsm_efficientnet_lite0_finetune,
     x3d_m_finetune,
     x3d_m_linear_probe,
     rubiksnet.rubiksnet_tiny_finetune,
@@ -65,6 +67,7 @@ _PUBLISHED = (
     x3d_xl_ava,
     *vov3d.PUBLISHED,
     *rubiksnet.PUBLISHED,
+    *tsm.PUBLISHED,
     *timesformer.PUBLISHED,
     *vivit.PUBLISHED,
     *mvit.PUBLISHED,

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade.errors import UsageError
-from saccade.models import X3D, RubiksNet, VideoModel, VoV3D
+from saccade.models import TSM, X3D, RubiksNet, VideoModel, VoV3D
 
-_CONVOLUTIONAL = (X3D, VoV3D, RubiksNet)
+_CONVOLUTIONAL = (X3D, VoV3D, RubiksNet, TSM)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +57,8 @@ def grad_cam(
         clip: (1, 3, T, H, W), normalised, on the model's device.
         labels: classes; None: the class with the highest score.
         stage: index into ``model.stages()`` of the stage whose features are used; -1 is the last, the
-            coarsest and most class-specific. For the last stage of a RubiksNet, the norm and ReLU that
-            follow it are applied first.
+            coarsest and most class-specific. For the last stage of a RubiksNet or TSM, what its head does
+            before it pools is applied first.
 
     Raises:
         UsageError: the model is not convolutional or is a detection model, or no such stage or class.
@@ -81,8 +81,8 @@ def _class_maps(model: VideoModel, clip: Tensor, labels: Sequence[int] | None, s
             features = part(features)
         scores = model(clip)[0]
         logits = scores.mean(-1) if scores.ndim == 2 else scores
-        activated = stage == len(stages) - 1 and isinstance(model, RubiksNet)
-        if isinstance(model, RubiksNet) and activated:
+        activated = stage == len(stages) - 1 and isinstance(model, (RubiksNet, TSM))
+        if isinstance(model, (RubiksNet, TSM)) and activated:
             features = model.head.activate(features)
     features = features.detach().requires_grad_()
     chosen = tuple(labels) if labels is not None else (int(logits.argmax()),)
@@ -115,7 +115,7 @@ def _scores(model: VideoModel, x: Tensor, *, activated: bool) -> Tensor:
     """Logits (num_classes,) from the output of the last stage."""
     if isinstance(model, (X3D, VoV3D)):
         return model.head.window_logits(x).flatten(1, 3).mean(1)[0]
-    assert isinstance(model, RubiksNet)
+    assert isinstance(model, (RubiksNet, TSM))
     logits: Tensor = (model.head.classify(x) if activated else model.head(x))[0]
     return logits.mean(-1) if logits.ndim == 2 else logits
 

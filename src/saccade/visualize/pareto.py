@@ -49,6 +49,7 @@ _FAMILIES = {
     "x3d": "X3D",
     "vov3d": "VoV3D",
     "rubiksnet": "RubiksNet",
+    "tsm": "TSM",
     "timesformer": "TimeSformer",
     "vivit": "ViViT",
     "mvit": "MViT",
