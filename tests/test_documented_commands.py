@@ -51,9 +51,10 @@ EVERY = sorted({(command, page.name) for page in PAGES for command in commands(p
 
 @pytest.fixture
 def parse_only(monkeypatch):
-    """Commands stop once argparse has understood their arguments."""
+    """Commands stop once argparse has understood their arguments; packages with weights are not needed."""
     parse = argparse.ArgumentParser.parse_args
     monkeypatch.setattr("saccade.cli._import_plugins", lambda files: None)
+    monkeypatch.setattr("saccade.training.validate.find_file", lambda name, weights: None)
 
     def understood(self, *args, **kwargs):
         parse(self, *args, **kwargs)

@@ -49,7 +49,6 @@ _FAMILIES = {
     "x3d": "X3D",
     "vov3d": "VoV3D",
     "rubiksnet": "RubiksNet",
-    "tsm": "TSM",
     "timesformer": "TimeSformer",
     "vivit": "ViViT",
     "mvit": "MViT",
