@@ -26,12 +26,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_table_of_streams(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "x3d_xs", "--causal"]) == 0
     title, row, *_ = capsys.readouterr().out.splitlines()
-    assert title.split()[-7:-5] == ["field", "delay"]
+    assert title.split()[-6:-4] == ["field", "delay"]
     assert row.split()[-4:-2] == ["57", "0"]
     assert main(["models", "x3d_xs", "--causal", "--json"]) == 0
     (record,) = json.loads(capsys.readouterr().out)
     assert (record["receptive_field"], record["delay"]) == (57, 0)
-    assert record["gmacs_step"] == pytest.approx(record["gmacs"] / 4, rel=0.01)
+    assert record["gmacs_step"] == pytest.approx(record["gmacs"] / 4, rel=0.02)
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
