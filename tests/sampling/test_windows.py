@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from saccade.clip import ClipSpec
 from saccade.data.types import Action, VideoDataset, VideoItem
 from saccade.errors import UsageError, WeightsError
-from saccade.evaluation import evaluate
+from saccade.evaluation import Controls, evaluate
 from saccade.sampling.temporal import frame_grid
 from saccade.sampling.windows import Blend, plan_windows
 from saccade.tasks import Localize
@@ -153,6 +153,17 @@ def test_a_network_that_strides_in_time_is_stretched(dataset: VideoDataset):
     found = evaluate(Half(), dataset, CLIP, workers=0, task="localization")["windows"]
     assert found.num_points.tolist() == [87, 10, 32]
     np.testing.assert_allclose(found.logits[:, 0], 1.5, atol=1e-6)
+
+
+def test_controls_of_localization_use_all_windows(dataset: VideoDataset):
+    controls = Controls(num_seeds=1)
+    result = evaluate(InTime(0), dataset, CLIP, workers=0, controls=controls, task="localization")[
+        "windows"
+    ]  # it looks at single frames
+    found = {each.name: each for each in result.time_use.controls}
+    assert result.time_use.figure == result.score
+    assert (found["shuffle"].worth, found["reverse"].worth) == (0.0, 0.0)
+    assert result.time_use.figure_name == result.score_name
 
 
 def test_shuffled_frames_give_their_scores_back_to_where_they_belong(dataset: VideoDataset):
