@@ -19,6 +19,7 @@ from PIL import Image
 
 from saccade.errors import UsageError, VideoError
 from saccade.video import VideoReader, index, open_video, pyav, write_video
+from saccade.video.source import videos_at
 
 MakeFile = Callable[[str], MadeFile]
 FRAMES = np.stack([painted(i) for i in range(12)])
@@ -127,6 +128,25 @@ def test_urls_that_cannot_be_read(memory_url: str, url: str, cause: str) -> None
         open_video(url)
     assert caught.value.path == url
     assert caught.value.cause.startswith(cause)
+
+
+def test_folders_and_globs_of_urls(memory_url: str) -> None:
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    for name in ("a/b.MKV", "a/.c.mp4", "note.txt", "z.mp4"):
+        files.pipe(f"/archive/{name}", b"0")
+    everything = [f"memory:///archive/{name}" for name in ("a/b.MKV", "clip.mp4", "z.mp4")]
+    assert videos_at("memory://archive/") == videos_at("memory://archive") == everything
+    assert videos_at("memory://archive/*.mp4") == everything[1:]
+    for url in (memory_url, "memory://archive/none.mp4", "https://host/?v=1*", "rtsp://host/x"):
+        assert videos_at(url) == [url]
+    for url in ("memory://archive/*.avi", "memory://archive/none/"):
+        with pytest.raises(VideoError) as caught:
+            videos_at(url)
+        assert caught.value.path == url
+    with open_video(everything[1]) as one, open_video(memory_url) as other:
+        assert len(one) == len(other)
 
 
 def test_a_url_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -350,7 +350,7 @@ def dataset_from_flags(
 
 
 def find_videos(patterns: Sequence[str]) -> list[str]:
-    """The videos of files, folders, globs and URLs, without duplicates.
+    """The videos of files, folders, globs and URLs (of those too), without duplicates.
 
     Folders are searched recursively for video files and folders of frames. Files that do not exist stay in
     the list; reading them fails later.
@@ -360,7 +360,7 @@ def find_videos(patterns: Sequence[str]) -> list[str]:
     """
     from glob import glob, has_magic
 
-    from saccade.video.source import is_url
+    from saccade.video.source import is_url, videos_at
 
     found: dict[str, str] = {}
     for pattern in patterns:
@@ -368,7 +368,7 @@ def find_videos(patterns: Sequence[str]) -> list[str]:
             raise UsageError("VIDEO: the path is empty")
         path = Path(pattern)
         if is_url(pattern):
-            found.setdefault(pattern, pattern)
+            found.update((url, url) for url in videos_at(pattern))
             continue
         if has_magic(pattern) and not os.path.lexists(path):
             videos = _videos_among(pattern, sorted(glob(pattern, recursive=True)))

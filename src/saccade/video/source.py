@@ -9,7 +9,8 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeAlias
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 
 from saccade.errors import UsageError, VideoError
+from saccade.video.folders import is_video_name
 
 VideoInput: TypeAlias = (
     str
@@ -216,7 +218,43 @@ def _copy(file: Any, name: str) -> Source:
     return source
 
 
+def videos_at(url: str) -> list[str]:
+    """The URLs of the videos in the folder, at any depth, or of the glob that ``url`` names, sorted; of one
+    file ``url`` itself, which need not exist.
+
+    Raises:
+        VideoError: there are none, or they cannot be listed.
+        UsageError: a package is not installed.
+    """
+    path = url.split("://", 1)[-1]
+    is_glob = any(sign in path for sign in "*?[")
+    kept = ("http", "file:", *_LIVE)  # nothing can be listed there
+    if url.lower().startswith(kept) or "::" in url or (is_video_name(path) and not is_glob):
+        return [url]
+    with _remote(url, url) as (filesystem, place):
+        if is_glob:
+            found = filesystem.glob(place)
+        elif path.endswith("/") or filesystem.isdir(place):
+            found = filesystem.find(place)
+        else:
+            return [url]
+        videos = [name for name in found if is_video_name(name.rpartition("/")[2]) and "/." not in name]
+        if not videos:
+            raise VideoError(url, "no video matches" if is_glob else "contains no videos")
+        return sorted(filesystem.unstrip_protocol(name) for name in videos)
+
+
 def _download(url: str, name: str) -> Source:
+    with _remote(url, name) as (filesystem, path):
+        if not url.lower().startswith("http") and filesystem.isdir(path):
+            raise VideoError(name, "is a folder; give the URL of one file")
+        with filesystem.open(path, "rb") as file:
+            return _checked_size(_copy(file, name))
+
+
+@contextmanager
+def _remote(url: str, name: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL and the path in it; errors in the context become those of `find_source`."""
     scheme = re.split(":+", url)[0].lower()
     if scheme in _LIVE:
         raise VideoError(name, "is a live stream, which is not read; record it to a file first")
@@ -228,11 +266,7 @@ def _download(url: str, name: str) -> Source:
             f"{name}: URLs are read through fsspec, which is not installed: {install}"
         ) from error
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        if not scheme.startswith("http") and filesystem.isdir(path):
-            raise VideoError(name, "is a folder; give the URL of one file")
-        with filesystem.open(path, "rb") as file:
-            return _checked_size(_copy(file, name))
+        yield fsspec.core.url_to_fs(url)
     except VideoError:
         raise
     except ImportError as error:
