@@ -244,7 +244,7 @@ def picture(rows: Sequence[Mapping[str, object]], *, title: str = "") -> Figure:
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
         counts = sorted({int(str(row["clips_a_class"])) for row in rows})
-        for method, (colour, label) in METHODS.items():
+        for place, (method, (colour, label)) in enumerate(METHODS.items()):
             points = []
             for count in counts:
                 found = [
@@ -254,7 +254,8 @@ def picture(rows: Sequence[Mapping[str, object]], *, title: str = "") -> Figure:
                     top1, error = (
                         fmean(float(str(row[key])) for row in found) for key in ("top1", "standard_error")
                     )
-                    points.append((count, top1, error))
+                    beside = 1.02 ** (place - len(METHODS) / 2)  # error bars beside each other
+                    points.append((count * beside, top1, error))
             if points:
                 x, y, errors = zip(*points, strict=True)
                 axes.errorbar(x, y, errors, marker="o", markersize=4, capsize=2, color=colour, label=label)

@@ -487,6 +487,7 @@ def test_two_processes_train_as_one(
     ("flags", "error", "match"),
     [
         (("--teacher", "nowhere"), UsageError, r"^teacher: nowhere: no such run folder"),
+        (("--teacher", "x3d_xs"), UsageError, r"^teacher: x3d_xs: no weights of images"),
         (("--unlabelled", "nowhere"), UsageError, r"nowhere"),
         (("--unlabelled", "LOOSE", "--distill.pseudo-labels", "off"), ConfigError, r"^unlabelled: "),
         (

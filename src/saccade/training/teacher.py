@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from saccade.clip import ClipSpec
 from saccade.data.classnames import LabelFinder
-from saccade.errors import ConfigError, SaccadeError
+from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.evaluation.features import logits_and_features
 from saccade.inference.loading import LoadedModel, load_for_inference
 from saccade.models import contract, create_model, list_models, model_info
@@ -64,7 +64,7 @@ class Teacher:
         except SaccadeError as error:
             raise type(error)(f"teacher: {error}") from error
         self.model = self.loaded.model.eval().requires_grad_(False)
-        if self.loaded.class_names and self.loaded.task != config.task:
+        if self.loaded.task != config.task:
             raise ConfigError(
                 f"teacher: {config.teacher} was trained for task {self.loaded.task}, this run is of task "
                 f"{config.task}; give a teacher of the same task"
@@ -137,6 +137,8 @@ def _load(config: TrainConfig, device: torch.device) -> LoadedModel:
     source = config.teacher
     if Path(source).exists() or source not in list_models():
         return load_for_inference(source, device=device)
+    if not model_info(source).pretrained:
+        raise UsageError(f"{source}: no weights of images are known for this model; give a run folder of it")
     model = create_model(source, 0, pretrained=IMAGENET, **IMAGES)
     info = model_info(source)
     return LoadedModel(
@@ -147,6 +149,7 @@ def _load(config: TrainConfig, device: torch.device) -> LoadedModel:
         name=source,
         origin=source,
         device=device,
+        task=config.task,
         metadata={"licence": pretrained_weights(source, IMAGENET).licence},
     )
 
