@@ -41,7 +41,8 @@ LEVELS = {
     "training": 9,
     "recipes": 10,
     "expansion": 10,
-    "cli": 11,
+    "fit": 11,
+    "cli": 12,
 }
 
 

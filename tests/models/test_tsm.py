@@ -125,17 +125,16 @@ def test_warm_up_ends_as_the_exact_shift() -> None:
     load_weights(model, tsm.state_dict(), strict=False)
     plain = small("tsm_efficientnet_lite0", shift_place="none")
     model.on_train_progress(0.0)
-    assert not model.in_final_form()
+    assert model.in_final_form()  # each blend is a network of its own: the best may be an early one
     torch.testing.assert_close(model(x), plain(x))
     model.on_train_progress(0.25)
     assert {float(shift.blend) for shift in model.shifts().values()} == {0.5}
     model.on_train_progress(0.6)
-    assert model.in_final_form()
     torch.testing.assert_close(model(x), tsm(x), rtol=0, atol=0)
     again = small("tsm_efficientnet_lite0", shift_warmup=0.5)
     load_weights(again, model.state_dict())
     again.on_train_progress(0.0)  # trained on: what is blended in stays
-    assert again.in_final_form()
+    assert {float(shift.blend) for shift in again.shifts().values()} == {1.0}
     assert model.not_averaged() == {f"{name}.blend" for name in model.shifts()}
 
 

@@ -25,6 +25,7 @@ from saccade.errors import SaccadeError, TrainingError, UsageError, VideoError, 
 COMMANDS = {
     "quickstart": "train, test and predict on synthetic clips, end to end",
     "models": "list the models: parameters, GMACs, clip, published accuracy, latency",
+    "fit": "train a classifier on your clips: checks, chooses, trains, tests, without a question",
     "train": "train, fine-tune or resume a model from a recipe",
     "expand": "search a network for a data set and a budget by expanding X2D",
     "test": "measure the accuracy of a run or checkpoint under a named protocol",

@@ -33,8 +33,8 @@ Train, fine-tune or resume a model from a recipe.
   --overwrite   replace the run in that folder
   --folds K     cross-validation: K runs in DIR/fold1 ..., each tested on clips of sources that it never saw;
                 --resume continues with the fold that was stopped
-  --dry-run     print and draw the plan of the run without reading clips, then exit. Optional: --num-clips N
-                instead of --data, --devices N, --picture FILE.png
+  --dry-run     print and draw the plan of the run without reading clips, and about how long it takes here,
+                then exit. Optional: --num-clips N instead of --data, --devices N, --picture FILE.png
 
 saccade train RECIPE --help describes the recipe and lists all fields with their values. Booleans are set with
 --flag, --no-flag or --flag true|false, options of the architecture with --model.overrides NAME VALUE ...
@@ -155,6 +155,8 @@ def _show_plan(config: TrainConfig, options: Namespace) -> int:
             f"{shape.crop} pixels, {timetable.epochs:g} epochs of {timetable.clips_per_epoch} clips; "
             "all batches have the same shape (--multigrid off)"
         )
+        if not options.num_clips:
+            print(_time_text(config, timetable.total_steps * shape.batch_size / num_devices))
         return 0
     from saccade.training.multigrid.show import plan_text
 
@@ -162,6 +164,22 @@ def _show_plan(config: TrainConfig, options: Namespace) -> int:
     draw_plan(timetable, Path(path))
     print(f"chart: {path}")
     return 0
+
+
+def _time_text(config: TrainConfig, num_clips: float) -> str:
+    """How long the steps of a run take on this machine, measured on random clips."""
+    from saccade.training.reporting import format_seconds
+    from saccade.training.timing import clip_seconds
+
+    if config.minutes:
+        return f"{config.minutes:g} minutes: the schedule is shortened to what fits into them"
+    measured = clip_seconds(config, seconds=1.0)
+    if not measured.is_known:
+        return "the time could not be measured on this machine"
+    return (
+        f"about {format_seconds(num_clips * measured.train)} on this machine "
+        f"({1 / measured.train:.3g} clips a second, measured without decoding and validation)"
+    )
 
 
 def _num_clips(config: TrainConfig) -> int:

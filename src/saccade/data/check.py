@@ -24,7 +24,7 @@ from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
 from saccade.sampling.timing import FrameTimes
-from saccade.video import Backend
+from saccade.video import Backend, VideoReader
 from saccade.video.damage import DamagedSpan, damaged_spans
 from saccade.video.folders import is_video_name
 
@@ -287,6 +287,7 @@ def check_data(
     temporal_rule: str = "saccade",
     workers: int | None = None,
     backend: Backend = "auto",
+    decode: bool = True,
     progress: Progress | None = None,
 ) -> CheckReport:
     """Decode every frame of every video of a data set once, and report what was found.
@@ -301,6 +302,8 @@ def check_data(
             fewer frames than the clip.
         workers: processes; None takes one per available CPU, 0 reads in this process.
         backend: what decodes, see `saccade.open_video`.
+        decode: False: open the files only, which tells length, size and duplicates, but neither damage nor
+            files that look alike.
         progress: called with (files read, files in all).
 
     Raises:
@@ -319,7 +322,7 @@ def check_data(
     facts: list[FileFacts] = []
     progress = progress or ignore
     progress(0, len(wanted))
-    for file in _examine_all(wanted, processes, backend):
+    for file in _examine_all(wanted, processes, backend, decode):
         facts.append(file)
         progress(len(facts), len(wanted))
     facts.sort(key=lambda file: order[file.path, file.start, file.end])
@@ -377,14 +380,16 @@ def _loose_videos(place: Path) -> list[str]:
     return sorted(str(path) for path in place.iterdir() if is_video_name(path.name) and path.is_file())
 
 
-def _examine_all(files: list[FileFacts], workers: int, backend: Backend = "auto") -> Iterator[FileFacts]:
+def _examine_all(
+    files: list[FileFacts], workers: int, backend: Backend = "auto", decode: bool = True
+) -> Iterator[FileFacts]:
     """The facts of all files, in the order they come."""
     if workers < 2 or len(files) < 4:
-        yield from (examine(file, backend) for file in files)
+        yield from (examine(file, backend, decode) for file in files)
         return
     broken: list[FileFacts] = []
     with process_pool(min(workers, len(files))) as pool:
-        futures = {pool.submit(examine, file, backend): file for file in files}
+        futures = {pool.submit(examine, file, backend, decode): file for file in files}
         try:
             for future in as_completed(futures):
                 try:
@@ -394,15 +399,15 @@ def _examine_all(files: list[FileFacts], workers: int, backend: Backend = "auto"
         except BaseException:  # a signal: wait for no file that is being decoded
             end_processes(pool)
             raise
-    yield from _examine_one_by_one(broken, backend)
+    yield from _examine_one_by_one(broken, backend, decode)
 
 
-def _examine_one_by_one(files: list[FileFacts], backend: Backend) -> Iterator[FileFacts]:
+def _examine_one_by_one(files: list[FileFacts], backend: Backend, decode: bool) -> Iterator[FileFacts]:
     """One file at a time, as one of them crashes its process."""
     pool = process_pool(1)
     for file in files:
         try:
-            yield pool.submit(examine, file, backend).result()
+            yield pool.submit(examine, file, backend, decode).result()
         except BrokenProcessPool:
             yield replace(file, cause="the decoder crashed")
             pool.shutdown()
@@ -410,8 +415,8 @@ def _examine_one_by_one(files: list[FileFacts], backend: Backend) -> Iterator[Fi
     pool.shutdown()
 
 
-def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
-    """Read all of one file; an error becomes its ``cause``."""
+def examine(file: FileFacts, backend: Backend = "auto", decode: bool = True) -> FileFacts:
+    """Read all of one file, or without ``decode`` open it; an error becomes its ``cause``."""
     from saccade.video import open_video
 
     try:
@@ -421,19 +426,8 @@ def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
             length = len(video)
             if length == 0:
                 return replace(file, cause="no frames")
-            wanted = {0, length // 2, length - 1}
-            looks = {}
-            undecodable: dict[int, str] = {}
-            for start in range(0, length, _BLOCK):
-                block, failed = video.try_frames(range(start, min(start + _BLOCK, length)))
-                frames = block.numpy()
-                undecodable |= failed
-                looks.update(
-                    {t: _look(frames[t - start]) for t in wanted if start <= t < start + len(frames)}
-                )
-            look = b"".join(looks[t] for t in (0, length // 2, length - 1))
+            look, damage = _decoded(video) if decode else (b"", ())
             timing = FrameTimes.of(video)
-            damage = tuple(damaged_spans(video, undecodable))
         with open_video(file.path, backend) as video:  # cheap; for the size before the resize
             size = video.size
         found = replace(
@@ -456,6 +450,21 @@ def examine(file: FileFacts, backend: Backend = "auto") -> FileFacts:
         return replace(found, look=look.hex())
     except (SaccadeError, OSError) as error:
         return replace(file, cause=getattr(error, "cause", None) or str(error))
+
+
+def _decoded(video: VideoReader) -> tuple[bytes, tuple[DamagedSpan, ...]]:
+    """Decode every frame: the look of the first, middle and last, and what is damaged."""
+    length = len(video)
+    wanted = {0, length // 2, length - 1}
+    looks = {}
+    undecodable: dict[int, str] = {}
+    for start in range(0, length, _BLOCK):
+        block, failed = video.try_frames(range(start, min(start + _BLOCK, length)))
+        frames = block.numpy()
+        undecodable |= failed
+        looks.update({t: _look(frames[t - start]) for t in wanted if start <= t < start + len(frames)})
+    look = b"".join(looks[t] for t in (0, length // 2, length - 1))
+    return look, tuple(damaged_spans(video, undecodable))
 
 
 def _look(frame: np.ndarray) -> bytes:

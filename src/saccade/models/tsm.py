@@ -306,9 +306,6 @@ class TSM(VideoModel):
         for _, blend in self._blends():
             blend.clamp_(min=min(1.0, fraction / self.config.shift_warmup))
 
-    def in_final_form(self) -> bool:
-        return all(bool(blend == 1) for _, blend in self._blends())
-
     def _blends(self) -> list[tuple[str, Tensor]]:
         blends = [(name, getattr(module, "blend", None)) for name, module in self.shifts().items()]
         return [(name, blend) for name, blend in blends if isinstance(blend, Tensor)]

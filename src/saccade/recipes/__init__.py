@@ -21,7 +21,7 @@ from saccade.recipes._registry import (
 from saccade.recipes.ava import x3d_m_ava, x3d_xl_ava
 from saccade.recipes.charades import x3d_m_charades, x3d_m_charades_loc, x3d_xl_charades
 from saccade.recipes.expansion import x2d_expand
-from saccade.recipes.finetune import x3d_m_finetune, x3d_m_linear_probe
+from saccade.recipes.finetune import tsm_finetune, x3d_m_finetune, x3d_m_linear_probe
 from saccade.recipes.motion import x3d_motion, x3d_motion_loc, x3d_motion_multilabel
 from saccade.recipes.ucf import x3d_ucf10, x3d_ucf10_strong
 
@@ -35,8 +35,8 @@ __all__ = [
     "summary",
 ]
 
+_START = (tsm_finetune, x3d_motion)
 _SMALL = (
-    x3d_motion,
     x3d_motion_multilabel,
     x3d_motion_loc,
     x3d_ucf10,
@@ -73,13 +73,14 @@ _PUBLISHED = (
     *mvit.PUBLISHED,
     *maskfeat.PUBLISHED,
 )
-for _recipe in (*_SMALL, *_OWN_CLIPS, *_PUBLISHED):
+for _recipe in (*_START, *_SMALL, *_OWN_CLIPS, *_PUBLISHED):
     register_recipe(_recipe)
 
 
 def recipe_groups() -> dict[str, list[str]]:
     """Names of all recipes by what they are for; those of files and packages come last."""
     groups = {
+        "start here (saccade fit CLIPS chooses for you)": [recipe.__name__ for recipe in _START],
         "small recipes, to run here": [recipe.__name__ for recipe in _SMALL],
         "recipes for your own clips, starting from published weights or a teacher": [
             recipe.__name__ for recipe in _OWN_CLIPS

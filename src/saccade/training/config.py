@@ -49,6 +49,9 @@ class ModelConfig:
     freeze: int = 0
     """Freeze the first N stages (the stem counts as one), batch statistics included. -1: all but the
     classifier (linear probe)."""
+    freeze_bn: bool = False
+    """Batch norms keep the statistics of the initial weights; their scales and shifts still learn unless they
+    are frozen. For fine-tuning with small batches."""
     backbone_lr: float = 1.0
     """Multiplier on the learning rate of everything but the classifier."""
     layer_decay: float = 1.0

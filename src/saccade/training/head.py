@@ -61,7 +61,7 @@ def fit_head(
         features_ND,
         labels_N,
         num_videos=num_videos,
-        class_weight=class_weights(dataset, config.class_balance),
+        class_weight=class_weights(dataset.labelled, config.class_balance),
     )
     with torch.no_grad():
         weight.copy_(found.reshape(weight.shape))

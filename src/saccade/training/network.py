@@ -28,7 +28,7 @@ from saccade.models.x3d import BASE_CROP
 from saccade.runs import describe_weights
 from saccade.tasks import get_task
 from saccade.training.config import TrainConfig
-from saccade.training.optim import freeze
+from saccade.training.optim import freeze, freeze_statistics
 
 
 def meta_model(config: TrainConfig) -> VideoModel:
@@ -139,5 +139,7 @@ def _normalisation_note(config: TrainConfig) -> list[str]:
 def place_model(config: TrainConfig, model: nn.Module, device: torch.device) -> nn.Module:
     """Freeze stages, and move the model to its device and memory format."""
     freeze(model, config.model.freeze)
+    if config.model.freeze_bn:
+        freeze_statistics(model)
     model = model.to(device)
     return model.to(memory_format=contract.memory_format(model, config.channels_last))  # type: ignore[call-overload]

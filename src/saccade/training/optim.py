@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from saccade.errors import ConfigError
 from saccade.models import contract
@@ -120,12 +121,22 @@ def freeze(model: nn.Module, num_stages: int) -> None:
         stage.requires_grad_(False)
 
 
+def freeze_statistics(model: nn.Module) -> None:
+    """Make `set_train_mode` leave all batch norms in eval mode, so that they keep their statistics."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.__dict__["keeps_statistics"] = True  # an attribute, not a module or parameter
+
+
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """Modules whose parameters are all frozen. Modules without parameters are not listed."""
+    """Modules whose parameters are all frozen, and those of `freeze_statistics`. Other modules without
+    parameters are not listed.
+    """
     return [
         module
         for module in model.modules()
-        if any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters())
+        if getattr(module, "keeps_statistics", False)
+        or (any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters()))
     ]
 
 
