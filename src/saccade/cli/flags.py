@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from saccade.cli.fields import CAUSAL, OVERRIDES, take_overrides
+from saccade.cli.fields import OVERRIDES, take_overrides
 from saccade.errors import UsageError
 
 if TYPE_CHECKING:
@@ -237,10 +237,8 @@ def add_overrides(parser: Any) -> None:
         dest="overrides",
         nargs="+",
         metavar="NAME VALUE",
-        help="options of the architecture, e.g. gamma_w 0.5 localization true, or a JSON object",
+        help="options of the architecture, e.g. gamma_w 0.5, or JSON; --causal is short for causal=true",
     )
-    # `take_overrides` takes it; it is here for the help
-    parser.add_argument(CAUSAL, action="store_true", help="short for --model.overrides causal=true: streams")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

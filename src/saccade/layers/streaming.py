@@ -74,6 +74,8 @@ class FrameMemory:
         """The mean of ``value`` (B, M) and those of up to ``num_frames`` - 1 frames before, as many as there
         are.
         """
+        if num_frames == 1:
+            return value
         begin = sum(each.shape[1] for each in self._values)
         self._values.append(value)
         self._num_frames = num_frames

@@ -178,9 +178,7 @@ class TSMStem(nn.Module):
         if not self.pool:
             return _norm_relu6(x, self.norm)
         x = norm_act(x, self.norm, "relu")
-        if x.ndim == 4:
-            return F.max_pool2d(x, 3, 2, 1)
-        return F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
+        return F.max_pool2d(x, 3, 2, 1) if x.ndim == 4 else F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
 
 
 class TSMHead(nn.Module):
@@ -225,19 +223,15 @@ class TSMHead(nn.Module):
 
     def classify(self, x: Tensor) -> Tensor:
         """The head after `activate`."""
-        if x.ndim == 4:
-            features = x.mean((2, 3))
-            if not self.localization and self.last_frames > 1:
-                features = streaming.memory().window_mean(features, self.last_frames)
-            frame_logits: Tensor = self.classifier(features)
-            return frame_logits
-        frames = x.mean((3, 4))
-        if self.last_frames and not self.localization:
-            frames = frames[:, :, -self.last_frames :]
+        frames = x.mean((-2, -1))
         if self.localization:
-            logits: Tensor = self.classifier(self.dropout(frames.transpose(1, 2)))
-            return logits.transpose(1, 2)
-        logits = self.classifier(self.dropout(frames.mean(2)))
+            logits: Tensor = self.classifier(self.dropout(frames.transpose(1, -1)))
+            return logits.transpose(1, -1)
+        if x.ndim == 4:
+            mean = streaming.memory().window_mean(frames, self.last_frames)
+        else:
+            mean = frames[:, :, -self.last_frames :].mean(2)  # -0: all
+        logits = self.classifier(self.dropout(mean))
         return logits
 
 
