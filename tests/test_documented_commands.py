@@ -89,6 +89,7 @@ SMALL = {
     "data preview": "--workers 0 --clip.num-frames 4 --clip.crop 32 --clip.short-side 32 "
     "--augment.short-side 32 36 --augment.crop 32 --batch-size 2",
     "data check": "--workers 1",
+    "fit": "--minutes 0.1 --threads 1",
     "test": "--workers 0",
     "predict": "--workers 0",
 }
@@ -114,17 +115,16 @@ def workspace(tmp_path_factory) -> Path:
     return folder
 
 
-def block_after(page: str, heading: str) -> list[str]:
-    """The commands of the first block below a heading."""
+def blocks_after(page: str, heading: str) -> list[list[str]]:
+    """The commands of the blocks below a heading."""
     text = (ROOT / page).read_text(encoding="utf-8")
     text = text[text.index(f"## {heading}\n") :]
-    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)[:1]
-    return [line for line in block.splitlines() if line.strip()]
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [[line for line in block.splitlines() if line.strip()] for block in blocks]
 
 
-def test_the_readme_s_own_clips_run(workspace, monkeypatch):
-    monkeypatch.chdir(workspace)
-    for line in block_after("README.md", "Your own clips"):
+def run_lines(lines: list[str]) -> None:
+    for line in lines:
         words = shlex.split(line, comments=True)
         if words[0] == "saccade":
             name = " ".join(words[1:3]) if words[1] == "data" else words[1]
@@ -132,8 +132,25 @@ def test_the_readme_s_own_clips_run(workspace, monkeypatch):
         else:
             assert words[:2] == ["python", "-c"]
             exec(words[2])
-    for name in ("batch.png", "out.jsonl", "runs/x3d_m_finetune/report.html", "runs/x3d_m_finetune/test"):
-        assert (workspace / name).exists(), name
+
+
+def test_the_readme_s_own_clips_run(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    run_lines(blocks_after("README.md", "Your own clips")[0])
+    assert (workspace / "runs/fit-clips/report.html").exists()
+
+
+def test_the_readme_s_own_choices_run(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    if not (workspace / "runs/fit-clips").exists():
+        run_lines(["saccade train x3d_motion --data clips --out runs/fit-clips"])
+    run_lines(blocks_after("README.md", "Your own clips")[1])
+    for name in (
+        "runs/x3d_m_finetune/report.html",
+        "runs/x3d_m_finetune/test",
+        "runs/fit-clips/rejection.json",
+    ):
+        assert (workspace / "runs" / name).exists(), name
 
 
 @pytest.mark.parametrize("page", ["extending.md"])

@@ -63,8 +63,6 @@ def run(args: list[str]) -> int:
         parsed = parse_fields(saved, rest, prog=prog)
     if parsed is None:
         return 0
-    if options.dry_run and options.folds:
-        raise UsageError("--folds: has no effect with --dry-run, which shows the plan of one run")
     if options.dry_run:
         return _show_plan(parsed, options)
     for name in ("num_clips", "devices", "picture"):
@@ -133,6 +131,11 @@ def _train_folds(config: TrainConfig, options: Namespace) -> int:
 
 def _show_plan(config: TrainConfig, options: Namespace) -> int:
     """Print the plan of a run as a table and draw it, without opening videos."""
+    if options.folds:
+        print(
+            f"--folds: {options.folds} runs on {options.folds - 1} of {options.folds} parts of the videos; "
+            "the plan of a run on all of them:"
+        )
     path = options.picture or f"{config.run_dir}_plan.png"
     if options.picture or config.multigrid != "off":
         flag = "--picture" if options.picture else "--out"
