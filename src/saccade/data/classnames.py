@@ -174,13 +174,15 @@ def _from_record(record: dict[str, Any]) -> tuple[int, str] | None:
 
 def _ordered(rows: Sequence[tuple[int, str]], source: str) -> tuple[str, ...]:
     """Names in the order of their numbers, which count from 0 or 1 without gaps."""
+    if not rows:
+        raise DataError(f"{source}: no class names in it")
     by_number: dict[int, str] = {}
     for number, name in rows:
         if number in by_number:
             raise DataError(f"{source}: number {number} is given to {by_number[number]!r} and to {name!r}")
         by_number[number] = name
-    first = min(by_number, default=0)
-    if first > 1 or max(by_number, default=0) - first >= len(by_number):
+    first = min(by_number)
+    if first > 1 or max(by_number) - first >= len(by_number):
         start = min(first, 1)
         absent = next(n for n in range(start, max(by_number) + 1) if n not in by_number)
         raise DataError(
