@@ -206,7 +206,12 @@ def test_own_names(tmp_path: Path) -> None:
         class_names(written(tmp_path / "c.txt", "b\nb\n"))
     with pytest.raises(UsageError, match="no such file and no shipped list; lists are ava"):
         class_names("kinetics40")
-    for nothing in ([], written(tmp_path / "d.csv", "id,name\n"), written(tmp_path / "e.json", "[]")):
+    for nothing in (
+        [],
+        written(tmp_path / "d.csv", "id,name\n"),
+        written(tmp_path / "e.json", "[]"),
+        written(tmp_path / "f.txt", ""),
+    ):
         with pytest.raises(DataError, match="no class names"):
             class_names(nothing)
 

@@ -111,7 +111,7 @@ def _table_rows(lines: list[str]) -> list[tuple[int, str]] | None:
         header = [re.sub(r"[^a-z]", "", cell.lower()) for cell in cells[0]]
         numbers = [column for column, cell in enumerate(header) if cell in _ID_WORDS]
         names = [column for column, cell in enumerate(header) if cell in _NAME_WORDS]
-        if numbers and names and len(cells) > 1:
+        if numbers and names:
             cells, (number, name) = cells[1:], (numbers[0], next(n for n in names))
         elif all(len(row) == 2 and row[1].isdecimal() and not row[0].isdecimal() for row in cells):
             number, name = 1, 0
