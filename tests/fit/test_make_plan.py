@@ -106,6 +106,12 @@ def test_a_few_hundred_clips_in_twenty_minutes():
     assert config.clip.crop >= 192
 
 
+def test_the_classifier_sees_every_clip_of_a_small_set_however_slow_the_machine():
+    slow = plan(facts(), minutes=1, seconds=lambda config: ClipSeconds(6.0, 2.0)).config
+    assert slow.model.head_clips == 200
+    assert plan(DATA["100,000 clips"], minutes=1).config.model.head_clips == 20 * 400
+
+
 def test_without_image_weights_the_user_is_told():
     made = plan(facts(), image_weights=False)
     assert made.config.model.name == "x3d_xs"

@@ -59,6 +59,12 @@ def test_time_before_a_resumption_counts(clock):
     assert seconds == pytest.approx(600, abs=15)
 
 
+def test_a_run_whose_time_is_over_ends_with_the_next_step(clock):
+    """As when fitting the classifier took longer than planned."""
+    steps, _ = simulate(clock, 10, step=1.0, validation=0, period=10, before=900.0)
+    assert steps == 1
+
+
 class Rates(Callback):
     def __init__(self) -> None:
         self.rates, self.totals = [], []

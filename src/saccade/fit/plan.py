@@ -29,6 +29,7 @@ frames a second the movements of people are lost."""
 _TEST_FRACTION = 0.12  # of the minutes, for the final test
 _VALIDATION_FRACTION = 0.1  # of the training time
 _HEAD_FRACTION = 0.25
+_HEAD_LEAST = 400  # clips for the classifier, however short the time: most of the accuracy is theirs
 _FEATURES_FRACTION = 0.6  # of the minutes, for two views of every training clip and the test
 _CONTROL_PASSES = 6  # of a test: in order, three shuffles, one frame repeated, reversed
 _MOST_VALIDATION = 1000  # clips held out where the data set states no split
@@ -275,10 +276,8 @@ def _epochs(
     head = 0
     if start:
         test = cost.test if cost.is_known else 0.05
-        head = max(
-            min((2 if num > 100 else 4) * num, int(_HEAD_FRACTION * seconds / test)),
-            min(num, config.batch_size),
-        )
+        least = min(num, max(_HEAD_LEAST, 20 * facts.num_classes))
+        head = max(min((2 if num > 100 else 4) * num, int(_HEAD_FRACTION * seconds / test)), least)
         seconds -= head * test
     expected = most
     if cost.is_known:
@@ -316,7 +315,7 @@ def _val_every(config: TrainConfig, facts: DataFacts, cost: ClipSeconds, expecte
     if cost.is_known:
         least = max(least, facts.num_val * cost.test / (_VALIDATION_FRACTION * facts.num_train * cost.train))
     period = min(least, expected / 4)
-    return max(round(period), 1) if period >= 0.75 else max(round(period, 3), 0.01)
+    return max(round(period), 1) if period >= 0.75 else max(round(period, 3), 0.1)
 
 
 def _tests(

@@ -41,8 +41,9 @@ class TimeLimit:
         if self._steps_at_mark is None:
             self._mark, self._steps_at_mark = now, step
         timed = step - self._steps_at_mark
-        overdue = self.seconds >= self.limit
-        if not timed or (now - self._planned_at < _SETTLED * self.limit and not overdue):
+        if self.seconds >= self.limit:
+            return step
+        if not timed or now - self._planned_at < _SETTLED * self.limit:
             return total_steps
         measured = (now - self._mark) / timed
         old = self._step_seconds
