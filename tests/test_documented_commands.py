@@ -145,11 +145,7 @@ def test_the_readme_s_own_choices_run(workspace, monkeypatch):
     if not (workspace / "runs/fit-clips").exists():
         run_lines(["saccade train x3d_motion --data clips --out runs/fit-clips"])
     run_lines(blocks_after("README.md", "Your own clips")[1])
-    for name in (
-        "runs/x3d_m_finetune/report.html",
-        "runs/x3d_m_finetune/test",
-        "runs/fit-clips/rejection.json",
-    ):
+    for name in ("x3d_m_finetune/report.html", "x3d_m_finetune/test", "fit-clips/rejection.json"):
         assert (workspace / "runs" / name).exists(), name
 
 

@@ -125,7 +125,7 @@ def test_bad_arguments(good: Path) -> None:
         check(good, workers=-1)
 
 
-def crashes_on_b(file: FileFacts, backend: str) -> FileFacts:
+def crashes_on_b(file: FileFacts, backend: str, decode: bool) -> FileFacts:
     if "b" in file.path:
         os._exit(3)
     return file

@@ -85,7 +85,7 @@ def test_a_run_of_several_labels(multi_label_run: Path):
     log = (multi_label_run / "log.txt").read_text()
     assert "validation 2x1: mAP" in log
     assert "test of the best weights, 2x3 views of 4 videos: mAP" in log
-    assert "best mAP" in log
+    assert "the best of 3 validations" in log
     rates = [record["lr"] for record in records(multi_label_run) if "lr" in record]
     assert set(rates) == {0.05}  # a plateau of three validations is not long enough
 

@@ -85,7 +85,9 @@ def test_each_clip_is_tested_once_by_a_network_that_never_saw_its_source(
         assert line[len(name) :].split()[:2] == [str(right), str(of)]
     assert str(found) in printed
     assert main(["train", "x3d_ucf10", "--data", config.data, "--out", config.out, "--folds", "2"]) == 2
-    assert main(["train", "x3d_ucf10", "--data", config.data, "--folds", "2", "--dry-run"]) == 2
+    capfd.readouterr()
+    assert main(["train", "x3d_ucf10", "--data", config.data, "--folds", "2", "--dry-run"]) == 0
+    assert "2 runs on 1 of 2 parts" in capfd.readouterr().out
 
 
 def result(*right: bool) -> TestResult:

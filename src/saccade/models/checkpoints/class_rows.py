@@ -12,7 +12,6 @@ import safetensors
 from torch import Tensor, nn
 
 from saccade.data.classnames import LabelFinder
-from saccade.data.entries import first_few
 from saccade.models import contract
 from saccade.models.checkpoints.files import METADATA_KEY
 from saccade.models.checkpoints.formats import Conversion
@@ -67,6 +66,8 @@ def take_rows(
         value = target[key].clone()
         value[list(rows)] = conversion.tensors[key][list(rows.values())].to(value)
         conversion.tensors[key] = value
+    from saccade.data.entries import first_few  # here, as models need no video decoder
+
     new = [name for label, name in enumerate(wanted) if label not in rows]
     gone = [name for row, name in enumerate(saved) if row not in rows.values()]
     text = f"classifier: {len(rows)} of {len(wanted)} classes taken over by name"
