@@ -39,6 +39,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def heed_signals() -> None:
+    """What the tests themselves may ignore, started with nohup or in the background, ends their commands."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def stop(args: list[str], place: Path, ready: Callable[[], bool], number: int = signal.SIGTERM) -> str:
     """Start a command, send a signal once it is under way; its stderr."""
     process = subprocess.Popen(
@@ -48,6 +54,7 @@ def stop(args: list[str], place: Path, ready: Callable[[], bool], number: int = 
         text=True,
         cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=heed_signals,
     )
     deadline = time.monotonic() + 120
     while not ready() and process.poll() is None and time.monotonic() < deadline:
