@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -86,6 +87,16 @@ def json_text(value: Any, *, indent: int | None = None, encoding: str = "utf-8")
     except UnicodeEncodeError:
         return json.dumps(value, indent=indent)
     return text
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _as_os_error(error: Exception, target: Path) -> OSError | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from saccade.data.entries import Entry, collected_warnings
 from saccade.data.training_check import MIN_FRAMES, fitting_clip
 from saccade.data.workers import end_processes, num_processes, process_pool
 from saccade.errors import DataError, SaccadeError, UsageError
+from saccade.files import file_digest
 from saccade.progress import Progress, ignore
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.sampling.temporal import RULES
@@ -438,7 +438,7 @@ def examine(file: FileFacts, backend: Backend = "auto", decode: bool = True) -> 
             varying=timing.varies,
             gaps=timing.gaps,
             size=size,
-            sha256=_digest(file.path),
+            sha256="" if os.path.isdir(file.path) else file_digest(file.path),
         )
         if damage:
             listed = "; ".join(str(span) for span in damage[:_SPANS])
@@ -477,13 +477,6 @@ def _look(frame: np.ndarray) -> bytes:
 def _cosines(size: int) -> np.ndarray:
     """(8, size): the DCT waves of 1 to 8 half turns over ``size`` pixels."""
     return np.cos(np.pi * np.arange(1, 9)[:, None] * (np.arange(size)[None, :] + 0.5) / size)
-
-
-def _digest(path: str) -> str:
-    if os.path.isdir(path):
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:

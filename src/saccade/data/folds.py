@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 from saccade.data.datasets import find_reader, read_listing
 from saccade.data.entries import ClassNames, Entry, StrPath, first_few
-from saccade.data.holdout import source_groups
+from saccade.data.holdout import shuffled, source_groups
 from saccade.data.labelling import labelled, select_split, without_missing
 from saccade.errors import DataError, UsageError
 
@@ -140,7 +139,7 @@ def assign_folds(groups: Sequence[Hashable], labels: Sequence[int], num_folds: i
         members[group][label] += 1
     counts = [Counter[int]() for _ in range(num_folds)]
     chosen: dict[Hashable, int] = {}
-    for group in sorted(members, key=lambda group: (-members[group].total(), _shuffled(group))):
+    for group in sorted(members, key=lambda group: (-members[group].total(), shuffled(group))):
         own = members[group]
         cost = [
             (sum(count * own[label] for label, count in fold.items()), fold.total(), number)
@@ -149,8 +148,3 @@ def assign_folds(groups: Sequence[Hashable], labels: Sequence[int], num_folds: i
         chosen[group] = min(cost)[2]
         counts[chosen[group]] += own
     return [chosen[group] for group in groups]
-
-
-def _shuffled(group: Hashable) -> bytes:
-    name = os.path.basename(str(group))  # the same folds wherever the folder is
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

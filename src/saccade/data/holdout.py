@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -168,7 +168,7 @@ def hold_out(entries: Sequence[Entry], fraction: float) -> tuple[list[int], list
     for label, groups in sorted(by_class.items()):
         wanted = max(1.0, fraction * sum(map(len, groups.values())))
         taken = sum(len(groups[group]) for group in groups if side.get(group))
-        free = sorted((group for group in groups if group not in side), key=_shuffled)
+        free = sorted((group for group in groups if group not in side), key=shuffled)
         left = len(free) + sum(side.get(group) is False for group in groups)
         for group in free:
             chosen = left > 1 and taken + len(groups[group]) / 2 <= wanted and taken < wanted
@@ -181,7 +181,7 @@ def hold_out(entries: Sequence[Entry], fraction: float) -> tuple[list[int], list
             single.append(label)
     for groups in by_class.values():  # all groups of a class may have been chosen for other classes
         if all(side[group] for group in groups):
-            side[max(groups, key=_shuffled)] = False
+            side[max(groups, key=shuffled)] = False
     return [position for position, key in enumerate(keys) if side[key]], single
 
 
@@ -235,6 +235,7 @@ def _labels(entry: Entry) -> tuple[str, ...]:
     return entry.labels or (entry.label,)
 
 
-def _shuffled(group: str) -> bytes:
-    name = os.path.basename(group)  # the same clips are held out wherever the folder is
+def shuffled(group: Hashable) -> bytes:
+    """A key that sorts groups in an order that looks random, the same wherever the folder is."""
+    name = os.path.basename(str(group))
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from saccade.clip import ClipSpec
 from saccade.data.entries import first_few
 from saccade.data.types import VideoDataset, VideoItem
 from saccade.errors import SaccadeError
+from saccade.files import file_digest
 from saccade.sampling.segments import SEGMENT_RULES
 from saccade.video import open_video
 
@@ -106,12 +105,11 @@ def _copies(items: Sequence[VideoItem]) -> list[list[int]]:
                 by_size[os.path.getsize(item.path)].append(position)
         except OSError:
             continue
-    groups: dict[bytes, list[int]] = defaultdict(list)
+    groups: dict[str, list[int]] = defaultdict(list)
     for positions in by_size.values():
         for position in positions if len(positions) > 1 else ():
             try:
-                with Path(items[position].path).open("rb") as file:
-                    groups[hashlib.file_digest(file, "sha256").digest()].append(position)
+                groups[file_digest(items[position].path)].append(position)
             except OSError:
                 continue
     return [group for group in groups.values() if len(group) > 1]

@@ -20,6 +20,7 @@ from saccade.clip import ClipSpec
 from saccade.data.classnames import LabelFinder
 from saccade.errors import ConfigError, SaccadeError, UsageError
 from saccade.evaluation.features import logits_and_features
+from saccade.files import file_digest
 from saccade.inference.loading import LoadedModel, load_for_inference
 from saccade.models import contract, create_model, list_models, model_info
 from saccade.models.pretrained import pretrained_weights
@@ -169,8 +170,7 @@ def _licence(source: str, metadata: Mapping[str, Any]) -> str:
 def _digest(path: Path, model: nn.Module) -> str:
     file = path / BEST if path.is_dir() else path
     if file.is_file():
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(file)
     found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -150,6 +150,18 @@ register_checkpoint_format(
 
 # ------------------------------------------------------------------------------------------------- ResNet
 
+RESNET_PARTS = {
+    "conv1.": "conv_a.",
+    "bn1.": "norm_a.",
+    "conv2.": "conv_b.",
+    "bn2.": "norm_b.",
+    "conv3.": "conv_c.",
+    "bn3.": "norm_c.",
+    "downsample.0.": "shortcut_conv.",
+    "downsample.1.": "shortcut_norm.",
+}
+"""Layers of a block as torchvision names them, and as `saccade.models.tsm` does."""
+
 register_checkpoint_format(
     CheckpointFormat(
         name="torchvision or timm",
@@ -158,16 +170,7 @@ register_checkpoint_format(
         prefixes={"conv1.": "stem.conv.", "bn1.": "stem.norm.", "fc.": "head.classifier."},
         block=r"layer(?P<stage>[1-4])\.(?P<index>\d+)\.",
         block_name=lambda stage, index: f"res{stage + 1}.{index}.",
-        parts={
-            "conv1.": "conv_a.",
-            "bn1.": "norm_a.",
-            "conv2.": "conv_b.",
-            "bn2.": "norm_b.",
-            "conv3.": "conv_c.",
-            "bn3.": "norm_c.",
-            "downsample.0.": "shortcut_conv.",
-            "downsample.1.": "shortcut_norm.",
-        },
+        parts=RESNET_PARTS,
         finish=to_clips,
     )
 )

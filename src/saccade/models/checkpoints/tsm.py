@@ -11,7 +11,7 @@ import re
 from torch import nn
 
 from saccade.models.checkpoints.formats import CheckpointFormat, Conversion, register_checkpoint_format
-from saccade.models.checkpoints.imagenet import NUMBERED, mobilenet_layers, to_clips
+from saccade.models.checkpoints.imagenet import NUMBERED, RESNET_PARTS, mobilenet_layers, to_clips
 from saccade.models.tsm import TSM, TSMMobileNet, TSMResNet
 
 _BLOCK_SHIFTED = re.compile(r"(^|\.)layer\d\.\d+\.net\.")
@@ -32,17 +32,7 @@ def _finish(result: Conversion, model: nn.Module) -> None:
         result.notes.append(f"trained with shift_place={theirs}, and the model has {ours}")
 
 
-_RESNET_PARTS = {
-    "conv1.net.": "conv_a.",
-    "conv1.": "conv_a.",
-    "bn1.": "norm_a.",
-    "conv2.": "conv_b.",
-    "bn2.": "norm_b.",
-    "conv3.": "conv_c.",
-    "bn3.": "norm_c.",
-    "downsample.0.": "shortcut_conv.",
-    "downsample.1.": "shortcut_norm.",
-}
+_RESNET_PARTS = {"conv1.net.": "conv_a.", **RESNET_PARTS}
 _MMACTION_PARTS = {
     "conv1.conv.net.": "conv_a.",
     "conv1.conv.": "conv_a.",
